@@ -1,0 +1,200 @@
+"""ScaLAPACK and BLACS by ctypes: the only foreign functions of mpgls.
+
+Every routine takes matrices of mpgls.la.matrix (a descriptor and a Fortran-ordered local block), picks the single or
+double precision routine by their dtype, and turns ``info`` into an exception with a sentence.
+The library is found by name; ``MPGLS_SCALAPACK`` names another (MKL's with the BLACS of the running MPI, say; several
+libraries may be joined by ``:`` and are loaded in that order).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpgls.errors import MemoryPlanError, MpglsError, NumericalError, UsageError
+
+if TYPE_CHECKING:
+    from mpgls.la.matrix import GridMatrix
+
+NAMES = ("libscalapack-openmpi.so.2.2", "libscalapack-openmpi.so", "libscalapack.so", "libscalapack-mpich.so")
+LARGEST_LOCAL_BLOCK = 2**31 - 1
+
+_Scalar = type[ctypes.c_double] | type[ctypes.c_float]
+_PREFIX: dict[np.dtype, tuple[str, _Scalar]] = {
+    np.dtype(np.float64): ("d", ctypes.c_double),
+    np.dtype(np.float32): ("s", ctypes.c_float),
+}
+
+
+class NotPositiveDefinite(NumericalError):
+    """The Cholesky factorisation met a leading minor that is not positive definite."""
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    wanted = os.environ.get("MPGLS_SCALAPACK", "")
+    candidates = [wanted] if wanted else [*NAMES, ctypes.util.find_library("scalapack") or ""]
+    for candidate in filter(None, candidates):
+        try:
+            library = None
+            for name in candidate.split(":"):
+                library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+            assert library is not None
+            library.pdpotrf_  # noqa: B018  a library without it is not ScaLAPACK
+            return library
+        except (OSError, AttributeError) as error:
+            reason = str(error)
+    raise UsageError(
+        f"ScaLAPACK was not found (tried {', '.join(filter(None, candidates))}; last: {reason}); "
+        "set MPGLS_SCALAPACK to the library's path"
+    )
+
+
+def library_path() -> str:
+    """The file that ScaLAPACK was loaded from."""
+    _library()
+    wanted = os.environ.get("MPGLS_SCALAPACK", "").split(":")[-1] or "scalapack"
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        found = [line.split()[-1] for line in maps if os.path.basename(wanted) in os.path.basename(line.split()[-1])]
+    return found[0] if found else wanted
+
+
+def _arguments(values: tuple[object, ...]) -> list[object]:
+    """Fortran passes everything by reference: characters, integers, scalars of the matrix type, arrays."""
+    out: list[object] = []
+    for value in values:
+        if isinstance(value, str):
+            out.append(ctypes.c_char_p(value.encode()))
+        elif isinstance(value, bool | int | np.integer):
+            out.append(ctypes.byref(ctypes.c_int(int(value))))
+        elif isinstance(value, np.ndarray):
+            out.append(value.ctypes.data_as(ctypes.c_void_p))
+        else:
+            out.append(value)
+    return out
+
+
+def _call(name: str, *values: object) -> None:
+    routine = getattr(_library(), name)
+    routine.restype = None
+    routine(*_arguments(values))
+
+
+def _typed(dtype: np.dtype, stem: str) -> tuple[str, _Scalar]:
+    prefix, scalar = _PREFIX[np.dtype(dtype)]
+    return f"p{prefix}{stem}_", scalar
+
+
+def _scalar(kind: _Scalar, value: float) -> object:
+    return ctypes.byref(kind(value))
+
+
+# -- BLACS contexts ----------------------------------------------------------------------------------------------
+
+
+def grid_init(comm_handle: int, p_r: int, p_c: int) -> int:
+    """A BLACS context for the communicator with Fortran handle ``comm_handle``, ranks in row-major order."""
+    context = ctypes.c_int(comm_handle)
+    _call("blacs_gridinit_", ctypes.byref(context), "R", p_r, p_c)
+    return context.value
+
+
+def grid_exit(context: int) -> None:
+    """Free a context and its communicators. blacs_exit is never called: it would finalise MPI."""
+    _call("blacs_gridexit_", context)
+
+
+def check_local_block(shape: tuple[int, int], local_shape: tuple[int, int], ranks: int) -> None:
+    """Refuse a local block that LP64 ScaLAPACK cannot index (offsets are 32-bit integers).
+
+    Raises MemoryPlanError with the number of ranks that would do.
+    """
+    if local_shape[0] * local_shape[1] > LARGEST_LOCAL_BLOCK:
+        enough = ranks
+        while shape[0] * shape[1] / enough > 0.95 * LARGEST_LOCAL_BLOCK:
+            enough += 1
+        raise MemoryPlanError(
+            f"a {shape[0]} x {shape[1]} matrix on {ranks} ranks has local blocks of {local_shape[0]} x "
+            f"{local_shape[1]} elements, more than ScaLAPACK's 32-bit offsets can address: use at least {enough} ranks"
+        )
+
+
+# -- linear algebra ----------------------------------------------------------------------------------------------
+
+
+def potrf(A_grid: GridMatrix) -> None:
+    """A = L L', in place: the lower triangle of ``A_grid`` (n x n, [MC,MR]) becomes L. Collective over the grid.
+
+    Raises NotPositiveDefinite, on all ranks, with the order of the leading minor that failed.
+    """
+    name, _ = _typed(A_grid.dtype, "potrf")
+    info = ctypes.c_int(0)
+    n = A_grid.shape[0]
+    _call(name, "L", n, A_grid.local, 1, 1, A_grid.descriptor, ctypes.byref(info))
+    if info.value > 0:
+        raise NotPositiveDefinite(f"the leading minor of order {info.value} (of {n}) is not positive definite")
+    _check_info(name, info.value)
+
+
+def trsm(L_grid: GridMatrix, B_grid: GridMatrix) -> None:
+    """B := L^-1 B in place; L n x n lower [MC,MR], B n x k [MC,MR] with the same row blocks. Collective."""
+    name, scalar = _typed(L_grid.dtype, "trsm")
+    n, k = B_grid.shape
+    one = _scalar(scalar, 1.0)
+    _call(
+        name, *("L", "L", "N", "N"), n, k, one,
+        L_grid.local, 1, 1, L_grid.descriptor,
+        B_grid.local, 1, 1, B_grid.descriptor,
+    )  # fmt: skip
+
+
+def gemm(A_grid: GridMatrix, B_grid: GridMatrix, C_grid: GridMatrix, trans_b: bool = False) -> None:
+    """C := A B, or A B' with ``trans_b``; all [MC,MR]. Collective."""
+    name, scalar = _typed(A_grid.dtype, "gemm")
+    (m, n), k = C_grid.shape, A_grid.shape[1]
+    _call(
+        name, "N", "T" if trans_b else "N", m, n, k, _scalar(scalar, 1.0),
+        A_grid.local, 1, 1, A_grid.descriptor,
+        B_grid.local, 1, 1, B_grid.descriptor, _scalar(scalar, 0.0),
+        C_grid.local, 1, 1, C_grid.descriptor,
+    )  # fmt: skip
+
+
+def add_transpose(A_grid: GridMatrix, C_grid: GridMatrix) -> None:
+    """C := C + A', both n x n [MC,MR]; A and C are different matrices. Collective."""
+    name, scalar = _typed(A_grid.dtype, "geadd")
+    m, n = C_grid.shape
+    one = _scalar(scalar, 1.0)
+    _call(
+        name, "T", m, n, one, A_grid.local, 1, 1, A_grid.descriptor, one, C_grid.local, 1, 1, C_grid.descriptor
+    )  # fmt: skip
+
+
+def copy_between_grids(
+    shape: tuple[int, int],
+    dtype: np.dtype,
+    source: GridMatrix | None,
+    target: GridMatrix | None,
+    world_context: int,
+) -> None:
+    """Copy a matrix from one grid to another (p?gemr2d). Collective over ``world_context``, which holds both grids.
+
+    A rank that is outside one of the two grids passes None for that side.
+    """
+    name, _ = _typed(dtype, "gemr2d")
+    nowhere = np.array([1, -1, *shape, 1, 1, 0, 0, 1], dtype=np.int32)
+    empty = np.empty(1, dtype=dtype)
+    sides: list[object] = []
+    for side in (source, target):
+        sides += [empty if side is None else side.local, 1, 1, nowhere if side is None else side.descriptor]
+    _call(name, *shape, *sides, world_context)
+
+
+def _check_info(name: str, info: int) -> None:
+    if info < 0:
+        raise MpglsError(f"{name} refused its argument {-info}: this is a fault in mpgls")

@@ -1,0 +1,303 @@
+"""The summary statistics table: one tab-separated row a SNP, written by all ranks into one file.
+
+Columns: ``CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P NOTE``. EA is the .bim's A1, STAT is BETA / SE (Student's
+t, or the z value whose square is the Wald chi-square), LOG10P is minus the decimal logarithm of the two-sided p
+value. BETA, SE and STAT have the shortest digits that read back to the same float64. Where a SNP has no estimate,
+the figures are ``NA`` and NOTE has the reason; otherwise NOTE is ``.``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from mpgls.errors import StorageError, agree
+from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from mpgls.study.plink import Variants
+
+COLUMNS = ("CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P", "NOTE")
+HEADER = "\t".join(COLUMNS).encode() + b"\n"
+BATCH = 65536
+
+# Chunks whose Python strings stay in the processor's cache.
+_CHUNK = 8192
+_ROW = "%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e\t.\n"
+_NA_ROW = "%s\t%d\t%s\t%s\t%s\t%.10g\t%d\tNA\tNA\tNA\tNA\tNA\t"
+# Beyond this, p is near the smallest float64 (1e-308) and is composed from its logarithm as text.
+_TEXT_P_FROM = 300.0
+
+ReadRecords = Callable[[int, int], np.ndarray]
+OnBatch = Callable[["Variants", np.ndarray, np.ndarray], None]
+
+
+class VariantReader(Protocol):
+    """What is needed of `mpgls.study.plink.VariantTable`."""
+
+    def read(self, start: int, stop: int) -> Variants:
+        """Rows ``start`` to ``stop - 1`` of the .bim."""
+
+
+def log10_p(records: np.ndarray, df: float, test: str) -> np.ndarray:
+    """Minus log10 of the two-sided p values of ``records`` (B,); NaN where ``note`` is not 0.
+
+    ``test`` is ``'t'`` (Student's t with ``df`` degrees of freedom) or ``'wald'`` (chi-square with 1; ``df`` unused).
+    """
+    stat = _statistic(records)
+    if test == "t":
+        return np.asarray(log10_p_t(stat, df))
+    if test == "wald":
+        return np.asarray(log10_p_chi2_1(stat))
+    raise ValueError(f"test must be 't' or 'wald', not {test!r}")
+
+
+def format_rows(
+    variants: Variants, records: np.ndarray, df: float, test: str, neg_log10_p: np.ndarray | None = None
+) -> bytes:
+    """The table's rows of B SNPs as text; those with note FILTERED are left out.
+
+    ``records`` (B,) has the dtype RECORD_DTYPE of `mpgls.stream.store`. ``neg_log10_p`` (B,) saves computing the p
+    values again when `log10_p` has already been called.
+    """
+    if neg_log10_p is None:
+        neg_log10_p = log10_p(records, df, test)
+    parts = []
+    for start in range(0, len(records), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        parts.append(_format_chunk(variants, rows, records[rows], neg_log10_p[rows]))
+    return "".join(parts).encode()
+
+
+def format_p(neg_log10_p: float) -> str:
+    """The p value as text with 11 significant digits, for any exponent (1.0000000000e-1234 as well)."""
+    if np.isnan(neg_log10_p):
+        return "NA"
+    if neg_log10_p < _TEXT_P_FROM:
+        return f"{float(p_from_log10(neg_log10_p)):.10e}"
+    if np.isinf(neg_log10_p):
+        return "0.0000000000e+00"
+    exponent = int(np.ceil(neg_log10_p))
+    # p = mantissa 10^-exponent with 1 <= mantissa < 10; rounding may carry the mantissa to 10.
+    mantissa = f"{10.0 ** (exponent - neg_log10_p):.10f}"
+    if mantissa.startswith("10."):
+        mantissa, exponent = f"{1:.10f}", exponent - 1
+    return f"{mantissa}e-{exponent:02d}"
+
+
+def write_table(
+    comm: MPI.Comm,
+    path: str | os.PathLike[str],
+    variants: VariantReader,
+    read_records: ReadRecords,
+    count: int,
+    df: float,
+    test: str,
+    *,
+    index: np.ndarray | None = None,
+    on_batch: OnBatch | None = None,
+    batch: int = BATCH,
+) -> int:
+    """Write the whole table of ``count`` SNPs to ``path`` from all ranks of ``comm``; returns its size in bytes.
+
+    Collective. ``read_records(start, stop)`` gives the records of result rows start to stop - 1. ``index`` (count,),
+    ascending, is the .bim row of each result row; without it they are the same. In each round every rank formats one
+    contiguous batch and writes it at its own byte offset (the exclusive sum of the sizes), so a rank holds one batch
+    at a time and every byte is written once. ``on_batch(variants, records, log10p)`` sees each batch of this rank,
+    such as `mpgls.report.summary.Summary.add`. The file is ``path.partial`` until it is complete and synced.
+
+    Raises StorageError, or what a callable raised on any rank, on all ranks alike; no partial file is left.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    batch = max(1, min(batch, -(-count // comm.size)))
+    try:
+        with _shared_file(comm, partial) as file:
+            size = _write_rounds(comm, file, _Source(variants, read_records, index, df, test, on_batch), count, batch)
+        _agreed(comm, lambda: os.replace(partial, path) if comm.rank == 0 else None, path)
+    except BaseException:
+        if comm.rank == 0:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+        raise
+    return size
+
+
+class _Source:
+    """Formats result rows start to stop - 1, whichever .bim rows they are."""
+
+    def __init__(
+        self,
+        variants: VariantReader,
+        read_records: ReadRecords,
+        index: np.ndarray | None,
+        df: float,
+        test: str,
+        on_batch: OnBatch | None,
+    ) -> None:
+        self.variants, self.read_records, self.index = variants, read_records, index
+        self.df, self.test, self.on_batch = df, test, on_batch
+
+    def text(self, start: int, stop: int) -> bytes:
+        parts = []
+        records = self.read_records(start, stop)
+        for first, last, variants in self._variants(start, stop):
+            piece = records[first - start : last - start]
+            neg_log10_p = log10_p(piece, self.df, self.test)
+            if self.on_batch is not None:
+                self.on_batch(variants, piece, neg_log10_p)
+            parts.append(format_rows(variants, piece, self.df, self.test, neg_log10_p))
+        return b"".join(parts)
+
+    def _variants(self, start: int, stop: int) -> Iterator[tuple[int, int, Variants]]:
+        """(first, last, variants) of consecutive pieces; a piece spans at most BATCH rows of the .bim."""
+        if self.index is None:
+            yield start, stop, self.variants.read(start, stop)
+            return
+        while start < stop:
+            base = int(self.index[start])
+            last = min(stop, start + int(np.searchsorted(self.index[start:stop], base + BATCH)))
+            rows = self.index[start:last] - base
+            yield start, last, _take(self.variants.read(base, int(rows[-1]) + base + 1), rows)
+            start = last
+
+
+def _take(variants: Variants, rows: np.ndarray) -> Variants:
+    if len(rows) == len(variants.id):
+        return variants
+    picked = rows.tolist()
+    pick = {name: [getattr(variants, name)[k] for k in picked] for name in ("chrom", "id", "a1", "a2")}
+    return type(variants)(pos=variants.pos[rows], **pick)
+
+
+def _write_rounds(comm: MPI.Comm, file: int, source: _Source, count: int, batch: int) -> int:
+    """All rounds of formatting and writing; returns the size of the file."""
+    error: Exception | None = None
+    offset = len(HEADER)
+    for first in range(0, count, batch * comm.size):
+        start = min(count, first + comm.rank * batch)
+        stop = min(count, start + batch)
+        text = b""
+        try:
+            # A failed write of the round before is agreed on below, with this round's formatting.
+            if error is None and start < stop:
+                text = source.text(start, stop)
+        except Exception as caught:
+            error = caught
+        agree(comm, error)
+        sizes = comm.allgather(len(text))
+        try:
+            _pwrite_all(file, text, offset + sum(sizes[: comm.rank]))
+        except Exception as caught:
+            error = caught
+        offset += sum(sizes)
+    try:
+        if error is None:
+            os.fsync(file)
+    except OSError as caught:
+        error = caught
+    agree(comm, error)
+    return offset
+
+
+@contextlib.contextmanager
+def _shared_file(comm: MPI.Comm, path: Path) -> Iterator[int]:
+    """One file with the header, created by rank 0 and then open for writing on every rank."""
+
+    def create() -> None:
+        if comm.rank == 0:
+            path.write_bytes(HEADER)
+
+    _agreed(comm, create, path)
+    opened: list[int] = []
+    try:
+        _agreed(comm, lambda: opened.append(os.open(path, os.O_WRONLY)), path)
+        yield opened[0]
+    finally:
+        for file in opened:
+            os.close(file)
+
+
+def _agreed(comm: MPI.Comm, action: Callable[[], None], path: Path) -> None:
+    """Run ``action`` on every rank; all raise StorageError naming ``path`` if one of them failed."""
+    error: Exception | None = None
+    try:
+        action()
+    except OSError as caught:
+        error = StorageError(f"cannot write {path}: {caught.strerror or caught}")
+    agree(comm, error)
+
+
+def _pwrite_all(file: int, text: bytes, offset: int) -> None:
+    view = memoryview(text)
+    while view:
+        done = os.pwrite(file, view, offset)
+        view, offset = view[done:], offset + done
+
+
+def _statistic(records: np.ndarray) -> np.ndarray:
+    """BETA / SE (B,), NaN where there is no estimate."""
+    stat = np.full(len(records), np.nan)
+    np.divide(records["beta"], records["se"], out=stat, where=(records["note"] == 0) & (records["se"] != 0))
+    return stat
+
+
+def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log10_p: np.ndarray) -> str:
+    stat, note = _statistic(records), records["note"]
+    names = (variants.chrom[rows], variants.pos[rows].tolist(), variants.id[rows], variants.a1[rows], variants.a2[rows])
+    # adding zero turns the -0.0 of p = 1 into 0
+    figures = (records["eaf"], records["n"], records["beta"], records["se"], stat, neg_log10_p + 0.0)
+    plain = np.isfinite(records["beta"] + records["se"] + stat + records["eaf"]) & (neg_log10_p < _TEXT_P_FROM)
+    plain &= note == 0
+    empty = (note != 0) & np.isfinite(records["eaf"])
+    all_figures = (*figures, p_from_log10(neg_log10_p))
+    if 2 * np.count_nonzero(plain) > plain.size:
+        # To format a few rows in vain costs less than to pick the others.
+        lines = list(map(_ROW.__mod__, _zipped(names, all_figures)))
+    else:
+        lines = [""] * len(records)
+        _fill(lines, plain, _ROW, names, all_figures)
+    for k in np.flatnonzero(note == Note.FILTERED).tolist():
+        lines[k] = ""
+    for code in np.unique(note[empty]).tolist():
+        if code != Note.FILTERED:
+            _fill(lines, empty & (note == code), _NA_ROW + NOTE_TEXT[Note(code)] + "\n", names, figures[:2])
+    for k in np.flatnonzero(~plain & ~empty & (note != Note.FILTERED)).tolist():
+        values = (*(column[k] for column in names), *(column[k].item() for column in figures))
+        lines[k] = _special_row(values, int(note[k]))
+    return "".join(lines)
+
+
+def _zipped(names: Sequence[list], figures: Sequence[np.ndarray]) -> Iterator[tuple]:
+    return zip(*names, *(column.tolist() for column in figures), strict=True)
+
+
+def _fill(lines: list[str], mask: np.ndarray, form: str, names: Sequence[list], figures: Sequence[np.ndarray]) -> None:
+    """Set the lines in ``mask`` from the template ``form``."""
+    rows = np.flatnonzero(mask)
+    picked = rows.tolist()
+    values = _zipped([[column[k] for k in picked] for column in names], [column[rows] for column in figures])
+    for k, line in zip(picked, map(form.__mod__, values), strict=True):
+        lines[k] = line
+
+
+def _special_row(values: tuple, note: int) -> str:
+    """A row with figures that are not finite, or with a p value too small for float64."""
+    names, (eaf, n), figures = values[:5], values[5:7], values[7:11]
+    if note != 0:
+        figures = (np.nan,) * 4
+    texts = [_na(eaf, "%.10g"), str(n), *(_na(x, "%r") for x in figures[:3]), _na(figures[3], "%.15g")]
+    reason = NOTE_TEXT[Note(note)] if note != 0 else "."
+    return "\t".join([*map(str, names), *texts, format_p(figures[3]), reason]) + "\n"
+
+
+def _na(value: float, form: str) -> str:
+    return form % value if np.isfinite(value) else "NA"

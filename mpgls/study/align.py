@@ -1,0 +1,259 @@
+"""The analysed samples: those that genotypes, trait, covariates and kinship have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpgls.errors import InputError, UsageError
+from mpgls.study.tables import SampleId, Table, index_ids, show_sample
+
+if TYPE_CHECKING:
+    from mpgls.study.plink import Samples
+
+INTERCEPT = "intercept"
+
+# A unit column whose part outside the span of the columns before it is at most this long depends on them.
+COLLINEAR_TOLERANCE = 1e-10
+
+# Shares of a unit column's combination that are smaller than this are rounding, and are not named.
+_NAMED_SHARE = 1e-6
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The n analysed samples of one trait, in genotype order, and their null model's data.
+
+    ``rows`` (n,) int64 are their positions in the .fam, ascending; ``y`` (n,) is the trait; ``X_L`` (n, p-1),
+    Fortran-contiguous, holds the intercept and the covariates named in ``covariate_names``; ``kinship_index``
+    (n,) int64 is the position of each sample in the kinship (empty if there is none). ``funnel`` says how
+    many samples were left after each step, the genotypes' own number first and n last.
+    """
+
+    rows: np.ndarray
+    ids: list[SampleId]
+    y: np.ndarray
+    X_L: np.ndarray
+    covariate_names: tuple[str, ...]
+    kinship_index: np.ndarray
+    funnel: tuple[tuple[str, int], ...]
+
+
+def align(
+    samples: Samples,
+    phenotype: Table | None,
+    trait: str,
+    covariates: Table | None,
+    kinship_ids: Sequence[SampleId] | None,
+    keep: Iterable[SampleId] | None = None,
+    remove: Iterable[SampleId] | None = None,
+) -> Cohort:
+    """Intersect all sources by (FID, IID) and check that the null model can be fitted.
+
+    ``trait`` names a column of ``phenotype``, or only labels the .fam's own phenotype when ``phenotype`` is
+    None. A sample stays if it is in every source that is given, is in ``keep``, is not in ``remove``, and
+    has a trait value and every covariate.
+
+    Raises InputError when two sources share no sample, a source lists a sample twice, no more samples than
+    model columns remain, the trait is constant, or a covariate is constant or collinear with others; UsageError
+    when ``phenotype`` has no column ``trait``.
+    """
+    funnel = _Funnel(samples.ids())
+    _apply_lists(funnel, keep, remove)
+    y = _trait_values(funnel, samples, phenotype, trait)
+    covariate_values = _covariate_values(funnel, covariates)
+    kinship_position = np.empty(0, dtype=np.int64)
+    if kinship_ids is not None:
+        kinship_position = funnel.require(kinship_ids, "the kinship", "in the kinship")
+
+    rows = np.flatnonzero(funnel.kept).astype(np.int64)
+    y = np.ascontiguousarray(y[rows])
+    names = (INTERCEPT, *(covariates.names if covariates is not None else ()))
+    _check_trait(y, trait, columns=len(names) + 1)
+    X_L = np.empty((rows.size, len(names)), dtype=np.float64, order="F")
+    X_L[:, 0] = 1.0
+    X_L[:, 1:] = covariate_values[rows]
+    check_design(X_L, names)
+    return Cohort(
+        rows=rows,
+        ids=[funnel.ids[row] for row in rows],
+        y=y,
+        X_L=X_L,
+        covariate_names=names,
+        kinship_index=kinship_position[rows] if kinship_ids is not None else kinship_position,
+        funnel=tuple(funnel.steps),
+    )
+
+
+def check_design(X_L: np.ndarray, names: Sequence[str]) -> None:
+    """InputError, naming the columns, if the design is not of full column rank; its first column is constant.
+
+    ``X_L`` is (n, q). Each column is scaled to unit norm and orthogonalised against those before it by
+    Gram-Schmidt, done twice because once loses orthogonality (Giraud, Langou & Rozloznik 2005); what is left
+    of a dependent column is shorter than COLLINEAR_TOLERANCE.
+    """
+    n, q = X_L.shape
+    constant, dependent = [], []
+    basis = np.empty((n, q), order="F")
+    independent: list[int] = []
+    for column in range(q):
+        rank = len(independent)
+        unit = residual = _unit(X_L[:, column])
+        for _ in range(2):
+            residual = residual - basis[:, :rank] @ (basis[:, :rank].T @ residual)
+        length = np.linalg.norm(residual)
+        if length > COLLINEAR_TOLERANCE:
+            basis[:, rank] = residual / length
+            independent.append(column)
+        elif _is_constant(unit):
+            constant.append(names[column])
+        else:
+            others = _parents(X_L[:, independent], unit)
+            listed = _and([names[independent[k]] for k in others])
+            dependent.append(f"{names[column]!r} is a linear combination of {listed}")
+    if constant:
+        noun, verb = ("covariate", "is") if len(constant) == 1 else ("covariates", "are")
+        raise InputError(f"{noun} {_and(constant)} {verb} constant over the {n} analysed samples")
+    if dependent:
+        raise InputError(f"the covariates are collinear over the {n} analysed samples: {'; '.join(dependent)}")
+
+
+class _Funnel:
+    """Which genotyped samples are still in, and how many were after each step."""
+
+    def __init__(self, ids: list[SampleId]) -> None:
+        self.ids = ids
+        self.kept = np.ones(len(ids), dtype=bool)
+        self.steps: list[tuple[str, int]] = []
+        self.narrow(self.kept, "in the genotypes", "the genotypes have no samples")
+
+    def require(self, listed: Sequence[SampleId], source: str, label: str) -> np.ndarray:
+        """Keep the samples that ``listed`` has too; their positions in it (-1: absent), for all genotyped samples.
+
+        InputError, with examples of both sides, if none is left.
+        """
+        index = index_ids(listed, source)
+        position = np.fromiter((index.get(sample, -1) for sample in self.ids), np.int64, len(self.ids))
+        found = position >= 0
+        if not np.any(self.kept & found):
+            raise InputError(self._nothing_in_common(listed, source))
+        self.narrow(found, label, "")
+        return position
+
+    def drop(self, listed: set[SampleId], label: str, complaint: str) -> None:
+        """Keep the samples that are not in ``listed``; InputError with ``complaint`` if none is left."""
+        absent = np.fromiter((sample not in listed for sample in self.ids), bool, len(self.ids))
+        self.narrow(absent, label, complaint)
+
+    def narrow(self, condition: np.ndarray, label: str, complaint: str) -> None:
+        """Keep the samples where ``condition`` holds; InputError with ``complaint`` if none is left."""
+        self.kept = self.kept & condition
+        count = int(np.count_nonzero(self.kept))
+        if count == 0:
+            raise InputError(complaint)
+        self.steps.append((label, count))
+
+    def _nothing_in_common(self, listed: Sequence[SampleId], source: str) -> str:
+        if not listed:
+            return f"{source} lists no samples"
+        left = [self.ids[row] for row in np.flatnonzero(self.kept)[:3]]
+        message = (
+            f"the genotypes and {source} have no samples in common (FID IID): "
+            f"the genotypes have {_examples(left)}; {source} has {_examples(listed[:3])}"
+        )
+        individuals = {iid for _, iid in listed}
+        if any(self.ids[row][1] in individuals for row in np.flatnonzero(self.kept)):
+            message += "; some IIDs agree, but their FIDs differ"
+        return message
+
+
+def _apply_lists(funnel: _Funnel, keep: Iterable[SampleId] | None, remove: Iterable[SampleId] | None) -> None:
+    if keep is not None:
+        # A repetition in a list to keep is harmless; dict.fromkeys drops it and keeps the order.
+        funnel.require(list(dict.fromkeys(keep)), "the --keep list", "after --keep")
+    if remove is not None:
+        funnel.drop(set(remove), "after --remove", "--remove leaves no samples to analyse")
+
+
+def _trait_values(funnel: _Funnel, samples: Samples, phenotype: Table | None, trait: str) -> np.ndarray:
+    """The trait of every genotyped sample, NaN where it is missing; samples without it leave the funnel."""
+    if phenotype is None:
+        y = np.asarray(samples.phenotype, dtype=np.float64)
+        source = "the .fam"
+    else:
+        if trait not in phenotype.names:
+            raise UsageError(f"{phenotype.path} has no column {trait!r}; its columns are {', '.join(phenotype.names)}")
+        source = phenotype.path
+        position = funnel.require(phenotype.ids, source, "in the phenotype table")
+        column = phenotype.names.index(trait)
+        y = _take(phenotype.values[:, column], position)
+    funnel.narrow(
+        np.isfinite(y),
+        "with a phenotype",
+        f"every sample left after '{funnel.steps[-1][0]}' misses trait {trait!r} of {source}",
+    )
+    return y
+
+
+def _covariate_values(funnel: _Funnel, covariates: Table | None) -> np.ndarray:
+    """The covariates of every genotyped sample (n_file, c); incomplete samples leave the funnel."""
+    if covariates is None:
+        return np.empty((len(funnel.ids), 0))
+    position = funnel.require(covariates.ids, covariates.path, "in the covariate table")
+    values = _take(covariates.values, position)
+    funnel.narrow(
+        np.isfinite(values).all(axis=1),
+        "with all covariates",
+        f"no sample with a phenotype has all covariates of {covariates.path} ({', '.join(covariates.names)})",
+    )
+    return values
+
+
+def _take(values: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Rows of ``values`` at ``position``, NaN where the position is -1."""
+    taken = values[position]
+    taken[position < 0] = np.nan
+    return taken
+
+
+def _check_trait(y: np.ndarray, trait: str, columns: int) -> None:
+    if y.size <= columns:
+        raise InputError(
+            f"{y.size} samples are too few to test trait {trait!r} with {columns} columns in the model "
+            "(intercept, covariates and SNP)"
+        )
+    if y.min() == y.max():
+        raise InputError(f"trait {trait!r} is constant ({y[0]:g}) over the {y.size} analysed samples")
+
+
+def _unit(column: np.ndarray) -> np.ndarray:
+    """``column`` scaled to unit norm (a zero column stays), by its largest element first: squares may overflow."""
+    largest = np.max(np.abs(column))
+    if largest == 0:
+        return column
+    scaled = column / largest
+    return scaled / np.linalg.norm(scaled)
+
+
+def _is_constant(unit: np.ndarray) -> bool:
+    return bool(np.linalg.norm(unit - unit.mean()) <= COLLINEAR_TOLERANCE)
+
+
+def _parents(columns: np.ndarray, dependent: np.ndarray) -> list[int]:
+    """Which of ``columns`` (n, k) take part in the linear combination that gives the unit column ``dependent``."""
+    unit = np.column_stack([_unit(column) for column in columns.T])
+    share = np.linalg.lstsq(unit, dependent, rcond=None)[0]
+    return [k for k, value in enumerate(share) if abs(value) > _NAMED_SHARE]
+
+
+def _and(names: Sequence[str]) -> str:
+    """The names as part of a sentence: 'a', 'b' and 'c'."""
+    quoted = [f"the {name}" if name == INTERCEPT else repr(name) for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+
+
+def _examples(ids: Sequence[SampleId]) -> str:
+    return ", ".join(show_sample(sample) for sample in ids)

@@ -1,0 +1,192 @@
+"""Which SNPs are analysed: by chromosome, name and position before the scan, by frequency and missingness during it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.study.genotypes import SnpStats
+from mpgls.study.plink import Variants, VariantTable
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class SnpFilter:
+    """The SNP filters of the command line, under PLINK 2's names.
+
+    Raises
+    ------
+    UsageError : ``maf`` outside 0 to 0.5, or ``geno`` outside 0 to 1.
+    """
+
+    chromosomes: tuple[str, ...] = ()
+    """Names to keep; empty keeps all."""
+    extract: str | None = None
+    """A file of SNP IDs to keep."""
+    exclude: str | None = None
+    """A file of SNP IDs to drop."""
+    exclude_negative_bp: bool = False
+    maf: float = 0.0
+    """Smallest minor allele frequency kept."""
+    geno: float = 1.0
+    """Largest share of missing genotypes kept."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.maf <= 0.5:
+            raise UsageError(f"--maf must be from 0 to 0.5, not {self.maf}")
+        if not 0 <= self.geno <= 1:
+            raise UsageError(f"--geno must be from 0 to 1, not {self.geno}")
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The SNPs that the filters on the .bim leave."""
+
+    index: np.ndarray
+    """int64: their positions in the .bim, ascending."""
+    total: int
+    """SNPs of the .bim."""
+    negative_bp: int
+    """SNPs of the .bim with a negative position, kept or not."""
+    reasons: dict[str, int]
+    """SNPs dropped by each flag that was given; one that several flags would drop counts under the first."""
+
+
+def parse_chromosomes(text: str) -> tuple[str, ...]:
+    """The chromosomes of a list like ``1-4,X,22``, in its order, each once; a leading ``chr`` is left out.
+
+    Raises
+    ------
+    UsageError : an empty item or a range that runs backwards.
+    """
+    names: list[str] = []
+    for item in text.split(","):
+        name = _plain(item.strip())
+        if not name:
+            raise UsageError(f"--chr {text!r} has an empty item")
+        ends = re.fullmatch(r"(\d+)-(?:CHR)?(\d+)", name)
+        if ends is None:
+            names.append(name)
+            continue
+        first, last = int(ends[1]), int(ends[2])
+        if first > last:
+            raise UsageError(f"--chr {text!r}: the range {item.strip()} runs backwards")
+        names += map(str, range(first, last + 1))
+    return tuple(dict.fromkeys(names))
+
+
+def _plain(chromosome: str) -> str:
+    """A chromosome's name without case and without a leading ``chr``."""
+    return chromosome.upper().removeprefix("CHR")
+
+
+def select_snps(variants: VariantTable, snp_filter: SnpFilter) -> Selection:
+    """Apply the filters that need only the .bim, which is read once, in batches.
+
+    Raises
+    ------
+    StorageError : the .bim or a list of IDs cannot be read.
+    InputError : a malformed row of the .bim; an ``--extract`` list without any SNP of it; or no SNP is left.
+    """
+    scan = _Scan(snp_filter)
+    index = [np.flatnonzero(scan.keep(rows)) + start for start, rows in variants.batches()]
+    scan.check_extract(variants)
+    selection = Selection(np.concatenate(index), variants.count, scan.negative_bp, scan.reasons)
+    if selection.index.size == 0:
+        dropped = ", ".join(f"{flag} drops {count}" for flag, count in scan.reasons.items())
+        raise InputError(
+            f"no SNP of {variants.path} is left: of {variants.count}, {dropped} "
+            f"(its chromosomes are {_some(scan.chromosomes)})"
+        )
+    return selection
+
+
+class _Scan:
+    """The filters, ready to be applied to batch after batch, and their counts so far."""
+
+    def __init__(self, snp_filter: SnpFilter) -> None:
+        self.filter = snp_filter
+        self.wanted_chromosomes = frozenset(map(_plain, snp_filter.chromosomes))
+        self.extract = _read_ids(snp_filter.extract)
+        self.exclude = _read_ids(snp_filter.exclude)
+        self.chromosomes: dict[str, bool] = {}
+        self.extracted = 0
+        self.negative_bp = 0
+        self.reasons: dict[str, int] = {}
+
+    def keep(self, rows: Variants) -> np.ndarray:
+        """(len(rows),) bool: which rows stay."""
+        kept = np.ones(len(rows), dtype=bool)
+        on_chromosome = self._on_chromosome(rows)
+        if self.wanted_chromosomes:
+            kept = self._drop(kept, on_chromosome, "--chr")
+        if self.extract is not None:
+            listed = _are_in(rows.id, self.extract)
+            self.extracted += int(np.count_nonzero(listed))
+            kept = self._drop(kept, listed, "--extract")
+        if self.exclude is not None:
+            kept = self._drop(kept, ~_are_in(rows.id, self.exclude), "--exclude")
+        negative = rows.pos < 0
+        self.negative_bp += int(np.count_nonzero(negative))
+        if self.filter.exclude_negative_bp:
+            kept = self._drop(kept, ~negative, "--exclude-negative-bp")
+        return kept
+
+    def _on_chromosome(self, rows: Variants) -> np.ndarray:
+        # few names for many rows: each name is judged once
+        for name in dict.fromkeys(rows.chrom):
+            self.chromosomes.setdefault(name, _plain(name) in self.wanted_chromosomes)
+        return np.fromiter(map(self.chromosomes.__getitem__, rows.chrom), dtype=bool, count=len(rows))
+
+    def _drop(self, kept: np.ndarray, passing: np.ndarray, flag: str) -> np.ndarray:
+        self.reasons[flag] = self.reasons.get(flag, 0) + int(np.count_nonzero(kept & ~passing))
+        return kept & passing
+
+    def check_extract(self, variants: VariantTable) -> None:
+        if self.extract is None or self.extracted:
+            return
+        first = variants.read(0, min(_SHOWN, variants.count))
+        raise InputError(
+            f"{self.filter.extract} (--extract) and {variants.path} have no SNP in common: "
+            f"the list has {_some(self.extract)}, the .bim {_some(first.id)}"
+        )
+
+
+def _read_ids(path: str | None) -> dict[str, None] | None:
+    """The SNP IDs of a file, one a line, in its order."""
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            return dict.fromkeys(file.read().split())
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text") from None
+
+
+def _are_in(names: list[str], wanted: dict[str, None]) -> np.ndarray:
+    return np.fromiter(map(wanted.__contains__, names), dtype=bool, count=len(names))
+
+
+def _some(names: Iterable[str]) -> str:
+    shown = list(names)
+    return ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "") if shown else "nothing"
+
+
+def passes(stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
+    """(B,) bool: the SNPs that ``--maf`` and ``--geno`` keep, by their counts over the analysed samples.
+
+    A SNP at the threshold is kept. Without ``--maf`` a SNP that is missing in every sample passes it, and keeps its
+    row in the results.
+    """
+    observed = np.maximum(stats.n_obs, 1)
+    # one correctly rounded division each, so that a frequency of exactly 0.05 compares equal to --maf 0.05
+    maf = np.minimum(stats.a1_sum, 2.0 * stats.n_obs - stats.a1_sum) / (2.0 * observed)
+    missing = (stats.n - stats.n_obs) / max(stats.n, 1)
+    return (maf >= snp_filter.maf) & (missing <= snp_filter.geno)

@@ -1,0 +1,262 @@
+"""Packed PLINK genotypes to allele counts and centred dosages, on one rank, in cache-sized steps.
+
+A .bed row holds one SNP: four samples a byte, two bits a sample, the first sample in the lowest bits. The codes are
+00 two copies of A1, 01 missing, 10 one copy, 11 none (Chang et al. 2015, the PLINK 1 binary format).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+SAMPLES_PER_BYTE = 4
+CODE_NONE = 0b11
+
+# the four codes of every byte, first sample first: (256, 4)
+_CODES = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 0b11
+# per genotype: copies of A1, and whether it is observed; flattened so that row b is byte b
+_DOSAGE = np.array([2.0, 0.0, 1.0, 0.0])[_CODES].ravel()
+_OBSERVED = np.array([1.0, 0.0, 1.0, 1.0])[_CODES].ravel()
+
+# how many of the four samples of a byte have two copies, none known, one copy: three fields in one word
+_FIELD_BITS = 21
+_FIELD_MASK = (1 << _FIELD_BITS) - 1
+_COUNTS = np.array([1, 1 << _FIELD_BITS, 1 << 2 * _FIELD_BITS, 0], dtype=np.uint64)[_CODES].sum(axis=1, dtype=np.uint64)
+# bytes whose counts fit into a field when added up
+_FIELD_RUN = 1 << (_FIELD_BITS - 3)
+
+# working memory of a step: about the second-level cache of a core
+_STEP_BYTES = 1 << 20
+_STEP_SNPS = 64
+
+
+def bytes_per_snp(n_file: int) -> int:
+    """The length in bytes of one .bed row of ``n_file`` samples."""
+    return (n_file + SAMPLES_PER_BYTE - 1) // SAMPLES_PER_BYTE
+
+
+def keep_bytes(rows: np.ndarray, n_file: int) -> np.ndarray:
+    """The mask of a .bed row, uint8 (bytes_per_snp,): both bits set for the samples ``rows``, zero elsewhere."""
+    kept = np.zeros(bytes_per_snp(n_file) * SAMPLES_PER_BYTE, dtype=np.uint8)
+    kept[rows] = CODE_NONE
+    quads = kept.reshape(-1, SAMPLES_PER_BYTE)
+    return quads[:, 0] | quads[:, 1] << 2 | quads[:, 2] << 4 | quads[:, 3] << 6
+
+
+def missing_per_sample(packed: np.ndarray, n_file: int) -> np.ndarray:
+    """How many of the B SNPs of ``packed`` (B, bytes_per_snp) are missing in each sample: int64 (n_file,)."""
+    _check_packed(packed, n_file)
+    row_bytes = packed.shape[1]
+    missing = np.zeros((row_bytes, SAMPLES_PER_BYTE), dtype=np.int64)
+    # at most 255 SNPs a step, so that a count fits into one byte
+    step = min(255, max(1, _STEP_BYTES // max(1, 2 * row_bytes)))
+    for start in range(0, packed.shape[0], step):
+        block = packed[start : start + step]
+        # code 01: the low bit set and the high bit not
+        flags = block & ~(block >> 1) & 0b01010101
+        for j in range(SAMPLES_PER_BYTE):
+            missing[:, j] += (flags >> (2 * j) & 1).sum(axis=0, dtype=np.uint8)
+    return missing.ravel()[:n_file]
+
+
+@dataclass(frozen=True, eq=False)
+class SnpStats:
+    """Counts of a block of B SNPs over the ``n`` analysed samples; x is the number of copies of A1."""
+
+    n_obs: np.ndarray
+    """(B,) int32: samples whose genotype is not missing."""
+    a1_sum: np.ndarray
+    """(B,) float64: sum of x over them."""
+    sum_sq: np.ndarray
+    """(B,) float64: sum of x squared over them."""
+    n: int
+    """Analysed samples, missing genotypes included."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(B,) mean of x over the observed genotypes; 0 where there are none."""
+        return self.a1_sum / np.maximum(self.n_obs, 1)
+
+    @property
+    def eaf(self) -> np.ndarray:
+        """(B,) frequency of A1 among the observed genotypes; NaN where there are none."""
+        return np.where(self.n_obs > 0, self.mean / 2, np.nan)
+
+    @property
+    def monomorphic(self) -> np.ndarray:
+        """(B,) bool: the observed genotypes, if any, are all the same."""
+        # whole numbers far below 2^53: the comparison is exact
+        return self.n_obs * self.sum_sq == self.a1_sum**2
+
+    @property
+    def variance(self) -> np.ndarray:
+        """(B,) sum over the observed genotypes of (x - mean)^2, divided by n: mean imputation adds nothing to it."""
+        # (n_obs sum_sq - a1_sum^2) is a whole number, so nothing cancels
+        scatter = (self.n_obs * self.sum_sq - self.a1_sum**2) / np.maximum(self.n_obs, 1)
+        return scatter / max(self.n, 1)
+
+
+class Decoder:
+    """Counts and decodes packed SNPs for a fixed choice of samples, reusing its working memory (one caller at a time).
+
+    Parameters
+    ----------
+    n_file : samples of the .fam, so of a .bed row.
+    panels : for each destination the positions in the .fam of the samples it receives, in its order. Together the
+        panels are the analysed samples; no sample is in two of them.
+    dtype : float64 or float32, of the decoded dosages.
+
+    Raises
+    ------
+    ValueError : a position outside the .fam or given twice, or another dtype.
+    """
+
+    def __init__(self, n_file: int, panels: Sequence[np.ndarray], dtype: DTypeLike) -> None:
+        self.n_file = n_file
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
+            raise ValueError(f"dosages are float64 or float32, not {self.dtype}")
+        indices = [np.asarray(panel, dtype=np.intp) for panel in panels]
+        self._sizes = [index.size for index in indices]
+        self._sources = [_as_slice(index) for index in indices]
+        analysed = np.concatenate([np.empty(0, dtype=np.intp), *indices])
+        _check_rows(analysed, n_file)
+        self.n = analysed.size
+        # samples that are not analysed, and the bits after the last sample, are read as code 11: no copies, observed
+        self._mask = ~keep_bytes(analysed, n_file)
+        # one panel of every sample, in order, and no padding bits: decoded in place
+        in_order = len(indices) == 1 and isinstance(self._sources[0], slice) and self.n == n_file
+        self._direct = in_order and n_file % SAMPLES_PER_BYTE == 0
+        self._allocate()
+
+    def _allocate(self) -> None:
+        row_bytes, item = self._mask.size, self.dtype.itemsize
+        per_snp = row_bytes * (8 + SAMPLES_PER_BYTE * item) + _DOSAGE.size * (8 + item)
+        self._step = min(_STEP_SNPS, max(1, _STEP_BYTES // per_snp))
+        self._lookup = np.empty((self._step, row_bytes), dtype=np.intp)
+        self._values = np.empty((self._step, row_bytes * SAMPLES_PER_BYTE), dtype=self.dtype)
+        # counting ends before decoding begins, so both use the same memory
+        self._words = self._values.reshape(-1).view(np.uint64)[: self._step * row_bytes].reshape(self._lookup.shape)
+        self._shift = np.empty((self._step, _DOSAGE.size))
+        self._table = np.empty((self._step, _DOSAGE.size), dtype=self.dtype)
+        self._table_start = 256 * np.arange(self._step, dtype=np.intp)[:, None]
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The working memory that the decoder holds, in bytes."""
+        return self._lookup.nbytes + self._values.nbytes + self._shift.nbytes + self._table.nbytes
+
+    def stats(self, packed: np.ndarray) -> SnpStats:
+        """The counts of the SNPs ``packed``, uint8 (B, bytes_per_snp), over the analysed samples."""
+        _check_packed(packed, self.n_file)
+        stats = _empty_stats(packed.shape[0], self.n)
+        for part in self._steps(packed.shape[0]):
+            self._count(self._load(packed[part]), stats, part)
+        return stats
+
+    def decode(self, packed: np.ndarray, outs: Sequence[np.ndarray], stats: SnpStats | None = None) -> SnpStats:
+        """Write the centred dosages x - mean, 0 where missing, of the SNPs ``packed`` into ``outs``.
+
+        Parameters
+        ----------
+        packed : uint8 (B, bytes_per_snp).
+        outs : outs[k] is (len(panels[k]), B), of the decoder's dtype, in contiguous Fortran order.
+        stats : what :meth:`stats` returned for ``packed``, to save the counting.
+
+        Returns
+        -------
+        SnpStats : the counts; the mean that was subtracted is the one over all analysed samples.
+
+        Raises
+        ------
+        ValueError : a shape, dtype or memory order does not fit.
+        """
+        _check_packed(packed, self.n_file)
+        self._check_outs(outs, packed.shape[0])
+        counted = _empty_stats(packed.shape[0], self.n) if stats is None else stats
+        for part in self._steps(packed.shape[0]):
+            lookup = self._load(packed[part])
+            if stats is None:
+                self._count(lookup, counted, part)
+            mean = counted.a1_sum[part] / np.maximum(counted.n_obs[part], 1)
+            self._write(lookup, mean, [out.T[part] for out in outs])
+        return counted
+
+    def _steps(self, snps: int) -> Iterator[slice]:
+        return (slice(start, min(start + self._step, snps)) for start in range(0, snps, self._step))
+
+    def _load(self, packed: np.ndarray) -> np.ndarray:
+        """The bytes of a step as table indices, everything that is not analysed set to code 11."""
+        return np.bitwise_or(packed, self._mask, out=self._lookup[: packed.shape[0]])
+
+    def _count(self, lookup: np.ndarray, stats: SnpStats, part: slice) -> None:
+        words = np.take(_COUNTS, lookup, out=self._words[: lookup.shape[0]], mode="clip")
+        two = missing = one = np.zeros(lookup.shape[0], dtype=np.int64)
+        for start in range(0, words.shape[1], _FIELD_RUN):
+            fields = words[:, start : start + _FIELD_RUN].sum(axis=1).view(np.int64)
+            two = two + (fields & _FIELD_MASK)
+            missing = missing + (fields >> _FIELD_BITS & _FIELD_MASK)
+            one = one + (fields >> 2 * _FIELD_BITS)
+        stats.n_obs[part] = self.n - missing
+        stats.a1_sum[part] = one + 2 * two
+        stats.sum_sq[part] = one + 4 * two
+
+    def _write(self, lookup: np.ndarray, mean: np.ndarray, targets: Sequence[np.ndarray]) -> None:
+        """Fill ``targets[k]``, (SNPs of the step, samples of panel k), through one table of centred values a SNP."""
+        snps = lookup.shape[0]
+        # table = dosage - mean where observed, 0 where missing
+        shift = np.multiply(mean[:, None], _OBSERVED, out=self._shift[:snps])
+        table = np.subtract(_DOSAGE, shift, out=self._table[:snps], casting="same_kind")
+        lookup += self._table_start[:snps]
+        values = targets[0] if self._direct else self._values[:snps]
+        quads = values.reshape(*lookup.shape, SAMPLES_PER_BYTE)
+        np.take(table.reshape(-1, SAMPLES_PER_BYTE), lookup, axis=0, out=quads, mode="clip")
+        if self._direct:
+            return
+        for source, target in zip(self._sources, targets, strict=True):
+            if isinstance(source, slice):
+                target[...] = values[:, source]
+            else:
+                np.take(values, source, axis=1, out=target, mode="clip")
+
+    def _check_outs(self, outs: Sequence[np.ndarray], snps: int) -> None:
+        if len(outs) != len(self._sizes):
+            raise ValueError(f"{len(self._sizes)} panels need as many outputs, not {len(outs)}")
+        for k, (out, size) in enumerate(zip(outs, self._sizes, strict=True)):
+            if out.shape != (size, snps) or out.dtype != self.dtype or not out.flags.f_contiguous:
+                raise ValueError(
+                    f"output {k} must be a Fortran-ordered {self.dtype} array of shape {(size, snps)}, "
+                    f"not {out.dtype} of shape {out.shape} with strides {out.strides}"
+                )
+
+
+def _empty_stats(snps: int, n: int) -> SnpStats:
+    return SnpStats(np.zeros(snps, dtype=np.int32), np.zeros(snps), np.zeros(snps), n)
+
+
+def _as_slice(index: np.ndarray) -> slice | np.ndarray:
+    """``index`` as a slice if it counts up by ones: then copying needs no gather."""
+    if index.size and np.all(np.diff(index) == 1):
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
+def _check_rows(rows: np.ndarray, n_file: int) -> None:
+    if rows.size == 0:
+        return
+    if rows.min() < 0 or rows.max() >= n_file:
+        raise ValueError(f"a panel names a sample outside the {n_file} of the .fam")
+    if np.bincount(rows).max() > 1:
+        raise ValueError("the panels name a sample twice")
+
+
+def _check_packed(packed: np.ndarray, n_file: int) -> None:
+    row_bytes = bytes_per_snp(n_file)
+    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != row_bytes:
+        raise ValueError(
+            f"packed genotypes of {n_file} samples are uint8 of shape (SNPs, {row_bytes}), "
+            f"not {packed.dtype} of shape {packed.shape}"
+        )

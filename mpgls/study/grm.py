@@ -1,0 +1,325 @@
+"""Kinship (genetic relationship) matrices on disk: mpgls HDF5, GCTA's binary triangle and GEMMA's text.
+
+A `Kinship` is opened by one rank, which checks sizes and IDs, and broadcast; it holds no matrix, and every
+rank then reads the rows that it needs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.study.tables import PathLike, SampleId, index_ids, read_id_list, show_sample
+
+H5_FORMAT = "mpgls-kinship"
+H5_VERSION = 1
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_CHUNK = 16 << 20
+
+
+class RowSource(Protocol):
+    """Random access to the rows of an n x n matrix in a file."""
+
+    def read(self, start: int, stop: int, n: int) -> np.ndarray:
+        """Rows [start, stop) as (stop-start, n) float64."""
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """A kinship matrix Phi (n, n) on disk, with its n sample IDs (FID, IID) in row order.
+
+    ``packed_lower`` says that the file holds the lower triangle only; ``snps`` is the number of SNPs that
+    the matrix was made of, where the file tells (GCTA: the count of its first sample).
+    """
+
+    path: str
+    ids: list[SampleId]
+    n: int
+    packed_lower: bool
+    snps: int | None
+    source: RowSource
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) as (stop-start, n) float64; zero right of the diagonal if ``packed_lower``.
+
+        Raises InputError for an entry that is not a finite number, naming its two samples, or for a line of
+        text that does not hold n numbers; StorageError if the file cannot be read.
+        """
+        if not 0 <= start <= stop <= self.n:
+            raise ValueError(f"rows {start}:{stop} of a kinship of {self.n} samples")
+        block = self.source.read(start, stop, self.n)
+        # A sum is finite only if every entry is: one pass without a temporary array.
+        if not np.isfinite(block.sum()) and not np.isfinite(block).all():
+            row, column = np.argwhere(~np.isfinite(block))[0]
+            one, other = show_sample(self.ids[start + row]), show_sample(self.ids[column])
+            raise InputError(f"{self.path}: the kinship of samples {one} and {other} is not a finite number")
+        return block
+
+
+def open_kinship(path: PathLike, id_path: PathLike | None = None) -> Kinship:
+    """Open a kinship in any of three forms, told apart by signature and name.
+
+    - mpgls HDF5 (any name), which carries its sample IDs;
+    - GCTA: ``path`` is PREFIX, PREFIX.grm or PREFIX.grm.bin, with PREFIX.grm.id beside it (or ``id_path``);
+    - GEMMA ``NAME.cXX.txt`` or ``NAME.sXX.txt`` (or any .txt): n lines of n numbers, samples in the order of
+      ``id_path``, a .fam; without it NAME.fam.
+
+    Raises InputError (sizes that disagree with the IDs, a missing ID file, a sample that occurs twice, an
+    unknown format), StorageError (no such file) and UsageError (``id_path`` for a file with its own IDs).
+    """
+    name = os.fspath(path)
+    if os.path.isfile(name):
+        if _starts_as_hdf5(name):
+            if id_path is not None:
+                raise UsageError(f"{name} carries its own sample IDs: leave out --grm-id")
+            return _open_h5(name)
+        if not name.endswith((".grm.bin", ".grm")):
+            return _open_text(name, id_path)
+    prefix = name.removesuffix(".bin").removesuffix(".grm")
+    if os.path.isfile(f"{prefix}.grm.bin"):
+        return _open_gcta(prefix, id_path)
+    raise StorageError(f"there is no kinship at {name}: neither that file nor {prefix}.grm.bin exists")
+
+
+def create_kinship_h5(path: PathLike, ids: Sequence[SampleId], attrs: Mapping[str, Any]) -> int:
+    """Create an mpgls kinship file without its numbers; return the byte offset at which they belong.
+
+    The caller writes n*n float64 (little-endian, all of the symmetric matrix) at that offset; until then
+    they read as whatever the file system gives, so write under a temporary name and rename at the end.
+    ``attrs`` become attributes of the file (``method`` and ``snps``, by convention).
+
+    Raises StorageError if the file cannot be created.
+    """
+    import h5py
+
+    n = len(ids)
+    try:
+        with h5py.File(os.fspath(path), "w") as file:
+            file.attrs.update({**attrs, "format": H5_FORMAT, "version": H5_VERSION})
+            text = h5py.string_dtype("utf-8")
+            file.create_dataset("fid", data=np.array([fid for fid, _ in ids], dtype=object), dtype=text)
+            file.create_dataset("iid", data=np.array([iid for _, iid in ids], dtype=object), dtype=text)
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_layout(h5py.h5d.CONTIGUOUS)
+            # Early allocation fixes the offset now; fill values would write all n*n numbers once for nothing.
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            space = h5py.h5s.create_simple((n, n))
+            matrix = h5py.h5d.create(file.id, b"kinship", h5py.h5t.IEEE_F64LE, space, layout)
+            return int(matrix.get_offset())
+    except OSError as error:
+        raise StorageError(f"cannot create {os.fspath(path)}: {error.strerror or error}") from error
+
+
+def write_grm_id(prefix: PathLike, ids: Sequence[SampleId]) -> None:
+    """Write PREFIX.grm.id, GCTA's sample list: FID, tab, IID. StorageError if that is not possible."""
+    path = f"{os.fspath(prefix)}.grm.id"
+    try:
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.writelines(f"{fid}\t{iid}\n" for fid, iid in ids)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class _SquareRows:
+    """n x n float64, row by row, from a byte offset of the file."""
+
+    path: str
+    offset: int
+
+    def read(self, start: int, stop: int, n: int) -> np.ndarray:
+        numbers = _read_numbers(self.path, "<f8", self.offset + 8 * start * n, (stop - start) * n)
+        return numbers.astype(np.float64, copy=False).reshape(stop - start, n)
+
+
+@dataclass(frozen=True)
+class _PackedRows:
+    """The lower triangle with its diagonal, row by row, float32: row i starts at element i(i+1)/2."""
+
+    path: str
+
+    def read(self, start: int, stop: int, n: int) -> np.ndarray:
+        first = _triangle(start)
+        numbers = _read_numbers(self.path, "<f4", 4 * first, _triangle(stop) - first)
+        rows = np.zeros((stop - start, n), dtype=np.float64)
+        for row in range(start, stop):
+            begin = _triangle(row) - first
+            rows[row - start, : row + 1] = numbers[begin : begin + row + 1]
+        return rows
+
+
+@dataclass(frozen=True)
+class _TextRows:
+    """Lines of n numbers in decimal; ``offsets`` (lines + 1,) int64 are where the lines start and the last ends."""
+
+    path: str
+    offsets: np.ndarray
+
+    def read(self, start: int, stop: int, n: int) -> np.ndarray:
+        rows = np.empty((stop - start, n), dtype=np.float64)
+        try:
+            with open(self.path, "rb") as stream:
+                stream.seek(int(self.offsets[start]))
+                for row in range(start, stop):
+                    rows[row - start] = _parse_line(self.path, row + 1, stream.readline(), n)
+        except OSError as error:
+            raise StorageError(f"cannot read {self.path}: {error.strerror or error}") from error
+        return rows
+
+
+def _open_h5(path: str) -> Kinship:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != H5_FORMAT:
+                raise InputError(f"{path} is an HDF5 file, but not an mpgls kinship")
+            if int(file.attrs.get("version", 0)) > H5_VERSION:
+                raise InputError(f"{path} is of a later version of the format than this mpgls reads")
+            fid, iid = (file[name].asstr()[:] for name in ("fid", "iid"))
+            shape, offset = file["kinship"].shape, file["kinship"].id.get_offset()
+            double = file["kinship"].dtype == np.dtype("<f8")
+            snps = file.attrs.get("snps")
+    except (OSError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a readable mpgls kinship (damaged or truncated): {error}") from error
+    ids = list(zip(fid.tolist(), iid.tolist(), strict=False))
+    if shape != (len(fid), len(iid)):
+        size = " x ".join(str(extent) for extent in shape)
+        raise InputError(f"{path}: the matrix is {size}, but there are {len(fid)} FIDs and {len(iid)} IIDs")
+    if offset is None or not double:
+        raise InputError(f"{path}: /kinship must be stored contiguously as little-endian float64")
+    index_ids(ids, path)
+    return Kinship(path, ids, len(ids), False, None if snps is None else int(snps), _SquareRows(path, int(offset)))
+
+
+def _open_gcta(prefix: str, id_path: PathLike | None) -> Kinship:
+    path = f"{prefix}.grm.bin"
+    id_name = f"{prefix}.grm.id" if id_path is None else os.fspath(id_path)
+    ids = _read_kinship_ids(path, id_name)
+    n = len(ids)
+    size = os.path.getsize(path)
+    if size != 4 * _triangle(n):
+        fits = _triangle_order(size)
+        what = f"holds {fits} samples" if fits is not None else f"of {size} bytes is truncated or not float32"
+        raise InputError(f"{path} {what}, but {id_name} lists {n}, which take {4 * _triangle(n)} bytes")
+    return Kinship(path, ids, n, True, _gcta_snps(prefix), _PackedRows(path))
+
+
+def _gcta_snps(prefix: str) -> int | None:
+    """The number of SNPs of the first sample, the first float32 of PREFIX.grm.N.bin; None without that file."""
+    path = Path(f"{prefix}.grm.N.bin")
+    if not path.is_file() or path.stat().st_size < 4:
+        return None
+    count = float(_read_numbers(str(path), "<f4", 0, 1)[0])
+    return int(count) if math.isfinite(count) else None
+
+
+def _open_text(path: str, id_path: PathLike | None) -> Kinship:
+    if not path.endswith(".txt"):
+        raise InputError(
+            f"{path} is not a kinship that mpgls reads: mpgls HDF5, GCTA PREFIX.grm.bin or GEMMA NAME.cXX.txt"
+        )
+    if id_path is None:
+        stem = path.removesuffix(".txt").removesuffix(".cXX").removesuffix(".sXX")
+        id_name = f"{stem}.fam"
+        if not os.path.isfile(id_name):
+            raise InputError(f"{path} has no sample IDs: name its .fam with --grm-id ({id_name} does not exist)")
+    else:
+        id_name = os.fspath(id_path)
+    ids = _read_kinship_ids(path, id_name)
+    offsets = _line_offsets(path)
+    lines = len(offsets) - 1
+    columns = _columns_of_first_line(path)
+    if lines != len(ids) or columns != len(ids):
+        raise InputError(f"{path} has {lines} rows and {columns} columns, but {id_name} lists {len(ids)} samples")
+    return Kinship(path, ids, len(ids), False, None, _TextRows(path, offsets))
+
+
+def _read_kinship_ids(path: str, id_name: str) -> list[SampleId]:
+    """The IDs in the file ``id_name`` of the kinship at ``path``; InputError if absent, empty or repeated."""
+    if not os.path.isfile(id_name):
+        raise InputError(f"the sample IDs of {path} are missing: there is no file {id_name}")
+    ids = read_id_list(id_name)
+    if not ids:
+        raise InputError(f"{id_name} lists no samples")
+    index_ids(ids, id_name)
+    return ids
+
+
+def _starts_as_hdf5(path: str) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _read_numbers(path: str, dtype: str, offset: int, count: int) -> np.ndarray:
+    """``count`` numbers from a byte offset; InputError if the file ends before."""
+    try:
+        numbers = np.fromfile(path, dtype=dtype, count=count, offset=offset)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    if numbers.size != count:
+        raise InputError(f"{path} is truncated: it ends {count - numbers.size} numbers too early")
+    return numbers
+
+
+def _line_offsets(path: str) -> np.ndarray:
+    """Where each line starts, and where the last one ends, without blank lines at the end of the file."""
+    ends: list[np.ndarray] = []
+    position = last_ink = 0
+    with open(path, "rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            ends.append(np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n")) + position)
+            ink = len(chunk.rstrip())
+            last_ink = position + ink if ink else last_ink
+            position += len(chunk)
+    starts = np.concatenate([np.zeros(1, dtype=np.int64), *(end + 1 for end in ends)])
+    return np.append(starts[starts < last_ink], position).astype(np.int64)
+
+
+def _columns_of_first_line(path: str) -> int:
+    with open(path, "rb") as stream:
+        return len(stream.readline().split())
+
+
+def _parse_line(path: str, number: int, line: bytes, n: int) -> np.ndarray:
+    """The n numbers of a line; InputError with line and column otherwise."""
+    fields = line.split()
+    if len(fields) != n:
+        raise InputError(f"{path}, line {number}: {len(fields)} numbers, expected {n}")
+    try:
+        return np.fromiter(map(float, fields), np.float64, n)
+    except ValueError:
+        column = next(k for k, field in enumerate(fields) if not _is_number(field))
+        text = fields[column].decode(errors="replace")
+        raise InputError(f"{path}, line {number}, column {column + 1}: {text!r} is not a number") from None
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _triangle(rows: int) -> int:
+    """Elements in the first ``rows`` rows of a lower triangle with its diagonal."""
+    return rows * (rows + 1) // 2
+
+
+def _triangle_order(size: int) -> int | None:
+    """The n for which ``size`` bytes are a float32 triangle, or None."""
+    n = (math.isqrt(8 * (size // 4) + 1) - 1) // 2
+    return n if 4 * _triangle(n) == size else None

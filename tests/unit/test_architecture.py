@@ -1,0 +1,231 @@
+"""The rooms of the code and the one direction of their imports, read from the source (see docs/architecture.md).
+
+cli -> commands -> {study, model, stream, report} -> la -> {errors, runtime}
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "mpgls"
+FLOORS = {"__main__": 5, "cli": 4, "commands": 3, "study": 2, "model": 2, "stream": 2, "report": 2, "la": 1}
+FLOORS |= {"runtime": 0, "errors": 0, "__init__": 0}
+FOREIGN = {"ctypes", "_ctypes", "cffi", "numpy.ctypeslib"}
+FOREIGN_HOMES = {"la/scalapack.py"}
+PETSC = {"petsc4py", "slepc4py"}
+PETSC_HOMES = {"la/eigen.py", "commands/doctor.py"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; ``late``: inside a function; ``typing``: only for the type checker."""
+
+    file: str  # relative to the package, with forward slashes
+    line: int
+    module: str  # absolute, with the imported name appended when it may be a module itself
+    late: bool
+    typing: bool
+
+    @property
+    def room(self) -> str:
+        return room_of(self.file)
+
+    def __str__(self) -> str:
+        return f"mpgls/{self.file}:{self.line} imports {self.module}"
+
+
+def room_of(file: str) -> str:
+    return file.split("/")[0].removesuffix(".py")
+
+
+def imports_of(file: str, source: str) -> Iterator[Import]:
+    """All imports of one source file, relative ones made absolute."""
+    package = ["mpgls", *file.split("/")[:-1]]
+
+    def walk(node: ast.AST, late: bool, typing: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(file, node.lineno, alias.name, late, typing) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (Import(file, node.lineno, f"{module}.{alias.name}", late, typing) for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.body:
+                yield from walk(child, late, True)
+            for child in node.orelse:
+                yield from walk(child, late, typing)
+        else:
+            late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            for child in ast.iter_child_nodes(node):
+                yield from walk(child, late, typing)
+
+    return walk(ast.parse(source), False, False)
+
+
+def inside(module: str, roots: set[str]) -> bool:
+    """Whether ``module`` is one of ``roots`` or lies below one."""
+    return any(module == root or module.startswith(root + ".") for root in roots)
+
+
+def target_room(module: str) -> str | None:
+    """The room of the package that an import leads to; None outside the package."""
+    parts = module.split(".")
+    if parts[0] != "mpgls":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in FLOORS else "__init__"
+
+
+def upward(one: Import) -> bool:
+    target = target_room(one.module)
+    return target is not None and FLOORS[target] > FLOORS[one.room]
+
+
+def mpi_in_study_or_model(one: Import) -> bool:
+    return one.room in {"study", "model"} and inside(one.module, {"mpi4py"})
+
+
+def files_in_model(one: Import) -> bool:
+    return one.room == "model" and inside(one.module, {"h5py", "mpgls.study", "mpgls.stream", "mpgls.report"})
+
+
+def foreign_functions(one: Import) -> bool:
+    return inside(one.module, FOREIGN) and one.file not in FOREIGN_HOMES
+
+
+def petsc(one: Import) -> bool:
+    early = not one.late and not one.typing
+    return inside(one.module, PETSC) and (one.file not in PETSC_HOMES or early)
+
+
+def slow_at_start(one: Import) -> bool:
+    if one.late or one.typing:
+        return False
+    return inside(one.module, {"matplotlib"}) or (inside(one.module, {"scipy"}) and one.room != "la")
+
+
+RULES = {
+    upward: "imports point down: cli -> commands -> {study, model, stream, report} -> la -> {errors, runtime}",
+    mpi_in_study_or_model: "study and model never import mpi4py, so that their tests need no launcher",
+    files_in_model: "model works on plain local arrays: no files",
+    foreign_functions: "la/scalapack.py is the only foreign-function file",
+    petsc: "only la/eigen.py and commands/doctor.py import petsc4py and slepc4py, inside functions",
+    slow_at_start: "matplotlib and (outside la) scipy are imported where they are used: many ranks start at once",
+}
+
+
+def sources() -> dict[str, str]:
+    return {p.relative_to(PACKAGE).as_posix(): p.read_text("utf-8") for p in sorted(PACKAGE.rglob("*.py"))}
+
+
+def all_imports() -> list[Import]:
+    return [one for file, source in sources().items() for one in imports_of(file, source)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_imports_keep_the_rule(rule) -> None:
+    broken = [str(one) for one in all_imports() if rule(one)]
+    assert not broken, RULES[rule] + "\n" + "\n".join(broken)
+
+
+def test_every_file_lies_in_a_known_room() -> None:
+    strangers = [file for file in sources() if room_of(file) not in FLOORS]
+    assert not strangers, f"not in a room of the design: {strangers}"
+
+
+def test_rooms_of_one_floor_do_not_import_in_circles() -> None:
+    arrows: dict[str, dict[str, Import]] = {}
+    for one in all_imports():
+        target = target_room(one.module)
+        if target not in (None, one.room, "__init__") and not one.typing:
+            arrows.setdefault(one.room, {}).setdefault(target, one)
+    circle = find_circle(arrows)
+    assert not circle, "rooms import each other:\n" + "\n".join(
+        str(arrows[a][b]) for a, b in itertools.pairwise(circle)
+    )
+
+
+def find_circle(arrows: dict[str, dict[str, Import]]) -> list[str]:
+    """The rooms of one circle, the first again at the end; empty when there is none."""
+
+    def follow(path: list[str]) -> list[str]:
+        for target in arrows.get(path[-1], {}):
+            if target in path:
+                return [*path[path.index(target) :], target]
+            if found := follow([*path, target]):
+                return found
+        return []
+
+    return next((found for room in arrows if (found := follow([room]))), [])
+
+
+def test_linear_algebra_never_hears_the_word_snp() -> None:
+    heard = [
+        f"mpgls/{file}:{number}: {line.strip()}"
+        for file, source in sources().items()
+        if room_of(file) == "la"
+        for number, line in enumerate(source.splitlines(), 1)
+        if "snp" in line.lower()
+    ]
+    assert not heard, "la/ is linear algebra only\n" + "\n".join(heard)
+
+
+def test_study_and_model_load_without_mpi() -> None:
+    """The same rule as they are imported: nothing that they lead to initialises MPI either."""
+    modules = [
+        "mpgls." + file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for file in sources()
+        if room_of(file) in {"study", "model"}
+    ]
+    slow = "{'mpi4py', 'matplotlib', 'scipy', 'petsc4py', 'slepc4py'}"
+    code = f"import sys\nimport {', '.join(modules)}\nsys.exit(', '.join({slow} & set(sys.modules)) or 0)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, f"importing study and model loads: {ended.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "file", "source", "is_broken"),
+    [
+        (upward, "la/grid.py", "from mpgls.study import plink", True),
+        (upward, "la/grid.py", "def f():\n    from mpgls.commands.kinship import run", True),
+        (upward, "la/grid.py", "from .. import stream", True),
+        (upward, "errors.py", "import mpgls.la.grid", True),
+        (upward, "la/grid.py", "from mpgls.errors import agree", False),
+        (upward, "la/grid.py", "from .layout import blocks", False),
+        (upward, "commands/kinship.py", "from mpgls.la import grid", False),
+        (upward, "commands/kinship.py", "from mpgls import cli", True),
+        (mpi_in_study_or_model, "study/plink.py", "def f():\n    from mpi4py import MPI", True),
+        (mpi_in_study_or_model, "stream/reader.py", "from mpi4py import MPI", False),
+        (files_in_model, "model/gls.py", "from mpgls.study.plink import Samples", True),
+        (foreign_functions, "la/grid.py", "import ctypes.util", True),
+        (foreign_functions, "la/scalapack.py", "import ctypes", False),
+        (petsc, "la/eigen.py", "from slepc4py import SLEPc", True),
+        (petsc, "la/eigen.py", "def f():\n    from slepc4py import SLEPc", False),
+        (petsc, "la/eigen.py", "if TYPE_CHECKING:\n    from petsc4py import PETSc", False),
+        (petsc, "la/grid.py", "def f():\n    import petsc4py", True),
+        (slow_at_start, "model/reml.py", "from scipy import optimize", True),
+        (slow_at_start, "model/reml.py", "def f():\n    from scipy import optimize", False),
+        (slow_at_start, "model/reml.py", "try:\n    import scipy.special\nexcept ImportError:\n    pass", True),
+        (slow_at_start, "la/matrix.py", "import scipy.linalg", False),
+        (slow_at_start, "report/plots.py", "class A:\n    import matplotlib.pyplot", True),
+    ],
+)
+def test_rules_notice(rule, file: str, source: str, is_broken: bool) -> None:
+    assert any(rule(one) for one in imports_of(file, source)) is is_broken
+
+
+def test_circle_is_found() -> None:
+    one = Import("study/a.py", 1, "mpgls.model.b", False, False)
+    assert find_circle({"study": {"model": one}, "model": {"stream": one}}) == []
+    assert find_circle({"report": {"study": one}, "study": {"model": one}, "model": {"study": one}}) == [
+        "study",
+        "model",
+        "study",
+    ]

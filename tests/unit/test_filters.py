@@ -1,0 +1,110 @@
+"""Choosing SNPs by the .bim and by their counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.study import plink
+from mpgls.study.filters import SnpFilter, parse_chromosomes, passes, select_snps
+from mpgls.study.genotypes import SnpStats
+from mpgls.study.plink import VariantTable
+
+#       0         1         2           3           4           5           6
+ROWS = ["1 a 0 5", "1 b 0 -5", "2 c 0 7", "chr2 d 0 -1", "X e 0 9", "12 f 0 3", "1 a 0 6"]
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VariantTable:
+    # several batches, and several blocks of offsets
+    monkeypatch.setattr(plink, "STRIDE", 3)
+    monkeypatch.setattr(VariantTable.batches, "__defaults__", (2,))
+    path = tmp_path / "a.bim"
+    path.write_text("".join(f"{row} A C\n" for row in ROWS))
+    return VariantTable.open(path)
+
+
+def id_list(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "ids.txt"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("1-4,X,22", ("1", "2", "3", "4", "X", "22")),
+        ("chr7", ("7",)),
+        ("chr1-chr3, x", ("1", "2", "3", "X")),
+        ("2,1-3", ("2", "1", "3")),
+        ("NC_1-2", ("NC_1-2",)),
+    ],
+)
+def test_parse_chromosomes(text: str, names: tuple[str, ...]) -> None:
+    assert parse_chromosomes(text) == names
+
+
+@pytest.mark.parametrize(("text", "message"), [("1,,2", "empty item"), ("", "empty item"), ("4-2", "backwards")])
+def test_parse_chromosomes_errors(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_chromosomes(text)
+
+
+def test_no_filter_keeps_all_and_counts_negative_positions(table: VariantTable) -> None:
+    selection = select_snps(table, SnpFilter())
+    assert selection.index.tolist() == list(range(7))
+    assert selection.index.dtype == np.int64
+    assert (selection.total, selection.negative_bp, selection.reasons) == (7, 2, {})
+
+
+def test_chromosomes_match_with_and_without_chr(table: VariantTable) -> None:
+    selection = select_snps(table, SnpFilter(chromosomes=("chr2", "x")))
+    assert selection.index.tolist() == [2, 3, 4]
+    assert selection.reasons == {"--chr": 4}
+
+
+def test_extract_and_exclude(table: VariantTable, tmp_path: Path) -> None:
+    ids = id_list(tmp_path, "a\nc\n\nnever\n")
+    assert select_snps(table, SnpFilter(extract=ids)).index.tolist() == [0, 2, 6]
+    assert select_snps(table, SnpFilter(exclude=ids)).index.tolist() == [1, 3, 4, 5]
+
+
+def test_a_snp_counts_under_the_first_flag_that_drops_it(table: VariantTable, tmp_path: Path) -> None:
+    snp_filter = SnpFilter(("1", "2"), exclude=id_list(tmp_path, "b e"), exclude_negative_bp=True)
+    selection = select_snps(table, snp_filter)
+    assert selection.index.tolist() == [0, 2, 6]
+    assert selection.reasons == {"--chr": 2, "--exclude": 1, "--exclude-negative-bp": 1}
+    assert selection.negative_bp == 2
+
+
+def test_lists_that_leave_nothing(table: VariantTable, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no SNP in common: the list has q, r, s, \.\.\., the .bim a, b, c"):
+        select_snps(table, SnpFilter(extract=id_list(tmp_path, "q\nr\ns\nt\n")))
+    with pytest.raises(InputError, match=r"no SNP of .*a.bim is left: of 7, --chr drops 7 .*1, 2, chr2, \.\.\."):
+        select_snps(table, SnpFilter(chromosomes=("9",)))
+    with pytest.raises(StorageError, match="nowhere"):
+        select_snps(table, SnpFilter(extract=str(tmp_path / "nowhere")))
+
+
+def test_thresholds_of_the_command_line_are_checked() -> None:
+    with pytest.raises(UsageError, match="--maf"):
+        SnpFilter(maf=0.6)
+    with pytest.raises(UsageError, match="--geno"):
+        SnpFilter(geno=float("nan"))
+
+
+def test_maf_and_geno_keep_the_threshold_itself() -> None:
+    #           maf 0.1 by A1, by A2, below, above; then all missing
+    stats = SnpStats(
+        n_obs=np.array([10, 10, 10, 9, 0], dtype=np.int32),
+        a1_sum=np.array([2.0, 18.0, 1.0, 9.0, 0.0]),
+        sum_sq=np.array([2.0, 34.0, 1.0, 9.0, 0.0]),
+        n=10,
+    )
+    assert passes(stats, SnpFilter()).tolist() == [True] * 5
+    assert passes(stats, SnpFilter(maf=0.1)).tolist() == [True, True, False, True, False]
+    assert passes(stats, SnpFilter(geno=0.1)).tolist() == [True, True, True, True, False]
+    assert passes(stats, SnpFilter(geno=0.09)).tolist() == [True, True, True, False, False]

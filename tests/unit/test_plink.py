@@ -1,0 +1,162 @@
+"""Reading PLINK filesets, and what is said about broken ones."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpgls.errors import InputError, StorageError
+from mpgls.study import plink
+from mpgls.study.plink import BedFile, VariantTable, open_fileset, read_fam
+
+
+def write(path: Path, data: str | bytes) -> Path:
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def bim_rows(count: int) -> list[str]:
+    return [f"{1 + k % 22}\trs{k}\t0\t{7 * k - 3}\tA\t{'ACGT' * (1 + k % 3)}" for k in range(count)]
+
+
+def test_fam_ids_and_missing_phenotypes(tmp_path: Path) -> None:
+    lines = "F1 1 0 0 1 1.5\nF1\t2 0 0 2 -9\r\nÅ x 0 0 0 NA\nF2 2 0 0 0 nan\nF3 1 0 0 0 -9.0\nF4 1 0 0 0 0"
+    samples = read_fam(write(tmp_path / "a.fam", lines))
+    assert samples.ids() == [("F1", "1"), ("F1", "2"), ("Å", "x"), ("F2", "2"), ("F3", "1"), ("F4", "1")]
+    np.testing.assert_array_equal(samples.phenotype, [1.5, np.nan, np.nan, np.nan, np.nan, 0.0])
+
+
+def test_fam_columns_after_the_sixth_are_left_out(tmp_path: Path) -> None:
+    samples = read_fam(write(tmp_path / "a.fam", "F1 1 0 0 1 1.5 NA text\nF1 2 0 0 1 2\n"))
+    assert samples.phenotype.tolist() == [1.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("F1 1 0 0 1 1\nF2 1 0 0 1 1\nF1 1 0 0 1 2\n", "F1 1 twice, on lines 1 and 3"),
+        ("F1 1 0 0 1 1\nF2 1 0 0 1\n", "line 2 has 5 fields"),
+        ("F1 1 0 0 1 1\n\n", "line 2 has 0 fields"),
+        ("F1 1 0 0 1 tall\n", "line 1.*'tall'"),
+        ("F1 1 0 0 1 inf\n", "line 1.*'inf'"),
+        (b"F1 1 0 0 1 1\n\xff 1 0 0 1 1\n", "line 2 is not UTF-8"),
+        ("", "lists no sample"),
+    ],
+)
+def test_fam_errors_name_the_line(tmp_path: Path, lines: str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_fam(write(tmp_path / "a.fam", lines))
+
+
+@pytest.mark.parametrize("last", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("count", [1, 6, 7, 8, 23])
+def test_variant_table_reads_any_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, last: str) -> None:
+    monkeypatch.setattr(plink, "STRIDE", 7)
+    monkeypatch.setattr(plink, "_CHUNK_BYTES", 50)
+    rows = bim_rows(count)
+    table = VariantTable.open(write(tmp_path / "a.bim", "\n".join(rows) + last))
+    assert (table.count, len(table.offsets)) == (count, -(-count // 7) + 1)
+    for start in range(count + 1):
+        for stop in range(start, count + 1):
+            part = table.read(start, stop)
+            want = [row.split() for row in rows[start:stop]]
+            assert [part.chrom, part.id, part.a1, part.a2] == [[w[c] for w in want] for c in (0, 1, 4, 5)]
+            assert part.pos.tolist() == [int(w[3]) for w in want]
+            assert len(part) == stop - start
+
+
+def test_variant_table_offsets_are_those_of_every_stride_th_line(tmp_path: Path) -> None:
+    rows = bim_rows(2 * plink.STRIDE + 5)
+    table = VariantTable.open(write(tmp_path / "a.bim", "\n".join(rows) + "\n"))
+    starts = np.cumsum([0] + [len(row) + 1 for row in rows])
+    assert table.offsets.tolist() == [0, starts[plink.STRIDE], starts[2 * plink.STRIDE], starts[-1]]
+    assert table.read(plink.STRIDE - 1, plink.STRIDE + 2).id == ["rs65535", "rs65536", "rs65537"]
+
+
+def test_variant_batches_cover_all_rows(tmp_path: Path) -> None:
+    table = VariantTable.open(write(tmp_path / "a.bim", "\n".join(bim_rows(10))))
+    batches = list(table.batches(4))
+    assert [start for start, _ in batches] == [0, 4, 8]
+    assert [name for _, rows in batches for name in rows.id] == [f"rs{k}" for k in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("1 rs 0 5 A", "line 4 has 5 fields"),
+        ("1 rs 0 5 A C extra", "line 4 has 7 fields"),
+        ("", "line 4 has 0 fields"),
+        ("1 rs 0 5e3 A C", "line 4.*rs is '5e3'"),
+        ("1 rs 0 99999999999999999999 A C", "line 4.*not a whole number"),
+        (b"1 \xff 0 5 A C", "line 4 is not UTF-8"),
+        # two wrong lines whose fields add up to twelve
+        ("1 rs 0 5 A\n1 rs 0 5 A C C", "line 4 has 5 fields"),
+    ],
+)
+@pytest.mark.parametrize("start", [0, 2])
+def test_malformed_variants_are_named(tmp_path: Path, bad: str | bytes, message: str, start: int) -> None:
+    raw = bad if isinstance(bad, bytes) else bad.encode()
+    rows = [row.encode() for row in bim_rows(9)]
+    table = VariantTable.open(write(tmp_path / "a.bim", b"\n".join([*rows[:3], raw, *rows[3:]])))
+    assert table.read(0, 3).id == ["rs0", "rs1", "rs2"]
+    with pytest.raises(InputError, match=message):
+        table.read(start, table.count)
+
+
+def test_variant_names_may_be_of_any_alphabet(tmp_path: Path) -> None:
+    table = VariantTable.open(write(tmp_path / "a.bim", "1 rsÅ 0 5 A C\nX b\u00a0c 0 -6 A C\n"))
+    rows = table.read(0, 2)
+    assert (rows.id, rows.pos.tolist()) == (["rsÅ", "b\u00a0c"], [5, -6])
+
+
+def test_variant_table_without_rows_or_with_a_wrong_range(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lists no SNP"):
+        VariantTable.open(write(tmp_path / "a.bim", ""))
+    path = write(tmp_path / "b.bim", "\n".join(bim_rows(3)))
+    table = VariantTable.open(path)
+    with pytest.raises(ValueError, match="2 to 4"):
+        table.read(2, 4)
+    write(path, "1 rs 0 1 A C\n")
+    with pytest.raises(StorageError, match="shorter"):
+        table.read(0, 3)
+
+
+def bed_bytes(n: int, m: int, header: bytes = b"\x6c\x1b\x01") -> bytes:
+    return header + bytes(m * ((n + 3) // 4))
+
+
+def test_bed_offsets(tmp_path: Path) -> None:
+    bed = BedFile.open(write(tmp_path / "a.bed", bed_bytes(9, 4)), 9, 4)
+    assert (bed.snp_bytes, bed.offset(0), bed.offset(4), BedFile.HEADER) == (3, 3, 15, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (bed_bytes(9, 4, b"\x6c\x1c\x01"), "not a PLINK 1 .bed.*6c1c"),
+        (b"", "not a PLINK 1 .bed.*nothing"),
+        (bed_bytes(9, 4, b"\x6c\x1b\x00"), "not SNP-major"),
+        (bed_bytes(9, 4)[:-1], "truncated.*hold 3 whole SNPs.*want 4 SNPs of 9 samples, 15 bytes"),
+        (b"\x6c\x1b", "truncated.*hold 0 whole SNPs"),
+        (bed_bytes(9, 5), "too long: it has 18 bytes.*want 4 SNPs of 9 samples"),
+    ],
+)
+def test_broken_beds(tmp_path: Path, data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BedFile.open(write(tmp_path / "a.bed", data), 9, 4)
+
+
+def test_fileset_opens_and_can_be_sent(tmp_path: Path) -> None:
+    prefix = tmp_path / "cohort.v1.2"
+    write(Path(f"{prefix}.fam"), "".join(f"F {k} 0 0 0 {k}\n" for k in range(9)))
+    write(Path(f"{prefix}.bim"), "\n".join(bim_rows(4)))
+    with pytest.raises(StorageError, match=r"cohort\.v1\.2\.bed: No such file"):
+        open_fileset(prefix)
+    write(Path(f"{prefix}.bed"), bed_bytes(9, 4))
+    files = pickle.loads(pickle.dumps(open_fileset(prefix)))
+    assert (files.prefix, files.bed.n, files.bed.m, files.variants.count) == (str(prefix), 9, 4, 4)
+    assert files.variants.read(3, 4).id == ["rs3"]
+    assert files.samples.ids()[8] == ("F", "8")
