@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+T = TypeVar("T")
 
 
 class MpglsError(Exception):
@@ -61,7 +64,26 @@ def agree(comm: MPI.Comm, error: BaseException | None) -> None:
     first = comm.allreduce(comm.size if error is None else comm.rank, op=MPI.MIN)
     if first == comm.size:
         return
-    raise comm.bcast(_portable(error) if comm.rank == first else None, root=first)
+    first_error = comm.bcast(_portable(error) if comm.rank == first else None, root=first)
+    first_error.agreed = True
+    raise first_error
+
+
+def on_root(comm: MPI.Comm, action: Callable[[], T]) -> T:
+    """Run ``action`` on rank 0 and give its result to every rank; if it raises, every rank raises that. Collective."""
+    result, error = None, None
+    if comm.rank == 0:
+        try:
+            result = action()
+        except Exception as caught:
+            error = caught
+    agree(comm, error)
+    return comm.bcast(result, root=0)
+
+
+def is_agreed(error: BaseException) -> bool:
+    """Whether every rank is raising ``error``, so that all may end in an orderly way."""
+    return getattr(error, "agreed", False)
 
 
 def _portable(error: BaseException | None) -> BaseException:

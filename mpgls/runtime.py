@@ -47,6 +47,10 @@ class Log:
         """A line that asks for attention."""
         self.info(f"WARNING: {message}")
 
+    def seconds(self) -> float:
+        """Seconds since the log was opened."""
+        return time.perf_counter() - self._start
+
     def close(self) -> None:
         """Close the log file."""
         if self._file is not None:
@@ -236,6 +240,20 @@ def check_launcher(comm_size: int) -> str | None:
                 "that belongs to mpi4py's MPI (see mpgls doctor)"
             )
     return None
+
+
+class StopSignal:
+    """Remembers that SIGTERM or SIGUSR1 asked this rank to stop, so that a loop can end between two blocks."""
+
+    def __init__(self) -> None:
+        import signal
+
+        self.requested = False
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def _note(self, *_: object) -> None:
+        self.requested = True
 
 
 def stderr(message: str) -> None:

@@ -22,7 +22,7 @@ class ProcessGrid:
     ``column_comm`` the processes of this process column, ordered by process row.
     """
 
-    def __init__(self, comm: MPI.Intracomm, shape: tuple[int, int] | None = None) -> None:
+    def __init__(self, comm: MPI.Comm, shape: tuple[int, int] | None = None) -> None:
         self.shape = shape or grid_shape(comm.size)
         p_r, p_c = self.shape
         if p_r * p_c != comm.size:

@@ -141,13 +141,13 @@ def potrf(A_grid: GridMatrix) -> None:
     _check_info(name, info.value)
 
 
-def trsm(L_grid: GridMatrix, B_grid: GridMatrix) -> None:
-    """B := L^-1 B in place; L n x n lower [MC,MR], B n x k [MC,MR] with the same row blocks. Collective."""
+def trsm(L_grid: GridMatrix, B_grid: GridMatrix, transposed: bool = False) -> None:
+    """B := L^-1 B, or L^-T B, in place; L n x n lower [MC,MR], B n x k [MC,MR], the same row blocks. Collective."""
     name, scalar = _typed(L_grid.dtype, "trsm")
     n, k = B_grid.shape
     one = _scalar(scalar, 1.0)
     _call(
-        name, *("L", "L", "N", "N"), n, k, one,
+        name, "L", "L", "T" if transposed else "N", "N", n, k, one,
         L_grid.local, 1, 1, L_grid.descriptor,
         B_grid.local, 1, 1, B_grid.descriptor,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 class TeamFactor(Protocol):
     """A lower triangular factor L (n x n) held by one team, ready to solve blocks of ``width`` columns a rank."""
 
+    rows: np.ndarray
+    """Row indices of this rank's rows of X~."""
     row_panels: list[np.ndarray]
     """Row indices of each panel; together every row once."""
     panels: list[np.ndarray]
@@ -46,10 +49,12 @@ class TeamFactor(Protocol):
 class SharedFactor:
     """The factor of teams of one rank: L whole, once a node, in memory that the node's ranks share."""
 
-    def __init__(self, L_grid: GridMatrix, node_comm: MPI.Intracomm, width: int, dtype: type) -> None:
+    def __init__(self, L_grid: GridMatrix, node_comm: MPI.Comm, width: int, dtype: type) -> None:
         n = L_grid.shape[0]
-        self.row_panels = [np.arange(n, dtype=np.int64)]
-        self.panels: list[np.ndarray] = [np.empty((n, width), dtype=dtype, order="F")]
+        self.rows = np.arange(n, dtype=np.int64)
+        self.row_panels = [self.rows]
+        self.panels: list[np.ndarray] = [np.zeros((n, width), dtype=dtype, order="F")]
+        self._node_comm = node_comm
         self._window, self._L = _shared_array(node_comm, n, np.dtype(dtype))
         _copy_to_nodes(L_grid, self._L, node_comm)
 
@@ -76,7 +81,7 @@ class GridFactor:
     """The factor of a team of several ranks: L in [MC,MR] distribution on the team's own grid."""
 
     def __init__(
-        self, L_grid: GridMatrix, team_comm: MPI.Intracomm, teams: int, index: int, width: int, dtype: type
+        self, L_grid: GridMatrix, team_comm: MPI.Comm, teams: int, index: int, width: int, dtype: type
     ) -> None:
         n, block = L_grid.shape[0], L_grid.layout.rows.block
         self.grid = ProcessGrid(team_comm)
@@ -84,6 +89,7 @@ class GridFactor:
         p_r, p_c = self.grid.shape
         rows = BlockCyclic(n, block, p_r)
         self.row_panels = [rows.indices(r) for r in range(p_r)]
+        self.rows = self.row_panels[self.grid.row]
         self._plan = PanelsToGrid(self.grid, rows, width, dtype)
         self.panels = self._plan.panels
         layout = GridLayout(rows, BlockCyclic(width * p_r * p_c, width * p_r, p_c))
@@ -108,7 +114,34 @@ class GridFactor:
         self.grid.close()
 
 
-def _shared_array(node_comm: MPI.Intracomm, n: int, dtype: np.dtype) -> tuple[MPI.Win | None, np.ndarray]:
+@dataclass(frozen=True)
+class Team:
+    """One of ``count`` teams: its position among them and its ranks' communicator."""
+
+    index: int
+    count: int
+    comm: MPI.Comm
+
+
+def split_teams(comm: MPI.Comm, size: int) -> Team:
+    """Split the ranks into teams of ``size`` consecutive ranks; ranks left over enlarge the teams. Collective."""
+    count = max(1, comm.size // size)
+    index = comm.rank * count // comm.size
+    return Team(index, count, comm.Split(index, comm.rank))
+
+
+def hold_factor(L_grid: GridMatrix, team: Team, width: int, dtype: type) -> TeamFactor:
+    """Give every team its own copy of the factor, ready for blocks of ``width`` columns a rank. Collective."""
+    world = L_grid.grid.comm
+    if team.count < world.size:
+        return GridFactor(L_grid, team.comm, team.count, team.index, width, dtype)
+    from mpi4py import MPI
+
+    node_comm = world.Split_type(MPI.COMM_TYPE_SHARED, world.rank)
+    return SharedFactor(L_grid, node_comm, width, dtype)
+
+
+def _shared_array(node_comm: MPI.Comm, n: int, dtype: np.dtype) -> tuple[MPI.Win | None, np.ndarray]:
     """An n x n Fortran-ordered array, one for all ranks of ``node_comm``; private memory where the rank is alone."""
     if node_comm.size == 1:
         return None, np.zeros((n, n), dtype=dtype, order="F")
@@ -116,7 +149,7 @@ def _shared_array(node_comm: MPI.Intracomm, n: int, dtype: np.dtype) -> tuple[MP
 
     nbytes = n * n * dtype.itemsize
     agree(node_comm, _shared_memory_problem(nbytes) if node_comm.rank == 0 else None)
-    window = MPI.Win.Allocate_shared(nbytes if node_comm.rank == 0 else 0, dtype.itemsize, comm=node_comm)
+    window = MPI.Win.Allocate_shared(nbytes if node_comm.rank == 0 else 0, dtype.itemsize, comm=node_comm)  # type: ignore[arg-type]
     memory, _ = window.Shared_query(0)
     whole: np.ndarray = np.frombuffer(memory, dtype=dtype, count=n * n)  # type: ignore[call-overload]
     return window, whole.reshape(n, n).T
@@ -136,7 +169,7 @@ def _shared_memory_problem(nbytes: int) -> MemoryPlanError | None:
     )
 
 
-def _copy_to_nodes(L_grid: GridMatrix, L: np.ndarray, node_comm: MPI.Intracomm) -> None:
+def _copy_to_nodes(L_grid: GridMatrix, L: np.ndarray, node_comm: MPI.Comm) -> None:
     """Every node's copy of L: each rank writes its own block, then one rank a node exchanges what its node holds."""
     world = L_grid.grid.comm
     _write_blocks(L, L_grid.layout, L_grid.grid.row, L_grid.grid.col, L_grid.local)

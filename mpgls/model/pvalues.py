@@ -36,7 +36,8 @@ def log10_p_t(t: ArrayLike, df: float) -> np.ndarray:
 
     With a = df/2, x = df/(df + t^2): p = I_x(a, 1/2), the regularised incomplete beta function. Its common factor
     x^a (1-x)^(1/2) / B(a, 1/2) is formed in logarithms; what remains is a power series for 1 - p (|t| < 3) or the
-    continued fraction of DiDonato and Morris, ACM TOMS 18 (1992), eq. 9. Any shape; NaN stays NaN.
+    continued fraction of DiDonato and Morris, ACM TOMS 18 (1992), eq. 9. Any shape; NaN stays NaN, infinity gives
+    infinity, other |t| count as at most 1e150 sqrt(df). Raises ValueError for df <= 0.
     """
     if not df > 0:
         raise ValueError(f"degrees of freedom must be positive, not {df}")
@@ -98,16 +99,16 @@ def _centre(t: np.ndarray, df: float) -> np.ndarray:
 def _log_tail(t: np.ndarray, df: float, terms: int) -> np.ndarray:
     """Natural log p for |t| >= 3, by ``terms`` terms of the continued fraction, evaluated from the back."""
     a, b = 0.5 * df, 0.5
-    ratio = t / np.sqrt(df)
+    ratio = np.minimum(t / np.sqrt(df), 1e150)
     x = 1.0 / (1.0 + np.square(ratio))
-    one_minus_x = np.square(np.minimum(ratio, 1e150)) * x
+    one_minus_x = np.square(ratio) * x
     gap = a * one_minus_x - b * x  # a - (a + b) x, without cancellation
     rest = np.zeros_like(x)
     for k in range(terms, 0, -1):
         alpha = (a + k - 1) * (a + b + k - 1) * k * (b - k) / (a + 2 * k - 1) ** 2 * np.square(x)
         rest = alpha / (_beta_coefficient(k, a, b, x, one_minus_x, gap) + rest)
     fraction = _beta_coefficient(0, a, b, x, one_minus_x, gap) + rest
-    return 0.5 * np.log(one_minus_x) - a * _log1p_square(ratio) - _log_beta_half(a) - np.log(fraction)
+    return 0.5 * np.log(one_minus_x) - a * np.log1p(np.square(ratio)) - _log_beta_half(a) - np.log(fraction)
 
 
 def _beta_coefficient(
@@ -116,12 +117,6 @@ def _beta_coefficient(
     """beta_(k+1) of DiDonato and Morris, eq. 9."""
     first = k + k * (b - k) / (a + 2 * k - 1) * x if k else 0.0
     return first + (a + k) / (a + 2 * k + 1) * (gap + 1.0 + k * (1.0 + one_minus_x))
-
-
-def _log1p_square(r: np.ndarray) -> np.ndarray:
-    """log(1 + r^2) without overflow."""
-    small = np.minimum(r, 1e150)
-    return np.where(r < 1e150, np.log1p(np.square(small)), 2.0 * np.log(np.maximum(r, 1.0)))
 
 
 def _log_beta_half(a: float) -> float:

@@ -1,0 +1,271 @@
+"""The command line: argv to one frozen config for each command. No numerics, no MPI."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mpgls import __version__
+from mpgls.errors import UsageError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command: its name, its module, and its config."""
+
+    name: str
+    module: str
+    config: Any
+
+    def run(self, comm: MPI.Comm) -> None:
+        """Run it on all ranks of ``comm``."""
+        importlib.import_module(self.module).run(self.config, comm)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of exiting, so that one rank speaks for all."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """The command that ``argv`` asks for. Raises UsageError; exits by itself for --help and --version only."""
+    parser = _Parser(
+        prog="mpgls",
+        description="Exact mixed-model genome-wide association studies on one core or a whole cluster.",
+        epilog="Every command also runs on many ranks: mpirun -n 64 mpgls COMMAND ...   "
+        "Each has its own --help with an example.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mpgls {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for declare in (_kinship, _single_trait, _simulate, _doctor):
+        declare(commands)
+    given = parser.parse_args(argv)
+    if given.command is None:
+        raise UsageError("no command was given: kinship, single-trait, simulate or doctor (see mpgls --help)")
+    return Command(given.command, given.module, given.make(given, tuple(argv)))
+
+
+def _command(commands: Any, name: str, summary: str, example: str, make: Callable[..., Any]) -> Any:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(module=f"mpgls.commands.{name.replace('-', '_')}", make=make)
+    return parser
+
+
+# -- groups of options that commands share ------------------------------------------------------------------------
+
+
+def _genotype_options(parser: Any) -> None:
+    group = parser.add_argument_group("genotypes and filters")
+    group.add_argument("--bfile", required=True, metavar="PREFIX", help="PLINK 1 files PREFIX.bed, .bim and .fam")
+    group.add_argument("--keep", metavar="FILE", help="analyse only these samples (FID IID a line)")
+    group.add_argument("--remove", metavar="FILE", help="leave these samples out")
+    group.add_argument("--mind", type=float, default=1.0, metavar="SHARE", help="largest missing share of a sample")
+    group.add_argument("--chr", metavar="LIST", help="chromosomes, such as 1-4,X")
+    group.add_argument("--extract", metavar="FILE", help="analyse only these SNPs (one ID a line)")
+    group.add_argument("--exclude", metavar="FILE", help="leave these SNPs out")
+    group.add_argument("--exclude-negative-bp", action="store_true", help="leave out SNPs with a negative position")
+    group.add_argument("--maf", type=float, default=0.0, metavar="FREQ", help="smallest minor allele frequency")
+    group.add_argument("--geno", type=float, default=1.0, metavar="SHARE", help="largest missing share of a SNP")
+
+
+def _trait_options(parser: Any) -> None:
+    group = parser.add_argument_group("traits and covariates")
+    group.add_argument("--pheno", metavar="FILE", help="table with header FID IID NAME ...; default: the .fam's trait")
+    group.add_argument("--pheno-name", nargs="+", default=(), metavar="NAME", help="columns of --pheno; default: all")
+    group.add_argument("--covar", metavar="FILE", help="table with header FID IID NAME ...")
+    group.add_argument("--covar-name", nargs="+", default=(), metavar="NAME", help="columns of --covar; default: all")
+    group.add_argument(
+        "--grm", metavar="FILE", help="kinship: mpgls .h5, GCTA prefix of .grm.bin, or GEMMA .cXX.txt with --grm-id"
+    )
+    group.add_argument("--grm-id", metavar="FILE", help="a .fam with the samples of a GEMMA kinship, in its order")
+
+
+def _run_options(parser: Any, resume: bool = True) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--out", required=True, metavar="PREFIX", help="prefix of all output files")
+    group.add_argument("--memory", type=float, metavar="GIB", help="memory a rank may use; the plan keeps within it")
+    group.add_argument(
+        "--threads", type=int, metavar="T", help="BLAS threads a rank; default: cores / ranks of the node"
+    )
+    group.add_argument("--block-size", type=int, metavar="B", help="SNPs of a block; default: chosen by the plan")
+    if resume:
+        group.add_argument("--resume", action="store_true", help="go on where a stopped run left its result store")
+
+
+def _study(given: argparse.Namespace) -> Any:
+    from mpgls.commands.inputs import StudyOptions
+    from mpgls.study.filters import SnpFilter, parse_chromosomes
+
+    snps = SnpFilter(
+        chromosomes=parse_chromosomes(given.chr) if given.chr else (),
+        extract=given.extract,
+        exclude=given.exclude,
+        exclude_negative_bp=given.exclude_negative_bp,
+        maf=given.maf,
+        geno=given.geno,
+    )
+    traits: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key in ("pheno", "pheno_name", "covar", "covar_name", "grm", "grm_id")
+        if (value := getattr(given, key, None)) is not None
+    }
+    return StudyOptions(bfile=given.bfile, keep=given.keep, remove=given.remove, mind=given.mind, snps=snps, **traits)
+
+
+def _run(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
+    from mpgls.commands.session import RunOptions
+
+    resume = getattr(given, "resume", False)
+    return RunOptions(given.out, given.threads, given.memory, resume, ("mpgls", *argv))
+
+
+# -- commands -----------------------------------------------------------------------------------------------------
+
+
+def _kinship(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "kinship",
+        "relationship matrix of all samples from their genotypes",
+        "mpirun -n 4 mpgls kinship --bfile mice --maf 0.01 --out mice_K",
+        _kinship_config,
+    )
+    _genotype_options(parser)
+    parser.add_argument(
+        "--method",
+        choices=("centered", "standardized"),
+        default="centered",
+        help="SNPs centred (GEMMA -gk 1, the default), or also divided by their standard deviation (-gk 2, GCTA)",
+    )
+    parser.add_argument("--grm-bin", action="store_true", help="write GCTA's .grm.bin, .grm.N.bin and .grm.id as well")
+    _run_options(parser, resume=False)
+
+
+def _kinship_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
+    from mpgls.commands.kinship import KinshipConfig
+
+    return KinshipConfig(_run(given, argv), _study(given), given.method, given.grm_bin, given.block_size)
+
+
+def _single_trait(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "single-trait",
+        "mixed-model scan of one trait (or several, one after the other) on every SNP",
+        "mpirun -n 4 mpgls single-trait --bfile mice --pheno traits.tsv --pheno-name CD8 --grm mice_K.h5 --out cd8",
+        _single_trait_config,
+    )
+    _genotype_options(parser)
+    _trait_options(parser)
+    group = parser.add_argument_group("model")
+    group.add_argument("--h2", type=float, metavar="X", help="heritability to use instead of the REML estimate")
+    group.add_argument(
+        "--precision", choices=("double", "mixed"), default="double",
+        help="mixed streams the triangular solves in single precision, checked against double",
+    )  # fmt: skip
+    group.add_argument(
+        "--test", choices=("t", "wald"), default="t",
+        help="t re-estimates the variance for each SNP (FaST-LMM, GEMMA); wald keeps the null model's (GCTA)",
+    )  # fmt: skip
+    _run_options(parser)
+    parser.add_argument(
+        "--team-size", default="auto", metavar="auto|R",
+        help="ranks that hold one copy of the factor together; auto: as few as memory allows",
+    )  # fmt: skip
+    parser.add_argument("--no-plots", action="store_true", help="do not draw the Manhattan and QQ plots")
+
+
+def _single_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
+    from mpgls.commands.single_trait import SingleTraitConfig
+
+    return SingleTraitConfig(
+        _run(given, argv),
+        _study(given),
+        h2=given.h2,
+        precision=given.precision,
+        test=given.test,
+        block_size=given.block_size,
+        team_size=_team_size(given.team_size),
+        plots=not given.no_plots,
+    )
+
+
+def _team_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"--team-size must be auto or a number of ranks, not {text!r}")
+    return int(text)
+
+
+def _simulate(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "simulate",
+        "PLINK genotypes with families and linkage, and traits with a polygenic background",
+        "mpirun -n 4 mpgls simulate --samples 4000 --snps 20000 --seed 1 --out sim",
+        _simulate_config,
+    )
+    parser.add_argument("--samples", type=int, required=True, metavar="N", help="number of samples")
+    parser.add_argument("--snps", type=int, required=True, metavar="M", help="number of SNPs")
+    parser.add_argument("--out", required=True, metavar="PREFIX", help="prefix of all output files")
+    parser.add_argument("--traits", type=int, default=1, metavar="T", help="number of traits (1)")
+    parser.add_argument("--h2", type=float, default=0.5, metavar="X", help="heritability of every trait (0.5)")
+    parser.add_argument("--chromosomes", type=int, default=22, metavar="C", help="number of chromosomes (22)")
+    parser.add_argument(
+        "--families", type=int, default=4, metavar="SIZE", help="members of a family, parents first (4)"
+    )
+    parser.add_argument("--founders", type=int, default=64, metavar="F", help="ancestral haplotypes (64)")
+    parser.add_argument("--missing", type=float, default=0.0, metavar="SHARE", help="share of missing genotypes (0)")
+    parser.add_argument("--causal", type=int, default=10, metavar="C", help="causal SNPs of each trait (10)")
+    parser.add_argument("--causal-share", type=float, default=0.2, metavar="S", help="their share of h2 (0.2)")
+    parser.add_argument("--covariates", type=int, default=2, metavar="Q", help="columns of the covariate table (2)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="the same seed makes the same bytes (1)")
+
+
+def _simulate_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
+    from mpgls.commands.simulate import SimulateConfig
+
+    names = (
+        "samples", "snps", "out", "traits", "h2", "chromosomes", "founders", "missing",
+        "causal", "causal_share", "covariates", "seed",
+    )  # fmt: skip
+    return SimulateConfig(family_size=given.families, **{name: getattr(given, name) for name in names})
+
+
+def _doctor(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "doctor",
+        "what this installation consists of, how fast it is, and what is wrong with it",
+        "mpirun -n 4 mpgls doctor --directory /scratch --json rates.json",
+        _doctor_config,
+    )
+    parser.add_argument("--directory", default=".", metavar="DIR", help="filesystem whose read rate is measured")
+    parser.add_argument(
+        "--threads", type=int, metavar="T", help="BLAS threads a rank; default: cores / ranks of the node"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the same facts as JSON")
+    parser.add_argument("--full", action="store_true", help="measure longer, and list every rank")
+
+
+def _doctor_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
+    from mpgls.commands.doctor import DoctorConfig
+
+    return DoctorConfig(given.directory, given.threads, given.json, given.full)

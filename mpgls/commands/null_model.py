@@ -1,0 +1,146 @@
+"""The model without a SNP: V = h2 Phi + (1-h2) I on the grid, REML over h2 by distributed Cholesky.
+
+One evaluation at an h2 ([Elem] Algorithm 3, lines 1-4, on the process grid):
+
+    L L' = V,   F~ = L^-1 [X_L | y],   U = L^-T F~,   log|V| = 2 sum log diag(L)
+
+gives the REML log-likelihood and, from F~'F~ and U'U, the derivative of everything but log|V|.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpgls.errors import NumericalError
+from mpgls.la import scalapack
+from mpgls.la.layout import GridLayout
+from mpgls.la.matrix import GridMatrix
+from mpgls.model import reml
+from mpgls.model.gls import NullSums
+from mpgls.runtime import Log, Timings
+
+
+class Covariance:
+    """V(h2) = h2 Phi + (1-h2) I and its Cholesky factor, in one work buffer beside Phi.
+
+    ``Phi_grid`` n x n [MC,MR], mean diagonal 1; ``F_rep`` = [X_L | y] (n, q+1), the same on every rank.
+    After ``factorise`` (and after ``maximise``) ``L_grid`` is the float64 factor at ``h2``.
+    """
+
+    def __init__(self, Phi_grid: GridMatrix, F_rep: np.ndarray, timings: Timings) -> None:
+        self.Phi_grid, self.F_rep, self.timings = Phi_grid, F_rep, timings
+        self.n, self.columns = F_rep.shape
+        self.h2: float | None = None
+        self._work = np.empty(Phi_grid.local.size, dtype=np.float64)
+        X_L = F_rep[:, :-1]
+        self._log_det_xtx = float(np.linalg.slogdet(X_L.T @ X_L)[1])
+
+    @property
+    def L_grid(self) -> GridMatrix:
+        """The float64 factor, in the lower triangle."""
+        return self._buffer(np.float64)
+
+    def _buffer(self, dtype: type) -> GridMatrix:
+        shape = self.Phi_grid.local.shape
+        flat: np.ndarray = self._work.view(dtype)[: shape[0] * shape[1]]
+        return GridMatrix(self.Phi_grid.grid, self.Phi_grid.layout, dtype, flat.reshape(shape[::-1]).T)
+
+    def factorise(self, h2: float, dtype: type = np.float64) -> GridMatrix:
+        """L L' = h2 Phi + (1-h2) I. Collective. Raises NotPositiveDefinite on every rank."""
+        L_grid = self._buffer(dtype)
+        name = "REML, double" if dtype == np.float64 else "REML, single"
+        with self.timings.phase(name, flop=self.n**3 / 3 / self.Phi_grid.grid.size):
+            self.h2 = None
+            np.multiply(self.Phi_grid.local, h2, out=L_grid.local, casting="same_kind")
+            L_grid.local[self.Phi_grid.diagonal_positions] += 1.0 - h2
+            scalapack.potrf(L_grid)
+            self.h2 = h2 if dtype == np.float64 else None
+        return L_grid
+
+    def sums(self, L_grid: GridMatrix) -> tuple[NullSums, np.ndarray]:
+        """The whitened sums from a factor, and U'U. Collective."""
+        F_grid = columns_on_grid(L_grid, self.F_rep)
+        scalapack.trsm(L_grid, F_grid)  # F~ = L^-1 F
+        whitened = self._gram(F_grid)
+        scalapack.trsm(L_grid, F_grid, transposed=True)  # U = L^-T F~
+        diagonal = L_grid.local[L_grid.diagonal_positions].astype(np.float64)
+        log_det = 2.0 * L_grid.grid.comm.allreduce(float(np.log(diagonal).sum()))
+        S_TL, b_T, yy = whitened[:-1, :-1], whitened[:-1, -1], float(whitened[-1, -1])
+        return NullSums(S_TL, b_T, yy, log_det, self.n, self._log_det_xtx), self._gram(F_grid)
+
+    def _gram(self, F_grid: GridMatrix) -> np.ndarray:
+        """F'F (q+1, q+1) on every rank; all columns of F lie in process column 0."""
+        F = F_grid.local.astype(np.float64, copy=False)
+        partial = F.T @ F if F.shape[1] == self.columns else np.zeros((self.columns, self.columns))
+        total = np.empty((self.columns, self.columns))
+        F_grid.grid.comm.Allreduce(np.ascontiguousarray(partial), total)
+        return total
+
+    def evaluate(self, h2: float, dtype: type) -> reml.RemlPoint:
+        """The REML log-likelihood at ``h2`` in the given precision; FAILED where V is not positive definite."""
+        if h2 == 0.0:
+            return self._without_kinship()
+        try:
+            sums, inverse_gram = self.sums(self.factorise(h2, dtype))
+        except scalapack.NotPositiveDefinite:
+            return reml.FAILED
+        whitened_gram = np.block([[sums.S_TL, sums.b_T[:, None]], [sums.b_T[None, :], np.array([[sums.yy]])]])
+        return reml.reml_point(sums, reml.slope_gram(h2, whitened_gram, inverse_gram))
+
+    def _without_kinship(self) -> reml.RemlPoint:
+        """h2 = 0: V = I needs no factor, and U'(Phi - I)U = F'Phi F - F'F one product with Phi."""
+        F, Phi = self.F_rep, self.Phi_grid
+        partial = F[Phi.row_indices].T @ (Phi.local @ F[Phi.col_indices])
+        F_Phi_F = np.empty_like(partial)
+        Phi.grid.comm.Allreduce(partial, F_Phi_F)
+        gram = F.T @ F
+        sums = NullSums(gram[:-1, :-1], gram[:-1, -1], float(gram[-1, -1]), 0.0, self.n, self._log_det_xtx)
+        return reml.reml_point(sums, F_Phi_F - gram)
+
+    def maximise(self, log: Log) -> reml.RemlResult:
+        """REML over h2: a coarse search in float32, the finish in float64; leaves the factor at the optimum."""
+
+        def speaking(name: str, dtype: type):  # type: ignore[no-untyped-def]
+            def evaluate(h2: float) -> reml.RemlPoint:
+                point = self.evaluate(h2, dtype)
+                log.info(f"  REML {name}: h2 {h2:.8f}  log-likelihood {point.log_likelihood:.6f}")
+                return point
+
+            return evaluate
+
+        result = reml.maximise_reml(speaking("single", np.float32), speaking("double", np.float64), n=self.n)
+        self.factorise_at(result.h2)
+        return result
+
+    def factorise_at(self, h2: float) -> NullSums:
+        """The float64 factor and sums at the final h2, computed only if the factor at hand is another one.
+
+        Raises NumericalError when the kinship is not positive semidefinite there.
+        """
+        try:
+            if self.h2 != h2:
+                self.factorise(h2)
+        except scalapack.NotPositiveDefinite as error:
+            raise NumericalError(
+                f"the kinship is not positive semidefinite: at h2 = {h2:.6g}, h2 Phi + (1-h2) I has no Cholesky "
+                f"factor ({error})"
+            ) from None
+        return self.sums(self.L_grid)[0]
+
+    def whitened(self) -> np.ndarray:
+        """F~ = L^-1 [X_L | y] (n, q+1), float64, all of it on every rank. Collective."""
+        F_grid = columns_on_grid(self.L_grid, self.F_rep)
+        scalapack.trsm(self.L_grid, F_grid)
+        F_tilde = np.zeros((self.n, self.columns))
+        F_tilde[np.ix_(F_grid.row_indices, F_grid.col_indices)] = F_grid.local
+        F_grid.grid.comm.Allreduce(F_tilde.copy(), F_tilde)
+        return F_tilde
+
+
+def columns_on_grid(L_grid: GridMatrix, C_rep: np.ndarray) -> GridMatrix:
+    """A few replicated columns (n, k) as a right-hand side for ``L_grid``: all in process column 0, same precision."""
+    n, k = C_rep.shape
+    layout = GridLayout.of((n, k), (L_grid.layout.rows.block, k), L_grid.grid.shape)
+    C_grid = GridMatrix(L_grid.grid, layout, L_grid.dtype.type)
+    C_grid.local[...] = C_rep[np.ix_(C_grid.row_indices, C_grid.col_indices)]
+    return C_grid

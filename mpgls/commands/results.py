@@ -1,0 +1,89 @@
+"""From the result store to what a person reads: table, plots, summary in the log and in the manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpgls.commands.inputs import Study
+from mpgls.commands.session import Session
+from mpgls.errors import on_root
+from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.report.plots import manhattan, qq
+from mpgls.report.summary import Summary, reduce_summary
+from mpgls.report.table import write_table
+from mpgls.stream.store import ResultStore, create_store, fingerprint, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def open_results(session: Session, study: Study, block: int, options: Mapping[str, Any]) -> ResultStore:
+    """Create the result store, or open the one to resume. Collective.
+
+    ``options`` are those that determine the results. Raises InputError when the store to resume belongs to others.
+    """
+    path = session.path(".h5")
+    mark = fingerprint({"inputs": study.identities, "options": options})
+
+    def make() -> ResultStore:
+        if session.options.resume and path.exists():
+            store = open_store(path, mark)
+            done = sum(int(place.done.sum()) for place in store.traits)
+            session.log.info(f"resume: {done:,} of {store.blocks * len(store.traits):,} blocks are done in {path}")
+            return store
+        if session.options.resume:
+            session.log.info(f"resume: there is no {path}, so the run starts anew")
+        assert study.selection is not None
+        return create_store(path, study.selection.index, block, list(study.cohorts), mark)
+
+    return on_root(session.comm, make)
+
+
+def report_trait(
+    session: Session, study: Study, store: ResultStore, trait: int, df: int, test: str, plots: bool
+) -> dict[str, Any]:
+    """Write the table (all ranks) and the plots (rank 0) of a finished trait; returns facts for the manifest."""
+    comm, log, place = session.comm, session.log, store.traits[trait]
+    table = session.path(f".{place.name}.tsv")
+    summary = Summary()
+    write_table(
+        comm,
+        table,
+        study.fileset.variants,
+        lambda start, stop: store.read(trait, start, stop),
+        store.count,
+        df,
+        test,
+        index=store.index,
+        on_batch=summary.add,
+    )
+    whole = reduce_summary(comm, summary)
+    if whole is None:
+        return {}
+    facts = _facts(whole) | {"table": str(table)}
+    log.info(f"{place.name}: {_counts_text(whole)}; lambda GC {facts['lambda_gc']:.4f}; table {table}")
+    for hit in whole.top_hits[:5]:
+        log.info(f"  {hit.id}  chr {hit.chrom}:{hit.pos}  -log10 p {hit.log10p:.2f}  beta {hit.beta:.4g}")
+    if plots:
+        for name, draw in (("manhattan", manhattan), ("qq", qq)):
+            picture = session.path(f".{place.name}.{name}.png")
+            draw(whole, picture, place.name)
+            facts[name] = str(picture)
+    return facts
+
+
+def _facts(summary: Summary) -> dict[str, Any]:
+    return {
+        "tested": summary.tested,
+        "notes": {NOTE_TEXT[Note(note)]: count for note, count in summary.counts.items() if note != Note.OK and count},
+        "lambda_gc": summary.lambda_gc(),
+        "top": [hit._asdict() for hit in summary.top_hits[:10]],
+    }
+
+
+def _counts_text(summary: Summary) -> str:
+    text = f"{summary.tested:,} SNPs tested"
+    for note, count in summary.counts.items():
+        if note != Note.OK and count:
+            text += f", {count:,} {NOTE_TEXT[Note(note)]}"
+    return text

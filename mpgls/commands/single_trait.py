@@ -1,0 +1,187 @@
+"""mpgls single-trait: generalised least squares of one trait on every SNP ([Elem] Algorithm 3, Elem-1D).
+
+    Phi_grid            = Phi_cols                       redistributed, scaled to mean diagonal 1
+    h2                  = argmax REML(h2)                by Cholesky factorisations of V on the grid
+    L L'                = V = h2 Phi + (1-h2) I
+    [X_L~ | y~]         = L^-1 [X_L | y]
+    for every block X of SNPs, dealt to teams that each hold L:
+        X~              = L^-1 X
+        S_BL, S_BR, b_B = X_L~'X~, x~'x~, y~'X~
+        beta, se        = Schur complement of S_BR in the normal equations
+
+The loop over blocks is in scan.py, REML in null_model.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpgls.commands.inputs import Study, StudyOptions, open_study
+from mpgls.commands.kinship_on_grid import KinshipOnGrid
+from mpgls.commands.mixed_check import check_against_double
+from mpgls.commands.null_model import Covariance
+from mpgls.commands.plan import ScanPlan, plan_scan
+from mpgls.commands.results import open_results, report_trait
+from mpgls.commands.scan import SnpModel, SnpSolver, scan
+from mpgls.commands.session import RunOptions, Session
+from mpgls.errors import UsageError, on_root
+from mpgls.la.grid import ProcessGrid
+from mpgls.la.teams import Team, hold_factor, split_teams
+from mpgls.model.gls import degrees_of_freedom, fit_null
+from mpgls.stream.store import ResultStore, TraitPlace, save_attributes
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+@dataclass(frozen=True)
+class SingleTraitConfig:
+    """Options of ``mpgls single-trait``."""
+
+    run: RunOptions
+    study: StudyOptions
+    h2: float | None = None
+    precision: str = "double"
+    test: str = "t"
+    block_size: int | None = None
+    team_size: int | None = None
+    plots: bool = True
+
+    def __post_init__(self) -> None:
+        if self.study.grm is None:
+            raise UsageError("single-trait needs a kinship: --grm FILE (mpgls kinship makes one)")
+        if self.h2 is not None and not 0 <= self.h2 < 1:
+            raise UsageError(f"--h2 must be at least 0 and below 1, not {self.h2}")
+
+    @property
+    def dtype(self) -> type:
+        """Element type of the streamed solve."""
+        return np.float64 if self.precision == "double" else np.float32
+
+    def determines_results(self) -> dict[str, Any]:
+        """The options that a resumed run must share."""
+        return {"h2": self.h2, "precision": self.precision, "test": self.test, "snps": self.study.snps}
+
+
+def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
+    """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
+    session = Session("single-trait", config.run, comm, (".h5",))
+    with session.timings.phase("open and check"):
+        study = open_study(config.study, comm, session.log)
+        plan = make_plan(config, study, session)
+        store = open_results(session, study, plan.block, config.determines_results())
+
+    facts: dict[str, Any] = {}
+    with ProcessGrid(comm, plan.grid) as grid:
+        team = split_teams(comm, plan.team_size)
+        phi = KinshipOnGrid(study, grid, plan.grid_block, session)
+        for trait, place in enumerate(store.traits):
+            facts[place.name] = scan_trait(config, study, store, trait, phi, team, session)
+        team.comm.Free()
+    session.finish({"plan": plan, "inputs": study.identities, "traits": facts})
+
+
+def scan_trait(
+    config: SingleTraitConfig,
+    study: Study,
+    store: ResultStore,
+    trait: int,
+    phi: KinshipOnGrid,
+    team: Team,
+    session: Session,
+) -> dict[str, Any]:
+    """Null model, scan and report of one trait; frees the covariance before the scan. Collective."""
+    place, timings, log = store.traits[trait], session.timings, session.log
+    cohort = study.cohorts[place.name]
+    # L L' = V(h2);  [X_L~ | y~] = L^-1 [X_L | y]
+    covariance = Covariance(phi.take(place.name), np.column_stack([cohort.X_L, cohort.y]), timings)
+    estimate = estimate_h2(config, covariance, store, place, session)
+    sums = covariance.factorise_at(estimate["h2"])
+    null = fit_null(estimate["h2"], sums)
+    say_null(place.name, estimate, null.s2, null.log_likelihood, session)
+    with timings.phase("hand over factor"):
+        factor = hold_factor(covariance.L_grid, team, store.block, config.dtype)
+        model = SnpModel(sums, covariance.whitened(), cohort.rows, config.test, config.precision, config.study.snps)
+    solver = SnpSolver(model, factor, study.fileset.bed, timings)
+    if config.precision == "mixed":
+        with timings.phase("check in double"):
+            estimate |= check_against_double(solver, covariance, study.fileset.bed, store, log)
+    del covariance  # the scan needs neither Phi nor the work buffer
+
+    # for every block: X~ = L^-1 X; S_BL, S_BR, b_B; Schur complement
+    scan(solver, study.fileset.bed, store, place, team, session.comm, log, session.stop)
+    factor.close()
+
+    df = degrees_of_freedom(sums.n, len(sums.b_T))
+    with timings.phase("report"):
+        facts = report_trait(session, study, store, trait, df, config.test, config.plots)
+    return facts | estimate | {
+        "s2": null.s2,
+        "n": sums.n,
+        "df": df,
+        "log_likelihood": null.log_likelihood,
+        "covariates": dict(zip(cohort.covariate_names, zip(null.beta, null.beta_se, strict=True), strict=True)),
+        "funnel": cohort.funnel,
+    }  # fmt: skip
+
+
+def make_plan(config: SingleTraitConfig, study: Study, session: Session) -> ScanPlan:
+    """The plan, in the log before anything large is allocated; a run that resumes keeps its store's block."""
+    machine = session.machine()
+    cohorts, n = list(study.cohorts.values()), study.samples.size
+    plan = plan_scan(
+        machine,
+        n=n,
+        m=study.selected,
+        columns=cohorts[0].X_L.shape[1] + 1,
+        snp_bytes=study.fileset.bed.snp_bytes,
+        item=np.dtype(config.dtype).itemsize,
+        packed_kinship=study.kinship is not None and study.kinship.packed_lower,
+        several_sets=any(cohort.rows.size < n for cohort in cohorts),
+        several_traits=len(cohorts) > 1,
+        team_size=config.team_size,
+        block=config.block_size or stored_block(session),
+    )
+    session.log.info(plan.text(machine))
+    return plan
+
+
+def stored_block(session: Session) -> int | None:
+    """The block size of the store that this run resumes, if any."""
+    from mpgls.stream.store import open_store
+
+    path = session.path(".h5")
+    return on_root(session.comm, lambda: open_store(path).block if session.options.resume and path.exists() else None)
+
+
+def estimate_h2(
+    config: SingleTraitConfig, covariance: Covariance, store: ResultStore, place: TraitPlace, session: Session
+) -> dict[str, Any]:
+    """h2 as given, as an interrupted run found it, or by REML; kept in the store for a run that resumes."""
+    if config.h2 is not None:
+        return {"h2": config.h2, "h2_source": "given"}
+    if "h2" in place.attributes:
+        return {key: place.attributes[key].item() for key in ("h2", "h2_se")} | {"h2_source": "REML, before resuming"}
+    found = covariance.maximise(session.log)
+    estimate = {"h2": found.h2, "h2_se": found.h2_se}
+    on_root(session.comm, lambda: save_attributes(store.path, place.name, estimate))
+    return estimate | {
+        "h2_source": "REML",
+        "h2_at_boundary": found.at_boundary,
+        "evaluations_single": found.evaluations_single,
+        "evaluations_double": found.evaluations_double,
+    }
+
+
+def say_null(trait: str, estimate: dict[str, Any], s2: float, log_likelihood: float, session: Session) -> None:
+    """The null model, in the log."""
+    error = f" (se {estimate['h2_se']:.6f})" if "h2_se" in estimate else ""
+    session.log.info(
+        f"{trait}: h2 {estimate['h2']:.8f}{error}, {estimate['h2_source']}; s2 {s2:.6g}; "
+        f"REML log-likelihood {log_likelihood:.6f}"
+    )
+    if estimate.get("h2_at_boundary"):
+        session.log.warn(f"{trait}: h2 is at the boundary of its range")
