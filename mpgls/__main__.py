@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mpgls import cli
-from mpgls.errors import MpglsError, UsageError, is_agreed
-from mpgls.runtime import check_launcher, stderr
+from mpgls.errors import MpglsError, UsageError, is_agreed, portable
+from mpgls.runtime import check_launcher, launched_rank, stderr
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 INTERNAL_ERROR = 1
+PATIENCE = 1.0
+"""Seconds in which the other ranks may come to the same error before one that failed ends them."""
+_meeting: MPI.Comm | None = None
+"""Where ranks with an error meet."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The ``mpgls`` program; returns only by ``sys.exit`` or MPI_Abort."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    launched_rank = int(os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("PMI_RANK") or 0)
     try:
-        command = cli.parse(arguments)
+        command = _parse(arguments)
     except UsageError as error:  # before MPI: every rank sees the same command line
-        if launched_rank == 0:
+        if launched_rank() == 0:
             stderr(f"mpgls: {error}")
         sys.exit(error.exit_code)
     from mpi4py import MPI
 
-    comm = MPI.COMM_WORLD
+    global _meeting
     sys.excepthook = _abort_on_uncaught
-    sys.exit(_run(command, comm, launched_rank))
+    _meeting = MPI.COMM_WORLD.Dup()
+    sys.exit(_run(command, MPI.COMM_WORLD))
 
 
-def _run(command: cli.Command, comm: MPI.Comm, launched_rank: int) -> int:
+def _parse(arguments: Sequence[str]) -> cli.Command:
+    """The command; --help and --version print on one rank only."""
+    if launched_rank() == 0:
+        return cli.parse(arguments)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        return cli.parse(arguments)
+
+
+def _run(command: cli.Command, comm: MPI.Comm) -> int:
     """Run the command; an error that all ranks agreed on ends in order, one that they did not ends the job."""
     try:
         problem = check_launcher(comm.size)
@@ -44,31 +58,34 @@ def _run(command: cli.Command, comm: MPI.Comm, launched_rank: int) -> int:
             raise UsageError(problem)
         command.run(comm)
         return 0
-    except MpglsError as error:
-        speaks = comm.rank == 0 and launched_rank == 0 if is_agreed(error) or comm.size == 1 else True
-        if speaks:
-            stderr(f"mpgls {command.name}: {error}")
-        if comm.size > 1 and not is_agreed(error):
-            _abort(comm, error.exit_code)
+    except (MpglsError, OSError, MemoryError) as caught:
+        error = portable(caught, comm.rank)
+        assert isinstance(error, MpglsError)
+        _end_together(f"mpgls {command.name}: {error}", error.exit_code)
         return error.exit_code
-    except MemoryError as error:
-        stderr(f"mpgls {command.name}: rank {comm.rank} is out of memory ({error}); give --memory to plan within it")
-        _abort(comm, 4)
-        return 4
 
 
 def _abort_on_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An exception nobody expected: the traceback, then the end of every rank. The others would wait for ever."""
-    from mpi4py import MPI
-
-    comm = MPI.COMM_WORLD
-    stderr(f"mpgls: rank {comm.rank} failed unexpectedly\n" + "".join(traceback.format_exception(kind, error, trace)))
-    _abort(comm, INTERNAL_ERROR)
+    story = str(error) if is_agreed(error) else "".join(traceback.format_exception(kind, error, trace))
+    _end_together(f"mpgls: failed unexpectedly\n{story}", INTERNAL_ERROR)
 
 
-def _abort(comm: MPI.Comm, code: int) -> None:
-    if comm.size > 1:
-        comm.Abort(code)
+def _end_together(message: str, code: int) -> None:
+    """Say why on one rank. Return if every rank is here with an error; if some are not, end them by MPI_Abort.
+
+    The ranks meet on a communicator of their own, so that no message of the computation is taken for an answer. They
+    wait a little longer the higher their rank, so that of several that fail alone the first ends the others unheard.
+    """
+    if _meeting is not None and _meeting.size > 1:
+        request, end = _meeting.Ibarrier(), time.monotonic() + PATIENCE + 0.05 * min(_meeting.rank, 40)
+        while not request.Test():
+            if time.monotonic() > end:
+                stderr(message)
+                _meeting.Abort(code)
+            time.sleep(0.005)
+    if launched_rank() == 0 and (_meeting is None or _meeting.rank == 0):
+        stderr(message)
 
 
 if __name__ == "__main__":

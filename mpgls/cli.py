@@ -46,11 +46,11 @@ def parse(argv: Sequence[str]) -> Command:
     )
     parser.add_argument("--version", action="version", version=f"mpgls {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    for declare in (_kinship, _single_trait, _simulate, _doctor):
+    for declare in (_kinship, _eigen, _single_trait, _simulate, _doctor):
         declare(commands)
     given = parser.parse_args(argv)
     if given.command is None:
-        raise UsageError("no command was given: kinship, single-trait, simulate or doctor (see mpgls --help)")
+        raise UsageError("no command was given: kinship, eigen, single-trait, simulate or doctor (see mpgls --help)")
     return Command(given.command, given.module, given.make(given, tuple(argv)))
 
 
@@ -96,16 +96,20 @@ def _trait_options(parser: Any) -> None:
     group.add_argument("--grm-id", metavar="FILE", help="a .fam with the samples of a GEMMA kinship, in its order")
 
 
-def _run_options(parser: Any, resume: bool = True) -> None:
+def _run_options(parser: Any, resume: bool = True, blocks: bool = True) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--out", required=True, metavar="PREFIX", help="prefix of all output files")
     group.add_argument("--memory", type=float, metavar="GIB", help="memory a rank may use; the plan keeps within it")
     group.add_argument(
         "--threads", type=int, metavar="T", help="BLAS threads a rank; default: cores / ranks of the node"
     )
-    group.add_argument("--block-size", type=int, metavar="B", help="SNPs of a block; default: chosen by the plan")
+    if blocks:
+        group.add_argument("--block-size", type=int, metavar="B", help="SNPs of a block; default: chosen by the plan")
     if resume:
         group.add_argument("--resume", action="store_true", help="go on where a stopped run left its result store")
+        group.add_argument(
+            "--checkpoint", type=float, metavar="SEC", help="seconds between two marks of what is done (15)"
+        )
 
 
 def _study(given: argparse.Namespace) -> Any:
@@ -131,8 +135,9 @@ def _study(given: argparse.Namespace) -> Any:
 def _run(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
     from mpgls.commands.session import RunOptions
 
-    resume = getattr(given, "resume", False)
-    return RunOptions(given.out, given.threads, given.memory, resume, ("mpgls", *argv))
+    resume, checkpoint = getattr(given, "resume", False), getattr(given, "checkpoint", None)
+    more = {} if checkpoint is None else {"checkpoint": checkpoint}
+    return RunOptions(given.out, given.threads, given.memory, resume, ("mpgls", *argv), **more)
 
 
 # -- commands -----------------------------------------------------------------------------------------------------
@@ -161,6 +166,48 @@ def _kinship_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
     from mpgls.commands.kinship import KinshipConfig
 
     return KinshipConfig(_run(given, argv), _study(given), given.method, given.grm_bin, given.block_size)
+
+
+def _eigen(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "eigen",
+        "eigendecomposition of a kinship, once, for many later scans",
+        "mpirun -n 4 mpgls eigen --grm mice_K.h5 --out mice_E",
+        _eigen_config,
+    )
+    parser.add_argument("--grm", required=True, metavar="FILE", help="kinship, in any of the formats of single-trait")
+    parser.add_argument("--grm-id", metavar="FILE", help="a .fam with the samples of a GEMMA kinship, in its order")
+    parser.add_argument("--keep", metavar="FILE", help="only these samples (FID IID a line)")
+    parser.add_argument("--remove", metavar="FILE", help="without these samples")
+    parser.add_argument("--eigenpairs", type=int, metavar="K", help="only the K leading pairs, also as covariate table")
+    _eigensolver_options(parser)
+    _run_options(parser, blocks=False, resume=False)
+
+
+def _eigensolver_options(parser: Any) -> None:
+    parser.add_argument(
+        "--eigensolver", choices=("auto", "slepc", "scalapack"), default="auto",
+        help="auto: SLEPc's ELPA where it has it, otherwise ScaLAPACK's divide and conquer",
+    )  # fmt: skip
+    parser.add_argument(
+        "--slepc-options", default="", metavar="TEXT", help="options for SLEPc, such as '-eps_tol 1e-9'"
+    )
+
+
+def _eigen_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
+    from mpgls.commands.eigen import EigenConfig
+
+    return EigenConfig(
+        _run(given, argv),
+        grm=given.grm,
+        grm_id=given.grm_id,
+        keep=given.keep,
+        remove=given.remove,
+        solver=given.eigensolver,
+        slepc_options=given.slepc_options,
+        eigenpairs=given.eigenpairs,
+    )
 
 
 def _single_trait(commands: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -64,7 +65,7 @@ def agree(comm: MPI.Comm, error: BaseException | None) -> None:
     first = comm.allreduce(comm.size if error is None else comm.rank, op=MPI.MIN)
     if first == comm.size:
         return
-    first_error = comm.bcast(_portable(error) if comm.rank == first else None, root=first)
+    first_error = comm.bcast(portable(error, comm.rank) if comm.rank == first else None, root=first)
     first_error.agreed = True
     raise first_error
 
@@ -86,11 +87,16 @@ def is_agreed(error: BaseException) -> bool:
     return getattr(error, "agreed", False)
 
 
-def _portable(error: BaseException | None) -> BaseException:
-    """An exception that survives pickling: our own kinds as they are, errors of the system as StorageError."""
+def portable(error: BaseException | None, rank: int) -> BaseException:
+    """An exception that survives pickling: our own kinds as they are, those of the system as one of ours.
+
+    Anything else becomes a RuntimeError that holds the traceback, which would not travel.
+    """
     if isinstance(error, MpglsError):
         return error
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         return StorageError(f"cannot access{where}: {error.strerror or error}")
-    return RuntimeError(f"{type(error).__name__}: {error}")
+    if isinstance(error, MemoryError):
+        return MemoryPlanError(f"rank {rank} is out of memory ({error}): give --memory to plan within it")
+    return RuntimeError("".join(traceback.format_exception(error)).rstrip())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from mpgls.errors import StorageError
+from mpgls.errors import Stopped, StorageError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -242,6 +242,15 @@ def check_launcher(comm_size: int) -> str | None:
     return None
 
 
+def launched_rank() -> int:
+    """The rank that the launcher gave this process, known before MPI is initialised; 0 without a launcher."""
+    for variable in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID"):
+        value = os.environ.get(variable, "")
+        if value.isdigit():
+            return int(value)
+    return 0
+
+
 class StopSignal:
     """Remembers that SIGTERM or SIGUSR1 asked this rank to stop, so that a loop can end between two blocks."""
 
@@ -254,6 +263,10 @@ class StopSignal:
 
     def _note(self, *_: object) -> None:
         self.requested = True
+
+    def problem(self, advice: str = "run the same command with --resume to go on") -> Stopped | None:
+        """What this rank brings to ``agree``: Stopped, with what to do next, if it was asked to stop."""
+        return Stopped(f"stopped by a signal; {advice}") if self.requested else None
 
 
 def stderr(message: str) -> None:

@@ -53,7 +53,7 @@ class StudyOptions:
             raise UsageError("--pheno-name needs --pheno")
 
     def files(self) -> list[str]:
-        """Every input file that determines the results."""
+        """Every input file but the kinship's, which depend on its format."""
         genotypes = [f"{self.bfile}.{suffix}" for suffix in ("bed", "bim", "fam")]
         others = [self.pheno, self.covar, self.keep, self.remove, self.snps.extract, self.snps.exclude]
         return genotypes + [name for name in others if name is not None]
@@ -102,7 +102,8 @@ def open_study(options: StudyOptions, comm: MPI.Comm, log: Log, traits: bool = T
         samples = np.unique(np.concatenate([cohort.rows for cohort in cohorts.values()]))
     else:
         samples = on_root(comm, lambda: _kept_samples(options, fileset, too_incomplete))
-    identities = on_root(comm, lambda: [file_identity(path) for path in options.files()])
+    read = [*options.files(), *(kinship.files if kinship is not None else ())]
+    identities = on_root(comm, lambda: [file_identity(path) for path in read])
     if selection is not None:
         _describe(log, fileset, selection, cohorts, samples.size)
     return Study(fileset, kinship, samples, cohorts, selected, selection, identities)

@@ -26,7 +26,7 @@ from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout, grid_shape
 from mpgls.la.matrix import GridMatrix
 from mpgls.runtime import GIB, Progress
-from mpgls.stream.kinship_grid import keep_lower, mirror, save_kinship, trace
+from mpgls.stream.kinship_grid import keep_lower, mirror, save_columns, trace
 from mpgls.study.filters import passes
 from mpgls.study.genotypes import Decoder
 from mpgls.study.grm import create_kinship_h5, write_grm_id
@@ -58,11 +58,12 @@ class KinshipConfig:
 
 def run(config: KinshipConfig, comm: MPI.Comm) -> None:
     """Compute and write the kinship. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    session = Session("kinship", config.run, comm, (".h5", ".grm.bin", ".grm.id", ".grm.N.bin"))
+    suffixes = (".h5", ".grm.bin", ".grm.id", ".grm.N.bin")
+    session = Session("kinship", config.run, comm, suffixes, config.study.files())
     with session.timings.phase("open and check"):
         study = open_study(config.study, comm, session.log, traits=False)
-        rows = study.samples
-        block = _plan(config, study, rows.size, session)
+    rows = study.samples
+    block = _plan(config, study, rows.size, session)
     with ProcessGrid(comm) as grid:
         K_grid = GridMatrix.square(grid, rows.size, grid_block(rows.size, grid.shape))
         used = accumulate(K_grid, study, rows, config, block, session)
@@ -128,7 +129,7 @@ def every_block(study: Study, block: int, comm: MPI.Comm, session: Session) -> I
                     packed[...] = next(stream)[1]
                 except Exception as caught:
                     error = caught
-            agree(comm, error)
+            agree(comm, error or session.stop.problem("run the same command again"))
             comm.Bcast(packed, root=k % comm.size)
         yield packed
 
@@ -153,7 +154,7 @@ def write(
     attributes = {"method": config.method, "snps": used}
     with session.timings.phase("write", nbytes=8.0 * n * n / comm.size):
         offset = on_root(comm, lambda: create_kinship_h5(partial, ids, attributes))
-        save_kinship(K_grid, partial, lambda i: offset + 8 * n * i, lambda row, i: row.astype("<f8"))
+        save_columns(K_grid, partial, lambda i: offset + 8 * n * i, lambda row, i: row.astype("<f8"))
         on_root(comm, lambda: os.replace(partial, files[0]))
     if config.grm_bin:
         files += _write_gcta(K_grid, ids, used, session)
@@ -172,7 +173,7 @@ def _write_gcta(K_grid: GridMatrix, ids: list[tuple[str, str]], used: int, sessi
         ):
             partial = Path(prefix + suffix + ".partial")
             on_root(comm, functools.partial(partial.write_bytes, b""))
-            save_kinship(K_grid, partial, lambda i: 2 * i * (i + 1), make)
+            save_columns(K_grid, partial, lambda i: 2 * i * (i + 1), make)
             on_root(comm, functools.partial(os.replace, partial, prefix + suffix))
         on_root(comm, lambda: write_grm_id(prefix, ids))
     return [prefix + suffix for suffix in (".grm.bin", ".grm.id", ".grm.N.bin")]
@@ -191,9 +192,11 @@ def _plan(config: KinshipConfig, study: Study, n: int, session: Session) -> int:
     need = fixed + block * per_snp
     session.log.info(f"plan: a {p_r} x {p_c} grid, blocks of {block} SNPs, at most {need / GIB:.2f} GiB a rank")
     if machine.limit and need > machine.limit:
-        ranks = -(-machine.ranks * (need - machine.base) // max(1, machine.limit - machine.base))
+        short = f"the kinship needs {need / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}"
+        if machine.limit <= machine.base:
+            raise MemoryPlanError(f"{short}: the program alone takes {machine.base / GIB:.2f} GiB")
+        ranks = -(-machine.ranks * (need - machine.base) // (machine.limit - machine.base))
         raise MemoryPlanError(
-            f"the kinship needs {need / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}: "
-            f"use at least {ranks} ranks with as much memory each, or --memory {need / GIB * 1.02:.2f}"
+            f"{short}: use at least {ranks} ranks with as much memory each, or --memory {need / GIB * 1.02:.2f}"
         )
     return block

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpgls.errors import NumericalError
+from mpgls.errors import NumericalError, agree
 from mpgls.la import scalapack
 from mpgls.la.layout import GridLayout
 from mpgls.la.matrix import GridMatrix
 from mpgls.model import reml
 from mpgls.model.gls import NullSums
-from mpgls.runtime import Log, Timings
+from mpgls.runtime import Log, StopSignal, Timings
 
 
 class Covariance:
@@ -97,11 +97,15 @@ class Covariance:
         sums = NullSums(gram[:-1, :-1], gram[:-1, -1], float(gram[-1, -1]), 0.0, self.n, self._log_det_xtx)
         return reml.reml_point(sums, F_Phi_F - gram)
 
-    def maximise(self, log: Log) -> reml.RemlResult:
-        """REML over h2: a coarse search in float32, the finish in float64; leaves the factor at the optimum."""
+    def maximise(self, log: Log, stop: StopSignal) -> reml.RemlResult:
+        """REML over h2: a coarse search in float32, the finish in float64; leaves the factor at the optimum.
+
+        Raises Stopped, on all ranks, when a signal asked for it between two evaluations.
+        """
 
         def speaking(name: str, dtype: type):  # type: ignore[no-untyped-def]
             def evaluate(h2: float) -> reml.RemlPoint:
+                agree(self.Phi_grid.grid.comm, stop.problem())
                 point = self.evaluate(h2, dtype)
                 log.info(f"  REML {name}: h2 {h2:.8f}  log-likelihood {point.log_likelihood:.6f}")
                 return point

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpgls.commands.inputs import Study
-from mpgls.commands.session import Session
-from mpgls.errors import on_root
+from mpgls.commands.session import Session, refuse_overwriting
+from mpgls.errors import InputError, on_root
 from mpgls.model.gls import NOTE_TEXT, Note
 from mpgls.report.plots import manhattan, qq
 from mpgls.report.summary import Summary, reduce_summary
@@ -16,23 +17,35 @@ from mpgls.stream.store import ResultStore, create_store, fingerprint, open_stor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+OUTPUTS_OF_TRAIT = (".tsv", ".manhattan.png", ".qq.png")
+
 
 def open_results(session: Session, study: Study, block: int, options: Mapping[str, Any]) -> ResultStore:
     """Create the result store, or open the one to resume. Collective.
 
-    ``options`` are those that determine the results. Raises InputError when the store to resume belongs to others.
+    ``options`` are those that determine the results. Raises InputError when the store to resume belongs to others,
+    UsageError when a table would overwrite an input. A fresh run removes the tables and plots of an earlier one.
     """
     path = session.path(".h5")
-    mark = fingerprint({"inputs": study.identities, "options": options})
+    mark = fingerprint({"command": session.command, "inputs": study.identities, "options": options})
+    made = [str(session.path(f".{trait}{suffix}")) for trait in study.cohorts for suffix in OUTPUTS_OF_TRAIT]
 
     def make() -> ResultStore:
+        refuse_overwriting(made, [identity["path"] for identity in study.identities])
         if session.options.resume and path.exists():
             store = open_store(path, mark)
+            if store.block != block:
+                raise InputError(
+                    f"{path} was made in blocks of {store.block} SNPs, "
+                    f"so it cannot be resumed with --block-size {block}"
+                )
             done = sum(int(place.done.sum()) for place in store.traits)
             session.log.info(f"resume: {done:,} of {store.blocks * len(store.traits):,} blocks are done in {path}")
             return store
         if session.options.resume:
             session.log.info(f"resume: there is no {path}, so the run starts anew")
+        for name in made:
+            Path(name).unlink(missing_ok=True)
         assert study.selection is not None
         return create_store(path, study.selection.index, block, list(study.cohorts), mark)
 

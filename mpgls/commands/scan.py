@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.inputs import read_snps
-from mpgls.errors import Stopped, agree
-from mpgls.la.teams import Team, TeamFactor
+from mpgls.errors import agree
+from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import COLLINEAR_TOLERANCE, Note, NullSums, SnpFit, fit_snps
 from mpgls.model.products import partial_products
 from mpgls.runtime import Log, Progress, StopSignal, Timings
@@ -41,7 +41,7 @@ class SnpModel:
 class SnpSolver:
     """From packed genotypes to effects, one block at a time, with a team's factor."""
 
-    def __init__(self, model: SnpModel, factor: TeamFactor, bed: BedFile, timings: Timings) -> None:
+    def __init__(self, model: SnpModel, factor: TeamOperator, bed: BedFile, timings: Timings) -> None:
         self.model, self.factor, self.timings = model, factor, timings
         self.F = np.asfortranarray(model.F_rep[factor.rows], dtype=factor.panels[0].dtype)
         self.decoder = Decoder(bed.n, [model.rows[panel] for panel in factor.row_panels], self.F.dtype)
@@ -53,7 +53,7 @@ class SnpSolver:
             # X_cols: this rank's centred SNPs, cut into one panel for each process row
             stats = self.decoder.decode(packed, [panel[:, :B] for panel in self.factor.panels])
         with self.timings.phase("solve", flop=float(n) * n * B):
-            X = self.factor.solve()  # X_grid = X_cols;  X~ = L^-1 X
+            X = self.factor.apply()  # X_grid = X_cols;  X~ = L^-1 X
         with self.timings.phase("statistics"):
             # p+1 numbers a SNP: S_BL = X_L~'x~, b_B = y~'x~, S_BR = x~'x~
             S = self.factor.sum_over_rows(partial_products(self.F, X))[:, :B]
@@ -72,11 +72,13 @@ def scan(
     comm: MPI.Comm,
     log: Log,
     stop: StopSignal,
+    checkpoint: float,
 ) -> None:
     """Solve every block of SNPs that is not done and write its records. Collective.
 
     In step s rank r reads, decodes and reports block s P + r, so all ranks of a team step together; a step is skipped
-    when all blocks of the team are done. Raises Stopped, on all ranks, when a signal asked for it.
+    when all blocks of the team are done. Every ``checkpoint`` seconds what was written is synced and marked as done.
+    Raises Stopped, on all ranks, when a signal asked for it.
     """
     blocks = _own_blocks(store, place, team, comm)
     index = store.index
@@ -84,7 +86,7 @@ def scan(
     writer, error = None, None
     try:
         record = RECORD_DTYPE.itemsize
-        writer = BlockWriter(store.path, place.done_offset, store.block * record)
+        writer = BlockWriter(store.path, place.done_offset, store.block * record, checkpoint)
     except Exception as caught:
         error = caught
     agree(comm, error)
@@ -111,7 +113,7 @@ def scan(
         stopped = stop.requested if team.comm.size == 1 else team.comm.allreduce(stop.requested)
     with timings.phase("write"):
         writer.close()
-    agree(comm, Stopped("stopped by a signal; run the same command with --resume to go on") if stopped else None)
+    agree(comm, stop.problem())
 
 
 def _own_blocks(store: ResultStore, place: TraitPlace, team: Team, comm: MPI.Comm) -> list[int]:

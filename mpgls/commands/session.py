@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpgls.commands.plan import Machine
-from mpgls.errors import StorageError, UsageError, on_root
+from mpgls.errors import StorageError, UsageError, agree, on_root
 from mpgls.report.manifest import versions, write_manifest
 from mpgls.runtime import (
     GIB,
@@ -23,9 +24,12 @@ from mpgls.runtime import (
     memory_of_process,
     timing_table,
 )
+from mpgls.stream.writer import CHECKPOINT_SECONDS
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+PRECISION_BITS = {"double": 64, "single": 32}
 
 
 @dataclass(frozen=True)
@@ -37,29 +41,34 @@ class RunOptions:
     memory: float | None = None
     resume: bool = False
     command_line: tuple[str, ...] = ()
+    checkpoint: float = CHECKPOINT_SECONDS
 
     def __post_init__(self) -> None:
         if self.memory is not None and self.memory <= 0:
             raise UsageError(f"--memory must be positive, not {self.memory}")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"--threads must be at least 1, not {self.threads}")
+        if not self.checkpoint >= 0:
+            raise UsageError(f"--checkpoint must be 0 seconds or more, not {self.checkpoint}")
 
 
 class Session:
     """One run of a command on all ranks of ``comm``. Creating and finishing it are collective.
 
     ``suffixes`` are the endings of the files that the command makes: a fresh run removes what an earlier one left, so
-    that no old table is taken for the new one.
+    that no old table is taken for the new one. ``inputs`` are files that the command reads, never to be overwritten.
     """
 
-    def __init__(self, command: str, options: RunOptions, comm: MPI.Comm, suffixes: tuple[str, ...]) -> None:
+    def __init__(
+        self, command: str, options: RunOptions, comm: MPI.Comm, suffixes: tuple[str, ...], inputs: Sequence[str] = ()
+    ) -> None:
         from mpi4py import MPI
 
         self.command, self.options, self.comm = command, options, comm
         self.prefix = options.out
         self.timings, self.stop = Timings(), StopSignal()
-        on_root(comm, lambda: _prepare(options, suffixes))
-        self.log = Log(comm.rank, self.path(".log"), append=options.resume)
+        on_root(comm, lambda: _prepare(options, suffixes, inputs))
+        self.log = _open_log(comm, self.path(".log"), options.resume)
         node = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)
         self.threads = limit_threads(node, options.threads)
         self.ranks_per_node = comm.allreduce(node.size, op=MPI.MAX)
@@ -70,25 +79,31 @@ class Session:
         )
         if warning := blas_kernel_warning():
             self.log.warn(warning)
-        self.gemm = {"double": comm.allreduce(gemm_rate("float64")), "single": comm.allreduce(gemm_rate("float32"))}
-        self.log.info(
-            f"GEMM of all ranks at once: {self.gemm['double']:.0f} GFLOP/s double, {self.gemm['single']:.0f} single"
-        )
+        self.gemm: dict[str, float] = {}
 
     def path(self, suffix: str) -> Path:
         """An output file of this run."""
         return Path(self.prefix + suffix)
 
     def machine(self) -> Machine:
-        """What a plan must fit. Collective."""
+        """What a plan must fit. Collective; measures the GEMM rate, so call it when the inputs are known to be good."""
         from mpi4py import MPI
 
+        self._measure_gemm()
         limit = None if self.options.memory is None else int(self.options.memory * GIB)
         base = self.comm.allreduce(memory_of_process()["rss"], op=MPI.MAX)
         return Machine(self.comm.size, self.ranks_per_node, limit, base)
 
+    def _measure_gemm(self) -> None:
+        self.gemm = {name: self.comm.allreduce(gemm_rate(f"float{bits}")) for name, bits in PRECISION_BITS.items()}
+        self.log.info(
+            f"GEMM of all ranks at once: {self.gemm['double']:.0f} GFLOP/s double, {self.gemm['single']:.0f} single"
+        )
+
     def finish(self, facts: dict[str, Any]) -> None:
         """Print the timing table and write the manifest, last of all files. Collective."""
+        if not self.gemm:
+            self._measure_gemm()
         everyone = self.comm.gather(memory_of_process(), root=0)
         table = self.timings.gather(self.comm)
         if everyone is None:
@@ -118,16 +133,40 @@ def _plain(value: Any) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
-def _prepare(options: RunOptions, suffixes: tuple[str, ...]) -> None:
+def _open_log(comm: MPI.Comm, path: Path, append: bool) -> Log:
+    """The log, which only rank 0 writes; all ranks raise StorageError if it cannot. Collective."""
+    log, error = None, None
+    try:
+        log = Log(comm.rank, path, append)
+    except StorageError as caught:
+        error = caught
+    agree(comm, error)
+    assert log is not None
+    return log
+
+
+def refuse_overwriting(outputs: Sequence[str], inputs: Sequence[str]) -> None:
+    """UsageError if one of ``outputs`` is a file that the run reads."""
+    for output in filter(os.path.exists, outputs):
+        for path in filter(os.path.exists, inputs):
+            if os.path.samefile(output, path):
+                raise UsageError(f"the run would overwrite its input {path}: give another --out")
+
+
+def _prepare(options: RunOptions, suffixes: tuple[str, ...], inputs: Sequence[str]) -> None:
     """Check that the output can be written and, on a fresh run, remove what an earlier run left."""
+    if os.path.basename(options.out) == "":
+        raise UsageError(f"--out {options.out or repr('')} must end in a prefix for the names of the output files")
     directory = os.path.dirname(os.path.abspath(options.out))
     if not os.path.isdir(directory):
         raise StorageError(f"cannot write {options.out}: there is no directory {directory}")
     if not os.access(directory, os.W_OK):
         raise StorageError(f"cannot write {options.out}: no permission in {directory}")
-    if os.path.basename(options.out) == "":
-        raise UsageError(f"--out {options.out} is a directory: give a prefix for the output files")
-    if not options.resume:
-        for suffix in (*suffixes, ".json", ".log"):
+    made = [options.out + suffix for suffix in (*suffixes, ".json", ".log")]
+    refuse_overwriting(made, inputs)
+    for path in made:
+        if os.path.isdir(path):
+            raise StorageError(f"cannot write {path}: it is a directory")
+        if not options.resume:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(options.out + suffix)
+                os.unlink(path)

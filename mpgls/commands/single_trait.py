@@ -14,6 +14,7 @@ The loop over blocks is in scan.py, REML in null_model.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ class SingleTraitConfig:
         if self.h2 is not None and not 0 <= self.h2 < 1:
             raise UsageError(f"--h2 must be at least 0 and below 1, not {self.h2}")
 
+        if self.block_size is not None and self.block_size < 1:
+            raise UsageError(f"--block-size must be at least 1, not {self.block_size}")
+
     @property
     def dtype(self) -> type:
         """Element type of the streamed solve."""
@@ -63,23 +67,29 @@ class SingleTraitConfig:
 
     def determines_results(self) -> dict[str, Any]:
         """The options that a resumed run must share."""
-        return {"h2": self.h2, "precision": self.precision, "test": self.test, "snps": self.study.snps}
+        return {"h2": self.h2, "precision": self.precision, "test": self.test, "study": self.study}
 
 
 def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    session = Session("single-trait", config.run, comm, (".h5",))
+    inputs = (*config.study.files(), config.study.grm or "")
+    session = Session("single-trait", config.run, comm, (".h5",), inputs)
     with session.timings.phase("open and check"):
         study = open_study(config.study, comm, session.log)
-        plan = make_plan(config, study, session)
+    plan = make_plan(config, study, session)
+    with session.timings.phase("open and check"):
         store = open_results(session, study, plan.block, config.determines_results())
 
     facts: dict[str, Any] = {}
+    unfinished = [place.name for place in store.traits if not place.done.all()]
     with ProcessGrid(comm, plan.grid) as grid:
         team = split_teams(comm, plan.team_size)
-        phi = KinshipOnGrid(study, grid, plan.grid_block, session)
+        phi = KinshipOnGrid(study, grid, plan.grid_block, unfinished, session)
         for trait, place in enumerate(store.traits):
-            facts[place.name] = scan_trait(config, study, store, trait, phi, team, session)
+            null_model = place.attributes
+            if place.name in unfinished:
+                null_model = scan_trait(config, study, store, place, phi, team, session)
+            facts[place.name] = report(config, study, store, trait, session) | null_facts(study, place, null_model)
         team.comm.Free()
     session.finish({"plan": plan, "inputs": study.identities, "traits": facts})
 
@@ -88,13 +98,16 @@ def scan_trait(
     config: SingleTraitConfig,
     study: Study,
     store: ResultStore,
-    trait: int,
+    place: TraitPlace,
     phi: KinshipOnGrid,
     team: Team,
     session: Session,
 ) -> dict[str, Any]:
-    """Null model, scan and report of one trait; frees the covariance before the scan. Collective."""
-    place, timings, log = store.traits[trait], session.timings, session.log
+    """Null model and scan of one trait; frees the covariance before the scan. Collective.
+
+    Returns the null model's figures, which the store keeps for a run that resumes.
+    """
+    timings, log = session.timings, session.log
     cohort = study.cohorts[place.name]
     # L L' = V(h2);  [X_L~ | y~] = L^-1 [X_L | y]
     covariance = Covariance(phi.take(place.name), np.column_stack([cohort.X_L, cohort.y]), timings)
@@ -102,6 +115,8 @@ def scan_trait(
     sums = covariance.factorise_at(estimate["h2"])
     null = fit_null(estimate["h2"], sums)
     say_null(place.name, estimate, null.s2, null.log_likelihood, session)
+    figures = {name: getattr(null, name) for name in ("h2", "s2", "log_likelihood", "beta", "beta_se")}
+    on_root(session.comm, lambda: save_attributes(store.path, place.name, figures))
     with timings.phase("hand over factor"):
         factor = hold_factor(covariance.L_grid, team, store.block, config.dtype)
         model = SnpModel(sums, covariance.whitened(), cohort.rows, config.test, config.precision, config.study.snps)
@@ -112,20 +127,34 @@ def scan_trait(
     del covariance  # the scan needs neither Phi nor the work buffer
 
     # for every block: X~ = L^-1 X; S_BL, S_BR, b_B; Schur complement
-    scan(solver, study.fileset.bed, store, place, team, session.comm, log, session.stop)
+    scan(solver, study.fileset.bed, store, place, team, session.comm, log, session.stop, session.options.checkpoint)
     factor.close()
+    return figures | estimate
 
-    df = degrees_of_freedom(sums.n, len(sums.b_T))
-    with timings.phase("report"):
-        facts = report_trait(session, study, store, trait, df, config.test, config.plots)
-    return facts | estimate | {
-        "s2": null.s2,
-        "n": sums.n,
-        "df": df,
-        "log_likelihood": null.log_likelihood,
-        "covariates": dict(zip(cohort.covariate_names, zip(null.beta, null.beta_se, strict=True), strict=True)),
+
+def report(config: SingleTraitConfig, study: Study, store: ResultStore, trait: int, session: Session) -> dict[str, Any]:
+    """Table, plots and summary of a trait whose blocks are all done. Collective."""
+    df = freedom(study, store.traits[trait])
+    with session.timings.phase("report"):
+        return report_trait(session, study, store, trait, df, config.test, config.plots)
+
+
+def freedom(study: Study, place: TraitPlace) -> int:
+    """Degrees of freedom of the t test of a SNP."""
+    return degrees_of_freedom(*study.cohorts[place.name].X_L.shape)
+
+
+def null_facts(study: Study, place: TraitPlace, null_model: Mapping[str, Any]) -> dict[str, Any]:
+    """The null model as the manifest has it."""
+    cohort = study.cohorts[place.name]
+    effects = zip(null_model["beta"], null_model["beta_se"], strict=True)
+    return {
+        **{key: value for key, value in null_model.items() if key not in ("beta", "beta_se")},
+        "n": cohort.rows.size,
+        "df": freedom(study, place),
+        "covariates": dict(zip(cohort.covariate_names, effects, strict=True)),
         "funnel": cohort.funnel,
-    }  # fmt: skip
+    }
 
 
 def make_plan(config: SingleTraitConfig, study: Study, session: Session) -> ScanPlan:
@@ -165,7 +194,7 @@ def estimate_h2(
         return {"h2": config.h2, "h2_source": "given"}
     if "h2" in place.attributes:
         return {key: place.attributes[key].item() for key in ("h2", "h2_se")} | {"h2_source": "REML, before resuming"}
-    found = covariance.maximise(session.log)
+    found = covariance.maximise(session.log, session.stop)
     estimate = {"h2": found.h2, "h2_se": found.h2_se}
     on_root(session.comm, lambda: save_attributes(store.path, place.name, estimate))
     return estimate | {

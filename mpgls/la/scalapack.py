@@ -153,16 +153,49 @@ def trsm(L_grid: GridMatrix, B_grid: GridMatrix, transposed: bool = False) -> No
     )  # fmt: skip
 
 
-def gemm(A_grid: GridMatrix, B_grid: GridMatrix, C_grid: GridMatrix, trans_b: bool = False) -> None:
-    """C := A B, or A B' with ``trans_b``; all [MC,MR]. Collective."""
+def gemm(
+    A_grid: GridMatrix, B_grid: GridMatrix, C_grid: GridMatrix, trans_a: bool = False, trans_b: bool = False
+) -> None:
+    """C := A B, with A' for ``trans_a`` and B' for ``trans_b``; all [MC,MR]. Collective."""
     name, scalar = _typed(A_grid.dtype, "gemm")
-    (m, n), k = C_grid.shape, A_grid.shape[1]
+    (m, n), k = C_grid.shape, A_grid.shape[0 if trans_a else 1]
     _call(
-        name, "N", "T" if trans_b else "N", m, n, k, _scalar(scalar, 1.0),
+        name, "T" if trans_a else "N", "T" if trans_b else "N", m, n, k, _scalar(scalar, 1.0),
         A_grid.local, 1, 1, A_grid.descriptor,
         B_grid.local, 1, 1, B_grid.descriptor, _scalar(scalar, 0.0),
         C_grid.local, 1, 1, C_grid.descriptor,
     )  # fmt: skip
+
+
+def syevd(A_grid: GridMatrix, Z_grid: GridMatrix) -> np.ndarray:
+    """A = Z diag(lam) Z' by divide and conquer (p?syevd); returns lam (n,), ascending, float64. Collective.
+
+    Only the lower triangle of ``A_grid`` (n x n, square blocks) is read, and it is destroyed; ``Z_grid`` has the same
+    layout and receives the eigenvectors. Raises NumericalError when an eigenvalue does not converge.
+    """
+    name, _ = _typed(A_grid.dtype, "syevd")
+    n, nb = A_grid.shape[0], A_grid.layout.rows.block
+    (np_, nq), p_c = A_grid.layout.local_shape(0, 0), A_grid.grid.shape[1]
+    # the documented minimum and, for matrices smaller than a block, what p?ormtr wants beside it
+    tridiagonal = 3 * n + max(nb * (np_ + 1), 3 * nb)
+    lwork = max(1 + 6 * n + 2 * np_ * nq, tridiagonal) + 2 * n + (np_ + nq + nb) * nb
+    if lwork > LARGEST_LOCAL_BLOCK:
+        raise MemoryPlanError(
+            f"the eigendecomposition's workspace of {lwork} numbers a rank exceeds 32 bits: use more ranks"
+        )
+    liwork = 7 * n + 8 * p_c + 2
+    lam = np.empty(n, dtype=A_grid.dtype)
+    work, iwork = np.empty(lwork, dtype=A_grid.dtype), np.empty(liwork, dtype=np.int32)
+    info = ctypes.c_int(0)
+    _call(
+        name, "V", "L", n, A_grid.local, 1, 1, A_grid.descriptor, lam,
+        Z_grid.local, 1, 1, Z_grid.descriptor, work, lwork, iwork, liwork, ctypes.byref(info),
+    )  # fmt: skip
+    if info.value > 0:
+        raise NumericalError(f"the eigendecomposition did not converge (p?syevd info {info.value})")
+    _check_info(name, info.value)
+    A_grid.grid.comm.Bcast(lam, root=0)  # ranks that own no part of a small matrix are left without them
+    return lam.astype(np.float64)
 
 
 def add_transpose(A_grid: GridMatrix, C_grid: GridMatrix) -> None:

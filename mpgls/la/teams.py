@@ -1,9 +1,9 @@
-"""Teams: groups of ranks that each hold a whole triangular factor, so that blocks of columns can be dealt to teams.
+"""Teams: groups of ranks that each hold a whole n x n operator, so that blocks of columns can be dealt to teams.
 
-A factor answers three questions of a streamed solve: which rows go into which panel (``row_panels``), X~ = L^-1 X for
-the columns in the panels (``solve``), and the sum over all rows of partial products (``sum_over_rows``). In a team of
-one these are no communication at all; in a team of R ranks they are one Alltoallv, one p?trsm and one
-Reduce_scatter.
+An operator is X~ = L^-1 X (a triangular factor) or X~ = Z'X (a basis). It answers three questions of a stream of
+columns: which rows go into which panel (``row_panels``), X~ for the columns in the panels (``apply``), and the sum over
+all rows of partial products (``sum_over_rows``). In a team of one these are no communication at all; in a team of R
+ranks they are one Alltoallv, one ScaLAPACK call and one Reduce_scatter.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class TeamFactor(Protocol):
-    """A lower triangular factor L (n x n) held by one team, ready to solve blocks of ``width`` columns a rank."""
+class TeamOperator(Protocol):
+    """An n x n operator held by one team, ready for blocks of ``width`` columns a rank."""
 
     rows: np.ndarray
     """Row indices of this rank's rows of X~."""
     row_panels: list[np.ndarray]
     """Row indices of each panel; together every row once."""
     panels: list[np.ndarray]
-    """What the caller fills before ``solve``: (len(row_panels[k]), width), Fortran order."""
+    """What the caller fills before ``apply``: (len(row_panels[k]), width), Fortran order."""
 
-    def solve(self) -> np.ndarray:
-        """X~ = L^-1 X for the columns in the panels: this rank's rows of X~, (n_local, width * p_r), Fortran order."""
+    def apply(self) -> np.ndarray:
+        """X~ for the columns in the panels: this rank's rows, (n_local, width * p_r), Fortran order."""
 
     def sum_over_rows(self, partial: np.ndarray) -> np.ndarray:
         """(k, width * p_r) partial sums over this rank's rows to (k, width) full sums for this rank's own columns."""
@@ -46,25 +46,16 @@ class TeamFactor(Protocol):
         """Free communicators and shared memory. Collective over the team (the node, for teams of one)."""
 
 
-class SharedFactor:
-    """The factor of teams of one rank: L whole, once a node, in memory that the node's ranks share."""
+class _SharedOperator:
+    """The operator of teams of one rank: A whole, once a node, in memory that the node's ranks share."""
 
-    def __init__(self, L_grid: GridMatrix, node_comm: MPI.Comm, width: int, dtype: type) -> None:
-        n = L_grid.shape[0]
+    def __init__(self, A_grid: GridMatrix, node_comm: MPI.Comm, width: int, dtype: type, lower: bool) -> None:
+        n = A_grid.shape[0]
         self.rows = np.arange(n, dtype=np.int64)
         self.row_panels = [self.rows]
         self.panels: list[np.ndarray] = [np.zeros((n, width), dtype=dtype, order="F")]
-        self._node_comm = node_comm
-        self._window, self._L = _shared_array(node_comm, n, np.dtype(dtype))
-        _copy_to_nodes(L_grid, self._L, node_comm)
-
-    def solve(self) -> np.ndarray:
-        """X~ = L^-1 X by the local BLAS, in place."""
-        from scipy.linalg import blas
-
-        X = self.panels[0]
-        trsm = blas.dtrsm if X.dtype == np.float64 else blas.strsm
-        return trsm(1.0, self._L, X, lower=1, overwrite_b=1)
+        self._window, self._A = _shared_array(node_comm, n, np.dtype(dtype))
+        _copy_to_nodes(A_grid, self._A, node_comm, lower)
 
     def sum_over_rows(self, partial: np.ndarray) -> np.ndarray:
         """All rows are here already."""
@@ -72,34 +63,53 @@ class SharedFactor:
 
     def close(self) -> None:
         """Free the node's window. Collective over the node."""
-        del self._L
+        del self._A
         if self._window is not None:
             self._window.Free()
 
 
-class GridFactor:
-    """The factor of a team of several ranks: L in [MC,MR] distribution on the team's own grid."""
+class SharedFactor(_SharedOperator):
+    """X~ = L^-1 X with the local BLAS."""
 
-    def __init__(
-        self, L_grid: GridMatrix, team_comm: MPI.Comm, teams: int, index: int, width: int, dtype: type
-    ) -> None:
-        n, block = L_grid.shape[0], L_grid.layout.rows.block
-        self.grid = ProcessGrid(team_comm)
-        self._L_grid = _copy_to_teams(L_grid, self.grid, teams, index, dtype)
+    def __init__(self, L_grid: GridMatrix, node_comm: MPI.Comm, width: int, dtype: type) -> None:
+        super().__init__(L_grid, node_comm, width, dtype, lower=True)
+
+    def apply(self) -> np.ndarray:
+        """X~ = L^-1 X, in place."""
+        from scipy.linalg import blas
+
+        X = self.panels[0]
+        trsm = blas.dtrsm if X.dtype == np.float64 else blas.strsm
+        return trsm(1.0, self._A, X, lower=1, overwrite_b=1)
+
+
+class SharedBasis(_SharedOperator):
+    """X~ = Z'X with the local BLAS."""
+
+    def __init__(self, Z_grid: GridMatrix, node_comm: MPI.Comm, width: int, dtype: type) -> None:
+        super().__init__(Z_grid, node_comm, width, dtype, lower=False)
+        self._X_tilde = np.empty_like(self.panels[0])
+
+    def apply(self) -> np.ndarray:
+        """X~ = Z'X."""
+        return np.matmul(self._A.T, self.panels[0], out=self._X_tilde)
+
+
+class _GridOperator:
+    """The operator of a team of several ranks: A in [MC,MR] distribution on the team's own grid."""
+
+    def __init__(self, A_grid: GridMatrix, team: Team, width: int, dtype: type) -> None:
+        n, block = A_grid.shape[0], A_grid.layout.rows.block
+        self.grid = ProcessGrid(team.comm)
+        self._A_grid = _copy_to_teams(A_grid, self.grid, team, dtype)
         p_r, p_c = self.grid.shape
         rows = BlockCyclic(n, block, p_r)
         self.row_panels = [rows.indices(r) for r in range(p_r)]
         self.rows = self.row_panels[self.grid.row]
         self._plan = PanelsToGrid(self.grid, rows, width, dtype)
         self.panels = self._plan.panels
-        layout = GridLayout(rows, BlockCyclic(width * p_r * p_c, width * p_r, p_c))
-        self._X_grid = GridMatrix(self.grid, layout, dtype, local=self._plan.X_grid)
-
-    def solve(self) -> np.ndarray:
-        """X_grid = X_cols by one Alltoallv; X~ = L^-1 X by p?trsm."""
-        self._plan.run()
-        scalapack.trsm(self._L_grid, self._X_grid)
-        return self._X_grid.local
+        self._layout = GridLayout(rows, BlockCyclic(width * p_r * p_c, width * p_r, p_c))
+        self._X_grid = GridMatrix(self.grid, self._layout, dtype, local=self._plan.X_grid)
 
     def sum_over_rows(self, partial: np.ndarray) -> np.ndarray:
         """Sum over the process column; each rank receives the sums of the columns that it brought."""
@@ -112,6 +122,30 @@ class GridFactor:
     def close(self) -> None:
         """Free the team's grid. Collective over the team."""
         self.grid.close()
+
+
+class GridFactor(_GridOperator):
+    """X~ = L^-1 X on the team's grid."""
+
+    def apply(self) -> np.ndarray:
+        """X_grid = X_cols by one Alltoallv; X~ = L^-1 X by p?trsm, in place."""
+        self._plan.run()
+        scalapack.trsm(self._A_grid, self._X_grid)
+        return self._X_grid.local
+
+
+class GridBasis(_GridOperator):
+    """X~ = Z'X on the team's grid."""
+
+    def __init__(self, Z_grid: GridMatrix, team: Team, width: int, dtype: type) -> None:
+        super().__init__(Z_grid, team, width, dtype)
+        self._X_tilde_grid = GridMatrix(self.grid, self._layout, dtype)
+
+    def apply(self) -> np.ndarray:
+        """X_grid = X_cols by one Alltoallv; X~ = Z'X by p?gemm."""
+        self._plan.run()
+        scalapack.gemm(self._A_grid, self._X_grid, self._X_tilde_grid, trans_a=True)
+        return self._X_tilde_grid.local
 
 
 @dataclass(frozen=True)
@@ -130,15 +164,25 @@ def split_teams(comm: MPI.Comm, size: int) -> Team:
     return Team(index, count, comm.Split(index, comm.rank))
 
 
-def hold_factor(L_grid: GridMatrix, team: Team, width: int, dtype: type) -> TeamFactor:
-    """Give every team its own copy of the factor, ready for blocks of ``width`` columns a rank. Collective."""
-    world = L_grid.grid.comm
-    if team.count < world.size:
-        return GridFactor(L_grid, team.comm, team.count, team.index, width, dtype)
+def hold_factor(L_grid: GridMatrix, team: Team, width: int, dtype: type) -> TeamOperator:
+    """Give every team its own copy of the factor L, for blocks of ``width`` columns a rank. Collective."""
+    if team.count < L_grid.grid.size:
+        return GridFactor(L_grid, team, width, dtype)
+    return SharedFactor(L_grid, _node_comm(L_grid), width, dtype)
+
+
+def hold_basis(Z_grid: GridMatrix, team: Team, width: int, dtype: type) -> TeamOperator:
+    """Give every team its own copy of the basis Z, for blocks of ``width`` columns a rank. Collective."""
+    if team.count < Z_grid.grid.size:
+        return GridBasis(Z_grid, team, width, dtype)
+    return SharedBasis(Z_grid, _node_comm(Z_grid), width, dtype)
+
+
+def _node_comm(A_grid: GridMatrix) -> MPI.Comm:
     from mpi4py import MPI
 
-    node_comm = world.Split_type(MPI.COMM_TYPE_SHARED, world.rank)
-    return SharedFactor(L_grid, node_comm, width, dtype)
+    world = A_grid.grid.comm
+    return world.Split_type(MPI.COMM_TYPE_SHARED, world.rank)
 
 
 def _shared_array(node_comm: MPI.Comm, n: int, dtype: np.dtype) -> tuple[MPI.Win | None, np.ndarray]:
@@ -169,31 +213,31 @@ def _shared_memory_problem(nbytes: int) -> MemoryPlanError | None:
     )
 
 
-def _copy_to_nodes(L_grid: GridMatrix, L: np.ndarray, node_comm: MPI.Comm) -> None:
-    """Every node's copy of L: each rank writes its own block, then one rank a node exchanges what its node holds."""
-    world = L_grid.grid.comm
-    _write_blocks(L, L_grid.layout, L_grid.grid.row, L_grid.grid.col, L_grid.local)
+def _copy_to_nodes(A_grid: GridMatrix, A: np.ndarray, node_comm: MPI.Comm, lower: bool) -> None:
+    """Every node's copy of A: each rank writes its own block, then one rank a node exchanges what its node holds."""
+    world = A_grid.grid.comm
+    _write_blocks(A, A_grid.layout, A_grid.grid.row, A_grid.grid.col, A_grid.local, lower)
     node_comm.Barrier()
     leader_of = world.allgather(node_comm.bcast(world.rank, root=0))
     leaders = world.Split(color=0 if node_comm.rank == 0 else 1, key=world.rank)
     if node_comm.rank == 0 and leaders.size > 1:
         nodes = sorted(set(leader_of))
         for rank, leader in enumerate(leader_of):
-            _share_rank_block(leaders, nodes.index(leader), L_grid, rank, L)
+            _share_rank_block(leaders, nodes.index(leader), A_grid, rank, A)
     leaders.Free()
     node_comm.Barrier()
 
 
-def _share_rank_block(leaders: MPI.Comm, root: int, L_grid: GridMatrix, rank: int, L: np.ndarray) -> None:
-    """Broadcast the block of ``rank`` from its node's copy of L to the others', one block column at a time."""
-    row, col = divmod(rank, L_grid.grid.shape[1])
-    rows = L_grid.layout.rows.indices(row)
-    for start, stop, _ in _runs(L_grid.layout.cols, col):
-        piece = np.empty((stop - start, rows.size), dtype=L.dtype)
+def _share_rank_block(leaders: MPI.Comm, root: int, A_grid: GridMatrix, rank: int, A: np.ndarray) -> None:
+    """Broadcast the block of ``rank`` from its node's copy of A to the others', one block column at a time."""
+    row, col = divmod(rank, A_grid.grid.shape[1])
+    rows = A_grid.layout.rows.indices(row)
+    for start, stop, _ in _runs(A_grid.layout.cols, col):
+        piece = np.empty((stop - start, rows.size), dtype=A.dtype)
         if leaders.rank == root:
-            np.take(L.T[start:stop], rows, axis=1, out=piece)
+            np.take(A.T[start:stop], rows, axis=1, out=piece)
         leaders.Bcast(piece, root=root)
-        L.T[start:stop, rows] = piece
+        A.T[start:stop, rows] = piece
 
 
 def _runs(cyclic: BlockCyclic, part: int) -> Iterator[tuple[int, int, int]]:
@@ -202,22 +246,22 @@ def _runs(cyclic: BlockCyclic, part: int) -> Iterator[tuple[int, int, int]]:
         yield start, min(start + cyclic.block, cyclic.n), k * cyclic.block
 
 
-def _write_blocks(whole: np.ndarray, layout: GridLayout, row: int, col: int, local: np.ndarray) -> None:
-    """Put a process's local block into its places in the whole matrix, lower triangle only."""
+def _write_blocks(whole: np.ndarray, layout: GridLayout, row: int, col: int, local: np.ndarray, lower: bool) -> None:
+    """Put a process's local block into its places in the whole matrix, or in its lower triangle only."""
     for j0, j1, lj in _runs(layout.cols, col):
         for i0, i1, li in _runs(layout.rows, row):
-            if i1 > j0:
+            if i1 > j0 or not lower:
                 whole[i0:i1, j0:j1] = local[li : li + i1 - i0, lj : lj + j1 - j0]
 
 
-def _copy_to_teams(L_grid: GridMatrix, team: ProcessGrid, teams: int, index: int, dtype: type) -> GridMatrix:
-    """L on every team's grid: one p?gemr2d a team, in which all ranks of the world take part."""
-    n, block = L_grid.shape[0], L_grid.layout.rows.block
-    source = L_grid
-    if L_grid.dtype != np.dtype(dtype):
-        source = GridMatrix(L_grid.grid, L_grid.layout, dtype, np.asfortranarray(L_grid.local, dtype=dtype))
-    target = GridMatrix.square(team, n, block, dtype)
-    for t in range(teams):
-        mine = target if t == index else None
-        scalapack.copy_between_grids((n, n), source.dtype, source, mine, L_grid.grid.context)
+def _copy_to_teams(A_grid: GridMatrix, grid: ProcessGrid, team: Team, dtype: type) -> GridMatrix:
+    """A on every team's grid: one p?gemr2d a team, in which all ranks of the world take part."""
+    n, block = A_grid.shape[0], A_grid.layout.rows.block
+    source = A_grid
+    if A_grid.dtype != np.dtype(dtype):
+        source = GridMatrix(A_grid.grid, A_grid.layout, dtype, np.asfortranarray(A_grid.local, dtype=dtype))
+    target = GridMatrix.square(grid, n, block, dtype)
+    for t in range(team.count):
+        mine = target if t == team.index else None
+        scalapack.copy_between_grids((n, n), source.dtype, source, mine, A_grid.grid.context)
     return target

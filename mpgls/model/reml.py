@@ -176,8 +176,8 @@ class _Search:
 
     def refuse(self) -> None:
         raise NumericalError(
-            f"The kinship matrix is not positive semidefinite: the covariance at h2 = {self.failed_at:.6g}, near "
-            "the REML optimum, has no Cholesky factor."
+            f"the kinship is not positive semidefinite: at h2 = {self.failed_at:.6g}, near the REML optimum, "
+            "h2 Phi + (1-h2) I has no Cholesky factor"
         )
 
     def best(self) -> float:

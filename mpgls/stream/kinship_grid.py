@@ -1,4 +1,4 @@
-"""A kinship between its file and the process grid, in slabs of whole rows that never exceed a small buffer."""
+"""A kinship, or any matrix of columns, between its file and the process grid, in slabs of bounded size."""
 
 from __future__ import annotations
 
@@ -19,30 +19,47 @@ from mpgls.study.grm import Kinship
 def load_kinship(Phi_grid: GridMatrix, kinship: Kinship, index: np.ndarray) -> int:
     """Fill ``Phi_grid`` (n x n, [MC,MR], zeros) with rows and columns ``index`` of the file. Collective.
 
-    Every rank reads slabs of rows; a row of a symmetric matrix is a column, so the slabs go out as [*,VR] columns. Of
-    a lower-triangular file each pair arrives once, on either side of the diagonal, and is mirrored at the end.
-    Returns the bytes that this rank read. Raises what ``kinship.rows`` raises, on all ranks.
+    A row of a symmetric matrix is a column, so rows of the file go out as [*,VR] columns. Of a lower-triangular file
+    each pair arrives once, on either side of the diagonal, and is mirrored at the end. Returns the bytes that this rank
+    read. Raises what ``kinship.rows`` raises, on all ranks.
     """
-    comm = Phi_grid.grid.comm
     target = np.full(kinship.n, -1, dtype=np.int64)
     target[index] = np.arange(index.size)
-    slabs = Slabs(kinship.n, slab_width(kinship.n), comm.size)
-    plan = ColumnsToGrid(slabs, Phi_grid, target)
+    nbytes = load_columns(Phi_grid, kinship.rows, kinship.n, target, index)
+    if kinship.packed_lower:
+        mirror(Phi_grid)
+    return nbytes
+
+
+def load_columns(
+    A_grid: GridMatrix,
+    read: Callable[[int, int], np.ndarray],
+    count: int,
+    target: np.ndarray | None = None,
+    index: np.ndarray | None = None,
+) -> int:
+    """Fill ``A_grid`` from a file that stores each column contiguously. Collective; returns this rank's bytes.
+
+    ``read(start, stop)`` gives columns of the file as the rows of a (stop-start, length) array; there are ``count``.
+    Column j becomes column ``target[j]`` of the matrix (-1: not wanted); ``index`` picks its rows, in their order.
+    """
+    comm = A_grid.grid.comm
+    wanted = np.arange(count) if target is None else target
+    slabs = Slabs(count, slab_width(count), comm.size)
+    plan = ColumnsToGrid(slabs, A_grid, wanted)
     nbytes = 0
     for round_ in range(slabs.rounds):
-        rows = slabs.columns(round_, comm.rank)
-        Phi_cols, error = np.zeros((index.size, len(rows)), order="F"), None
+        columns = slabs.columns(round_, comm.rank)
+        A_cols, error = np.zeros((A_grid.shape[0], len(columns)), order="F"), None
         try:
-            if (target[rows.start : rows.stop] >= 0).any():
-                block = kinship.rows(rows.start, rows.stop)
-                np.take(block, index, axis=1, out=Phi_cols.T)
+            if (wanted[columns.start : columns.stop] >= 0).any():
+                block = read(columns.start, columns.stop)
+                A_cols.T[...] = block if index is None else block[:, index]
                 nbytes += block.nbytes
         except Exception as caught:
             error = caught
         agree(comm, error)
-        plan.run(round_, Phi_cols, Phi_grid)
-    if kinship.packed_lower:
-        mirror(Phi_grid)
+        plan.run(round_, A_cols, A_grid)
     return nbytes
 
 
@@ -59,41 +76,35 @@ def keep_lower(A_grid: GridMatrix) -> None:
         A_grid.local[: np.searchsorted(A_grid.row_indices, col), local] = 0.0
 
 
-def save_kinship(
-    K_grid: GridMatrix, path: str | Path, place: Callable[[int], int], convert: Callable[[np.ndarray, int], np.ndarray]
+def save_columns(
+    A_grid: GridMatrix, path: str | Path, place: Callable[[int], int], convert: Callable[[np.ndarray, int], np.ndarray]
 ) -> int:
-    """Write the rows of a symmetric ``K_grid`` into an existing file. Collective; returns this rank's bytes.
+    """Write the columns of ``A_grid`` (for a symmetric matrix, its rows) into an existing file. Collective.
 
-    Row i goes to byte ``place(i)`` as ``convert(row, i)``, so one loop serves square and packed formats.
-    Raises StorageError on all ranks.
+    Column i goes to byte ``place(i)`` as ``convert(column, i)``, so one loop serves square and packed formats. Returns
+    this rank's bytes. Raises StorageError on all ranks.
     """
-    comm = K_grid.grid.comm
-    slabs = Slabs(K_grid.shape[0], slab_width(K_grid.shape[0]), comm.size)
-    plan = GridToColumns(K_grid, slabs)
+    comm, (n, count) = A_grid.grid.comm, A_grid.shape
+    slabs = Slabs(count, slab_width(n), comm.size)
+    plan = GridToColumns(A_grid, slabs)
     nbytes = 0
     for round_ in range(slabs.rounds):
-        K_cols = plan.run(round_, K_grid)
+        A_cols = plan.run(round_, A_grid)
         error = None
         try:
-            nbytes += _write_rows(K_cols, slabs.columns(round_, comm.rank), path, place, convert)
+            columns = slabs.columns(round_, comm.rank)
+            pieces = [convert(A_cols[:, k], i).tobytes() for k, i in enumerate(columns)]
+            nbytes += _write_at(path, b"".join(pieces), place(columns.start))
         except OSError as caught:
             error = caught
         agree(comm, error)
     return nbytes
 
 
-def _write_rows(
-    K_cols: np.ndarray,
-    rows: range,
-    path: str | Path,
-    place: Callable[[int], int],
-    convert: Callable[[np.ndarray, int], np.ndarray],
-) -> int:
-    if not len(rows):
+def _write_at(path: str | Path, data: bytes, offset: int) -> int:
+    if not data:
         return 0
-    pieces = [convert(K_cols[:, k], i).tobytes() for k, i in enumerate(rows)]
     with open(path, "r+b", buffering=0) as file:
-        data, offset = b"".join(pieces), place(rows.start)
         view = memoryview(data)
         while view:
             written = os.pwrite(file.fileno(), view, offset)

@@ -1,24 +1,25 @@
 """The result store: one HDF5 file with preallocated records, a done-map for each trait, and what the run was.
 
-Layout: root attributes ``format``, ``version``, ``fingerprint`` (hash of inputs and options); ``/index`` int64 (m,),
-the rows of the .bim; for each trait a group ``/traits/NAME`` with ``records`` (m,) of RECORD_DTYPE, contiguous, and
-``done`` uint8 (blocks,). The records' file offset is fixed at creation, so ranks write them without HDF5 (a serial
-h5py is enough) and a reader sees an ordinary dataset. All ranks of a node read ``/index`` through one mapping.
+Layout: root attributes ``format``, ``version``, ``fingerprint`` (hash of inputs and options) and what the caller adds,
+such as ``bfile`` and ``test``; ``/index`` int64 (m,), the rows of the .bim; for each trait a group ``/traits/NAME``
+with ``records`` (m,) of RECORD_DTYPE, contiguous, and ``done`` uint8 (blocks,). The records' file offset is fixed at
+creation, so ranks write them without HDF5 (a serial h5py is enough) and a reader sees an ordinary dataset. All ranks of
+a node read ``/index`` through one mapping.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mpgls.errors import InputError, StorageError
+from mpgls.errors import StorageError
+from mpgls.stream.hdf5 import allocate, check_store, mapped_index, opened, read_exactly
 
 FORMAT, VERSION = "mpgls-results", 1
 RECORD_DTYPE = np.dtype([("beta", "<f8"), ("se", "<f8"), ("eaf", "<f8"), ("n", "<i4"), ("note", "<i4")])
@@ -45,11 +46,12 @@ class ResultStore:
     block: int
     index_offset: int
     traits: tuple[TraitPlace, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def index(self) -> np.ndarray:
         """int64 (m,): the .bim row of each record, mapped from the file."""
-        return np.memmap(self.path, dtype="<i8", mode="r", offset=self.index_offset, shape=(self.count,))
+        return mapped_index(self.path, self.index_offset, self.count)
 
     @property
     def blocks(self) -> int:
@@ -64,9 +66,7 @@ class ResultStore:
         """Records start..stop of a trait, straight from their place in the file."""
         records = np.empty(stop - start, dtype=RECORD_DTYPE)
         with open(self.path, "rb") as file:
-            file.seek(self.traits[trait].records_offset + start * RECORD_DTYPE.itemsize)
-            if file.readinto(records.view(np.uint8)) != records.nbytes:  # type: ignore[arg-type]
-                raise StorageError(f"{self.path} ended early: it was changed while it was read")
+            read_exactly(file, self.traits[trait].records_offset + start * RECORD_DTYPE.itemsize, records)
         return records
 
 
@@ -75,8 +75,17 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def create_store(path: str | Path, index: np.ndarray, block: int, traits: Sequence[str], mark: str) -> ResultStore:
+def create_store(
+    path: str | Path,
+    index: np.ndarray,
+    block: int,
+    traits: Sequence[str],
+    mark: str,
+    attributes: Mapping[str, Any] | None = None,
+) -> ResultStore:
     """Make a new store for the SNPs ``index`` in blocks of ``block``; every dataset is allocated at once.
+
+    ``attributes`` are kept at the root; `mpgls export` looks for ``bfile``, ``bim_rows`` and ``test`` there.
 
     Raises StorageError when the file cannot be made.
     """
@@ -88,25 +97,15 @@ def create_store(path: str | Path, index: np.ndarray, block: int, traits: Sequen
         with h5py.File(path, "w", libver="latest") as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "fingerprint": mark, "block": block})
             file.attrs["traits"] = list(traits)
+            file.attrs.update(attributes or {})
             file.create_dataset("index", data=np.asarray(index, dtype=np.int64))
             for name in traits:
                 group = file.create_group(f"traits/{name}")
                 for dataset, shape, dtype in (("records", index.size, RECORD_DTYPE), ("done", blocks, np.uint8)):
-                    _allocate(group, dataset, shape, dtype)
+                    allocate(group, dataset, (shape,), dtype)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
     return open_store(path)
-
-
-def _allocate(group: Any, name: str, count: int, dtype: Any) -> None:
-    """A contiguous dataset whose bytes are in the file from the start, zero-filled."""
-    import h5py
-
-    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_layout(h5py.h5d.CONTIGUOUS)
-    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    space = h5py.h5s.create_simple((count,))
-    h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype), logical=True), space, creation)
 
 
 def open_store(path: str | Path, mark: str | None = None) -> ResultStore:
@@ -114,25 +113,13 @@ def open_store(path: str | Path, mark: str | None = None) -> ResultStore:
 
     Raises StorageError when it cannot be read, InputError when it is no result store or has another fingerprint.
     """
-    import h5py
-
     path = Path(path)
-    if not os.path.exists(path):
-        raise StorageError(f"there is no result store {path} to resume")
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise InputError(f"{path} is not a result store of mpgls")
-            if mark is not None and file.attrs["fingerprint"] != mark:
-                raise InputError(
-                    f"{path} was made from other inputs or options, so it cannot be resumed: "
-                    "run with the same command line, or without --resume to start anew"
-                )
-            traits = tuple(_place(name, file["traits"][name]) for name in file.attrs["traits"])
-            index = file["index"]
-            return ResultStore(path, index.shape[0], int(file.attrs["block"]), index.id.get_offset(), traits)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error}") from None
+    with opened(path) as file:
+        check_store(file, path, FORMAT, mark)
+        names = list(file.attrs["traits"])
+        traits = tuple(_place(name, file["traits"][name]) for name in names)
+        index, attributes = file["index"], {key: value for key, value in file.attrs.items() if key != "traits"}
+        return ResultStore(path, index.shape[0], int(attributes["block"]), index.id.get_offset(), traits, attributes)
 
 
 def _place(name: str, group: Any) -> TraitPlace:

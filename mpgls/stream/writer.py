@@ -13,6 +13,9 @@ from mpgls.errors import StorageError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+CHECKPOINT_SECONDS = 15.0
+"""How often results are synced and marked as done by default: what is lost at most when a run is killed."""
+
 
 class BlockWriter:
     """Writes blocks with ``MPI.File.Iwrite_at`` into a file that exists already, and marks them done in a byte map.
@@ -20,10 +23,13 @@ class BlockWriter:
     A block is marked only after its bytes were synced, so a killed run never finds a mark without its data. Syncing is
     done every ``checkpoint_seconds`` and in ``close``.
 
-    Parameters: ``path``; ``done_offset``, where the byte of block 0 in the done-map lies; ``block_bytes`` at most.
+    Parameters: ``path``; ``done_offset``, where the byte of block 0 in the done-map lies; ``block_bytes`` at most;
+    ``checkpoint_seconds`` between two checkpoints, 0 for one after every block.
     """
 
-    def __init__(self, path: str | Path, done_offset: int, block_bytes: int, checkpoint_seconds: float = 15.0) -> None:
+    def __init__(
+        self, path: str | Path, done_offset: int, block_bytes: int, checkpoint_seconds: float = CHECKPOINT_SECONDS
+    ) -> None:
         from mpi4py import MPI
 
         self.path, self.done_offset = Path(path), done_offset

@@ -37,7 +37,7 @@ class Kinship:
     """A kinship matrix Phi (n, n) on disk, with its n sample IDs (FID, IID) in row order.
 
     ``packed_lower`` says that the file holds the lower triangle only; ``snps`` is the number of SNPs that
-    the matrix was made of, where the file tells (GCTA: the count of its first sample).
+    the matrix was made of, where the file tells (GCTA: the count of its first sample). ``files`` hold matrix and IDs.
     """
 
     path: str
@@ -46,6 +46,7 @@ class Kinship:
     packed_lower: bool
     snps: int | None
     source: RowSource
+    files: tuple[str, ...]
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) as (stop-start, n) float64; zero right of the diagonal if ``packed_lower``.
@@ -198,7 +199,8 @@ def _open_h5(path: str) -> Kinship:
     if offset is None or not double:
         raise InputError(f"{path}: /kinship must be stored contiguously as little-endian float64")
     index_ids(ids, path)
-    return Kinship(path, ids, len(ids), False, None if snps is None else int(snps), _SquareRows(path, int(offset)))
+    count = None if snps is None else int(snps)
+    return Kinship(path, ids, len(ids), False, count, _SquareRows(path, int(offset)), (path,))
 
 
 def _open_gcta(prefix: str, id_path: PathLike | None) -> Kinship:
@@ -211,7 +213,7 @@ def _open_gcta(prefix: str, id_path: PathLike | None) -> Kinship:
         fits = _triangle_order(size)
         what = f"holds {fits} samples" if fits is not None else f"of {size} bytes is truncated or not float32"
         raise InputError(f"{path} {what}, but {id_name} lists {n}, which take {4 * _triangle(n)} bytes")
-    return Kinship(path, ids, n, True, _gcta_snps(prefix), _PackedRows(path))
+    return Kinship(path, ids, n, True, _gcta_snps(prefix), _PackedRows(path), (path, id_name))
 
 
 def _gcta_snps(prefix: str) -> int | None:
@@ -241,7 +243,7 @@ def _open_text(path: str, id_path: PathLike | None) -> Kinship:
     columns = _columns_of_first_line(path)
     if lines != len(ids) or columns != len(ids):
         raise InputError(f"{path} has {lines} rows and {columns} columns, but {id_name} lists {len(ids)} samples")
-    return Kinship(path, ids, len(ids), False, None, _TextRows(path, offsets))
+    return Kinship(path, ids, len(ids), False, None, _TextRows(path, offsets), (path, id_name))
 
 
 def _read_kinship_ids(path: str, id_name: str) -> list[SampleId]:

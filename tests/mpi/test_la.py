@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from mpgls.errors import MemoryPlanError
-from mpgls.la import scalapack
+from mpgls.la import eigen, scalapack
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import BlockCyclic, GridLayout, Slabs, grid_shape
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import ColumnsToGrid, GridToColumns, PanelsToGrid, submatrix
-from mpgls.la.teams import GridFactor, SharedFactor
+from mpgls.la.teams import GridBasis, GridFactor, SharedBasis, SharedFactor, Team
 
 EPS = {np.float64: np.finfo(np.float64).eps, np.float32: np.finfo(np.float32).eps}
 THRESHOLD = 30.0
@@ -72,7 +72,7 @@ def test_gemm_and_transposed_addition(comm, trans_b):
     for shape in shapes(comm):
         with ProcessGrid(comm, shape) as grid:
             A_grid, B_grid, C_grid = (fill(GridMatrix.square(grid, n, block), M) for M in (A, B, A))
-            scalapack.gemm(A_grid, B_grid, C_grid, trans_b)
+            scalapack.gemm(A_grid, B_grid, C_grid, trans_b=trans_b)
             expected = A @ (B.T if trans_b else B)
             assert np.abs(collect(C_grid) - expected).max() < 1e-12 * n
             fill(C_grid, B)
@@ -169,16 +169,74 @@ def test_every_team_solves_what_a_dense_solve_gives(comm, n, block, dtype):
             if size == 1:
                 factor = SharedFactor(L_grid, comm, width, dtype)
             else:
-                factor = GridFactor(L_grid, team_comm, comm.size // size, comm.rank // size, width, dtype)
+                factor = GridFactor(L_grid, Team(comm.rank // size, comm.size // size, team_comm), width, dtype)
             X = np.random.default_rng(100 + comm.rank).standard_normal((n, width))
             for rows, panel in zip(factor.row_panels, factor.panels, strict=True):
                 panel[...] = X[rows]
-            X_tilde = factor.solve().astype(np.float64)
+            X_tilde = factor.apply().astype(np.float64)
             got = factor.sum_over_rows(np.einsum("ij,ij->j", X_tilde, X_tilde)[None, :])
             expected = (solve_triangular(L, X, lower=True) ** 2).sum(axis=0)
             np.testing.assert_allclose(got[0], expected, rtol=200 * n * EPS[dtype])
             factor.close()
             team_comm.Free()
+
+
+@pytest.mark.parametrize("n, block", [(5, 8), (67, 6)])
+def test_every_team_rotates_into_the_same_basis(comm, n, block):
+    Z, width = np.linalg.qr(spd(n))[0], 3
+    with ProcessGrid(comm) as world:
+        Z_grid = fill(GridMatrix.square(world, n, block), Z)
+        for size in teams_of(comm):
+            team = Team(comm.rank // size, comm.size // size, comm.Split(comm.rank // size))
+            basis = SharedBasis(Z_grid, comm, width, np.float64)
+            if size > 1:
+                basis.close()
+                basis = GridBasis(Z_grid, team, width, np.float64)
+            X = np.random.default_rng(100 + comm.rank).standard_normal((n, width))
+            for rows, panel in zip(basis.row_panels, basis.panels, strict=True):
+                panel[...] = X[rows]
+            weights = np.arange(1.0, n + 1)
+            got = basis.sum_over_rows(weights[basis.rows][None, :] @ basis.apply())
+            np.testing.assert_allclose(got[0], weights @ Z.T @ X, rtol=1e-12, atol=1e-11 * n)
+            basis.close()
+            team.comm.Free()
+
+
+@pytest.mark.parametrize("n, block", [(1, 4), (37, 5), (64, 8)])
+def test_divide_and_conquer_eigendecomposition(comm, n, block):
+    A = spd(n)
+    for shape in shapes(comm):
+        with ProcessGrid(comm, shape) as grid:
+            Z_grid = GridMatrix.square(grid, n, block)
+            lam = scalapack.syevd(fill(GridMatrix.square(grid, n, block), A), Z_grid)
+            Z, eps = collect(Z_grid), np.finfo(np.float64).eps
+            assert np.linalg.norm(A @ Z - Z * lam, 1) / (n * eps * np.linalg.norm(A, 1)) < THRESHOLD
+            assert np.linalg.norm(Z.T @ Z - np.eye(n), 1) / (n * eps) < THRESHOLD
+            np.testing.assert_allclose(lam, np.linalg.eigvalsh(A), rtol=1e-11)
+
+
+@pytest.mark.parametrize("solver", ["auto", "scalapack", "slepc"])
+@pytest.mark.parametrize("n, block", [(3, 4), (53, 6)])
+def test_eigensolvers_agree(comm, n, block, solver):
+    if solver == "slepc":
+        pytest.importorskip("slepc4py")
+    A = spd(n)
+    for shape in shapes(comm):
+        with ProcessGrid(comm, shape) as grid:
+            pairs = eigen.eigh(fill(GridMatrix.square(grid, n, block), A), solver)
+            Z = collect(pairs.Z_grid)
+            np.testing.assert_allclose(pairs.lam, np.linalg.eigvalsh(A), rtol=1e-11)
+            np.testing.assert_allclose(Z @ np.diag(pairs.lam) @ Z.T, A, atol=1e-12 * n)
+            assert pairs.residual < 30 and pairs.orthogonality < 30
+
+
+def test_leading_eigenpairs(comm):
+    pytest.importorskip("slepc4py")
+    A = spd(61)
+    with ProcessGrid(comm) as grid:
+        lam, Z = eigen.leading_eigenpairs(fill(GridMatrix.square(grid, 61, 6), A), 4)
+        np.testing.assert_allclose(lam, np.linalg.eigvalsh(A)[::-1][:4], rtol=1e-10)
+        np.testing.assert_allclose(A @ Z, Z * lam, atol=1e-9)
 
 
 @pytest.mark.parametrize("ranks_per_node", [1, 2, 3])
@@ -191,7 +249,7 @@ def test_every_node_gets_the_whole_factor(comm, ranks_per_node):
         scalapack.potrf(L_grid)
         factor = SharedFactor(L_grid, node, 2, np.float64)
         L = np.tril(collect(L_grid))
-        np.testing.assert_array_equal(np.tril(factor._L), L)
+        np.testing.assert_array_equal(np.tril(factor._A), L)
         factor.close()
     node.Free()
 

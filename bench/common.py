@@ -1,0 +1,166 @@
+"""What every benchmark shares: options, scratch data, launching under mpirun, tables, and the JSON at the end.
+
+A benchmark that is started plainly starts the mpirun runs that it needs as child processes; one that mpirun or srun
+started (see ``launched``) measures on the ranks that there are. Nothing here touches MPI before that is decided,
+because a process that has initialised MPI cannot start an mpirun of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "MPI_LOCALNRANKS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+LIMIT_SECONDS = 1800.0
+
+
+class BenchError(Exception):
+    """A benchmark cannot go on; the message says why."""
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--quick", action="store_true", help="a small problem: under a minute on 2 cores")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the JSON of the last line to FILE as well")
+    default = os.environ.get("MPGLS_BENCH_DIR") or os.path.join(tempfile.gettempdir(), f"mpgls-bench-{os.getuid()}")
+    parser.add_argument(
+        "--scratch", metavar="DIR", type=Path, default=Path(default), help=f"data and results ({default})"
+    )
+    return parser
+
+
+def numbers(text: str) -> list[int]:
+    """An argparse type: ``1,2,4`` as a list of positive integers."""
+    found = [int(part) for part in text.split(",") if part]
+    if not found or min(found) < 1:
+        raise argparse.ArgumentTypeError(f"expected positive integers such as 1,2,4, not {text!r}")
+    return found
+
+
+# -- output -------------------------------------------------------------------------------------------------------
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
+    """Print rows under a header: the first column to the left, the others to the right, floats to 4 digits."""
+    text = [list(header), *([_cell(value) for value in row] for row in rows)]
+    width = [max(len(row[k]) for row in text) for k in range(len(header))]
+    if title:
+        print(f"\n{title}")
+    for number, row in enumerate(text):
+        print("  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, width))))
+        if number == 0:
+            print("-" * (sum(width) + 2 * (len(width) - 1)))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def finish(results: Mapping[str, Any], path: Path | None) -> None:
+    """Write the results as JSON to ``path``, if given, and print them as the last line."""
+    line = json.dumps(results, default=float)
+    if path is not None:
+        path.write_text(line + "\n", encoding="utf-8")
+    print(f"\n{line}", flush=True)
+
+
+# -- child processes ----------------------------------------------------------------------------------------------
+
+
+def launched() -> bool:
+    """Whether mpirun or srun started this process as a rank."""
+    return any(name in os.environ for name in LAUNCHER_VARIABLES)
+
+
+def environment(threads: int) -> dict[str, str]:
+    """This environment with BLAS limited to ``threads`` and its own choice of kernels."""
+    changed = {name: str(threads) for name in THREAD_VARIABLES}
+    return {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"} | changed
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A child process that succeeded: what it printed, and its wall time from start to end."""
+
+    output: str
+    seconds: float
+
+
+def run(command: Sequence[str | Path], env: Mapping[str, str], cwd: Path | None = None, show: bool = False) -> Finished:
+    """Run a command to its end. Raises BenchError, with the end of its output, when it fails or takes too long."""
+    name = " ".join(map(str, command))
+    start = time.perf_counter()
+    stdout, stderr = (None, None) if show else (subprocess.PIPE, subprocess.STDOUT)
+    with subprocess.Popen(list(map(str, command)), env=env, cwd=cwd, stdout=stdout, stderr=stderr, text=True) as child:
+        try:
+            output, _ = child.communicate(timeout=LIMIT_SECONDS)
+        except BaseException as error:
+            child.terminate()  # not kill: mpirun ends its ranks only when it is asked to
+            child.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise BenchError(f"not finished after {LIMIT_SECONDS:.0f} s: {name}") from None
+            raise
+    if child.returncode != 0:
+        raise BenchError(f"exit code {child.returncode}: {name}\n{(output or '')[-2000:]}")
+    return Finished(output or "", time.perf_counter() - start)
+
+
+def mpirun(ranks: int, *arguments: str | Path, show: bool = False) -> Finished:
+    """Run this Python on ``ranks`` ranks of one thread each with ``arguments``; ``-m mpgls ...`` is the program."""
+    launcher = shutil.which("mpirun") or shutil.which("mpiexec")
+    if launcher is None:
+        raise BenchError("there is no mpirun: `. jobs/env.sh` first")
+    return run([launcher, "-n", str(ranks), sys.executable, *arguments], environment(1), show=show)
+
+
+def relaunch(ranks: int) -> None:
+    """Run this same command line on ``ranks`` ranks, which print for themselves."""
+    mpirun(ranks, *sys.argv, show=True)
+
+
+# -- data ---------------------------------------------------------------------------------------------------------
+
+
+def simulated(scratch: Path, n: int, m: int, comm: MPI.Comm | None = None) -> Path:
+    """The prefix of PLINK files of ``n`` samples and ``m`` SNPs with two covariates, made once.
+
+    Collective over ``comm`` where given; without it a child process makes them.
+    """
+    prefix = scratch / f"sim-{n}x{m}"
+    if comm is None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        if not Path(f"{prefix}.fam").exists():
+            mpirun(2, "-m", "mpgls", "simulate", "--samples", str(n), "--snps", str(m), "--out", prefix)
+        return prefix
+    from mpgls.commands import simulate
+    from mpgls.errors import on_root
+
+    on_root(comm, lambda: scratch.mkdir(parents=True, exist_ok=True))
+    if not on_root(comm, lambda: Path(f"{prefix}.fam").exists()):  # the .fam comes last
+        simulate.run(simulate.SimulateConfig(samples=n, snps=m, out=str(prefix)), comm)
+    return prefix
+
+
+def guarded(main: Any) -> None:
+    """Run ``main``; a BenchError becomes one message on stderr and exit code 1."""
+    try:
+        main()
+    except BenchError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")

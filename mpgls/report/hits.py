@@ -1,0 +1,167 @@
+"""The significant pairs of trait and SNP, as a tab-separated table and as Parquet.
+
+Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, with the meaning and the digits of `mpgls.report.table`,
+sorted by trait (in the order of the analysis) and then by row of the .bim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpgls.errors import StorageError
+from mpgls.model.pvalues import p_from_log10
+from mpgls.report.table import BATCH, VariantReader, _take, format_p
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from mpgls.study.plink import Variants
+
+COLUMNS = ("TRAIT", "CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P")
+HIT_DTYPE = np.dtype(
+    [
+        ("trait", "<i8"),
+        ("row", "<i8"),
+        ("beta", "<f8"),
+        ("se", "<f8"),
+        ("log10p", "<f8"),
+        ("n", "<i4"),
+        ("eaf", "<f8"),
+    ]
+)
+"""One hit: position of the trait in the list of names, row of the .bim, effect, standard error, -log10 p, samples with
+a genotype, and frequency of A1."""
+
+_ROW = "%s\t%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%s\n"
+_CHUNK = 65536
+
+
+@dataclass(frozen=True)
+class HitFiles:
+    """What `write_hits` wrote: ``parquet`` is None, and ``note`` says why, where there is no Parquet file."""
+
+    tsv: Path
+    parquet: Path | None
+    count: int
+    note: str = ""
+
+
+class HitVariants:
+    """The .bim's entries of some rows: `at` finds them for any of these rows, in any order."""
+
+    def __init__(self, variants: VariantReader, rows: np.ndarray) -> None:
+        self.rows = np.unique(np.asarray(rows, dtype=np.int64))
+        self.chrom, self.id, self.a1, self.a2 = ([] for _ in range(4))  # type: list[str], list[str], list[str], list[str]
+        self.pos = np.empty(self.rows.size, dtype=np.int64)
+        for first, last, piece in pieces(variants, self.rows):
+            self.pos[first:last] = piece.pos
+            for mine, theirs in zip(self._texts(), (piece.chrom, piece.id, piece.a1, piece.a2), strict=True):
+                mine.extend(theirs)
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Where the .bim rows ``rows`` (k,) stand in ``chrom``, ``pos``, ``id``, ``a1`` and ``a2``."""
+        return np.searchsorted(self.rows, rows)
+
+    def _texts(self) -> tuple[list[str], ...]:
+        return self.chrom, self.id, self.a1, self.a2
+
+
+def pieces(variants: VariantReader, rows: np.ndarray) -> Iterator[tuple[int, int, Variants]]:
+    """(first, last, variants) of consecutive parts of the ascending .bim rows ``rows``; each spans at most BATCH rows."""
+    start = 0
+    while start < len(rows):
+        base = int(rows[start])
+        last = start + int(np.searchsorted(rows[start:], base + BATCH))
+        yield start, last, _take(variants.read(base, int(rows[last - 1]) + 1), rows[start:last] - base)
+        start = last
+
+
+def merge_hits(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """All hits (HIT_DTYPE) in one array, by trait and then by row of the .bim."""
+    merged = np.concatenate([np.empty(0, dtype=HIT_DTYPE), *parts])
+    return merged[np.lexsort((merged["row"], merged["trait"]))]
+
+
+def gather_hits(comm: MPI.Comm, hits: np.ndarray) -> np.ndarray | None:
+    """All ranks' hits merged on rank 0 (None elsewhere). Collective."""
+    parts = comm.gather(hits, root=0)
+    return None if parts is None else merge_hits(parts)
+
+
+def write_hits(
+    prefix: str | os.PathLike[str], hits: np.ndarray, traits: Sequence[str], variants: VariantReader
+) -> HitFiles:
+    """Write ``prefix.hits.tsv`` and ``prefix.hits.parquet`` from merged hits. Call on one rank.
+
+    ``traits`` are the names that ``hits['trait']`` counts. Without the pyarrow package only the .tsv is written, and
+    the result's ``note`` says so. Files appear under their names when they are complete. Raises StorageError.
+    """
+    tsv, parquet = (Path(f"{os.fspath(prefix)}.hits.{suffix}") for suffix in ("tsv", "parquet"))
+    found = HitVariants(variants, hits["row"])
+    with _completed(tsv) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
+        file.write("\t".join(COLUMNS) + "\n")
+        for columns in _chunks(hits, traits, found):
+            p = map(format_p, columns["LOG10P"].tolist())
+            rest = (np.asarray(columns[name]).tolist() for name in COLUMNS[:-1])
+            file.writelines(map(_ROW.__mod__, zip(*rest, p, strict=True)))
+    if importlib.util.find_spec("pyarrow") is None:
+        with contextlib.suppress(FileNotFoundError):
+            parquet.unlink()
+        return HitFiles(tsv, None, hits.size, f"{parquet} is not written: the Python package pyarrow is not installed")
+    with _completed(parquet) as partial:
+        _write_parquet(partial, _chunks(hits, traits, found))
+    return HitFiles(tsv, parquet, hits.size)
+
+
+def _chunks(hits: np.ndarray, traits: Sequence[str], found: HitVariants) -> Iterator[dict[str, Any]]:
+    """The columns of consecutive hits; at least one chunk, so that an empty file has its columns too."""
+    for start in range(0, max(hits.size, 1), _CHUNK):
+        part = hits[start : start + _CHUNK]
+        where = found.at(part["row"])
+        chrom, name, a1, a2 = ([texts[k] for k in where.tolist()] for texts in found._texts())
+        stat = np.divide(part["beta"], part["se"], out=np.full(part.size, np.nan), where=part["se"] != 0)
+        # adding zero turns the -0.0 of p = 1 into 0
+        log10p = part["log10p"] + 0.0
+        trait = [traits[k] for k in part["trait"].tolist()]
+        figures = (part["eaf"], part["n"], part["beta"], part["se"], stat, log10p, p_from_log10(log10p))
+        yield dict(zip(COLUMNS, (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
+
+
+def _write_parquet(path: Path, chunks: Iterable[dict[str, Any]]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {
+        "TRAIT": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+        "CHR": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+        "POS": pyarrow.int64(),
+        "N": pyarrow.int32(),
+        **dict.fromkeys(("ID", "EA", "NEA"), pyarrow.string()),
+    }
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in COLUMNS])
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for columns in chunks:
+            arrays = [pyarrow.array(columns[field.name]).cast(field.type) for field in schema]
+            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+
+
+@contextlib.contextmanager
+def _completed(path: Path) -> Iterator[Path]:
+    """A name to write to, renamed to ``path`` when the body is done; StorageError when it cannot be written."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -1,0 +1,267 @@
+"""The dense store of a multi-trait scan: every effect and standard error of m SNPs x t traits, in one HDF5 file.
+
+``/beta`` and ``/se`` are float32 (blocks, t, B): block k of B SNPs, all traits, so that the tile of one block and a
+range of traits is one range of bytes; the last block is padded with NaN, and a SNP that was not tested has NaN.
+``/eaf`` float64, ``/n`` int32 and ``/note`` uint8 (groups, m) depend on the samples, hence on the trait's group;
+``/index`` int64 (m,) holds rows of the .bim; ``/names``, ``/group``, ``/h2``, ``/h2_se``, ``/s2`` and ``/df`` (t,)
+describe the traits; ``/panels`` (panels, 2) are the trait ranges that are computed together (never of two groups), and
+``/done`` uint8 (panels, blocks) says which tiles are complete. Root attributes: ``format``, ``version``,
+``fingerprint``, ``block``, ``test``, and what the caller adds, such as ``bfile``.
+
+Every dataset lies at a fixed place from the start, so ranks write tiles without HDF5.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpgls.errors import InputError, StorageError
+from mpgls.stream.hdf5 import allocate, check_store, mapped_index, opened, read_exactly
+from mpgls.stream.store import RECORD_DTYPE
+
+FORMAT, VERSION = "mpgls-dense", 1
+TILE_DTYPE = np.dtype("<f4")
+
+_SNP_DTYPES: dict[str, np.dtype] = {"eaf": np.dtype("<f8"), "n": np.dtype("<i4"), "note": np.dtype("u1")}
+_TRAIT_DTYPES: dict[str, np.dtype] = {**dict.fromkeys(("h2", "h2_se", "s2"), np.dtype("<f8")), "df": np.dtype("<i8")}
+
+
+@dataclass(frozen=True, eq=False)
+class DenseStore:
+    """A dense store that exists on disk. Picklable: rank 0 creates or opens it and broadcasts.
+
+    ``names`` (t,) and ``group`` (t,) are in the store's order of traits, in which the traits of a group are
+    neighbours; ``panels`` (P, 2) are first and stop of each trait range; ``done`` (P, blocks) is as of the opening;
+    ``values`` has h2, h2_se, s2 (NaN until saved) and df (0 until saved), each (t,).
+    """
+
+    path: Path
+    count: int
+    block: int
+    names: tuple[str, ...] = field(repr=False)
+    group: np.ndarray = field(repr=False)
+    panels: np.ndarray = field(repr=False)
+    done: np.ndarray = field(repr=False)
+    values: dict[str, np.ndarray] = field(repr=False)
+    offsets: dict[str, int]
+    attributes: dict[str, Any]
+
+    @property
+    def index(self) -> np.ndarray:
+        """int64 (m,): the .bim row of each SNP, mapped from the file."""
+        return mapped_index(self.path, self.offsets["index"], self.count)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of ``block`` SNPs; the last may hold fewer."""
+        return -(-self.count // self.block)
+
+    @property
+    def test(self) -> str:
+        """The test of the run: 't' or 'wald'."""
+        return str(self.attributes["test"])
+
+    def block_range(self, k: int) -> range:
+        """Positions (among the selected SNPs) of block k."""
+        return range(k * self.block, min(self.count, (k + 1) * self.block))
+
+    def tile_offset(self, name: str, k: int, first: int) -> int:
+        """Byte at which block k of ``name`` ('beta' or 'se') begins for trait ``first``.
+
+        A tile of traits first..stop is (stop - first, B) float32 from there on, padding included.
+        """
+        return self.offsets[name] + (k * len(self.names) + first) * self.block * TILE_DTYPE.itemsize
+
+    def mark(self, panel: int, k: int) -> int:
+        """Which byte of the done-map, from ``offsets['done']`` on, says that the tile (panel, block k) is complete."""
+        return panel * self.blocks + k
+
+    def trait(self, name: str) -> int:
+        """The trait's position in the store; InputError if it is not there."""
+        if name not in self.names:
+            shown = ", ".join(self.names[:10]) + (f", ... ({len(self.names)})" if len(self.names) > 10 else "")
+            raise InputError(f"{self.path} has no trait {name!r}; its traits are {shown}")
+        return self.names.index(name)
+
+    def done_of(self, trait: int) -> np.ndarray:
+        """(blocks,) uint8: which blocks of a trait are complete."""
+        return self.done[int(np.searchsorted(self.panels[:, 1], trait, side="right"))]
+
+    def write_snps(self, group: int, k: int, eaf: np.ndarray, n: np.ndarray, note: np.ndarray) -> None:
+        """Write what block k's SNPs are over the samples of ``group``, before its tiles are marked done.
+
+        Raises StorageError when the file cannot be written.
+        """
+        try:
+            file = os.open(self.path, os.O_WRONLY)
+            try:
+                for name, values in (("eaf", eaf), ("n", n), ("note", note)):
+                    _write_exactly(file, np.ascontiguousarray(values, _SNP_DTYPES[name]), self._snp(name, group, k))
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+    def read(self, trait: int, start: int, stop: int) -> np.ndarray:
+        """SNPs start..stop of a trait as RECORD_DTYPE, the stored form of a single trait.
+
+        BETA and SE become the float64 of their shortest decimal form, so that a table shows no digits that are not
+        there. Raises StorageError when the file ends early.
+        """
+        records = np.zeros(stop - start, dtype=RECORD_DTYPE)
+        if start >= stop:
+            return records
+        group = int(self.group[trait])
+        with open(self.path, "rb") as file:
+            for name in ("beta", "se"):
+                values = np.empty(stop - start, dtype=TILE_DTYPE)
+                for k in range(start // self.block, -(-stop // self.block)):
+                    a, b = max(start, k * self.block), min(stop, (k + 1) * self.block)
+                    skip = (a - k * self.block) * TILE_DTYPE.itemsize
+                    read_exactly(file, self.tile_offset(name, k, trait) + skip, values[a - start : b - start])
+                records[name] = values.astype("U32").astype(np.float64)
+            for name, dtype in _SNP_DTYPES.items():
+                column = np.empty(stop - start, dtype=dtype)
+                place = self.offsets[name] + (group * self.count + start) * dtype.itemsize
+                read_exactly(file, place, column)
+                records[name] = column
+        return records
+
+    def _snp(self, name: str, group: int, k: int) -> int:
+        return self.offsets[name] + (group * self.count + k * self.block) * _SNP_DTYPES[name].itemsize
+
+
+def create_dense(
+    path: str | Path,
+    index: np.ndarray,
+    block: int,
+    names: Sequence[str],
+    mark: str,
+    test: str,
+    group: np.ndarray | None = None,
+    panel: int | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> DenseStore:
+    """Make a new store for the SNPs ``index`` (m,) in blocks of ``block`` and the traits ``names`` (t,).
+
+    ``group`` (t,) is the sample group of each trait, 0, 1, ... without gaps and in ascending order (one group if
+    None). ``panel`` is the largest number of traits computed together. ``attributes`` are kept at the root; `mpgls
+    export` looks for ``bfile`` and ``bim_rows`` there.
+
+    Raises StorageError when the file cannot be made or the disk is too small for it.
+    """
+    import h5py
+
+    path, index = Path(path), np.asarray(index, dtype=np.int64)
+    t, m, blocks = len(names), index.size, -(-index.size // block)
+    group = np.zeros(t, dtype=np.int64) if group is None else np.asarray(group, dtype=np.int64)
+    panels = panels_of(group, panel or t)
+    shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
+        "beta": ((blocks, t, block), TILE_DTYPE),
+        "se": ((blocks, t, block), TILE_DTYPE),
+        **{name: ((int(group[-1]) + 1, m), dtype) for name, dtype in _SNP_DTYPES.items()},
+        **{name: ((t,), dtype) for name, dtype in _TRAIT_DTYPES.items()},
+        "done": ((len(panels), blocks), np.dtype(np.uint8)),
+    }
+    _check_room(path, sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in shapes.values()))
+    try:
+        with h5py.File(path, "w", libver="latest") as file:
+            file.attrs.update({"format": FORMAT, "version": VERSION, "fingerprint": mark, "block": block, "test": test})
+            file.attrs.update(attributes or {})
+            file.create_dataset("names", data=list(names), dtype=h5py.string_dtype())
+            for name, data in (("index", index), ("group", group), ("panels", panels)):
+                file.create_dataset(name, data=data)
+            for name, (shape, dtype) in shapes.items():
+                allocate(file, name, shape, dtype)
+            for name in ("h2", "h2_se", "s2"):
+                file[name][...] = np.nan
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    return open_dense(path)
+
+
+def open_dense(path: str | Path, mark: str | None = None) -> DenseStore:
+    """Open a store; with ``mark``, refuse one that was made from other inputs or options.
+
+    Raises StorageError when it cannot be read, InputError when it is no dense store or has another fingerprint.
+    """
+    path = Path(path)
+    with opened(path) as file:
+        check_store(file, path, FORMAT, mark)
+        attributes = dict(file.attrs.items())
+        placed = ("index", "beta", "se", "done", *_SNP_DTYPES)
+        return DenseStore(
+            path=path,
+            count=file["index"].shape[0],
+            block=int(attributes["block"]),
+            names=tuple(file["names"].asstr()[...].tolist()),
+            group=file["group"][...],
+            panels=file["panels"][...],
+            done=file["done"][...],
+            values={name: file[name][...] for name in _TRAIT_DTYPES},
+            offsets={name: file[name].id.get_offset() for name in placed},
+            attributes=attributes,
+        )
+
+
+def save_trait_values(path: str | Path, first: int = 0, **columns: np.ndarray) -> None:
+    """Keep h2, h2_se, s2 or df of the traits from ``first`` on. Call on one rank, while none writes.
+
+    Raises StorageError when the file cannot be written.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r+") as file:
+            for name, values in columns.items():
+                if name not in _TRAIT_DTYPES:
+                    raise ValueError(f"a dense store keeps {', '.join(_TRAIT_DTYPES)} of a trait, not {name}")
+                file[name][first : first + len(values)] = values
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error}") from None
+
+
+def panels_of(group: np.ndarray, panel: int) -> np.ndarray:
+    """Ranges of at most ``panel`` traits, nearly equal within a group and never of two groups: int64 (panels, 2).
+
+    Raises ValueError when ``group`` (t,) is not 0, 1, ... in ascending order.
+    """
+    group = np.asarray(group)
+    steps = np.diff(group)
+    if group.size == 0 or group[0] != 0 or not np.isin(steps, (0, 1)).all():
+        raise ValueError("groups must be numbered 0, 1, ... in ascending order")
+    edges = [0, *(np.flatnonzero(steps) + 1).tolist(), group.size]
+    ranges = []
+    for first, stop in itertools.pairwise(edges):
+        cuts = np.linspace(first, stop, -(-(stop - first) // panel) + 1).astype(np.int64)
+        ranges += list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
+    return np.array(ranges, dtype=np.int64)
+
+
+def _check_room(path: Path, nbytes: int) -> None:
+    """StorageError, before hours of work, when the disk has less room than the store takes."""
+    try:
+        free = shutil.disk_usage(path.absolute().parent).free
+        held = path.stat().st_blocks * 512 if path.exists() else 0
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    if nbytes > free + held:
+        raise StorageError(
+            f"cannot write {path}: all effects take {nbytes / 2**30:.2f} GiB, "
+            f"but the disk has {(free + held) / 2**30:.2f} GiB free"
+        )
+
+
+def _write_exactly(file: int, data: np.ndarray, offset: int) -> None:
+    view = memoryview(data.tobytes())
+    while view:
+        done = os.pwrite(file, view, offset)
+        view, offset = view[done:], offset + done

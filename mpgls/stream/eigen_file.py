@@ -1,0 +1,86 @@
+"""The eigendecomposition of a kinship in one HDF5 file.
+
+Layout: ``/eigenvalues`` float64 (k,), ascending; ``/eigenvectors`` float64 (k, n), contiguous, row i the i-th vector;
+``/fid`` and ``/iid`` (n,) the samples in the order of the vectors; attributes ``format``, ``version``, ``solver``,
+``mean_diagonal`` (the kinship was divided by it) and ``kinship`` (where it came from, with its hash).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpgls.errors import InputError, StorageError
+from mpgls.stream.hdf5 import allocate, read_exactly
+
+FORMAT, VERSION = "mpgls-eigen", 1
+
+
+@dataclass(frozen=True)
+class EigenFile:
+    """An eigendecomposition on disk. Picklable. ``lam`` (k,) ascending, ``ids`` (n,) (FID, IID)."""
+
+    path: Path
+    lam: np.ndarray
+    ids: list[tuple[str, str]]
+    offset: int
+    attributes: dict[str, Any]
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return len(self.ids)
+
+    def columns(self, start: int, stop: int) -> np.ndarray:
+        """Eigenvectors start..stop as the rows of a (stop-start, n) array. Raises StorageError."""
+        vectors = np.empty((stop - start, self.n))
+        with open(self.path, "rb") as file:
+            read_exactly(file, self.offset + 8 * self.n * start, vectors)
+        return vectors
+
+
+def create_eigen_file(
+    path: str | Path, lam: np.ndarray, ids: Sequence[tuple[str, str]], attributes: Mapping[str, Any]
+) -> int:
+    """Create the file without the vectors; returns the byte offset at which they belong. Raises StorageError."""
+    import h5py
+
+    try:
+        with h5py.File(path, "w", libver="latest") as file:
+            file.attrs.update({"format": FORMAT, "version": VERSION})
+            file.attrs.update({key: json.dumps(v) if isinstance(v, dict) else v for key, v in attributes.items()})
+            file.create_dataset("eigenvalues", data=np.asarray(lam, dtype=np.float64))
+            for name, column in (("fid", 0), ("iid", 1)):
+                file.create_dataset(name, data=[one[column] for one in ids], dtype=h5py.string_dtype())
+            allocate(file, "eigenvectors", (len(lam), len(ids)), "<f8")
+            return int(file["eigenvectors"].id.get_offset())
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def open_eigen_file(path: str | Path) -> EigenFile:
+    """Open an eigendecomposition. Raises StorageError (not there), InputError (not such a file)."""
+    import h5py
+
+    path = Path(path)
+    if not os.path.exists(path):
+        raise StorageError(f"there is no eigendecomposition {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise InputError(f"{path} is not an eigendecomposition of mpgls (mpgls eigen makes one)")
+            fid, iid = (file[name].asstr()[...] for name in ("fid", "iid"))
+            ids = list(zip(fid.tolist(), iid.tolist(), strict=True))
+            vectors = file["eigenvectors"]
+            if vectors.shape != (file["eigenvalues"].shape[0], len(ids)):
+                raise InputError(f"{path}: its eigenvectors have the shape {vectors.shape}, its samples are {len(ids)}")
+            lam = file["eigenvalues"][...]
+            return EigenFile(path, lam, ids, int(vectors.id.get_offset()), dict(file.attrs))
+    except OSError as error:
+        raise InputError(f"{path} is not a readable HDF5 file ({error})") from None

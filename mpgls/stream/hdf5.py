@@ -1,0 +1,67 @@
+"""What the result stores have in common: HDF5 files whose datasets lie at fixed byte offsets from the start on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mpgls.errors import InputError, StorageError
+
+
+def allocate(group: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+    """A contiguous dataset whose bytes are in the file from the start, zero-filled."""
+    import h5py
+
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype), logical=True), space, creation)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The HDF5 file at ``path``, for reading; StorageError when it cannot be read."""
+    import h5py
+
+    if not os.path.exists(path):
+        raise StorageError(f"there is no result store {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error}") from None
+
+
+def store_format(path: str | Path) -> str:
+    """The ``format`` that the HDF5 file at ``path`` names, or an empty text; StorageError when it cannot be read."""
+    with opened(Path(path)) as file:
+        return str(file.attrs.get("format", ""))
+
+
+def check_store(file: Any, path: Path, kind: str, mark: str | None) -> None:
+    """InputError unless the open ``file`` is of format ``kind`` and, if ``mark`` is given, has that fingerprint."""
+    if file.attrs.get("format") != kind:
+        raise InputError(f"{path} is not a result store of mpgls (an HDF5 file of format {kind!r})")
+    if mark is not None and file.attrs["fingerprint"] != mark:
+        raise InputError(
+            f"{path} was made from other inputs or options, so it cannot be resumed: "
+            "run with the same command line, or without --resume to start anew"
+        )
+
+
+def mapped_index(path: Path, offset: int, count: int) -> np.ndarray:
+    """int64 (count,) at byte ``offset`` of the file, mapped, so that the ranks of a node share it."""
+    return np.memmap(path, dtype="<i8", mode="r", offset=offset, shape=(count,))
+
+
+def read_exactly(file: BinaryIO, offset: int, out: np.ndarray) -> None:
+    """Fill the contiguous array ``out`` from byte ``offset``; StorageError when the file ends before."""
+    file.seek(offset)
+    if out.nbytes and file.readinto(out.reshape(-1).view(np.uint8)) != out.nbytes:  # type: ignore[attr-defined]
+        raise StorageError(f"{file.name} ended early: it was changed while it was read")

@@ -1,0 +1,401 @@
+"""Many traits: read a few at a time from a text table or from HDF5, and grouped by which samples they miss.
+
+The HDF5 form holds `/traits` (t, n), any real type, NaN where missing; `/names` (t,) strings; and `/samples`, strings
+(n, 2) with FID and IID, or (n,) with 'FID IID'. Of it never more is read than the traits that are asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.study.tables import PathLike, SampleId, _numbered_lines, _read_header, index_ids, read_table, show_sample
+
+BLOCK_BYTES = 32 << 20
+"""Float64 values of the traits that are looked at together while grouping."""
+
+POLICIES = ("by-mask", "complete", "impute")
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SHOWN_NAMES = 10
+
+# Singular values of the observed part of an orthonormal basis below this mean that a covariate does not vary there.
+_RANK_TOLERANCE = 1e-10
+
+
+class _Rows(Protocol):
+    def read(self, positions: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class TraitMatrix:
+    """The chosen traits over the samples of their file. Picklable: rank 0 opens it and broadcasts.
+
+    ``names`` (t,) are the traits in the order asked for, ``ids`` (n,) the samples in the order of the file.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    ids: list[SampleId] = field(repr=False)
+    rows: _Rows = field(repr=False)
+
+    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The traits at ``positions`` (k,) of ``names``: (k, n) float64, C order, NaN where missing.
+
+        Raises StorageError when the file cannot be read and InputError for an infinite value.
+        """
+        positions = np.asarray(positions, dtype=np.int64)
+        values = self.rows.read(positions)
+        infinite = np.isinf(values)
+        if infinite.any():
+            k, i = np.argwhere(infinite)[0]
+            raise InputError(
+                f"{self.path}: trait {self.names[positions[k]]!r} of sample {show_sample(self.ids[i])} is "
+                f"{values[k, i]}, not a finite number"
+            )
+        return values
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Positions of all traits in order, as many together as BLOCK_BYTES hold."""
+        size = max(1, BLOCK_BYTES // (8 * max(1, len(self.ids))))
+        for start in range(0, len(self.names), size):
+            yield np.arange(start, min(len(self.names), start + size))
+
+
+@dataclass(frozen=True, eq=False)
+class MaskGroup:
+    """Traits that are analysed over the same samples.
+
+    ``traits`` (g,) int64 are positions in the matrix, ascending; ``samples`` (k,) int64 positions in the list of kept
+    samples, ascending, and empty for traits that are missing everywhere; ``constant`` (g,) says which traits have a
+    single value over these samples; ``missing`` (g,) counts the samples without a value, which is 0 unless they are
+    to be imputed.
+    """
+
+    traits: np.ndarray
+    samples: np.ndarray
+    constant: np.ndarray
+    missing: np.ndarray
+
+
+def open_traits(path: PathLike, wanted: Sequence[str] = ()) -> TraitMatrix:
+    """Open a trait table (text, as `read_table` takes it) or an HDF5 file; ``wanted`` is read by `select_names`.
+
+    Raises InputError for a malformed file, UsageError for a trait that is not there, StorageError for an unreadable
+    file.
+    """
+    name = os.fspath(path)
+    return _open_hdf5(name, wanted) if _starts_as_hdf5(name) else _open_text(name, wanted)
+
+
+def select_names(names: Sequence[str], wanted: Sequence[str], source: str = "the trait file") -> list[int]:
+    """Positions in ``names`` of what is ``wanted``, in that order; all for nothing or for ``all``.
+
+    Each wanted text is a name, a range ``name1:name2`` (both included), or a range ``a-b`` of positions that count
+    from 1. A name of the file goes before any other meaning. Raises UsageError for what is not there or is asked for
+    twice.
+    """
+    position = {name: k for k, name in enumerate(names)}
+    if not wanted or (tuple(wanted) == ("all",) and "all" not in position):
+        return list(range(len(names)))
+    chosen: dict[int, None] = {}
+    for text in wanted:
+        for k in _meant(text, position, source):
+            if k in chosen:
+                raise UsageError(f"trait {names[k]!r} of {source} is asked for twice")
+            chosen[k] = None
+    return list(chosen)
+
+
+def group_traits(matrix: TraitMatrix, kept: np.ndarray, policy: str = "by-mask") -> list[MaskGroup]:
+    """The groups of traits that share their samples, by one of POLICIES; ``kept`` are positions in ``matrix.ids``.
+
+    ``by-mask``: `group_by_mask`. ``complete``: the samples with every trait. ``impute``: all kept samples; the gaps
+    are to be filled by `impute`. In the last two there is one group, and one more, without samples, of the traits
+    that no kept sample has. Raises InputError when no sample has every trait, ValueError for another policy.
+    """
+    groups = group_by_mask(matrix, kept)
+    if policy == "by-mask":
+        return groups
+    if policy not in POLICIES:
+        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {policy!r}")
+    seen = [group for group in groups if group.samples.size]
+    absent = [group for group in groups if not group.samples.size]
+    if not seen:
+        return absent
+    merged = _everyone(seen, len(kept)) if policy == "impute" else _complete(matrix, np.asarray(kept), seen)
+    return sorted([merged, *absent], key=lambda group: int(group.traits[0]))
+
+
+def group_by_mask(matrix: TraitMatrix, kept: np.ndarray) -> list[MaskGroup]:
+    """Traits grouped by the pattern of missing values over the samples ``kept``, ordered by their first trait.
+
+    Traits without any value form a group without samples. Reads every trait once, a block at a time; what is held
+    is one bit for each group and sample.
+    """
+    kept = np.asarray(kept, dtype=np.int64)
+    traits: dict[bytes, list[int]] = {}
+    masks: dict[bytes, np.ndarray] = {}
+    constant = np.zeros(len(matrix.names), dtype=bool)
+    for block in matrix.blocks():
+        values = matrix.read(block)[:, kept]
+        constant[block] = _constant(values)
+        for trait, mask in zip(block.tolist(), np.packbits(~np.isnan(values), axis=1), strict=True):
+            key = hashlib.blake2b(mask.tobytes(), digest_size=16).digest()
+            traits.setdefault(key, []).append(trait)
+            masks.setdefault(key, mask.copy())
+    groups = []
+    for key, members in traits.items():
+        positions = np.array(members, dtype=np.int64)
+        samples = np.flatnonzero(np.unpackbits(masks[key], count=kept.size))
+        groups.append(MaskGroup(positions, samples, constant[positions], np.zeros(positions.size, dtype=np.int64)))
+    return groups
+
+
+def impute(Y: np.ndarray, X_L: np.ndarray) -> np.ndarray:
+    """Y (k, n) with each NaN replaced by the fitted value of the trait's own regression on the covariates.
+
+    ``X_L`` (n, q) has the intercept and full column rank. With o_j = 1 where trait j is observed and Q an orthonormal
+    basis of X_L, the coefficients solve Q' diag(o_j) Q c_j = Q' diag(o_j) y_j (the shortest solution where a covariate
+    does not vary over the observed samples). Traits without a value stay NaN.
+    """
+    observed = ~np.isnan(Y)
+    Q = np.linalg.qr(np.asarray(X_L, dtype=np.float64))[0]
+    n, q = Q.shape
+    incomplete = np.flatnonzero(observed.any(axis=1) & ~observed.all(axis=1))
+    filled = np.array(Y, dtype=np.float64)
+    if incomplete.size == 0:
+        return filled
+    weights, y = observed[incomplete].astype(np.float64), np.where(observed[incomplete], Y[incomplete], 0.0)
+    # an origin and unit for each trait, so that a large mean costs no digits
+    origin = y.sum(axis=1) / weights.sum(axis=1)
+    gram = (weights @ (Q[:, :, None] * Q[:, None, :]).reshape(n, q * q)).reshape(-1, q, q)
+    right = (y - origin[:, None] * weights) @ Q
+    coefficients = np.einsum("kij,kj->ki", np.linalg.pinv(gram, rcond=_RANK_TOLERANCE, hermitian=True), right)
+    fitted = origin[:, None] + coefficients @ Q.T
+    filled[incomplete] = np.where(observed[incomplete], filled[incomplete], fitted)
+    return filled
+
+
+def read_h2_file(path: PathLike) -> dict[str, float]:
+    """Trait -> h2 from a table with the columns TRAIT and H2; others are not looked at, so an O.traits.tsv will do.
+
+    Traits whose H2 is NA are left out. Raises InputError, naming the line, for an h2 that is no number or outside
+    [0, 1), for a trait that occurs twice and for a malformed table; StorageError for an unreadable file.
+    """
+    name = os.fspath(path)
+    lines = _numbered_lines(name)
+    number, line = next(lines, (1, ""))
+    header = _fields(line.removeprefix("#"))
+    for column in ("TRAIT", "H2"):
+        if header.count(column) != 1:
+            raise InputError(f"{name}, line {number}: expected a header with the columns TRAIT and H2")
+    trait_at, h2_at = header.index("TRAIT"), header.index("H2")
+    found: dict[str, float] = {}
+    line_of: dict[str, int] = {}
+    for number, line in lines:
+        fields = _fields(line)
+        if len(fields) != len(header):
+            raise InputError(f"{name}, line {number}: {len(fields)} fields, but the header names {len(header)} columns")
+        trait, text = fields[trait_at], fields[h2_at]
+        if line_of.setdefault(trait, number) != number:
+            raise InputError(f"{name}: trait {trait!r} occurs twice, in lines {line_of[trait]} and {number}")
+        if text != "NA":
+            found[trait] = _h2(text, trait, name, number)
+    return found
+
+
+# -- policies ---------------------------------------------------------------------------------------------------------
+
+
+def _constant(values: np.ndarray) -> np.ndarray:
+    """Which rows of ``values`` (k, n) have exactly one distinct value beside NaN."""
+    low = np.min(values, axis=1, initial=np.inf, where=~np.isnan(values))
+    high = np.max(values, axis=1, initial=-np.inf, where=~np.isnan(values))
+    return low == high
+
+
+def _everyone(groups: list[MaskGroup], count: int) -> MaskGroup:
+    """One group over all ``count`` samples, with the number of values to impute."""
+    traits = np.concatenate([group.traits for group in groups])
+    order = np.argsort(traits)
+    missing = np.concatenate([np.full(group.traits.size, count - group.samples.size) for group in groups])
+    constant = np.concatenate([group.constant for group in groups])
+    return MaskGroup(traits[order], np.arange(count), constant[order], missing[order])
+
+
+def _complete(matrix: TraitMatrix, kept: np.ndarray, groups: list[MaskGroup]) -> MaskGroup:
+    """One group over the samples that every trait has."""
+    have = np.zeros(kept.size, dtype=np.int64)
+    for group in groups:
+        have[group.samples] += 1
+    samples = np.flatnonzero(have == len(groups))
+    if samples.size == 0:
+        raise InputError(
+            f"no sample of {matrix.path} has all {sum(group.traits.size for group in groups)} traits: "
+            "leave --missing at by-mask, or choose traits with --pheno-name"
+        )
+    traits = np.sort(np.concatenate([group.traits for group in groups]))
+    constant = np.concatenate([
+        _constant(matrix.read(part)[:, kept[samples]])
+        for part in np.array_split(traits, max(1, traits.size * len(matrix.ids) * 8 // BLOCK_BYTES))
+    ])  # fmt: skip
+    return MaskGroup(traits, samples, constant, np.zeros(traits.size, dtype=np.int64))
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def _meant(text: str, position: dict[str, int], source: str) -> range:
+    """The positions that one wanted text stands for."""
+    if text in position:
+        return range(position[text], position[text] + 1)
+    for cut in (k for k, letter in enumerate(text) if letter == ":"):
+        first, last = text[:cut], text[cut + 1 :]
+        if first in position and last in position:
+            if position[first] > position[last]:
+                raise UsageError(f"{text!r}: trait {last!r} comes before {first!r} in {source}")
+            return range(position[first], position[last] + 1)
+    first, dash, last = text.partition("-")
+    if dash and first.isdecimal() and last.isdecimal():
+        if not 1 <= int(first) <= int(last) <= len(position):
+            raise UsageError(f"{text!r} is no range of the {len(position)} traits of {source}")
+        return range(int(first) - 1, int(last))
+    raise UsageError(f"{source} has no trait {text!r}; its traits are {_some(list(position))}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _TextRows:
+    values: np.ndarray  # (t, n)
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        return self.values[positions]
+
+
+@dataclass(frozen=True, eq=False)
+class _Hdf5Rows:
+    """``columns`` (t,) int64 are the rows of /traits that were asked for."""
+
+    path: str
+    columns: np.ndarray
+    n: int
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        import h5py
+
+        rows = self.columns[positions]
+        values = np.empty((rows.size, self.n))
+        edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), rows.size]
+        try:
+            with h5py.File(self.path, "r") as file:
+                for a, b in itertools.pairwise(edges):
+                    if a < b:
+                        file["traits"].read_direct(values, np.s_[int(rows[a]) : int(rows[b - 1]) + 1], np.s_[a:b])
+        except (OSError, KeyError) as error:
+            raise StorageError(f"cannot read the traits in {self.path}: {error}") from None
+        return values
+
+
+def _open_text(path: str, wanted: Sequence[str]) -> TraitMatrix:
+    if wanted:
+        names = _read_header(path, _numbered_lines(path))[2:]
+        wanted = [names[k] for k in select_names(names, wanted, path)]
+    table = read_table(path, wanted)
+    return TraitMatrix(path, table.names, table.ids, _TextRows(np.ascontiguousarray(table.values.T)))
+
+
+def _open_hdf5(path: str, wanted: Sequence[str]) -> TraitMatrix:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            for name in ("traits", "names", "samples"):
+                if not isinstance(file.get(name), h5py.Dataset):
+                    raise InputError(f"{path} holds no traits: there is no dataset /{name}")
+            shape, kind = file["traits"].shape, file["traits"].dtype.kind
+            names, ids = _strings(path, file["names"]).tolist(), _samples(path, file["samples"])
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error}") from None
+    if kind not in "fiu" or shape != (len(names), len(ids)):
+        size = " x ".join(map(str, shape))
+        raise InputError(
+            f"{path}: /traits is {size}{'' if kind in 'fiu' else ' and not numeric'}, but there are "
+            f"{len(names)} names and {len(ids)} samples"
+        )
+    _check_names(path, names)
+    index_ids(ids, path)
+    columns = np.array(select_names(names, wanted, path), dtype=np.int64)
+    return TraitMatrix(path, tuple(names[k] for k in columns), ids, _Hdf5Rows(path, columns, len(ids)))
+
+
+def _strings(path: str, dataset: Any) -> np.ndarray:
+    """The texts of a dataset, as an array of objects of its shape."""
+    try:
+        return np.asarray(dataset.asstr()[...], dtype=object)
+    except TypeError:
+        raise InputError(f"{path}: {dataset.name} does not hold strings") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: {dataset.name} holds a text that is not in UTF-8") from None
+
+
+def _samples(path: str, dataset: Any) -> list[SampleId]:
+    texts = _strings(path, dataset)
+    if texts.ndim == 2 and texts.shape[1] == 2:
+        return [(fid, iid) for fid, iid in texts.tolist()]
+    if texts.ndim != 1:
+        raise InputError(f"{path}: /samples must be n x 2 (FID, IID) or n texts 'FID IID'")
+    ids = []
+    for k, text in enumerate(texts.tolist()):
+        fields = text.split()
+        if len(fields) != 2:
+            raise InputError(f"{path}: entry {k + 1} of /samples is {text!r}, not 'FID IID'")
+        ids.append((fields[0], fields[1]))
+    return ids
+
+
+def _check_names(path: str, names: Sequence[str]) -> None:
+    position: dict[str, int] = {}
+    for k, name in enumerate(names):
+        if not name or any(letter.isspace() for letter in name):
+            raise InputError(f"{path}: trait {k + 1} of /names has an empty name or one with white space: {name!r}")
+        if position.setdefault(name, k) != k:
+            raise InputError(f"{path}: /names lists trait {name!r} twice (entries {position[name] + 1} and {k + 1})")
+    if not names:
+        raise InputError(f"{path} holds no traits")
+
+
+def _starts_as_hdf5(path: str) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _fields(line: str) -> list[str]:
+    return [text.strip() for text in line.split("\t")] if "\t" in line else line.split()
+
+
+def _h2(text: str, trait: str, path: str, line: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise InputError(f"{path}, line {line}: h2 of trait {trait!r} is {text!r}, not a number of at least 0, below 1")
+    return value

@@ -1,0 +1,113 @@
+"""Real mice: GEMMA's kinship, and FaST-LMM's null model, p values and effects (see tests/data/README.md)."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from mpgls.commands import kinship, single_trait
+from mpgls.commands.inputs import StudyOptions
+from mpgls.commands.kinship import KinshipConfig
+from mpgls.commands.session import RunOptions
+from mpgls.commands.single_trait import SingleTraitConfig
+from mpgls.study.filters import SnpFilter
+from small_study import read_facts, read_kinship, read_plink, read_results, write_lines
+
+EXAMPLE = Path("/usr/share/doc/gemma/example")
+DATA = Path(__file__).resolve().parents[1] / "data"
+FASTLMM_H2 = 0.6097627448019252
+
+pytestmark = pytest.mark.skipif(
+    not (EXAMPLE / "mouse_hs1940.bed.gz").exists(), reason="the mouse data of Debian's package gemma-doc are not here"
+)
+
+
+@dataclass(frozen=True)
+class Mice:
+    """The unpacked files, and the kinship that mpgls made of GEMMA's SNPs."""
+
+    prefix: str
+    grm: str
+    tested: str
+
+
+@pytest.fixture(scope="module")
+def mice(quick_commands):
+    """One kinship for all tests here: it is the dear part."""
+    comm = MPI.COMM_WORLD.Dup()
+    folder = comm.bcast(Path(tempfile.mkdtemp(prefix="mpgls-mice-")) if comm.rank == 0 else None, root=0)
+    prefix, snps, tested = (str(folder / name) for name in ("mouse_hs1940", "snps.txt", "tested.txt"))
+    if comm.rank == 0:
+        for suffix in ("bed", "bim", "fam"):
+            with gzip.open(EXAMPLE / f"mouse_hs1940.{suffix}.gz") as packed, open(f"{prefix}.{suffix}", "wb") as file:
+                shutil.copyfileobj(packed, file)
+        Path(snps).write_bytes(gzip.decompress((DATA / "mouse_gemma_snps.txt.gz").read_bytes()))
+        write_lines(tested, list(fastlmm()["SNP"]))
+    comm.Barrier()
+    run, study = RunOptions(str(folder / "K"), threads=1), StudyOptions(prefix, snps=SnpFilter(extract=snps))
+    kinship.run(KinshipConfig(run, study), comm)
+    yield Mice(prefix, str(folder / "K.h5"), tested)
+    comm.Barrier()
+    if comm.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    comm.Free()
+
+
+def fastlmm():
+    """The committed results of FaST-LMM: SNP (text), PValue, SnpWeight, SnpWeightSE."""
+    lines = gzip.decompress((DATA / "mouse_cd8_fastlmm.tsv.gz").read_bytes()).decode().splitlines()
+    header, *rows = [line.split("\t") for line in lines]
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    return {name: np.array(values, dtype=None if name == "SNP" else float) for name, values in columns.items()}
+
+
+def scan(comm, mice, out, **options):
+    study = StudyOptions(mice.prefix, grm=mice.grm, snps=SnpFilter(extract=mice.tested))
+    single_trait.run(SingleTraitConfig(RunOptions(str(out), threads=1), study, plots=False, **options), comm)
+    comm.Barrier()
+
+
+def test_gemmas_kinship(comm, mice):
+    if comm.rank == 0:
+        K = read_kinship(mice.grm)
+        figures = [np.trace(K) / 1940, np.linalg.norm(K), K[0, 0], K[0, 1], K[1000, 3]]
+        expected = [0.35967545, 72.773113, 0.3350989657, -0.02268574573, -0.02318727948]
+        np.testing.assert_allclose(figures, expected, rtol=1e-6)
+        v = np.ones(1940)
+        for _ in range(30):
+            v = K @ v
+            v /= np.linalg.norm(v)
+        assert v @ K @ v == pytest.approx(37.647786, rel=1e-6)
+
+
+def test_fastlmms_heritability(comm, shared_tmp_path, mice):
+    scan(comm, mice, shared_tmp_path / "o")
+    facts = read_facts(shared_tmp_path / "o", "pheno")
+    assert facts["n"] == 1410
+    assert facts["h2"] == pytest.approx(FASTLMM_H2, abs=1e-6)
+    assert facts["log_likelihood"] == pytest.approx(-1584.07, abs=0.01)  # GEMMA's REMLE log-likelihood
+
+
+@pytest.mark.parametrize("precision, tolerance", [("double", 1e-8), ("mixed", 1e-3)])
+def test_fastlmms_p_values_and_effects(comm, shared_tmp_path, mice, precision, tolerance):
+    scan(comm, mice, shared_tmp_path / "o", h2=FASTLMM_H2, precision=precision)
+    if comm.rank == 0:
+        results, expected = read_results(shared_tmp_path / "o", "pheno"), fastlmm()
+        where = {name: k for k, name in enumerate(results["ID"])}
+        order = [where[name] for name in expected["SNP"]]
+        np.testing.assert_allclose(results["P"][order], expected["PValue"], rtol=tolerance)
+
+        files = read_plink(mice.prefix)
+        columns = {name: k for k, name in enumerate(files.snps)}
+        X = files.centred(np.isfinite(files.phenotype))[:, [columns[name] for name in expected["SNP"]]]
+        scale = X.std(axis=0)
+        effect = results["BETA"][order] * scale
+        np.testing.assert_allclose(effect, expected["SnpWeight"], rtol=0, atol=tolerance * scale.min())
+        np.testing.assert_allclose(results["SE"][order] * scale, expected["SnpWeightSE"], rtol=tolerance)

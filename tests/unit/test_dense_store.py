@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mpgls.errors import InputError, StorageError
+from mpgls.model.gls import Note
+from mpgls.stream.dense_store import DenseStore, create_dense, open_dense, panels_of, save_trait_values
+from mpgls.stream.hdf5 import store_format
+from mpgls.stream.store import create_store, open_store
+
+M, B = 11, 4
+NAMES = ("z", "ä", "a/b", "y", "x")
+GROUP = np.array([0, 0, 0, 1, 1])
+INDEX = np.array([0, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144])
+
+
+def make(path: Path) -> DenseStore:
+    return create_dense(path, INDEX, B, NAMES, "mark", "t", GROUP, panel=2, attributes={"bfile": "/data/g"})
+
+
+def fill(store: DenseStore, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Write every tile as ranks do, with raw bytes at the offsets; returns beta and se (t, m)."""
+    rng = np.random.default_rng(seed)
+    t = len(store.names)
+    beta, se = rng.standard_normal((t, M)).astype("f4"), rng.uniform(0.1, 1, (t, M)).astype("f4")
+    with open(store.path, "r+b") as file:
+        for panel, (first, stop) in enumerate(store.panels):
+            for k in range(store.blocks):
+                columns = store.block_range(k)
+                for name, values in (("beta", beta), ("se", se)):
+                    tile = np.full((stop - first, B), np.nan, "f4")
+                    tile[:, : len(columns)] = values[first:stop, columns.start : columns.stop]
+                    file.seek(store.tile_offset(name, k, first))
+                    file.write(tile.tobytes())
+                file.seek(store.offsets["done"] + store.mark(panel, k))
+                file.write(b"\1")
+    for group in (0, 1):
+        for k in range(store.blocks):
+            x = np.array(store.block_range(k))
+            store.write_snps(group, k, x / 100 + group, x + 1000 * group, np.where(x == 6, Note.MONOMORPHIC, 0))
+    return beta, se
+
+
+def test_hdf5_and_offsets_say_the_same(tmp_path):
+    store = make(tmp_path / "o.h5")
+    beta, se = fill(store)
+    with h5py.File(store.path) as file:
+        assert file["beta"].shape == file["se"].shape == (3, 5, B) and file["beta"].dtype == np.float32
+        assert file["beta"].chunks is None
+        for name, values in (("beta", beta), ("se", se)):
+            whole = file[name][...].transpose(1, 0, 2).reshape(5, -1)
+            np.testing.assert_array_equal(whole[:, :M], values)
+            assert np.isnan(whole[:, M:]).all()
+        assert file["done"][...].all() and file["done"].shape == (3, 3)
+        np.testing.assert_array_equal(file["eaf"], np.arange(M) / 100 + np.array([[0], [1]]))
+        np.testing.assert_array_equal(file["n"], np.arange(M) + np.array([[0], [1000]]))
+        assert file["note"][...].sum() == 2 * Note.MONOMORPHIC and file["note"][1, 6] == Note.MONOMORPHIC
+        assert file["names"].asstr()[...].tolist() == list(NAMES)
+    np.testing.assert_array_equal(store.index, INDEX)
+
+
+def test_one_trait_is_read_as_records(tmp_path):
+    store = make(tmp_path / "o.h5")
+    beta, se = fill(store)
+    store = pickle.loads(pickle.dumps(open_dense(store.path, "mark")))
+    for trait in range(5):
+        for start, stop in ((0, M), (3, 9), (4, 8), (10, 11), (5, 5)):
+            records = store.read(trait, start, stop)
+            np.testing.assert_array_equal(records["beta"].astype("f4"), beta[trait, start:stop])
+            np.testing.assert_array_equal(records["se"].astype("f4"), se[trait, start:stop])
+            np.testing.assert_array_equal(records["n"], np.arange(start, stop) + 1000 * GROUP[trait])
+            np.testing.assert_array_equal(records["eaf"], np.arange(start, stop) / 100 + GROUP[trait])
+            assert (records["note"] == Note.MONOMORPHIC).tolist() == [k == 6 for k in range(start, stop)]
+    values = store.read(2, 0, M)["beta"]
+    assert max(len(repr(float(abs(v)))) for v in values) <= 13, "no digits that float32 does not have"
+
+
+def test_a_new_store_is_not_done_and_knows_its_traits(tmp_path):
+    store = make(tmp_path / "o.h5")
+    assert store.panels.tolist() == [[0, 1], [1, 3], [3, 5]] and not store.done.any()
+    assert store.names == NAMES and store.test == "t" and store.attributes["bfile"] == "/data/g"
+    assert store.trait("a/b") == 2 and np.isnan(store.values["h2"]).all() and not store.values["df"].any()
+    with pytest.raises(InputError, match="no trait 'w'; its traits are z, ä"):
+        store.trait("w")
+    with open(store.path, "r+b") as file:
+        file.seek(store.offsets["done"] + store.mark(1, 2))
+        file.write(b"\1")
+    store = open_dense(store.path)
+    assert [store.done_of(j).tolist() for j in range(5)] == [[0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
+
+
+def test_trait_values_are_kept_without_moving_anything(tmp_path):
+    store = make(tmp_path / "o.h5")
+    beta, _ = fill(store)
+    save_trait_values(store.path, 3, h2=np.array([0.25, 0.5]), df=np.array([90, 91]))
+    save_trait_values(store.path, s2=np.arange(5.0))
+    again = open_dense(store.path)
+    assert again.offsets == store.offsets
+    assert again.values["h2"][3:].tolist() == [0.25, 0.5] and np.isnan(again.values["h2"][:3]).all()
+    assert again.values["df"].tolist() == [0, 0, 0, 90, 91] and again.values["s2"].tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(again.read(4, 0, M)["beta"].astype("f4"), beta[4])
+    with pytest.raises(ValueError, match="not lambda"):
+        save_trait_values(store.path, **{"lambda": np.zeros(5)})
+
+
+def test_many_traits_are_sparse_until_written(tmp_path):
+    names = [f"t{k}" for k in range(20_000)]
+    store = create_dense(tmp_path / "o.h5", np.arange(900), 256, names, "mark", "wald")
+    assert store.path.stat().st_size > 2 * 20_000 * 1024 * 4
+    assert store.tile_offset("beta", 3, 19_999) + 256 * 4 <= store.path.stat().st_size
+    assert store.panels.tolist() == [[0, 20_000]] and store.trait("t19999") == 19_999
+
+
+@pytest.mark.parametrize(
+    ("group", "panel", "expected"),
+    [
+        ([0] * 7, 3, [[0, 2], [2, 4], [4, 7]]),
+        ([0] * 7, 100, [[0, 7]]),
+        ([0, 1, 1, 1, 1, 2], 2, [[0, 1], [1, 3], [3, 5], [5, 6]]),
+    ],
+)
+def test_panels_stay_within_groups(group, panel, expected):
+    assert panels_of(np.array(group), panel).tolist() == expected
+
+
+@pytest.mark.parametrize("group", [[], [1, 1], [0, 2], [0, 1, 0]])
+def test_groups_out_of_order(group):
+    with pytest.raises(ValueError, match="numbered 0, 1"):
+        panels_of(np.array(group, dtype=int), 3)
+
+
+def test_a_store_of_other_inputs_or_kind_is_refused(tmp_path):
+    store = make(tmp_path / "o.h5")
+    with pytest.raises(InputError, match="other inputs or options"):
+        open_dense(store.path, "another")
+    with pytest.raises(InputError, match="not a result store"):
+        open_store(store.path)
+    single = create_store(tmp_path / "s.h5", INDEX, B, ["x"], "mark", {"bfile": "/g"})
+    assert single.attributes["bfile"] == "/g" and open_store(single.path, "mark").attributes["block"] == B
+    with pytest.raises(InputError, match="not a result store"):
+        open_dense(single.path)
+    assert store_format(store.path) == "mpgls-dense" and store_format(single.path) == "mpgls-results"
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path, monkeypatch):
+    with pytest.raises(StorageError, match="no result store"):
+        open_dense(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("nothing")
+    with pytest.raises(StorageError, match="cannot read"):
+        open_dense(tmp_path / "text.h5")
+    with pytest.raises(StorageError, match="cannot write"):
+        make(tmp_path / "absent" / "o.h5")
+    store = make(tmp_path / "o.h5")
+    with open(store.path, "r+b") as file:
+        file.truncate(store.tile_offset("beta", 1, 0))
+    with pytest.raises(StorageError, match="ended early"):
+        store.read(4, 0, M)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 10))
+    with pytest.raises(StorageError, match="free"):
+        make(tmp_path / "p.h5")
+    assert not (tmp_path / "p.h5").exists()
