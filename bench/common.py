@@ -62,7 +62,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], title: str
     if title:
         print(f"\n{title}")
     for number, row in enumerate(text):
-        print("  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, width))))
+        cells = [cell.rjust(w) for cell, w in zip(row[1:], width[1:], strict=True)]
+        print("  ".join([row[0].ljust(width[0]), *cells]))
         if number == 0:
             print("-" * (sum(width) + 2 * (len(width) - 1)))
 

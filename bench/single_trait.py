@@ -39,9 +39,6 @@ class Variant:
         """GEMM, a pass, GEMM. Collective."""
         before = self.gemm.measure()
         self.passes.append(self.scan.run(self.packed))
-        import os
-        if os.environ.get("OMPI_COMM_WORLD_RANK") == "0":
-            print(self.name, before, self.passes[-1], flush=True)
         self.shares.append(2 * self.passes[-1].solve_gflops / (before + self.gemm.measure()))
 
     @property
@@ -88,8 +85,7 @@ def on_ranks(options: argparse.Namespace) -> None:
     double, mixed = Scan(problem, 1, "double"), Scan(problem, 1, "mixed")
     gemm = {precision: GemmRate(comm, n, double.block, precision) for precision in ("double", "mixed")}
     for rate in gemm.values():
-        rate.measure()  # the first product touches the memory
-        rate.measured.clear()
+        rate.warm_up()
     streamed = Variant("double, from disk", double, gemm["double"])
     in_core = Variant("double, from memory", double, gemm["double"], read_packed(problem.bed))
     single = Variant("mixed, from disk", mixed, gemm["mixed"])

@@ -62,6 +62,11 @@ class GemmRate:
         self.measured.append(rate)
         return rate
 
+    def warm_up(self) -> None:
+        """A product that does not count: it touches the memory for the first time. Collective."""
+        self.measure()
+        self.measured.clear()
+
     def median(self) -> float:
         """The median of everything measured so far."""
         return float(np.median(self.measured))

@@ -46,11 +46,11 @@ def parse(argv: Sequence[str]) -> Command:
     )
     parser.add_argument("--version", action="version", version=f"mpgls {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    for declare in (_kinship, _eigen, _single_trait, _simulate, _doctor):
+    for declare in (_kinship, _eigen, _single_trait, _multi_trait, _simulate, _doctor):
         declare(commands)
     given = parser.parse_args(argv)
     if given.command is None:
-        raise UsageError("no command was given: kinship, eigen, single-trait, simulate or doctor (see mpgls --help)")
+        raise UsageError("no command was given: kinship, eigen, single-trait, multi-trait, simulate or doctor (see mpgls --help)")
     return Command(given.command, given.module, given.make(given, tuple(argv)))
 
 
@@ -220,22 +220,31 @@ def _single_trait(commands: Any) -> None:
     )
     _genotype_options(parser)
     _trait_options(parser)
+    _model_options(parser)
+    _run_options(parser)
+    _team_options(parser)
+
+
+def _model_options(parser: Any) -> Any:
     group = parser.add_argument_group("model")
     group.add_argument("--h2", type=float, metavar="X", help="heritability to use instead of the REML estimate")
     group.add_argument(
         "--precision", choices=("double", "mixed"), default="double",
-        help="mixed streams the triangular solves in single precision, checked against double",
+        help="mixed streams the large products and solves in single precision",
     )  # fmt: skip
     group.add_argument(
         "--test", choices=("t", "wald"), default="t",
         help="t re-estimates the variance for each SNP (FaST-LMM, GEMMA); wald keeps the null model's (GCTA)",
     )  # fmt: skip
-    _run_options(parser)
+    return group
+
+
+def _team_options(parser: Any) -> None:
     parser.add_argument(
         "--team-size", default="auto", metavar="auto|R",
-        help="ranks that hold one copy of the factor together; auto: as few as memory allows",
+        help="ranks that hold one copy of the factor or basis together; auto: as few as memory allows",
     )  # fmt: skip
-    parser.add_argument("--no-plots", action="store_true", help="do not draw the Manhattan and QQ plots")
+    parser.add_argument("--no-plots", action="store_true", help="do not draw plots")
 
 
 def _single_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
@@ -259,6 +268,50 @@ def _team_size(text: str) -> int | None:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"--team-size must be auto or a number of ranks, not {text!r}")
     return int(text)
+
+
+def _multi_trait(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "multi-trait",
+        "mixed-model scan of many traits on every SNP, from one eigendecomposition",
+        "mpirun -n 4 mpgls multi-trait --bfile mice --pheno traits.tsv --grm mice_K.h5 --out all",
+        _multi_trait_config,
+    )
+    _genotype_options(parser)
+    _trait_options(parser)
+    parser.add_argument("--eigen", metavar="FILE", help="eigendecomposition made by mpgls eigen, instead of --grm")
+    model = _model_options(parser)
+    model.add_argument("--h2-file", metavar="FILE", help="table with columns TRAIT and H2; others are estimated")
+    model.add_argument(
+        "--missing", choices=("by-mask", "complete", "impute"), default="by-mask",
+        help="by-mask: exact, traits grouped by their samples; complete: samples with all traits; impute: approximate",
+    )  # fmt: skip
+    model.add_argument("--pcs", type=int, default=0, metavar="K", help="K leading eigenvectors as covariates (0)")
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--p-threshold", type=float, default=5e-8, metavar="P", help="pairs with a smaller p value are written (5e-8)"
+    )
+    output.add_argument("--dense", action="store_true", help="keep every effect and standard error, in PREFIX.h5")
+    _eigensolver_options(parser)
+    _run_options(parser)
+    parser.add_argument("--trait-block", type=int, metavar="T", help="traits of a tile; default: chosen by the plan")
+    parser.add_argument("--scratch", metavar="DIR", help="directory for rotated SNPs; default: beside the output")
+    _team_options(parser)
+
+
+def _multi_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
+    from mpgls.commands.multi_trait import MultiTraitConfig
+
+    names = ("eigen", "h2", "h2_file", "missing", "precision", "test", "p_threshold", "dense", "pcs", "block_size")
+    return MultiTraitConfig(
+        _run(given, argv),
+        _study(given),
+        **{name: getattr(given, name) for name in (*names, "trait_block", "slepc_options", "scratch")},
+        team_size=_team_size(given.team_size),
+        solver=given.eigensolver,
+        plots=not given.no_plots,
+    )
 
 
 def _simulate(commands: Any) -> None:

@@ -74,6 +74,13 @@ class Study:
     selection: Selection | None
     identities: list[dict[str, Any]]
 
+    def kinship_index(self) -> np.ndarray:
+        """Positions of ``samples`` in the kinship, from the traits' cohorts."""
+        position = np.full(self.fileset.bed.n, -1, dtype=np.int64)
+        for cohort in self.cohorts.values():
+            position[cohort.rows] = cohort.kinship_index
+        return position[self.samples]
+
 
 def open_study(options: StudyOptions, comm: MPI.Comm, log: Log, traits: bool = True) -> Study:
     """Read and check everything but the genotypes and the kinship's numbers. Collective.

@@ -1,54 +1,58 @@
-"""Phi on the process grid: loaded once for the samples of all traits, handed out for the samples of each."""
+"""Phi on the process grid: loaded once for all samples, handed out for the samples of each trait or group of traits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from mpgls.commands.inputs import Study
 from mpgls.commands.session import Session
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import submatrix
 from mpgls.stream.kinship_grid import load_kinship, scale_to_unit_diagonal
+from mpgls.study.grm import Kinship
 
 
 class KinshipOnGrid:
-    """The kinship over all samples of a study, n_all x n_all [MC,MR] in square blocks, for its ``traits``.
+    """The kinship over ``samples`` (.fam rows, ascending), n x n [MC,MR] in square blocks, to be taken ``uses`` times.
 
-    Creating it is collective; without traits nothing is loaded.
+    ``index`` are the positions of the samples in the kinship. Creating it is collective; without uses nothing is
+    loaded.
     """
 
-    def __init__(self, study: Study, grid: ProcessGrid, block: int, traits: Sequence[str], session: Session) -> None:
-        assert study.kinship is not None
-        self.study, self.samples, self.block, self.session = study, study.samples, block, session
-        self._left = list(traits)
+    def __init__(
+        self,
+        kinship: Kinship,
+        samples: np.ndarray,
+        index: np.ndarray,
+        uses: int,
+        grid: ProcessGrid,
+        block: int,
+        session: Session,
+    ) -> None:
+        self.samples, self.block, self.session, self._left = samples, block, session, uses
         self._Phi_all_grid: GridMatrix | None = None
-        if not self._left:
-            return
-        position = np.full(study.fileset.bed.n, -1, dtype=np.int64)
-        for cohort in study.cohorts.values():
-            position[cohort.rows] = cohort.kinship_index
-        with session.timings.phase("load kinship") as loading:
-            Phi_grid = GridMatrix.square(grid, self.samples.size, block)
-            loading.nbytes += load_kinship(Phi_grid, study.kinship, position[self.samples])  # Phi_grid = Phi_cols
-        self._Phi_all_grid = Phi_grid
+        self._divided_by = 1.0
+        if uses:
+            with session.timings.phase("load kinship") as loading:
+                Phi_grid = GridMatrix.square(grid, samples.size, block)
+                loading.nbytes += load_kinship(Phi_grid, kinship, index)  # Phi_grid = Phi_cols
+            self._Phi_all_grid = Phi_grid
 
-    def take(self, trait: str) -> GridMatrix:
-        """Phi over the samples of ``trait``, scaled to mean diagonal 1. Collective.
+    def take(self, rows: np.ndarray, label: str) -> GridMatrix:
+        """Phi over the .fam rows ``rows``, scaled to mean diagonal 1. Collective.
 
-        Each trait is taken once; with the last one this object keeps no memory.
+        With the last of its uses this object keeps no memory.
         """
         assert self._Phi_all_grid is not None
-        rows = self.study.cohorts[trait].rows
         Phi_grid = self._Phi_all_grid
         with self.session.timings.phase("select samples"):
             if rows.size < self.samples.size:
                 Phi_grid = submatrix(Phi_grid, np.searchsorted(self.samples, rows), self.block)
-            mean = scale_to_unit_diagonal(Phi_grid)
-        self._left.remove(trait)
+            mean = self._divided_by * scale_to_unit_diagonal(Phi_grid)
+        if Phi_grid is self._Phi_all_grid:  # scaled in place: the next trait's samples come from the scaled one
+            self._divided_by = mean
+        self._left -= 1
         if not self._left:
             self._Phi_all_grid = None
-        self.session.log.info(f"{trait}: n = {rows.size:,}; kinship divided by its mean diagonal, {mean:.8g}")
+        self.session.log.info(f"{label}: n = {rows.size:,}; kinship divided by its mean diagonal, {mean:.8g}")
         return Phi_grid

@@ -100,7 +100,7 @@ def plan_scan(
             "scan": machine.base + kept + factor + buffers,
         }
 
-    widths = [block] if block else list(_widths(m, machine.ranks))
+    widths = [block] if block else list(block_widths(m, machine.ranks))
     teams = [team_size] if team_size else range(1, machine.ranks + 1)
     for team in teams:
         for width in widths:
@@ -110,7 +110,7 @@ def plan_scan(
     raise MemoryPlanError(_what_would_fit(machine, plan))
 
 
-def _widths(m: int, ranks: int) -> Iterator[int]:
+def block_widths(m: int, ranks: int) -> Iterator[int]:
     """Block widths to try, the best first: wide enough for the BLAS, several blocks for every rank."""
     width = max(NARROWEST, min(WIDEST, -(-m // (ranks * BLOCKS_PER_RANK))))
     while True:

@@ -80,6 +80,8 @@ class Session:
         if warning := blas_kernel_warning():
             self.log.warn(warning)
         self.gemm: dict[str, float] = {}
+        self._held = {"largest_pss": 0, "rss_then": 0}
+        self._base = 0
 
     def path(self, suffix: str) -> Path:
         """An output file of this run."""
@@ -91,8 +93,14 @@ class Session:
 
         self._measure_gemm()
         limit = None if self.options.memory is None else int(self.options.memory * GIB)
-        base = self.comm.allreduce(memory_of_process()["rss"], op=MPI.MAX)
-        return Machine(self.comm.size, self.ranks_per_node, limit, base)
+        self._base = self.comm.allreduce(memory_of_process()["rss"], op=MPI.MAX)
+        return Machine(self.comm.size, self.ranks_per_node, limit, self._base)
+
+    def sample_memory(self) -> None:
+        """Note the proportional set size now; the kernel keeps no peak of it, so call it where much is held."""
+        now = memory_of_process()
+        if now["pss"] > self._held["largest_pss"]:
+            self._held = {"largest_pss": now["pss"], "rss_then": now["rss"]}
 
     def _measure_gemm(self) -> None:
         self.gemm = {name: self.comm.allreduce(gemm_rate(f"float{bits}")) for name, bits in PRECISION_BITS.items()}
@@ -104,13 +112,18 @@ class Session:
         """Print the timing table and write the manifest, last of all files. Collective."""
         if not self.gemm:
             self._measure_gemm()
-        everyone = self.comm.gather(memory_of_process(), root=0)
+        self.sample_memory()
+        everyone = self.comm.gather(memory_of_process() | self._held, root=0)
         table = self.timings.gather(self.comm)
         if everyone is None:
             return
         self.log.info(timing_table(table, self.gemm["double"]))
         peak = max(one["peak_rss"] for one in everyone)
-        self.log.info(f"memory: peak RSS {peak / GIB:.2f} GiB on the largest rank")
+        pss = max(one["largest_pss"] for one in everyone)
+        self.log.info(
+            f"memory: peak RSS {peak / GIB:.2f} GiB on the largest rank, {pss / GIB:.2f} with shared pages divided by "
+            "the ranks that share them"
+        )
         manifest = {
             "command": self.command,
             "command_line": list(self.options.command_line),
@@ -119,7 +132,7 @@ class Session:
             "threads": self.threads,
             "gemm_gflops": self.gemm,
             "versions": versions(self.comm),
-            "memory": {"peak_rss_max": peak, "ranks": everyone},
+            "memory": {"peak_rss_max": peak, "largest_pss_max": pss, "base": self._base, "ranks": everyone},
             "timings": table,
             "seconds": self.log.seconds(),
             **{key: _plain(value) for key, value in facts.items()},

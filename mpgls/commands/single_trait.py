@@ -84,7 +84,10 @@ def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
     unfinished = [place.name for place in store.traits if not place.done.all()]
     with ProcessGrid(comm, plan.grid) as grid:
         team = split_teams(comm, plan.team_size)
-        phi = KinshipOnGrid(study, grid, plan.grid_block, unfinished, session)
+        assert study.kinship is not None
+        phi = KinshipOnGrid(
+            study.kinship, study.samples, study.kinship_index(), len(unfinished), grid, plan.grid_block, session
+        )
         for trait, place in enumerate(store.traits):
             null_model = place.attributes
             if place.name in unfinished:
@@ -110,7 +113,7 @@ def scan_trait(
     timings, log = session.timings, session.log
     cohort = study.cohorts[place.name]
     # L L' = V(h2);  [X_L~ | y~] = L^-1 [X_L | y]
-    covariance = Covariance(phi.take(place.name), np.column_stack([cohort.X_L, cohort.y]), timings)
+    covariance = Covariance(phi.take(cohort.rows, place.name), np.column_stack([cohort.X_L, cohort.y]), timings)
     estimate = estimate_h2(config, covariance, store, place, session)
     sums = covariance.factorise_at(estimate["h2"])
     null = fit_null(estimate["h2"], sums)
@@ -128,6 +131,7 @@ def scan_trait(
 
     # for every block: X~ = L^-1 X; S_BL, S_BR, b_B; Schur complement
     scan(solver, study.fileset.bed, store, place, team, session.comm, log, session.stop, session.options.checkpoint)
+    session.sample_memory()
     factor.close()
     return figures | estimate
 

@@ -109,7 +109,7 @@ def _coefficients(h2: np.ndarray, nodes: np.ndarray, points: np.ndarray) -> np.n
 
 
 def _to_check(log_a: np.ndarray) -> np.ndarray:
-    """All traits, or the _CHECKED of largest |a| (the error of a trait is |a| times a function of mu) and as many even."""
+    """All of few traits; else those of largest |a| (the error of a trait is |a| times b(mu)) and as many evenly."""
     if log_a.size <= 2 * _CHECKED:
         return np.arange(log_a.size)
     even = np.linspace(0, log_a.size - 1, _CHECKED).astype(np.int64)

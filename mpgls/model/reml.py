@@ -25,6 +25,9 @@ CAUTIOUS = 0.97
 SNAP = 1.0 - 1e-5
 """From here on h2 is the upper end."""
 
+SINGLE_LIMIT = 0.999
+"""Above it float32 is not asked: where Phi is singular, its errors grow as 1/(1-h2)."""
+
 FAILED = RemlPoint(float("-inf"))
 """What an evaluation returns when V is not positive definite in its precision."""
 
@@ -96,7 +99,7 @@ def maximise_reml(
     ``coarse_noise`` is the absolute error to expect of a coarse log|V|. Coarse evaluations go on until the
     proposed step is below ``coarse_step``, fine ones until it is below ``tolerance`` (in h2). A search that has
     not settled after ``max_fine`` fine evaluations ends with Brent's method on the likelihoods themselves (h2 then
-    to about 1e-6).
+    to about 1e-6). Of two maxima whose likelihoods differ by less than 10 ``coarse_noise`` either may be returned.
 
     The proposals follow from the returned numbers alone: on several ranks, return the same bits on each.
     Raises NumericalError when V is not positive definite near the optimum.
@@ -119,12 +122,20 @@ def maximise_reml(
             if rival is not None:
                 search.lower_limit(rival)
                 continue
+            if search.last == UPPER:
+                break
             if search.is_below_failure(tolerance):
                 search.raise_limit()
                 continue
             if search.slope_is_known():
                 return search.result()
             proposal = search.companion()
+        if proposal == UPPER or search.creeps_to_upper_end():
+            if search.ends_at_upper():
+                return search.result()
+            if search.best_fine() >= SNAP:
+                break
+            continue
         if search.singles < max_coarse and search.is_unexplored(proposal):
             search.evaluate_coarse(proposal)
         else:
@@ -142,7 +153,7 @@ class _Search:
     singles: int = 0
     doubles: int = 0
     last: float = 0.0  # where the last float64 evaluation was
-    coarse_limit: float = 1.0  # the lowest h2 at which float32 failed
+    coarse_limit: float = SINGLE_LIMIT  # float32 is asked below this h2 only; lowered where it fails
     limit: float = UPPER  # the highest h2 that may be proposed
     fine_values: dict[float, float] = field(default_factory=dict)
     coarse_values: dict[float, float] = field(default_factory=dict)
@@ -180,10 +191,23 @@ class _Search:
             "h2 Phi + (1-h2) I has no Cholesky factor"
         )
 
-    def best(self) -> float:
-        """The evaluated h2 of the largest likelihood."""
-        values = {**self.coarse_values, **self.fine_values}
-        return max(values, key=lambda h2: values[h2])
+    def best_fine(self) -> float:
+        """The h2 of the largest float64 likelihood."""
+        return max(self.fine_values, key=lambda h2: self.fine_values[h2])
+
+    def creeps_to_upper_end(self) -> bool:
+        """Whether the search, unsettled, should look at the upper end itself: l may be flat up to there."""
+        return self.doubles >= 4 and self.last > 0.99 and self.limit == UPPER and UPPER not in self.fine_values
+
+    def ends_at_upper(self) -> bool:
+        """Whether l still rises between SNAP and the upper end and is largest there; otherwise stay below SNAP."""
+        self.evaluate_fine(SNAP)
+        if self.last == SNAP:
+            self.evaluate_fine(UPPER)
+        if self.last == UPPER and self.best_fine() == UPPER:
+            return True
+        self.limit = min(self.limit, SNAP)
+        return False
 
     def rival(self) -> float | None:
         """Where a float64, or a far float32, evaluation is clearly better than the last float64 one."""
@@ -216,8 +240,8 @@ class _Search:
         return proposal, settled
 
     def slope_is_known(self) -> bool:
-        """Whether l' at the last float64 evaluation rests on float64 values alone: its ends, or two near values."""
-        return self.last in (0.0, UPPER) or self.curve.correction.count > 1
+        """Whether l' at the last float64 evaluation rests on float64 values alone: two near ones, or h2 = 0."""
+        return self.last == 0.0 or self.curve.correction.count > 1
 
     def companion(self) -> float:
         """A second h2 near the last one, to know l' there."""
@@ -234,12 +258,16 @@ class _Search:
         return bool(np.all(np.abs(logit(at) - logit(h2)) > LOCAL))
 
     def finish_by_values(self) -> RemlResult:
-        """Brent's method on float64 likelihoods between the neighbours of the best evaluation."""
+        """Brent's method on float64 likelihoods around the best one."""
         from scipy.optimize import minimize_scalar
 
-        best, seen = self.best(), [*self.coarse_values, *self.fine_values]
+        if self.coarse_values:
+            rough = max(self.coarse_values, key=lambda h2: self.coarse_values[h2])
+            if self.coarse_values[rough] > self.fine_values[self.best_fine()]:
+                self.evaluate_fine(rough)
+        best, seen = self.best_fine(), [*self.coarse_values, *self.fine_values]
         low = max((x for x in seen if x < best), default=0.0)
-        high = min((x for x in seen if x > best), default=self.limit)
+        high = min((x for x in seen if x > best), default=max(self.limit, best))
 
         def loss(h2: float) -> float:
             self.evaluate_fine(float(h2))
@@ -247,7 +275,7 @@ class _Search:
 
         options = {"xatol": 1e-7, "maxiter": 40}
         minimize_scalar(loss, bounds=(low, high), method="bounded", options=options)
-        best = max(self.fine_values, key=lambda h2: self.fine_values[h2])
+        best = self.best_fine()
         if best > self.failed_at - 1e-2 * (1.0 - self.failed_at):
             self.refuse()
         if best != self.last:

@@ -1,13 +1,14 @@
 """The significant pairs of trait and SNP, as a tab-separated table and as Parquet.
 
-Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, with the meaning and the digits of `mpgls.report.table`,
-sorted by trait (in the order of the analysis) and then by row of the .bim.
+Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, with the meaning and the digits of
+`mpgls.report.table`, sorted by trait (in the order of the analysis) and then by row of the .bim.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 
 from mpgls.errors import StorageError
 from mpgls.model.pvalues import p_from_log10
-from mpgls.report.table import BATCH, VariantReader, _take, format_p
+from mpgls.report.table import _TEXT_P_FROM, BATCH, VariantReader, _take, format_p
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -40,8 +41,9 @@ HIT_DTYPE = np.dtype(
 """One hit: position of the trait in the list of names, row of the .bim, effect, standard error, -log10 p, samples with
 a genotype, and frequency of A1."""
 
-_ROW = "%s\t%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%s\n"
-_CHUNK = 65536
+_ROW = "%s\t%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e\n"
+# Chunks whose Python strings stay in the processor's cache; rows of a Parquet row group.
+_CHUNK, _ROW_GROUP = 8192, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ class HitVariants:
 
     def __init__(self, variants: VariantReader, rows: np.ndarray) -> None:
         self.rows = np.unique(np.asarray(rows, dtype=np.int64))
-        self.chrom, self.id, self.a1, self.a2 = ([] for _ in range(4))  # type: list[str], list[str], list[str], list[str]
+        self.chrom: list[str] = []
+        self.id: list[str] = []
+        self.a1: list[str] = []
+        self.a2: list[str] = []
         self.pos = np.empty(self.rows.size, dtype=np.int64)
         for first, last, piece in pieces(variants, self.rows):
             self.pos[first:last] = piece.pos
@@ -75,7 +80,7 @@ class HitVariants:
 
 
 def pieces(variants: VariantReader, rows: np.ndarray) -> Iterator[tuple[int, int, Variants]]:
-    """(first, last, variants) of consecutive parts of the ascending .bim rows ``rows``; each spans at most BATCH rows."""
+    """(first, last, variants) of consecutive parts of the ascending .bim rows ``rows``, each spanning at most BATCH."""
     start = 0
     while start < len(rows):
         base = int(rows[start])
@@ -108,23 +113,21 @@ def write_hits(
     found = HitVariants(variants, hits["row"])
     with _completed(tsv) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
         file.write("\t".join(COLUMNS) + "\n")
-        for columns in _chunks(hits, traits, found):
-            p = map(format_p, columns["LOG10P"].tolist())
-            rest = (np.asarray(columns[name]).tolist() for name in COLUMNS[:-1])
-            file.writelines(map(_ROW.__mod__, zip(*rest, p, strict=True)))
-    if importlib.util.find_spec("pyarrow") is None:
+        for columns in _chunks(hits, traits, found, _CHUNK):
+            file.writelines(_lines(columns))
+    if not _has_pyarrow():
         with contextlib.suppress(FileNotFoundError):
             parquet.unlink()
         return HitFiles(tsv, None, hits.size, f"{parquet} is not written: the Python package pyarrow is not installed")
     with _completed(parquet) as partial:
-        _write_parquet(partial, _chunks(hits, traits, found))
+        _write_parquet(partial, _chunks(hits, traits, found, _ROW_GROUP))
     return HitFiles(tsv, parquet, hits.size)
 
 
-def _chunks(hits: np.ndarray, traits: Sequence[str], found: HitVariants) -> Iterator[dict[str, Any]]:
+def _chunks(hits: np.ndarray, traits: Sequence[str], found: HitVariants, size: int) -> Iterator[dict[str, Any]]:
     """The columns of consecutive hits; at least one chunk, so that an empty file has its columns too."""
-    for start in range(0, max(hits.size, 1), _CHUNK):
-        part = hits[start : start + _CHUNK]
+    for start in range(0, max(hits.size, 1), size):
+        part = hits[start : start + size]
         where = found.at(part["row"])
         chrom, name, a1, a2 = ([texts[k] for k in where.tolist()] for texts in found._texts())
         stat = np.divide(part["beta"], part["se"], out=np.full(part.size, np.nan), where=part["se"] != 0)
@@ -135,10 +138,38 @@ def _chunks(hits: np.ndarray, traits: Sequence[str], found: HitVariants) -> Iter
         yield dict(zip(COLUMNS, (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
 
 
-def _write_parquet(path: Path, chunks: Iterable[dict[str, Any]]) -> None:
-    import pyarrow
-    from pyarrow import parquet
+def _lines(columns: dict[str, Any]) -> list[str]:
+    """The text of the hits in ``columns``."""
+    lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in (columns[name] for name in COLUMNS)]
+    lines = list(map(_ROW.__mod__, zip(*lists, strict=True)))
+    log10p = columns["LOG10P"]
+    usual = np.isfinite(columns["EAF"] + columns["BETA"] + columns["SE"] + columns["STAT"]) & (log10p < _TEXT_P_FROM)
+    for k in np.flatnonzero(~usual).tolist():
+        lines[k] = _special_line([column[k] for column in lists], lines[k])
+    return lines
 
+
+def _special_line(values: list, line: str) -> str:
+    """``line`` with NA for figures that are not finite, and with a p value that is too small for float64."""
+    fields = line.rstrip("\n").split("\t")
+    for k, value in enumerate(values):
+        if isinstance(value, float) and not math.isfinite(value):
+            fields[k] = "NA"
+    fields[-1] = format_p(values[COLUMNS.index("LOG10P")])
+    return "\t".join(fields) + "\n"
+
+
+def _has_pyarrow() -> bool:
+    try:
+        importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        return False
+    return True
+
+
+def _write_parquet(path: Path, chunks: Iterable[dict[str, Any]]) -> None:
+    # an optional package, so that type checking must not need it
+    pyarrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
     kinds = {
         "TRAIT": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
         "CHR": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
@@ -149,7 +180,7 @@ def _write_parquet(path: Path, chunks: Iterable[dict[str, Any]]) -> None:
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in COLUMNS])
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for columns in chunks:
-            arrays = [pyarrow.array(columns[field.name]).cast(field.type) for field in schema]
+            arrays = [pyarrow.array(columns[field.name], field.type) for field in schema]
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
 
 

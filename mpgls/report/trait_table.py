@@ -1,8 +1,9 @@
 """The table of traits: null model, inflation, best SNP and number of hits of each, in one tab-separated row.
 
-Columns: ``TRAIT N H2 H2_SE S2 LAMBDA_GC TESTED MIN_P LOG10P_MAX BEST_SNP BEST_CHR BEST_POS HITS FLAGS``. N is the number
-of samples, S2 the total variance, TESTED the number of SNPs with a p value, HITS of those below the threshold. What a
-trait does not have is ``NA``; several flags are separated by semicolons.
+Columns: ``TRAIT N H2 H2_SE S2 LAMBDA_GC TESTED MIN_P LOG10P_MAX BEST_SNP BEST_CHR BEST_POS HITS FLAGS``. N is the
+number of samples, S2 the total variance, TESTED the number of SNPs with a p value, HITS of those below the threshold.
+H2, H2_SE and S2 have the shortest digits that read back to the same float64, so the table can be given as --h2-file.
+What a trait does not have is ``NA``; several flags are separated by semicolons.
 """
 
 from __future__ import annotations
@@ -78,13 +79,17 @@ def _row(rows: TraitRows, j: int, found: HitVariants) -> str:
         best = [found.id[k], found.chrom[k], str(found.pos[k])]
     # adding zero turns the -0.0 of p = 1 into 0
     log10p = float(rows.log10p_max[j]) + 0.0 if row >= 0 else float("nan")
-    figures = [_number(column[j]) for column in (rows.h2, rows.h2_se, rows.s2, rows.lambda_gc)]
+    figures = [_number(column[j], "r") for column in (rows.h2, rows.h2_se, rows.s2)]
+    flags = ";".join(Flag(flag).value for flag in rows.flags[j]) or "NA"
     fields = [
-        rows.names[j], str(int(rows.n[j])), *figures, str(int(rows.tested[j])), format_p(log10p), _number(log10p),
-        *best, str(int(rows.hits[j])), ";".join(Flag(flag).value for flag in rows.flags[j]) or "NA",
+        rows.names[j], str(int(rows.n[j])), *figures, _number(rows.lambda_gc[j], ".10g"), str(int(rows.tested[j])),
+        format_p(log10p), _number(log10p, ".15g"), *best, str(int(rows.hits[j])), flags,
     ]  # fmt: skip
     return "\t".join(fields) + "\n"
 
 
-def _number(value: float) -> str:
-    return f"{value:.10g}" if np.isfinite(value) else "NA"
+def _number(value: float, form: str) -> str:
+    value = float(value)
+    if not np.isfinite(value):
+        return "NA"
+    return repr(value) if form == "r" else format(value, form)

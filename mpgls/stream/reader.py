@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -86,6 +86,7 @@ class BlockReader:
         """Begin to read block k; returns its requests and their sizes in bytes."""
         requests = []
         if k < len(self.blocks):
+            self._check_size(k)
             buffer, at = self._buffers[k % 2], 0
             for first, count in self.blocks[k].runs:
                 position, left = self.header + first * self.row_bytes, count * self.row_bytes
@@ -94,6 +95,15 @@ class BlockReader:
                     requests.append((self._file.Iread_at(position, buffer[at : at + size]), size))
                     position, at, left = position + size, at + size, left - size
         return requests
+
+    def _check_size(self, k: int) -> None:
+        """Block k must lie within the file as it is now: Open MPI never completes a read beyond the end."""
+        first, count = self.blocks[k].runs[-1] if self.blocks[k].runs else (0, 0)
+        if count and self._file.Get_size() < self.header + (first + count) * self.row_bytes:
+            self._too_short(k)
+
+    def _too_short(self, k: int) -> NoReturn:
+        raise StorageError(f"{self.path} ended early in block {k}: it was changed while it was read")
 
     def _finish(self, k: int, requests: list[tuple[MPI.Request, int]]) -> None:
         """Wait for block k and check that every byte arrived."""
@@ -106,7 +116,7 @@ class BlockReader:
             except MPI.Exception as error:
                 raise StorageError(f"cannot read {self.path}: {error.Get_error_string()}") from None
             if status.Get_count(MPI.BYTE) != size:
-                raise StorageError(f"{self.path} ended early in block {k}: it was changed while it was read")
+                self._too_short(k)
             self.bytes_read += size
 
     def _rows(self, k: int) -> np.ndarray:

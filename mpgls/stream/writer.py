@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,20 +42,28 @@ class BlockWriter:
         self._last_checkpoint = time.perf_counter()
         self.bytes_written = 0
         try:
+            self._descriptor = os.open(path, os.O_RDWR)
             self._file = MPI.File.Open(MPI.COMM_SELF, str(path), MPI.MODE_WRONLY)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}") from None
         except MPI.Exception as error:
             raise StorageError(f"cannot write {path}: {error.Get_error_string()}") from None
 
-    def write(self, block: int, offset: int, records: np.ndarray) -> None:
-        """Start to write ``records`` at byte ``offset`` as the result of ``block``; returns without waiting for it."""
+    def write(self, block: int | None, offset: int, records: np.ndarray) -> None:
+        """Start to write ``records`` at byte ``offset`` as the result of ``block``; returns without waiting for it.
+
+        None instead of a block: more of it follows, and only the last part marks it.
+        """
         self._wait(self._turn)
         data = records.view(np.uint8).ravel()
         buffer = self._buffers[self._turn][: data.size]
         buffer[...] = data
         self._pending[self._turn] = self._file.Iwrite_at(offset, buffer)
         self._turn = 1 - self._turn
-        self._unmarked.append(block)
         self.bytes_written += data.size
+        if block is None:
+            return
+        self._unmarked.append(block)
         if time.perf_counter() - self._last_checkpoint > self.checkpoint_seconds:
             self.checkpoint()
 
@@ -63,12 +72,19 @@ class BlockWriter:
         for turn in (0, 1):
             self._wait(turn)
         if self._unmarked:
-            self._guard(self._file.Sync)
+            self._sync()
             one = np.ones(1, dtype=np.uint8)
             for block in self._unmarked:
                 self._guard(self._file.Write_at, self.done_offset + block, one)
             self._unmarked.clear()
         self._last_checkpoint = time.perf_counter()
+
+    def _sync(self) -> None:
+        """To the disk. MPI_File_sync would do, but Open MPI's refuses while any file has a request in flight."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
 
     def _wait(self, turn: int) -> None:
         request = self._pending[turn]
@@ -87,5 +103,6 @@ class BlockWriter:
     def close(self) -> None:
         """Checkpoint and close."""
         self.checkpoint()
-        self._guard(self._file.Sync)
+        self._sync()
         self._file.Close()
+        os.close(self._descriptor)

@@ -1,0 +1,205 @@
+"""What a multi-trait scan keeps: hits, one row a trait, histograms of all tests, and if asked every estimate."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpgls.commands.inputs import Study
+from mpgls.commands.session import Session
+from mpgls.commands.tile_scan import ResidentPanel, RotatedBlock
+from mpgls.commands.trait_groups import TraitGroup, TraitStudy
+from mpgls.errors import StorageError, agree, on_root
+from mpgls.model.histograms import lambda_gc_of_counts
+from mpgls.model.tiles import Tile
+from mpgls.report.hits import HIT_DTYPE, gather_hits, write_hits
+from mpgls.report.hits_map import genome_of, hits_map, pooled_qq
+from mpgls.report.trait_table import Flag, TraitRows, write_traits
+from mpgls.stream.dense_store import DenseStore, create_dense, save_trait_values
+from mpgls.stream.histogram_file import HistogramFile
+from mpgls.stream.store import fingerprint
+from mpgls.stream.writer import BlockWriter
+
+if TYPE_CHECKING:
+    from mpgls.commands.multi_trait import MultiTraitConfig, NullEstimates
+    from mpgls.model.tiles import TraitPanel
+
+SUFFIXES = (".h5", ".hits.tsv", ".hits.parquet", ".traits.tsv", ".histograms.h5", ".hits.png", ".qq.png")
+
+
+class MultiResults:
+    """Collects the results of all panels; rank 0 has the traits' rows, every rank its own hits.
+
+    Creating it is collective. Positions of traits are those in the traits' file, except in the dense store, whose
+    traits are in the order of the groups.
+    """
+
+    def __init__(
+        self, config: MultiTraitConfig, study: Study, traits: TraitStudy, block: int, panel: int, session: Session
+    ) -> None:
+        self.config, self.study, self.traits, self.session = config, study, traits, session
+        t = len(traits.matrix.names)
+        self.values = {name: np.full(t, np.nan) for name in ("h2", "h2_se", "s2", "lambda_gc", "log10p_max")}
+        self.tested, self.best_row, self.hit_count = (np.full(t, fill, dtype=np.int64) for fill in (0, -1, 0))
+        self.flags = [list(flags) for flags in traits.flags]
+        self._hits: list[np.ndarray] = []
+        selection = study.selection
+        self.index = session.comm.bcast(selection.index if selection is not None else None, root=0)
+        self.histograms = HistogramFile(session.path(".histograms.h5"), traits.matrix.names)
+        self.dense: DenseStore | None = None
+        self._writer: BlockWriter | None = None
+        self._tile: tuple[np.ndarray, np.ndarray] | None = None
+        if config.dense and traits.groups:
+            self._open_dense(block, panel)
+
+    # -- during the scan ------------------------------------------------------------------------------------------
+
+    def keep_null_models(self, group: TraitGroup, first: int, estimate: NullEstimates, panel: TraitPanel) -> None:
+        """The null models of the traits first.. of a group."""
+        at = group.traits[first : first + panel.t]
+        s2 = panel.rss / (group.n - panel.q)
+        self.values["h2"][at] = np.where(panel.testable, estimate.h2, np.nan)
+        self.values["h2_se"][at] = np.where(panel.testable, estimate.h2_se, np.nan)
+        self.values["s2"][at] = s2
+        for trait, testable, boundary in zip(at, panel.testable, estimate.at_boundary, strict=True):
+            if not testable:
+                self.flags[trait].append(Flag.COLLINEAR)
+            elif boundary:
+                self.flags[trait].append(Flag.BOUNDARY)
+        if self.dense is not None:
+            path, start = self.dense.path, self._dense_first(at[0])
+            df = np.full(at.size, panel_df(group.n, panel.q, self.config.test))
+            h2, h2_se = self.values["h2"][at], self.values["h2_se"][at]
+            on_root(self.session.comm, lambda: save_trait_values(path, start, h2=h2, h2_se=h2_se, s2=s2, df=df))
+
+    def take(self, one: ResidentPanel, group: TraitGroup, g: int, block: RotatedBlock, tile: Tile) -> None:
+        """A finished tile: its best SNPs, histogram and hits, and the estimates themselves into the dense store."""
+        beta = se = None
+        B = block.snps.size
+        if self._writer is not None and self._tile is not None and B:
+            beta, se = (out[: one.panel.t, :B] for out in self._tile)
+        one.epilogue.add(tile, block.snps, beta, se)
+        self._keep_hits(one, group, block)
+        if beta is not None:
+            self._write_tile(one, group, g, block, tile.note)
+
+    def _keep_hits(self, one: ResidentPanel, group: TraitGroup, block: RotatedBlock) -> None:
+        found = one.epilogue.take_hits()
+        if found.trait.size:
+            hits = np.empty(found.trait.size, dtype=HIT_DTYPE)
+            here = found.snp - block.snps[0]
+            hits["trait"], hits["row"] = group.traits[one.first + found.trait], self.index[found.snp]
+            hits["beta"], hits["se"], hits["log10p"] = found.beta, found.se, found.log10_p
+            hits["n"], hits["eaf"] = block.stats.n_obs[here], block.stats.eaf[here]
+            self._hits.append(hits)
+
+    def finish_pass(self, panels: list[ResidentPanel], group: TraitGroup) -> None:
+        """All SNPs were seen by these panels: join the ranks' accumulators on rank 0. Collective."""
+        comm = self.session.comm
+        if self._writer is not None:
+            self._writer.checkpoint()
+        for one in panels:
+            epilogue, at = one.epilogue, group.traits[one.first : one.first + one.panel.t]
+            counts = np.zeros_like(epilogue.counts) if comm.rank == 0 else None
+            comm.Reduce(epilogue.counts, counts, root=0)
+            others = comm.gather((epilogue.best_x, epilogue.best_snp, epilogue.tests), root=0)
+            if others is None or counts is None:
+                continue
+            for best_x, best_snp, tests in others[1:]:
+                epilogue.absorb(best_x, best_snp, None, tests)
+            self.values["lambda_gc"][at] = lambda_gc_of_counts(counts, epilogue.bins)
+            self.values["log10p_max"][at] = epilogue.best_log10_p()
+            self.tested[at] = np.where(one.panel.testable, epilogue.tests, 0)
+            seen = epilogue.best_snp >= 0
+            self.best_row[at[seen]] = self.index[epilogue.best_snp[seen]]
+            self.histograms.add(at, counts, epilogue.bins)
+
+    # -- the dense store ------------------------------------------------------------------------------------------
+
+    def _open_dense(self, block: int, panel: int) -> None:
+        comm, traits, config = self.session.comm, self.traits, self.config
+        order = np.concatenate([group.traits for group in traits.groups])
+        of_group = np.repeat(np.arange(len(traits.groups)), [group.traits.size for group in traits.groups])
+        names = [traits.matrix.names[trait] for trait in order]
+        self._dense_position = np.full(len(traits.matrix.names), -1, dtype=np.int64)
+        self._dense_position[order] = np.arange(order.size)
+        mark = fingerprint({"inputs": self.study.identities, "test": config.test, "precision": config.precision})
+        self.dense = on_root(
+            comm,
+            lambda: create_dense(
+                self.session.path(".h5"), self.index, block, names, mark, config.test, of_group, panel,
+                {"bfile": os.path.abspath(config.study.bfile), "bim_rows": self.study.fileset.variants.count},
+            ),
+        )  # fmt: skip
+        self._tile = tuple(np.full((panel, block), np.nan, dtype=np.float32) for _ in range(2))  # type: ignore[assignment]
+        error = None
+        try:
+            self._writer = BlockWriter(self.dense.path, self.dense.offsets["done"], 4 * panel * block)
+        except StorageError as caught:
+            error = caught
+        agree(comm, error)
+
+    def _dense_first(self, trait: int) -> int:
+        return int(self._dense_position[trait])
+
+    def _write_tile(self, one: ResidentPanel, group: TraitGroup, g: int, block: RotatedBlock, note: np.ndarray) -> None:
+        """Start to write a tile's effects and standard errors; it is marked done when both are on disk."""
+        assert self.dense is not None and self._writer is not None and self._tile is not None
+        first = self._dense_first(group.traits[one.first])
+        panel = int(np.searchsorted(self.dense.panels[:, 1], first, side="right"))
+        if one.first == 0:
+            self.dense.write_snps(g, block.k, block.stats.eaf, block.stats.n_obs, note)
+        for name, mark, tile in zip(("beta", "se"), (None, self.dense.mark(panel, block.k)), self._tile, strict=True):
+            tile[:, block.snps.size :] = np.nan
+            self._writer.write(mark, self.dense.tile_offset(name, block.k, first), tile[: one.panel.t])
+
+    # -- at the end -----------------------------------------------------------------------------------------------
+
+    def finish(self) -> dict[str, Any]:
+        """Write hits, trait table, histograms and pictures; returns facts for the manifest. Collective."""
+        comm, session = self.session.comm, self.session
+        if self._writer is not None:
+            self._writer.close()
+        none = np.empty(0, dtype=HIT_DTYPE)
+        hits = gather_hits(comm, np.concatenate([none, *self._hits]))
+        return on_root(comm, lambda: self._write(hits if hits is not None else none, session))
+
+    def _write(self, hits: np.ndarray, session: Session) -> dict[str, Any]:
+        names, variants = self.traits.matrix.names, self.study.fileset.variants
+        files = write_hits(session.prefix, hits, names, variants)
+        if files.note:
+            session.log.info(files.note)
+        self.hit_count += np.bincount(hits["trait"], minlength=len(names))
+        rows = TraitRows(
+            names=names, n=self.traits.samples, tested=self.tested, best_row=self.best_row, hits=self.hit_count,
+            flags=self.flags, **self.values,
+        )  # fmt: skip
+        table = session.path(".traits.tsv")
+        write_traits(table, rows, variants)
+        self.histograms.write()
+        session.log.info(f"{hits.size:,} hits with p <= {self.config.p_threshold:g}: {files.tsv}; traits: {table}")
+        if self.config.plots:
+            self._draw(hits, session)
+        return {"hits": int(hits.size), "traits": len(names), "files": self._files(files.parquet, session)}
+
+    def _draw(self, hits: np.ndarray, session: Session) -> None:
+        names, variants = self.traits.matrix.names, self.study.fileset.variants
+        title = Path(session.prefix).name
+        genome = genome_of(variants, self.index)
+        threshold = self.config.p_threshold
+        hits_map(session.path(".hits.png"), title, hits, names, variants, genome, threshold)
+        edges, pooled, each = self.histograms.pooled()
+        if pooled.any():
+            pooled_qq(session.path(".qq.png"), title, edges, pooled, each)
+
+    def _files(self, parquet: Path | None, session: Session) -> list[str]:
+        made = [session.path(suffix) for suffix in SUFFIXES]
+        return [str(path) for path in made if path.exists() and (path.suffix != ".parquet" or parquet is not None)]
+
+
+def panel_df(n: int, q: int, test: str) -> int:
+    """Degrees of freedom of a SNP's test."""
+    return n - q - 1 if test == "t" else n - q

@@ -1,0 +1,140 @@
+"""The plan of a multi-trait scan: teams, SNP blocks, trait panels and passes, and the bytes of each stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpgls.commands.plan import Machine, block_widths, grid_block
+from mpgls.errors import MemoryPlanError, UsageError
+from mpgls.la.layout import grid_shape
+from mpgls.runtime import GIB
+
+PANEL = 2048
+"""Traits of one tile: enough for the matrix product, few enough for its results to be worked on in turn."""
+NODES = 40
+"""Values of h2 at which the Schur complement is formed, at most about this many."""
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Sizes that the whole run keeps to. ``stages`` are bytes a rank; ``resident`` traits are scanned in one pass."""
+
+    n: int
+    grid: tuple[int, int]
+    grid_block: int
+    team_size: int
+    block: int
+    panel: int
+    resident: int
+    stages: dict[str, int]
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the largest stage."""
+        return max(self.stages.values())
+
+    def text(self, machine: Machine, traits: int) -> str:
+        """The plan as it stands in the log."""
+        p_r, p_c = self.grid
+        passes = -(-traits // self.resident)
+        limit = f" of {machine.limit / GIB:.2f} GiB allowed" if machine.limit else ""
+        how = (
+            "one pass over the SNPs" if passes == 1 else f"{passes} passes over the rotated SNPs, kept in scratch files"
+        )
+        return (
+            f"plan: {machine.ranks} ranks as a {p_r} x {p_c} grid in blocks of {self.grid_block}; teams of "
+            f"{self.team_size}; tiles of {self.block} SNPs x {self.panel} traits; {how}\n"
+            f"plan: at most {self.peak / GIB:.2f} GiB a rank{limit} ("
+            + ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.stages.items())
+            + ")"
+        )
+
+
+def plan_tiles(
+    machine: Machine,
+    *,
+    n: int,
+    m: int,
+    t: int,
+    q: int,
+    snp_bytes: int,
+    item: int,
+    from_file: bool,
+    packed_kinship: bool,
+    several_groups: bool,
+    dense: bool,
+    team_size: int | None,
+    block: int | None,
+    panel: int | None,
+) -> TilePlan:
+    """Choose team, block, panel and the traits of a pass for n samples, m SNPs and t traits of the largest group.
+
+    ``q`` covariates; ``item`` bytes of a rotated number. Prefers one pass with small teams, then fewer SNPs a block,
+    then several passes. Raises MemoryPlanError naming what would fit, UsageError for impossible wishes.
+    """
+    if team_size is not None and not 1 <= team_size <= machine.ranks:
+        raise UsageError(f"--team-size must be from 1 to the number of ranks, {machine.ranks}, not {team_size}")
+    grid = grid_shape(machine.ranks)
+    share = 8 * n * n // machine.ranks
+    decompose = share * (1 if from_file else 4 + packed_kinship) + (0 if from_file else share * several_groups)
+    kept = share * (1 + (several_groups and not from_file))
+    widths = [block] if block else list(block_widths(m, machine.ranks))
+    panels = [min(t, panel)] if panel else _panels(t)
+
+    def stages(team: int, width: int, traits: int, resident: int) -> dict[str, int]:
+        basis = item * n * n // (machine.ranks_per_node if team == 1 else team)
+        rows = n if team == 1 else -(-n // grid_shape(team)[0])
+        wide = width if team == 1 else width * grid_shape(team)[0]
+        weighted = resident * (item * rows + histogram_bytes(n)) + item * rows * NODES * (1 + q)
+        tile = 8 * wide * (2 * traits + NODES * (1 + q)) + 2 * 8 * width * traits * dense
+        blocks = 2 * item * n * width * (1 if team == 1 else 2) + 2 * snp_bytes * width
+        rotate = 8 * n * traits * 4
+        return {
+            "eigendecomposition": machine.base + decompose,
+            "handing over the basis": machine.base + kept + basis * (2 if team > 1 and item == 4 else 1),
+            "null models": machine.base + kept + basis + weighted + rotate,
+            "scan": machine.base + kept + basis + weighted + tile + blocks + (4 << 20),
+        }
+
+    plan = None
+    for team in [team_size] if team_size else range(1, machine.ranks + 1):
+        for traits in panels:
+            for width in widths:
+                for passes in (1, 2, 4, 8, 16, 32, 64, 128):
+                    resident = min(t, max(traits, -(-t // passes)))
+                    plan = TilePlan(
+                        n,
+                        grid,
+                        grid_block(n, grid),
+                        team,
+                        width,
+                        traits,
+                        resident,
+                        stages(team, width, traits, resident),
+                    )
+                    if machine.limit is None or plan.peak <= machine.limit:
+                        return plan
+                    if resident <= traits:
+                        break
+    assert plan is not None and machine.limit is not None
+    room = max(1, machine.limit - machine.base)
+    name = max(plan.stages, key=lambda stage: plan.stages[stage] if plan else 0)
+    ranks = -(-machine.ranks * (plan.peak - machine.base) // room)
+    raise MemoryPlanError(
+        f"the {name} needs {plan.peak / GIB:.2f} GiB a rank even in the smallest tiles, --memory allows "
+        f"{machine.limit / GIB:.2f}: use at least {ranks} ranks with as much memory each, or "
+        f"--memory {plan.peak / GIB * 1.02:.2f}"
+    )
+
+
+def histogram_bytes(n: int) -> int:
+    """Bytes of a trait's histogram: 64 counters of 4 bytes for each octave of x down to about 2^-10 / n."""
+    return 4 * 64 * (12 + n.bit_length())
+
+
+def _panels(t: int) -> list[int]:
+    """Traits of a tile to try, the best first."""
+    sizes = [min(t, PANEL)]
+    while sizes[-1] > 64:
+        sizes.append(max(64, sizes[-1] // 4))
+    return sizes

@@ -1,0 +1,373 @@
+"""Many traits against a block of SNPs at the price of one matrix product.
+
+Everything is in the eigenbasis of Phi, w_kj = 1/(h2_j lam_k + 1 - h2_j). With e~_j the residual of trait j after the
+covariates (generalised least squares at its h2) and P(h2) the projection that removes them,
+
+    r_ij = x~_i'(w_j o e~_j)                       one product for all traits and SNPs
+    d_ij = x~_i'P(h2_j)x~_i = sum_k D_ik B_kj      D at the r nodes of module h2_basis: two small products
+    D_ik = (x~_i o x~_i)'w_k - |S_k^-1/2 X_L~'(w_k o x~_i)|^2,    S_k = X_L~'(w_k o X_L~)
+
+and beta = r/d, the explained sum of squares u = r^2/d. ``R`` below holds r/sqrt(rss_j), so that x = R^2/d is the share
+of the residual sum of squares that the SNP explains: p is a monotone function of x (module histograms).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mpgls.errors import NumericalError
+from mpgls.model.gls import COLLINEAR_TOLERANCE, Note
+from mpgls.model.h2_basis import TOLERANCE, H2Basis, h2_basis
+from mpgls.model.histograms import SHIFT, Bins, Statistic
+from mpgls.model.products import ROWS
+from mpgls.model.spectra import NO_VARIANCE, clip_spectrum, orthonormal
+
+_CHUNK = 1 << 20
+"""Elements of a block of traits while the panel is made."""
+
+_STRIP = 1 << 15
+"""Tests in a strip of the epilogue: its few arrays stay in cache."""
+
+
+class Partial(NamedTuple):
+    """Sums over the samples at hand, additive over ranks: R (t, mb) and the node sums ((1+q) r, mb), float64."""
+
+    R: np.ndarray
+    nodes: np.ndarray
+
+
+class Tile(NamedTuple):
+    """R = r/sqrt(rss) and d (t, mb) in the panel's precision, and note (mb,) uint8 with values of gls.Note."""
+
+    R: np.ndarray
+    d: np.ndarray
+    note: np.ndarray
+
+
+class TraitPanel:
+    """All that the SNPs need to know of t traits.
+
+    ``lam`` (n,), ``X_L_rot`` (n, q), ``Y_rot`` (n, t), ``h2`` (t,): h2 NaN, values that are not finite or no residual
+    variance make a trait that is not ``testable``; its rss and beta_L are NaN. ``dtype`` float64 or float32 is that of
+    the products over samples, ``tolerance`` the relative error allowed to d (by default that of the precision).
+
+    Attributes: n, q, t, dtype; testable (t,) bool; rss (t,) = e~'(w o e~); beta_L (q, t); WE (n, t) =
+    w o e~ / sqrt(rss) and A (n, (1+q) r), both ``dtype`` in Fortran order; basis (H2Basis), B (t, r) ``dtype``.
+    Raises NumericalError when no degree of freedom is left or the covariates are linearly dependent.
+    """
+
+    def __init__(
+        self,
+        lam: np.ndarray,
+        X_L_rot: np.ndarray,
+        Y_rot: np.ndarray,
+        h2: np.ndarray,
+        dtype: np.dtype | type = np.float64,
+        tolerance: float | None = None,
+    ) -> None:
+        self.dtype = np.dtype(dtype)
+        self.precision = "double" if self.dtype == np.float64 else "mixed"
+        self.lam = clip_spectrum(lam)
+        self.n, self.q = X_L_rot.shape
+        self.t = Y_rot.shape[1]
+        if self.n <= self.q:
+            raise NumericalError(f"{self.n} samples leave no degree of freedom for {self.q} covariates.")
+        self.h2 = np.array(h2, dtype=np.float64)
+        Q = orthonormal(X_L_rot)
+        to_X_L = Q.T @ np.asarray(X_L_rot, dtype=np.float64)  # X_L = Q to_X_L
+        self.beta_L = np.linalg.solve(to_X_L, self._fit(Q, Y_rot))
+        self.basis = self._basis(TOLERANCE[self.precision] if tolerance is None else tolerance)
+        self.B = np.ascontiguousarray(self.basis.B.T, dtype=self.dtype)
+        self.A = self._node_columns(Q)
+
+    def local(self, rows: slice | np.ndarray = slice(None)) -> LocalPanel:
+        """The panel for the samples ``rows`` only; all rows share memory with this one."""
+        if isinstance(rows, slice) and len(range(*rows.indices(self.n))) == self.n:
+            return LocalPanel(self.WE, self.A, len(self.basis.nodes))
+        return LocalPanel(np.asfortranarray(self.WE[rows]), np.asfortranarray(self.A[rows]), len(self.basis.nodes))
+
+    def finish(
+        self, partial: Partial, x_norm_sq: np.ndarray, traits: slice = slice(None), out: np.ndarray | None = None
+    ) -> Tile:
+        """The tile of the sums over all samples; ``x_norm_sq`` (mb,) squared norms of the SNPs (0: monomorphic).
+
+        ``traits`` names those of ``partial.R`` when it holds a part of them; ``out`` receives d. A SNP is collinear
+        with the covariates when they take all but a share of ``gls.COLLINEAR_TOLERANCE`` of its weighted sum of squares
+        at one of the nodes. Untestable SNPs have d of about 1, and R without a meaning.
+        """
+        r = len(self.basis.nodes)
+        squares, covariates = partial.nodes[:r], partial.nodes[r:].reshape(r, self.q, -1)
+        D = squares - np.einsum("klj,klj->kj", covariates, covariates)
+        note = np.zeros(D.shape[1], dtype=np.uint8)
+        note[~np.all(COLLINEAR_TOLERANCE[self.precision] * squares < D, axis=0)] = Note.COLLINEAR
+        note[~(np.asarray(x_norm_sq) > 0)] = Note.MONOMORPHIC
+        D[:, note != Note.OK] = 1.0  # the columns of B add up to 1
+        return Tile(partial.R, np.matmul(self.B[traits], D.astype(self.dtype, copy=False), out=out), note)
+
+    def _fit(self, Q: np.ndarray, Y_rot: np.ndarray) -> np.ndarray:
+        """Make rss, testable and WE; returns the effects (q, t) of the basis Q of the covariates."""
+        self.rss = np.full(self.t, np.nan)
+        effects = np.full((self.q, self.t), np.nan)
+        self.WE = np.zeros((self.n, self.t), dtype=self.dtype, order="F")
+        rows, columns = np.triu_indices(self.q)
+        pairs = Q[:, rows] * Q[:, columns]
+        step = max(1, _CHUNK // self.n)
+        for start in range(0, self.t, step):
+            part = slice(start, start + step)
+            h2, Y = self.h2[part], np.array(Y_rot[:, part].T, dtype=np.float64, order="C")  # a trait is a row
+            total = np.einsum("ij,ij->i", Y, Y)
+            usable = np.isfinite(total) & np.isfinite(h2)
+            Y[~usable] = 0.0
+            W = 1.0 / (1.0 + np.where(usable, h2, 0.0)[:, None] * (self.lam - 1.0))
+            S = np.empty((len(Y), self.q, self.q))
+            S[:, rows, columns] = S[:, columns, rows] = W @ pairs
+            beta = Y @ Q
+            Y -= beta @ Q.T
+            usable &= np.einsum("ij,ij->i", Y, Y) > NO_VARIANCE * total
+            for _ in range(2):  # the second time takes away what rounding left
+                change = np.linalg.solve(S, ((W * Y) @ Q)[:, :, None])[:, :, 0]
+                beta += change
+                Y -= change @ Q.T
+            W *= Y
+            rss = np.einsum("ij,ij->i", W, Y)
+            usable &= rss > 0
+            W[usable] /= np.sqrt(rss[usable])[:, None]
+            W[~usable] = 0.0
+            self.WE[:, part] = W.T
+            self.rss[part] = np.where(usable, rss, np.nan)
+            effects[:, part] = np.where(usable, beta.T, np.nan)
+        self.testable = np.isfinite(self.rss)
+        return effects
+
+    def _basis(self, tolerance: float) -> H2Basis:
+        known = self.h2[self.testable]
+        basis = h2_basis(known if known.size else np.zeros(1), self.lam.min(), self.lam.max(), tolerance)
+        B = np.zeros((len(basis.nodes), self.t))
+        B[0] = 1.0  # any node will do for a trait that is not tested
+        B[:, self.testable] = basis.B if known.size else 0.0
+        return H2Basis(basis.nodes, B, basis.error)
+
+    def _node_columns(self, Q: np.ndarray) -> np.ndarray:
+        """Columns w_k for x o x, then w_k o (Q R_k^-T) for x with R_k R_k' = Q'(w_k o Q), node by node."""
+        r = len(self.basis.nodes)
+        A = np.empty((self.n, (1 + self.q) * r), dtype=self.dtype, order="F")
+        for k, h2 in enumerate(self.basis.nodes):
+            w = 1.0 / (1.0 + h2 * (self.lam - 1.0))
+            root = np.linalg.cholesky(Q.T @ (w[:, None] * Q))
+            A[:, k] = w
+            A[:, r + k * self.q : r + (k + 1) * self.q] = w[:, None] * np.linalg.solve(root, Q.T).T
+        return A
+
+
+class LocalPanel:
+    """The rows of a TraitPanel on one rank, with the work arrays of its products.
+
+    The arrays are made anew when the number of SNPs changes; a result is valid until the next call.
+    """
+
+    def __init__(self, WE: np.ndarray, A: np.ndarray, nodes: int) -> None:
+        self.WE, self.A, self.nodes = WE, A, nodes
+        self._width = -1
+
+    def partial_products(self, X: np.ndarray) -> Partial:
+        """R and the node sums of the SNPs ``X`` (n_loc, mb) over these rows, X in the panel's precision, Fortran order.
+
+        The node sums are added up in float64, whatever the precision, over blocks of rows.
+        """
+        self._prepare(X.shape[1])
+        np.matmul(self.WE.T, X, out=self._R)
+        r, sums = self.nodes, self._sums
+        sums[:] = 0.0
+        for start in range(0, X.shape[0], ROWS):
+            X_part, A_part = X[start : start + ROWS], self.A[start : start + ROWS]
+            squares = np.multiply(X_part, X_part, out=self._squares[: len(X_part)])
+            np.matmul(A_part[:, :r].T, squares, out=self._block[:r])
+            np.matmul(A_part[:, r:].T, X_part, out=self._block[r:])
+            sums += self._block
+        return Partial(self._R, sums)
+
+    def _prepare(self, mb: int) -> None:
+        if mb == self._width:
+            return
+        self._width, dtype = mb, self.WE.dtype
+        self._R = np.empty((self.WE.shape[1], mb), dtype=dtype)
+        self._sums = np.empty((self.A.shape[1], mb))
+        self._block = np.empty((self.A.shape[1], mb), dtype=dtype)
+        self._squares = np.empty((min(ROWS, len(self.WE)), mb), dtype=dtype, order="F")
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Tests with p at or below the threshold, all (k,): position of trait and SNP, beta, se, x, and -log10 p."""
+
+    trait: np.ndarray
+    snp: np.ndarray
+    beta: np.ndarray
+    se: np.ndarray
+    x: np.ndarray
+    log10_p: np.ndarray
+
+
+class Epilogue:
+    """What is kept of every tile, in one pass over strips of traits that fit in cache.
+
+    ``rss`` (t,) of the panel (NaN: trait without tests), n samples, q columns of X_L, ``test`` "t" or "wald".
+    Accumulators, all over SNPs with note 0: ``counts`` (t, bins.count) uint32 of x = R^2/d (None without
+    ``histogram``), ``best_x`` (t,) float64 and ``best_snp`` (t,) int64 of the largest x (-1 before any; of equal ones
+    the SNP that comes first), ``tests``: SNPs counted so far. ``absorb`` joins those of another rank.
+    """
+
+    def __init__(
+        self,
+        rss: np.ndarray,
+        n: int,
+        q: int,
+        test: str = "t",
+        p_threshold: float = 5e-8,
+        histogram: bool = True,
+    ) -> None:
+        self.statistic = Statistic.of(n, q, test)
+        self.bins = Bins(self.statistic)
+        self.threshold = self.statistic.x_at(p_threshold)
+        self.rss = np.asarray(rss, dtype=np.float64)
+        self.untested = np.isnan(self.rss)
+        self.scale = np.sqrt(self.rss)
+        t = self.rss.size
+        self.best_x, self.best_snp = np.full(t, -1.0), np.full(t, -1, dtype=np.int64)
+        self.counts = np.zeros((t, self.bins.count), dtype=np.uint32) if histogram else None
+        self.tests = 0
+        self._hits: list[Hits] = []
+        self._strip = self._bits = self._codes = np.empty(0)
+
+    def add(
+        self,
+        tile: Tile,
+        snps: np.ndarray,
+        beta_out: np.ndarray | None = None,
+        se_out: np.ndarray | None = None,
+    ) -> None:
+        """Take in a tile of the SNPs ``snps`` (mb,), their positions in the study.
+
+        ``beta_out`` and ``se_out`` (t, mb), float32 or float64 and of any strides, receive the dense estimates, NaN
+        where there are none.
+        """
+        R, d, note = tile
+        t, mb = R.shape
+        snps, bad = np.asarray(snps), np.flatnonzero(note)
+        step = max(1, _STRIP // max(mb, 1))
+        if self._strip.shape != (step, mb) or self._strip.dtype != R.dtype:
+            self._strip = np.empty((step, mb), dtype=R.dtype)
+            self._bits = np.empty((step, mb), dtype=np.float32) if R.dtype != np.float32 else self._strip
+            self._codes = np.empty((step, mb), dtype=np.int64)
+        self.tests += mb - bad.size
+        if mb == 0 or (mb == bad.size and beta_out is None and se_out is None):
+            return
+        for start in range(0, t, step):
+            part = slice(start, min(start + step, t))
+            x = self._strip[: part.stop - start]
+            if beta_out is not None or se_out is not None:
+                self._write_dense(tile, part, x, bad, beta_out, se_out)
+            np.multiply(R[part], R[part], out=x)
+            x /= d[part]
+            if bad.size:
+                x[:, bad] = -1.0  # before every test, and in the first bin
+            largest = self._keep_best(x, part, snps)
+            if np.any(largest >= self.threshold):
+                self._keep_hits(tile, x, part, snps, largest)
+            if self.counts is not None:
+                self._count(x, part, float(largest.max()), bad.size)
+
+    def take_hits(self) -> Hits:
+        """The hits since the last call, by tile, trait and SNP; they are handed over and forgotten here."""
+        columns = [[getattr(hits, name) for hits in self._hits] for name in Hits.__dataclass_fields__]
+        self._hits = []
+        kinds = (np.int64, np.int64, *(np.float64,) * 4)
+        return Hits(*(np.concatenate(c) if c else np.empty(0, kind) for c, kind in zip(columns, kinds, strict=True)))
+
+    def absorb(self, best_x: np.ndarray, best_snp: np.ndarray, counts: np.ndarray | None, tests: int) -> None:
+        """Join the accumulators of another rank, which saw other SNPs."""
+        better = (best_x > self.best_x) | ((best_x == self.best_x) & (best_snp < self.best_snp))
+        self.best_x[better], self.best_snp[better] = best_x[better], best_snp[better]
+        if self.counts is not None and counts is not None:
+            self.counts += counts
+        self.tests += tests
+
+    def best_log10_p(self) -> np.ndarray:
+        """-log10 p of the best SNP of each trait (t,); NaN without a test."""
+        return self.statistic.log10_p(np.where(self.best_snp >= 0, np.clip(self.best_x, 0.0, 1.0), np.nan))
+
+    def _keep_best(self, x: np.ndarray, part: slice, snps: np.ndarray) -> np.ndarray:
+        """The largest x of every trait of the strip."""
+        where = np.argmax(x, axis=1)
+        largest = x[np.arange(len(x)), where].astype(np.float64)
+        snp = snps[where]
+        known, at = self.best_x[part], self.best_snp[part]
+        better = (largest > known) | ((largest == known) & (snp < at))
+        better &= (largest >= 0) & ~self.untested[part]
+        known[better], at[better] = largest[better], snp[better]
+        return largest
+
+    def _keep_hits(self, tile: Tile, x: np.ndarray, part: slice, snps: np.ndarray, largest: np.ndarray) -> None:
+        rows = np.flatnonzero((largest >= self.threshold) & ~self.untested[part])
+        row, column = np.nonzero(x[rows] >= self.threshold)
+        trait = rows[row] + part.start
+        R, d = (values[trait, column].astype(np.float64) for values in tile[:2])
+        share = np.minimum(R * R / d, 1.0)
+        beta = R * self.scale[trait] / d
+        se = np.sqrt(self._variance(share) / d) * self.scale[trait]
+        self._hits.append(Hits(trait, snps[column].astype(np.int64), beta, se, share, self.statistic.log10_p(share)))
+
+    def _variance(self, x: np.ndarray) -> np.ndarray:
+        """s2 / rss."""
+        return (1.0 - x if self.statistic.test == "t" else np.ones_like(x)) / self.statistic.df
+
+    def _write_dense(
+        self,
+        tile: Tile,
+        part: slice,
+        work: np.ndarray,
+        bad: np.ndarray,
+        beta_out: np.ndarray | None,
+        se_out: np.ndarray | None,
+    ) -> None:
+        """beta = R scale / d and se = scale sqrt(s2/rss / d); an untested trait has a NaN scale."""
+        R, d = tile.R[part], tile.d[part]
+        scale = self.scale[part, None].astype(work.dtype)
+        if beta_out is not None:
+            np.divide(R, d, out=work)
+            np.multiply(work, scale, out=beta_out[part], casting="same_kind")
+            beta_out[part, bad] = np.nan
+        if se_out is not None:
+            if self.statistic.test == "t":
+                np.divide(R, d, out=work)
+                work *= R
+                np.subtract(1.0, work, out=work)
+                np.maximum(work, 0.0, out=work)
+                work /= d
+            else:
+                np.divide(1.0, d, out=work)
+            np.sqrt(work, out=work)
+            scale /= work.dtype.type(np.sqrt(self.statistic.df))
+            np.multiply(work, scale, out=se_out[part], casting="same_kind")
+            se_out[part, bad] = np.nan
+
+    def _count(self, x: np.ndarray, part: slice, largest: float, bad: int) -> None:
+        """One bincount of the strip: rows of as many bins as its largest x needs."""
+        assert self.counts is not None
+        bits = x
+        if x.dtype != np.float32:
+            bits = self._bits[: len(x)]
+            np.copyto(bits, x, casting="same_kind")
+        base, width = self.bins.base, int(self.bins.of(largest)) + 1
+        shifted, codes = bits.view(np.int32), self._codes[: len(x)]
+        np.right_shift(shifted, SHIFT, out=shifted)
+        np.clip(shifted, base, base + width - 1, out=shifted)
+        np.add(shifted, np.arange(len(x))[:, None] * width - base, out=codes)
+        found = np.bincount(codes.ravel(), minlength=len(x) * width).reshape(len(x), width)
+        if bad:
+            found[:, 0] -= bad
+        found[self.untested[part]] = 0
+        np.add(self.counts[part, :width], found, out=self.counts[part, :width], casting="unsafe")

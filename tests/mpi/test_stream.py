@@ -1,0 +1,307 @@
+"""Blocks to and from files: asynchronous reading and writing, the result store, and a kinship on the grid."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from mpgls.errors import InputError, StorageError
+from mpgls.la.grid import ProcessGrid
+from mpgls.la.matrix import GridMatrix
+from mpgls.stream import reader
+from mpgls.stream.kinship_grid import load_kinship, save_columns, scale_to_unit_diagonal
+from mpgls.stream.reader import BlockReader, RowRuns
+from mpgls.stream.store import RECORD_DTYPE, create_store, fingerprint, open_store, save_attributes
+from mpgls.stream.writer import BlockWriter
+from mpgls.study.grm import create_kinship_h5, open_kinship
+from small_study import read_kinship, write_kinship, write_lines
+
+HEADER, ROW_BYTES, ROWS = 3, 7, 500
+
+
+# -- reading ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rows(comm, shared_tmp_path):
+    """A file of fixed-length rows of random bytes: its path and its rows."""
+    content = np.random.default_rng(1).integers(0, 256, (ROWS, ROW_BYTES), dtype=np.uint8)
+    path = shared_tmp_path / "rows"
+    if comm.rank == 0:
+        path.write_bytes(b"abc" + content.tobytes())
+    comm.Barrier()
+    return path, content
+
+
+def indices(*parts):
+    return np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
+
+
+SPARSE = indices([0], range(2, 5), [60], range(100, 130, 2), [499])
+BLOCKS = {
+    "whole": [np.arange(ROWS)],
+    "in order": [np.arange(start, min(start + 64, ROWS)) for start in range(0, ROWS, 64)],
+    "sparse": [SPARSE, np.arange(3, ROWS, 17), indices([ROWS - 1])],
+    "with empty ones": [SPARSE[:0], SPARSE, SPARSE[:0], SPARSE[2:], SPARSE[:0]],
+    "out of order": [np.arange(400, 450), np.arange(10)],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("blocks", BLOCKS.values(), ids=BLOCKS)
+@pytest.mark.parametrize("largest_read", [2**30 - 1, 20])
+def test_wanted_rows_arrive_in_order(rows, monkeypatch, blocks, largest_read):
+    monkeypatch.setattr(reader, "LARGEST_READ", largest_read)
+    path, content = rows
+    blocks_read = BlockReader(path, HEADER, ROW_BYTES, [RowRuns.of(block) for block in blocks])
+    got = [(k, part.copy()) for k, part in blocks_read]
+    assert [k for k, _ in got] == list(range(len(blocks)))
+    for (_, part), block in zip(got, blocks, strict=True):
+        np.testing.assert_array_equal(part, content[block])
+
+
+def test_ranks_may_read_different_numbers_of_blocks(comm, rows):
+    path, content = rows
+    blocks = [np.arange(k, ROWS, 50) for k in range(comm.rank)]
+    got = [part.copy() for _, part in BlockReader(path, HEADER, ROW_BYTES, [RowRuns.of(b) for b in blocks])]
+    assert len(got) == comm.rank
+    for part, block in zip(got, blocks, strict=True):
+        np.testing.assert_array_equal(part, content[block])
+
+
+def test_runs_join_over_small_gaps_only():
+    runs = RowRuns.of(indices([5, 6, 9], [40]), gap=2)
+    assert runs.runs == ((5, 5), (40, 1)) and runs.rows == 6
+    np.testing.assert_array_equal(runs.pick, [0, 1, 4, 5])
+    assert RowRuns.of(np.arange(7, 12)).pick is None
+    assert RowRuns.of(np.arange(0)).rows == 0
+
+
+def test_only_the_rows_asked_for_are_read(rows):
+    far = BlockReader(rows[0], HEADER, ROW_BYTES, [RowRuns.of(indices([0], [400]))])
+    list(far)
+    assert far.bytes_read == 2 * ROW_BYTES
+
+
+@pytest.mark.deadline(20)
+@pytest.mark.parametrize("left", [HEADER, HEADER + 300 * ROW_BYTES + 2, HEADER + 350 * ROW_BYTES - 1])
+def test_a_file_that_ends_early(comm, rows, left):
+    """Open MPI would wait for ever for bytes beyond the end."""
+    path, content = rows
+    blocks = BlockReader(path, HEADER, ROW_BYTES, [RowRuns.of(np.arange(k, k + 100)) for k in (0, 100, 250)])
+    stream = iter(blocks)
+    np.testing.assert_array_equal(next(stream)[1], content[:100])
+    comm.Barrier()
+    if comm.rank == 0:
+        os.truncate(path, left)
+    comm.Barrier()
+    with pytest.raises(StorageError, match="rows ended early in block 2: it was changed"):
+        list(stream)
+
+
+def test_a_file_that_is_not_there(comm, shared_tmp_path):
+    with pytest.raises(StorageError, match="cannot read .*nothing"):
+        BlockReader(shared_tmp_path / "nothing", HEADER, ROW_BYTES, [])
+
+
+# -- the result store ---------------------------------------------------------------------------------------------
+
+SNPS, BLOCK = 103, 10
+INDEX = np.arange(SNPS, dtype=np.int64) * 3 + 1
+
+
+@pytest.fixture
+def store(comm, shared_tmp_path):
+    path = shared_tmp_path / "o.h5"
+    made = create_store(path, INDEX, BLOCK, ["a", "b"], fingerprint({"x": 1})) if comm.rank == 0 else None
+    return comm.bcast(made, root=0)
+
+
+def records(positions):
+    """Records that tell their position."""
+    made = np.zeros(len(positions), dtype=RECORD_DTYPE)
+    made["beta"], made["n"] = positions, positions
+    return made
+
+
+def write_blocks(store, trait, blocks, **options):
+    """Write ``blocks``; returns the writer, still open."""
+    place = store.traits[trait]
+    writer = BlockWriter(store.path, place.done_offset, store.block * RECORD_DTYPE.itemsize, **options)
+    for k in blocks:
+        positions = store.block_range(k)
+        writer.write(k, place.records_offset + positions.start * RECORD_DTYPE.itemsize, records(positions))
+    return writer
+
+
+def test_all_ranks_write_one_trait(comm, store):
+    write_blocks(store, 1, range(comm.rank, store.blocks, comm.size)).close()
+    comm.Barrier()
+    written = open_store(store.path)
+    assert written.traits[1].done.all() and not written.traits[0].done.any()
+    np.testing.assert_array_equal(written.read(1, 0, SNPS), records(range(SNPS)))
+    np.testing.assert_array_equal(written.read(1, 17, 23), records(range(17, 23)))
+    assert not written.read(0, 0, SNPS)["n"].any()
+
+
+def test_the_store_is_ordinary_hdf5(comm, store):
+    write_blocks(store, 0, range(comm.rank, store.blocks, comm.size)).close()
+    comm.Barrier()
+    import h5py
+
+    with h5py.File(store.path, "r") as file:
+        np.testing.assert_array_equal(file["traits/a/records"]["beta"], np.arange(SNPS))
+        np.testing.assert_array_equal(file["index"], INDEX)
+
+
+def test_a_block_is_marked_done_after_its_data_only(comm, store):
+    """Before the checkpoint the data may be there, the mark is not; afterwards both are."""
+    mine = [k for k in range(store.blocks) if k % comm.size == comm.rank]
+    writer = write_blocks(store, 0, mine, checkpoint_seconds=1e9)
+    assert not open_store(store.path).traits[0].done[mine].any()
+    writer.checkpoint()
+    assert open_store(store.path).traits[0].done[mine].all()
+    positions = store.block_range(mine[-1])
+    np.testing.assert_array_equal(store.read(0, positions.start, positions.stop), records(positions))
+    writer.close()
+
+
+def test_data_are_synced_before_they_are_marked(comm, store, monkeypatch):
+    marks_at_sync = []
+    sync = os.fsync
+
+    def watched(descriptor):
+        marks_at_sync.append(int(open_store(store.path).traits[0].done[comm.rank]))
+        sync(descriptor)
+
+    writer = write_blocks(store, 0, [comm.rank], checkpoint_seconds=1e9)
+    monkeypatch.setattr(os, "fsync", watched)
+    writer.close()
+    assert marks_at_sync[0] == 0
+    assert open_store(store.path).traits[0].done[comm.rank] == 1
+
+
+def test_a_checkpoint_after_every_block_when_asked(comm, store):
+    writer = write_blocks(store, 0, [comm.rank], checkpoint_seconds=0)
+    assert open_store(store.path).traits[0].done[comm.rank] == 1
+    writer.close()
+
+
+def test_the_index_is_mapped_from_the_file(comm, store):
+    assert isinstance(store.index, np.memmap) and not store.index.flags.writeable
+    np.testing.assert_array_equal(store.index, INDEX)
+    assert (store.count, store.blocks, store.block_range(10)) == (SNPS, 11, range(100, 103))
+
+
+def test_an_empty_store(comm, shared_tmp_path):
+    path = shared_tmp_path / f"empty{comm.rank}.h5"
+    store = create_store(path, INDEX[:1], 5, ["a"], "mark")
+    assert store.blocks == 1 and store.read(0, 0, 1)["n"] == 0
+
+
+def test_a_store_resumes_with_its_own_fingerprint_only(comm, store):
+    assert open_store(store.path, fingerprint({"x": 1})).traits[0].name == "a"
+    with pytest.raises(InputError, match="other inputs or options"):
+        open_store(store.path, fingerprint({"x": 2}))
+
+
+def test_fingerprints_do_not_depend_on_the_order_of_the_parts():
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1}) != fingerprint({"a": 1, "b": [3]})
+
+
+def test_what_the_null_model_found_is_kept(comm, store):
+    if comm.rank == 0:
+        save_attributes(store.path, "b", {"h2": 0.25, "beta": np.arange(3.0)})
+    comm.Barrier()
+    place = open_store(store.path).traits[1]
+    assert place.attributes["h2"] == 0.25
+    np.testing.assert_array_equal(place.attributes["beta"], [0, 1, 2])
+
+
+def test_a_file_that_is_no_store(comm, shared_tmp_path):
+    path = shared_tmp_path / "other"
+    if comm.rank == 0:
+        write_kinship(f"{path}.h5", [("f", "i")], np.eye(1))
+        path.write_text("text\n")
+    comm.Barrier()
+    with pytest.raises(InputError, match="not a result store"):
+        open_store(f"{path}.h5")
+    with pytest.raises(StorageError, match="cannot read"):
+        open_store(path)
+    with pytest.raises(StorageError, match="no result store"):
+        open_store(shared_tmp_path / "nothing.h5")
+    with pytest.raises(StorageError, match="cannot write"):
+        create_store(shared_tmp_path / "no" / "o.h5", INDEX, 1, ["a"], "mark")
+
+
+# -- a kinship on the grid ----------------------------------------------------------------------------------------
+
+
+def kinship_of(n, seed=1):
+    G = np.random.default_rng(seed).standard_normal((n, 2 * n))
+    return G @ G.T / n
+
+
+def whole(A):
+    """The matrix of the grid on every rank."""
+    collected = np.zeros(A.shape)
+    for rows, cols, local in A.grid.comm.allgather((A.row_indices, A.col_indices, A.local)):
+        collected[np.ix_(rows, cols)] = local
+    return collected
+
+
+def names(n):
+    return [("f", f"i{k}") for k in range(n)]
+
+
+@pytest.mark.parametrize("form", ["square", "lower triangle"])
+@pytest.mark.parametrize("n, block", [(1, 4), (41, 3), (67, 64)])
+def test_any_samples_in_any_order_are_loaded(comm, shared_tmp_path, form, n, block):
+    K = kinship_of(n).astype(np.float32).astype(np.float64)
+    path = shared_tmp_path / ("k.h5" if form == "square" else "k.grm.bin")
+    if comm.rank == 0:
+        if form == "square":
+            write_kinship(path, names(n), K)
+        else:
+            K[np.tril_indices(n)].astype("<f4").tofile(path)
+            write_lines(shared_tmp_path / "k.grm.id", names(n))
+    comm.Barrier()
+    kinship = open_kinship(path)
+    for index in (np.arange(n), np.random.default_rng(2).permutation(n)[: n // 2 + 1]):
+        with ProcessGrid(comm) as grid:
+            Phi_grid = GridMatrix.square(grid, index.size, block)
+            load_kinship(Phi_grid, kinship, index)
+            np.testing.assert_array_equal(whole(Phi_grid), K[np.ix_(index, index)])
+
+
+@pytest.mark.parametrize("n, block", [(1, 4), (41, 3), (67, 64)])
+def test_a_saved_matrix_reads_back(comm, shared_tmp_path, n, block):
+    K, path = kinship_of(n), shared_tmp_path / "k.h5"
+    offset = comm.bcast(create_kinship_h5(path, names(n), {"method": "x", "snps": 1}) if comm.rank == 0 else None)
+    with ProcessGrid(comm) as grid:
+        K_grid = GridMatrix.square(grid, n, block)
+        K_grid.local[...] = K[np.ix_(K_grid.row_indices, K_grid.col_indices)]
+        save_columns(K_grid, path, lambda i: offset + 8 * n * i, lambda row, i: row.astype("<f8"))
+        comm.Barrier()
+        np.testing.assert_array_equal(read_kinship(path), K)
+
+
+def test_saving_where_nothing_is_stops_every_rank(comm, shared_tmp_path):
+    with ProcessGrid(comm) as grid:
+        K_grid = GridMatrix.square(grid, 5, 2)
+        with pytest.raises(StorageError, match="nothing"):
+            save_columns(K_grid, shared_tmp_path / "nothing", lambda i: 8 * i, lambda row, i: row)
+
+
+def test_scaling_to_unit_diagonal(comm):
+    K = kinship_of(13)
+    with ProcessGrid(comm) as grid:
+        K_grid = GridMatrix.square(grid, 13, 2)
+        K_grid.local[...] = K[np.ix_(K_grid.row_indices, K_grid.col_indices)]
+        assert scale_to_unit_diagonal(K_grid) == pytest.approx(np.trace(K) / 13, rel=1e-13)
+        np.testing.assert_allclose(whole(K_grid), K / (np.trace(K) / 13), rtol=1e-13)
+        K_grid.local *= -1.0
+        with pytest.raises(InputError, match="not positive"):
+            scale_to_unit_diagonal(K_grid)

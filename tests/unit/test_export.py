@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mpgls.commands.export import ExportConfig, exportable, run
+from mpgls.commands.session import RunOptions
+from mpgls.errors import InputError, UsageError
+from mpgls.report.table import COLUMNS, HEADER, format_rows
+from mpgls.stream.dense_store import create_dense, open_dense, save_trait_values
+from mpgls.stream.store import RECORD_DTYPE, create_store, open_store, save_attributes
+from mpgls.study.plink import VariantTable
+
+INDEX = np.array([0, 2, 3, 5, 8, 11, 12])
+BIM_ROWS = 14
+
+
+class OneRank:
+    """What export and write_table use of a communicator, for one rank."""
+
+    rank, size = 0, 1
+
+    def allgather(self, value):
+        return [value]
+
+    def allreduce(self, value, op=None):
+        return value
+
+    def bcast(self, value, root=0):
+        return value
+
+
+@pytest.fixture
+def bfile(tmp_path) -> str:
+    lines = [f"{1 + k // 9}\trs{k}\t0\t{10 * k}\tA\tC\n" for k in range(BIM_ROWS)]
+    (tmp_path / "g.bim").write_text("".join(lines))
+    return str(tmp_path / "g")
+
+
+def make_records(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    records = np.zeros(INDEX.size, RECORD_DTYPE)
+    # numbers that float32 holds, so that both stores give the same table
+    records["beta"] = rng.standard_normal(INDEX.size).astype("f4").astype("U").astype("f8")
+    records["se"] = rng.uniform(0.1, 1, INDEX.size).astype("f4").astype("U").astype("f8")
+    records["eaf"], records["n"] = rng.uniform(size=INDEX.size), 50 + np.arange(INDEX.size)
+    records["note"][3] = 1
+    records["beta"][3] = records["se"][3] = np.nan
+    return records
+
+
+def make_single(path: Path, bfile: str, **attributes) -> Path:
+    known = {"bfile": bfile, "bim_rows": BIM_ROWS, "test": "t"} | attributes
+    store = create_store(path, INDEX, 3, ["x", "y"], "mark", {k: v for k, v in known.items() if v is not None})
+    with h5py.File(path, "r+") as file:
+        for seed, name in enumerate(("x", "y")):
+            file[f"traits/{name}/records"][...] = make_records(seed)
+            file[f"traits/{name}/done"][...] = 1
+    for name, df in (("x", 40), ("y", 41)):
+        save_attributes(store.path, name, {"df": df})
+    return path
+
+
+def make_dense(path: Path, bfile: str) -> Path:
+    store = create_dense(path, INDEX, 3, ["x", "y", "flat"], "mark", "t", np.array([0, 1, 1]), 1,
+                         {"bfile": bfile, "bim_rows": BIM_ROWS})  # fmt: skip
+    with h5py.File(path, "r+") as file:
+        for j, seed in enumerate((0, 1, 1)):
+            records = make_records(seed)
+            for name in ("beta", "se"):
+                padded = np.full(9, np.nan)
+                padded[:7] = records[name] if j < 2 else np.nan
+                file[name][:, j, :] = padded.reshape(3, 3)
+            for name in ("eaf", "n", "note"):
+                file[name][int(store.group[j])] = records[name]
+        file["done"][...] = 1
+    save_trait_values(path, df=np.array([40, 41, 0]), s2=np.array([1.0, 1.0, np.nan]))
+    return path
+
+
+def expected(bfile: str, seed: int, df: int) -> bytes:
+    whole = VariantTable.open(bfile + ".bim").read(0, BIM_ROWS)
+    chosen = type(whole)(*([getattr(whole, n)[k] for k in INDEX] for n in ("chrom", "id")), whole.pos[INDEX],
+                         *([getattr(whole, n)[k] for k in INDEX] for n in ("a1", "a2")))  # fmt: skip
+    return HEADER + format_rows(chosen, make_records(seed), df, "t")
+
+
+@pytest.mark.parametrize("make", [make_single, make_dense])
+def test_both_stores_give_the_table_of_single_trait(tmp_path, bfile, make):
+    path = make(tmp_path / "o.h5", bfile)
+    run(ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("y",)), OneRank())
+    text = (tmp_path / "e.tsv").read_bytes()
+    assert text == expected(bfile, 1, 41) and text.startswith("\t".join(COLUMNS).encode())
+    assert text.count(b"monomorphic") == 1
+    run(ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("y", "x")), OneRank())
+    assert (tmp_path / "e.y.tsv").read_bytes() == text
+    assert (tmp_path / "e.x.tsv").read_bytes() == expected(bfile, 0, 40)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.tsv", "e.x.tsv", "e.y.tsv", "g.bim", "o.h5"]
+
+
+def test_any_number_of_ranks_write_the_same(tmp_path, bfile):
+    from test_table import ThreadComm
+
+    path = make_dense(tmp_path / "o.h5", bfile)
+    shared: dict = {"barrier": threading.Barrier(3)}
+    config = ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("x",))
+    threads = [threading.Thread(target=run, args=(config, ThreadComm(rank, 3, shared))) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert (tmp_path / "e.tsv").read_bytes() == expected(bfile, 0, 40)
+
+
+def test_another_bfile_overrides_and_must_fit(tmp_path, bfile):
+    path = make_single(tmp_path / "o.h5", str(tmp_path / "moved"))
+    out = RunOptions(str(tmp_path / "e"))
+    with pytest.raises(UsageError, match="no longer at"):
+        run(ExportConfig(out, str(path), ("x",)), OneRank())
+    run(ExportConfig(out, str(path), ("x",), bfile), OneRank())
+    assert (tmp_path / "e.tsv").read_bytes() == expected(bfile, 0, 40)
+    lines = (tmp_path / "g.bim").read_text().splitlines(keepends=True)
+    (tmp_path / "short.bim").write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match=r"short.bim lists 13 SNPs, but .* was made with 14"):
+        run(ExportConfig(out, str(path), ("x",), str(tmp_path / "short")), OneRank())
+    (tmp_path / "short.bim").write_text("".join(lines[:5]))
+    path = make_single(tmp_path / "p.h5", bfile, bim_rows=None)
+    with pytest.raises(InputError, match=r"lists 5 SNPs, but .* was made with at least 13"):
+        run(ExportConfig(out, str(path), ("x",), str(tmp_path / "short")), OneRank())
+
+
+@pytest.mark.parametrize("make", [make_single, make_dense])
+def test_traits_that_cannot_be(tmp_path, bfile, make):
+    path = make(tmp_path / "o.h5", bfile)
+    out = RunOptions(str(tmp_path / "e"))
+    with pytest.raises(UsageError, match=r"has no trait 'z'; its traits are x, y"):
+        run(ExportConfig(out, str(path), ("z",)), OneRank())
+    with pytest.raises(UsageError, match=r"traits: choose with --trait \(x, y"):
+        run(ExportConfig(out, str(path)), OneRank())
+
+
+def test_what_is_not_there_is_said(tmp_path, bfile):
+    dense = make_dense(tmp_path / "d.h5", bfile)
+    with pytest.raises(InputError, match=r"'flat' .* was not tested"):
+        exportable(open_dense(dense), 2)
+    with h5py.File(dense, "r+") as file:
+        file["done"][0, 1] = 0
+    with pytest.raises(InputError, match=r"'x' .* is incomplete: 2 of 3 blocks"):
+        exportable(open_dense(dense), 0)
+    assert exportable(open_dense(dense), 1).df == 41
+    single = make_single(tmp_path / "s.h5", bfile, test=None, bfile_=None)
+    with pytest.raises(InputError, match="does not say the test of trait 'x'"):
+        exportable(open_store(single), 0)
+    create_store(tmp_path / "n.h5", INDEX, 7, ["x"], "mark", {"test": "t"})
+    with pytest.raises(InputError, match=r"'x' .* is incomplete: 0 of 1 blocks"):
+        exportable(open_store(tmp_path / "n.h5"), 0)
+    with h5py.File(tmp_path / "n.h5", "r+") as file:
+        file["traits/x/done"][...] = 1
+    with pytest.raises(InputError, match="does not say the degrees of freedom"):
+        exportable(open_store(tmp_path / "n.h5"), 0)
+    save_attributes(tmp_path / "n.h5", "x", {"df": 7})
+    with pytest.raises(UsageError, match="does not name its genotypes"):
+        run(ExportConfig(RunOptions(str(tmp_path / "e")), str(tmp_path / "n.h5")), OneRank())
+    assert not list(tmp_path.glob("e*"))

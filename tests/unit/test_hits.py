@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpgls.errors import StorageError
+from mpgls.report import hits as module
+from mpgls.report.hits import COLUMNS, HIT_DTYPE, HitVariants, gather_hits, merge_hits, pieces, write_hits
+from mpgls.report.table import format_rows
+from mpgls.stream.store import RECORD_DTYPE
+from mpgls.study.plink import Variants, VariantTable
+
+TRAITS = ("zeta", "alpha", "a b")
+
+
+def make_bim(path: Path, m: int = 300) -> VariantTable:
+    path.write_text("".join(f"{1 + k // 100}\trs{k}\t0\t{7 * k + 1}\tA\tC{'T' * (k % 3)}\n" for k in range(m)))
+    return VariantTable.open(path)
+
+
+def make_hits(count: int = 41, m: int = 300, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    hits = np.zeros(count, HIT_DTYPE)
+    chosen = rng.choice(m * len(TRAITS), count, replace=False)
+    hits["trait"], hits["row"] = chosen % len(TRAITS), chosen // len(TRAITS)
+    hits["beta"], hits["se"] = rng.standard_normal(count), rng.uniform(0.01, 0.1, count)
+    hits["log10p"], hits["n"], hits["eaf"] = (
+        rng.uniform(7, 20, count),
+        rng.integers(50, 60, count),
+        rng.uniform(size=count),
+    )
+    hits["log10p"][:1] = 1234.5
+    return hits
+
+
+def parse(path: Path) -> list[dict[str, str]]:
+    lines = path.read_text().splitlines()
+    assert lines[0].split("\t") == list(COLUMNS)
+    return [dict(zip(COLUMNS, line.split("\t"), strict=True)) for line in lines[1:]]
+
+
+def test_hits_of_ranks_are_merged_in_order_of_trait_and_row():
+    hits = make_hits()
+    merged = merge_hits([hits[:7], hits[:0], hits[7:]])
+    keys = list(zip(merged["trait"].tolist(), merged["row"].tolist(), strict=True))
+    assert keys == sorted(keys) and len(keys) == 41
+    np.testing.assert_array_equal(merged, merge_hits([hits[::-1]]))
+    assert merge_hits([]).dtype == HIT_DTYPE
+
+
+def test_gathering_is_a_merge_on_the_root():
+    class Comm:
+        def __init__(self, parts):
+            self.parts = parts
+
+        def gather(self, value, root):
+            return self.parts
+
+    hits = make_hits()
+    np.testing.assert_array_equal(gather_hits(Comm([hits[5:], hits[:5]]), hits[:5]), merge_hits([hits]))
+    assert gather_hits(Comm(None), hits) is None
+
+
+def test_rows_are_those_of_the_single_trait_table(tmp_path):
+    variants, hits = make_bim(tmp_path / "g.bim"), merge_hits([make_hits()])
+    written = write_hits(tmp_path / "o", hits, TRAITS, variants)
+    rows = parse(written.tsv)
+    assert written.tsv == tmp_path / "o.hits.tsv" and written.count == len(rows) == 41
+    whole = variants.read(0, 300)
+    for row, hit in zip(rows, hits, strict=True):
+        assert row["TRAIT"] == TRAITS[hit["trait"]] and row["ID"] == f"rs{hit['row']}"
+        k, record = int(hit["row"]), np.zeros(1, RECORD_DTYPE)
+        for name in ("beta", "se", "eaf", "n"):
+            record[name] = hit[name]
+        one = Variants([whole.chrom[k]], [whole.id[k]], whole.pos[k : k + 1], [whole.a1[k]], [whole.a2[k]])
+        text = format_rows(one, record, 50, "t", hit["log10p"].reshape(1)).decode()
+        if hit["log10p"] < 1000:
+            assert "\t".join(row[name] for name in COLUMNS[1:]) + "\t.\n" == text
+        else:
+            assert row["P"] == "3.1622776602e-1235" and row["LOG10P"] == "1234.5"
+
+
+def test_figures_that_are_not_finite_are_na(tmp_path):
+    hits = make_hits(3)
+    hits["se"][0], hits["log10p"][1], hits["eaf"][2] = 0.0, np.inf, np.nan
+    hits["trait"], hits["row"] = 0, [5, 6, 7]
+    rows = parse(write_hits(tmp_path / "o", hits, TRAITS, make_bim(tmp_path / "g.bim")).tsv)
+    assert rows[0]["STAT"] == "NA" and rows[0]["SE"] == "0.0"
+    assert rows[1]["LOG10P"] == "NA" and rows[1]["P"] == "0.0000000000e+00"
+    assert rows[2]["EAF"] == "NA" and rows[2]["BETA"] != "NA"
+
+
+@pytest.mark.parametrize("count", [0, 41])
+def test_parquet_holds_the_same(tmp_path, monkeypatch, count):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(module, "_CHUNK", 10)
+    monkeypatch.setattr(module, "_ROW_GROUP", 15)
+    hits = merge_hits([make_hits(41)[:count]])
+    written = write_hits(tmp_path / "o", hits, TRAITS, make_bim(tmp_path / "g.bim"))
+    assert written.parquet == tmp_path / "o.hits.parquet" and not written.note
+    table = parquet.read_table(written.parquet)
+    assert table.column_names == list(COLUMNS) and table.num_rows == count
+    assert str(table.schema.field("N").type) == "int32" and str(table.schema.field("BETA").type) == "double"
+    rows, columns = parse(written.tsv), table.to_pydict()
+    for name in COLUMNS:
+        kind = type(columns[name][0]) if count else str
+        if name in ("P", "EAF", "LOG10P"):
+            np.testing.assert_allclose(columns[name], [float(row[name]) for row in rows], rtol=1e-9)
+        else:
+            assert columns[name] == [kind(row[name]) for row in rows]
+
+
+def test_without_pyarrow_there_is_a_note_and_no_stale_file(tmp_path, monkeypatch):
+    original = importlib.import_module
+
+    def refuse(name: str):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return original(name)
+
+    monkeypatch.setattr(module.importlib, "import_module", refuse)
+    (tmp_path / "o.hits.parquet").write_text("of an earlier run")
+    written = write_hits(tmp_path / "o", make_hits(0), TRAITS, make_bim(tmp_path / "g.bim"))
+    assert written.parquet is None and "pyarrow is not installed" in written.note
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["g.bim", "o.hits.tsv"]
+    assert parse(written.tsv) == []
+
+
+def test_variants_are_looked_up_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 50)
+    variants = make_bim(tmp_path / "g.bim")
+    rows = np.array([299, 3, 3, 52, 53, 120])
+    found = HitVariants(variants, rows)
+    assert [found.id[k] for k in found.at(rows)] == [f"rs{k}" for k in rows]
+    assert found.pos[found.at(rows)].tolist() == [7 * k + 1 for k in rows]
+    assert [(first, last) for first, last, _ in pieces(variants, found.rows)] == [(0, 2), (2, 3), (3, 4), (4, 5)]
+    assert HitVariants(variants, rows[:0]).id == []
+
+
+def test_unwritable_place_is_a_storage_error(tmp_path):
+    with pytest.raises(StorageError, match=r"cannot write .*o\.hits\.tsv"):
+        write_hits(tmp_path / "absent" / "o", make_hits(0), TRAITS, make_bim(tmp_path / "g.bim"))

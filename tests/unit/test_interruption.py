@@ -1,0 +1,166 @@
+"""Runs that are killed or stopped by a signal, from outside: they end at once, and resume to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launch import LIMIT, MPIRUN, environment, mpgls, program, run, under_mpirun
+
+from mpgls.stream.store import open_store
+
+pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
+
+INPUT, STOPPED = 3, 75
+RANKS = 2
+# A mark after every block of four SNPs: some seconds, of which each block is lost or kept.
+SCAN = "single-trait --bfile sim --grm K.h5 --no-plots --block-size 4 --checkpoint 0 --out out"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated study, its kinship, and the table of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("study")
+    for command in (
+        "simulate --samples 301 --snps 8003 --chromosomes 3 --seed 3 --out sim",
+        "kinship --bfile sim --out K",
+    ):
+        made = mpgls(0, command, folder)
+        assert made.code == 0, made.err
+    whole = mpgls(RANKS, SCAN.replace("--out out", "--out whole"), folder)
+    assert whole.code == 0, whole.err
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh(study: Path) -> None:
+    """No output of the test before."""
+    for path in study.glob("out*"):
+        path.unlink()
+
+
+def blocks_done(folder: Path) -> int:
+    """Blocks marked in the store of a run, through a copy: the run must not meet a lock."""
+    copy = folder / "copy.h5"
+    try:
+        shutil.copy(folder / "out.h5", copy)
+        return int(open_store(copy).traits[0].done.sum())
+    except Exception:
+        return 0  # not there yet, or just being made
+
+
+def interrupted(folder: Path, number: signal.Signals, ranks: slice) -> tuple[int, str, float]:
+    """Start the scan, send a signal to some ranks in the midst of it: exit code, standard error, seconds to the end."""
+    command = under_mpirun(RANKS, [*program(), *SCAN.split()])
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        end = time.monotonic() + LIMIT
+        while blocks_done(folder) < 20:
+            assert process.poll() is None, "the scan was over before it could be interrupted"
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == RANKS
+        start = time.monotonic()
+        for child in children[ranks]:
+            os.kill(int(child), number)
+        _, err = process.communicate(timeout=LIMIT)
+        return process.returncode, err, time.monotonic() - start
+    finally:
+        process.kill()
+        process.wait()
+
+
+def assert_resumes(folder: Path, done: int) -> None:
+    """The interrupted run left no table; resumed, it has the bytes of the whole run."""
+    assert not (folder / "out.pheno.tsv").exists()
+    assert not (folder / "out.json").exists()
+    assert 20 <= done < 2001
+    resumed = mpgls(RANKS, f"{SCAN} --resume", folder)
+    assert resumed.code == 0, resumed.err
+    assert f"resume: {done:,} of 2,001 blocks are done" in resumed.out
+    assert (folder / "out.pheno.tsv").read_bytes() == (folder / "whole.pheno.tsv").read_bytes()
+    assert (folder / "out.json").exists()
+
+
+def test_a_killed_rank_ends_the_run_and_resumes_to_the_same_bytes(study: Path) -> None:
+    code, _, seconds = interrupted(study, signal.SIGKILL, slice(1, 2))
+    assert code not in (0, STOPPED)
+    assert seconds < 10
+    assert_resumes(study, blocks_done(study))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_stops_the_run_in_order(study: Path, number: signal.Signals) -> None:
+    code, err, seconds = interrupted(study, number, slice(None))
+    assert code == STOPPED, err
+    said = [line for line in err.splitlines() if line.startswith("mpgls")]
+    assert said == ["mpgls single-trait: stopped by a signal; run the same command with --resume to go on"]
+    assert seconds < 10
+    assert_resumes(study, blocks_done(study))
+
+
+DRIVER = """
+import os, signal
+from mpi4py import MPI
+from mpgls import __main__
+from {module} import {name}
+
+def stopped(*arguments):
+    if MPI.COMM_WORLD.rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return original(*arguments)
+
+original = {name}.{method}
+{name}.{method} = stopped
+__main__.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "command", "advice"),
+    [
+        ("mpgls.commands.null_model Covariance evaluate", SCAN, "run the same command with --resume to go on"),
+        ("mpgls.study.genotypes Decoder stats", "kinship --bfile sim --out out", "run the same command again"),
+    ],
+)
+def test_a_signal_to_one_rank_before_the_scan(study: Path, where: str, command: str, advice: str) -> None:
+    module, name, method = where.split()
+    (study / "driver.py").write_text(DRIVER.format(module=module, name=name, method=method))
+    ended = run(3, [sys.executable, "driver.py", *command.split()], study)
+    assert ended.code == STOPPED, ended.err
+    assert [line.split("; ")[1] for line in ended.sentences] == [advice]
+    assert not list(study.glob("out*.tsv")) + list(study.glob("out*.json"))
+    assert command == SCAN or not (study / "out.h5").exists()
+
+
+def test_resume_refuses_other_options_and_inputs_and_repeats_a_finished_run(study: Path) -> None:
+    for path in study.glob("whole*"):
+        shutil.copy(path, study / path.name.replace("whole", "out"))
+    table = (study / "out.pheno.tsv").read_bytes()
+    assert mpgls(0, "kinship --bfile sim --method standardized --out K2", study).code == 0
+    (study / "keep.txt").write_text("".join(f"F{i} F{i}_1\n" for i in range(1, 61)))
+    for more, part in (
+        ("--h2 0.4", "other inputs or options"),
+        ("--covar sim.covar.tsv", "other inputs or options"),
+        ("--keep keep.txt", "other inputs or options"),
+        ("--grm K2.h5", "other inputs or options"),
+        ("--block-size 8", "blocks of 4 SNPs"),
+    ):
+        refused = mpgls(RANKS, f"{SCAN} --resume {more}", study)
+        assert refused.code == INPUT, refused.err
+        assert len(refused.sentences) == 1, refused.err
+        assert "cannot be resumed" in refused.sentences[0] and part in refused.sentences[0]
+    again = mpgls(RANKS, f"{SCAN} --resume", study)
+    assert again.code == 0, again.err
+    assert "resume: 2,001 of 2,001 blocks are done" in again.out
+    assert "REML" not in again.out and "load kinship" not in again.out
+    assert (study / "out.pheno.tsv").read_bytes() == table
