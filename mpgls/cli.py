@@ -46,11 +46,13 @@ def parse(argv: Sequence[str]) -> Command:
     )
     parser.add_argument("--version", action="version", version=f"mpgls {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    for declare in (_kinship, _eigen, _single_trait, _multi_trait, _simulate, _doctor):
+    for declare in (_kinship, _eigen, _single_trait, _multi_trait, _export, _simulate, _doctor):
         declare(commands)
     given = parser.parse_args(argv)
     if given.command is None:
-        raise UsageError("no command was given: kinship, eigen, single-trait, multi-trait, simulate or doctor (see mpgls --help)")
+        raise UsageError(
+            "no command was given: kinship, eigen, single-trait, multi-trait, export, simulate or doctor (see mpgls --help)"
+        )
     return Command(given.command, given.module, given.make(given, tuple(argv)))
 
 
@@ -94,6 +96,13 @@ def _trait_options(parser: Any) -> None:
         "--grm", metavar="FILE", help="kinship: mpgls .h5, GCTA prefix of .grm.bin, or GEMMA .cXX.txt with --grm-id"
     )
     group.add_argument("--grm-id", metavar="FILE", help="a .fam with the samples of a GEMMA kinship, in its order")
+    _center_option(group)
+
+
+def _center_option(parser: Any) -> None:
+    parser.add_argument(
+        "--center-grm", action="store_true", help="centre the kinship over the analysed samples: h2 is then GEMMA's pve"
+    )
 
 
 def _run_options(parser: Any, resume: bool = True, blocks: bool = True) -> None:
@@ -126,7 +135,7 @@ def _study(given: argparse.Namespace) -> Any:
     )
     traits: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
-        for key in ("pheno", "pheno_name", "covar", "covar_name", "grm", "grm_id")
+        for key in ("pheno", "pheno_name", "covar", "covar_name", "grm", "grm_id", "center_grm")
         if (value := getattr(given, key, None)) is not None
     }
     return StudyOptions(bfile=given.bfile, keep=given.keep, remove=given.remove, mind=given.mind, snps=snps, **traits)
@@ -180,6 +189,7 @@ def _eigen(commands: Any) -> None:
     parser.add_argument("--grm-id", metavar="FILE", help="a .fam with the samples of a GEMMA kinship, in its order")
     parser.add_argument("--keep", metavar="FILE", help="only these samples (FID IID a line)")
     parser.add_argument("--remove", metavar="FILE", help="without these samples")
+    _center_option(parser)
     parser.add_argument("--eigenpairs", type=int, metavar="K", help="only the K leading pairs, also as covariate table")
     _eigensolver_options(parser)
     _run_options(parser, blocks=False, resume=False)
@@ -204,6 +214,7 @@ def _eigen_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
         grm_id=given.grm_id,
         keep=given.keep,
         remove=given.remove,
+        center_grm=given.center_grm,
         solver=given.eigensolver,
         slepc_options=given.slepc_options,
         eigenpairs=given.eigenpairs,
@@ -312,6 +323,28 @@ def _multi_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any
         solver=given.eigensolver,
         plots=not given.no_plots,
     )
+
+
+def _export(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "export",
+        "one trait of a result store as a table",
+        "mpgls export all.h5 --trait CD8 --out cd8",
+        _export_config,
+    )
+    parser.add_argument("store", metavar="STORE", help="PREFIX.h5 of multi-trait --dense or of single-trait")
+    parser.add_argument("--trait", nargs="+", default=(), metavar="NAME", help="traits; default: all")
+    parser.add_argument("--bfile", metavar="PREFIX", help="PLINK files, if they are no longer where the run found them")
+    parser.add_argument("--out", required=True, metavar="PREFIX", help="prefix of the tables")
+
+
+def _export_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
+    from mpgls.commands.export import ExportConfig
+    from mpgls.commands.session import RunOptions
+
+    options = RunOptions(given.out, command_line=("mpgls", *argv))
+    return ExportConfig(options, given.store, tuple(given.trait), given.bfile)
 
 
 def _simulate(commands: Any) -> None:

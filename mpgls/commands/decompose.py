@@ -53,6 +53,7 @@ class Decomposer:
         grid: ProcessGrid,
         block: int,
         session: Session,
+        centered: bool = False,
     ) -> None:
         self.solver, self.slepc_options, self.file = solver, slepc_options, eigen_file
         self.grid, self.block, self.session = grid, block, session
@@ -64,7 +65,7 @@ class Decomposer:
                 position[group.rows] = group.kinship_index
             samples = np.flatnonzero(position >= 0)
             uses = len(traits.groups)
-            self.phi = KinshipOnGrid(study.kinship, samples, position[samples], uses, grid, block, session)
+            self.phi = KinshipOnGrid(study.kinship, samples, position[samples], uses, grid, block, session, centered)
 
     def take(self, group: TraitGroup, label: str, pcs: int) -> GroupBasis:
         """The basis of one group. Collective. Raises NumericalError when the decomposition fails its check."""

@@ -18,7 +18,7 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.report.manifest import file_identity
 from mpgls.runtime import GIB
 from mpgls.stream.eigen_file import create_eigen_file
-from mpgls.stream.kinship_grid import load_kinship, save_columns, scale_to_unit_diagonal
+from mpgls.stream.kinship_grid import center, load_kinship, save_columns, scale_to_unit_diagonal
 from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.tables import read_id_list
 
@@ -35,6 +35,7 @@ class EigenConfig:
     grm_id: str | None = None
     keep: str | None = None
     remove: str | None = None
+    center_grm: bool = False
     solver: str = "auto"
     slepc_options: str = ""
     eigenpairs: int | None = None
@@ -58,6 +59,8 @@ def run(config: EigenConfig, comm: MPI.Comm) -> None:
         Phi_grid = GridMatrix.square(grid, n, grid_block(n, grid.shape))
         with timings.phase("load kinship") as loading:
             loading.nbytes += load_kinship(Phi_grid, kinship, index)
+            if config.center_grm:
+                center(Phi_grid)
             mean = scale_to_unit_diagonal(Phi_grid)
         log.info(f"n = {n:,}; kinship divided by its mean diagonal, {mean:.8g}")
         facts: dict[str, Any] = {"n": n, "mean_diagonal": mean}

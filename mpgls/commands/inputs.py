@@ -39,6 +39,7 @@ class StudyOptions:
     covar_name: tuple[str, ...] = ()
     grm: str | None = None
     grm_id: str | None = None
+    center_grm: bool = False
     keep: str | None = None
     remove: str | None = None
     mind: float = 1.0

@@ -8,14 +8,15 @@ from mpgls.commands.session import Session
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import submatrix
-from mpgls.stream.kinship_grid import load_kinship, scale_to_unit_diagonal
+from mpgls.stream.kinship_grid import center, load_kinship, scale_to_unit_diagonal
 from mpgls.study.grm import Kinship
 
 
 class KinshipOnGrid:
     """The kinship over ``samples`` (.fam rows, ascending), n x n [MC,MR] in square blocks, to be taken ``uses`` times.
 
-    ``index`` are the positions of the samples in the kinship. Creating it is collective; without uses nothing is
+    ``index`` are the positions of the samples in the kinship; ``centered`` takes row and column means away before the
+    scaling, over the samples taken. Creating it is collective; without uses nothing is
     loaded.
     """
 
@@ -28,7 +29,9 @@ class KinshipOnGrid:
         grid: ProcessGrid,
         block: int,
         session: Session,
+        centered: bool = False,
     ) -> None:
+        self.centered = centered
         self.samples, self.block, self.session, self._left = samples, block, session, uses
         self._Phi_all_grid: GridMatrix | None = None
         self._divided_by = 1.0
@@ -48,11 +51,14 @@ class KinshipOnGrid:
         with self.session.timings.phase("select samples"):
             if rows.size < self.samples.size:
                 Phi_grid = submatrix(Phi_grid, np.searchsorted(self.samples, rows), self.block)
+            if self.centered:
+                center(Phi_grid)
             mean = self._divided_by * scale_to_unit_diagonal(Phi_grid)
         if Phi_grid is self._Phi_all_grid:  # scaled in place: the next trait's samples come from the scaled one
             self._divided_by = mean
         self._left -= 1
         if not self._left:
             self._Phi_all_grid = None
-        self.session.log.info(f"{label}: n = {rows.size:,}; kinship divided by its mean diagonal, {mean:.8g}")
+        how = "centred and divided by" if self.centered else "divided by"
+        self.session.log.info(f"{label}: n = {rows.size:,}; kinship {how} its mean diagonal, {mean:.8g}")
         return Phi_grid

@@ -191,9 +191,7 @@ class MultiResults:
         genome = genome_of(variants, self.index)
         threshold = self.config.p_threshold
         hits_map(session.path(".hits.png"), title, hits, names, variants, genome, threshold)
-        edges, pooled, each = self.histograms.pooled()
-        if pooled.any():
-            pooled_qq(session.path(".qq.png"), title, edges, pooled, each)
+        pooled_qq(session.path(".qq.png"), title, self.histograms.groups())
 
     def _files(self, parquet: Path | None, session: Session) -> list[str]:
         made = [session.path(suffix) for suffix in SUFFIXES]

@@ -124,8 +124,9 @@ def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
     with ProcessGrid(comm, plan.grid) as grid:
         team = split_teams(comm, plan.team_size)
         decomposer = Decomposer(
-            config.solver, config.slepc_options, study, traits, eigen_file, grid, plan.grid_block, session
-        )
+            config.solver, config.slepc_options, study, traits, eigen_file, grid, plan.grid_block, session,
+            config.study.center_grm,
+        )  # fmt: skip
         for g, group in enumerate(traits.groups):
             basis = decomposer.take(group, f"group {g + 1} of {len(traits.groups)}", config.pcs)
             scan_group(config, study, traits, g, basis, known, plan, team, results, session)

@@ -86,7 +86,14 @@ def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
         team = split_teams(comm, plan.team_size)
         assert study.kinship is not None
         phi = KinshipOnGrid(
-            study.kinship, study.samples, study.kinship_index(), len(unfinished), grid, plan.grid_block, session
+            study.kinship,
+            study.samples,
+            study.kinship_index(),
+            len(unfinished),
+            grid,
+            plan.grid_block,
+            session,
+            config.study.center_grm,
         )
         for trait, place in enumerate(store.traits):
             null_model = place.attributes

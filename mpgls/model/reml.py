@@ -122,20 +122,19 @@ def maximise_reml(
             if rival is not None:
                 search.lower_limit(rival)
                 continue
-            if search.last == UPPER:
-                break
             if search.is_below_failure(tolerance):
                 search.raise_limit()
+                continue
+            if search.last == UPPER and not search.rises_to_upper_end():
                 continue
             if search.slope_is_known():
                 return search.result()
             proposal = search.companion()
-        if proposal == UPPER or search.creeps_to_upper_end():
-            if search.ends_at_upper():
+        if search.creeps_to_upper_end():
+            search.evaluate_fine(UPPER)
+            if search.best_fine() == UPPER and search.rises_to_upper_end():
                 return search.result()
-            if search.best_fine() >= SNAP:
-                break
-            continue
+            break
         if search.singles < max_coarse and search.is_unexplored(proposal):
             search.evaluate_coarse(proposal)
         else:
@@ -199,12 +198,11 @@ class _Search:
         """Whether the search, unsettled, should look at the upper end itself: l may be flat up to there."""
         return self.doubles >= 4 and self.last > 0.99 and self.limit == UPPER and UPPER not in self.fine_values
 
-    def ends_at_upper(self) -> bool:
-        """Whether l still rises between SNAP and the upper end and is largest there; otherwise stay below SNAP."""
+    def rises_to_upper_end(self) -> bool:
+        """Whether l is larger at the upper end, the last evaluation, than just below; otherwise stay below it."""
         self.evaluate_fine(SNAP)
-        if self.last == SNAP:
-            self.evaluate_fine(UPPER)
-        if self.last == UPPER and self.best_fine() == UPPER:
+        if self.fine_values.get(SNAP, -np.inf) < self.fine_values[UPPER]:
+            self.evaluate_fine(UPPER)  # the caller keeps the last factor
             return True
         self.limit = min(self.limit, SNAP)
         return False
@@ -240,8 +238,8 @@ class _Search:
         return proposal, settled
 
     def slope_is_known(self) -> bool:
-        """Whether l' at the last float64 evaluation rests on float64 values alone: two near ones, or h2 = 0."""
-        return self.last == 0.0 or self.curve.correction.count > 1
+        """Whether l' at the last float64 evaluation rests on float64 values alone: its ends, or two near values."""
+        return self.last in (0.0, UPPER) or self.curve.correction.count > 1
 
     def companion(self) -> float:
         """A second h2 near the last one, to know l' there."""

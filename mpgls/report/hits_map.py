@@ -97,9 +97,9 @@ def hits_map(
 def pooled_qq(path: str | os.PathLike[str], title: str, groups: Sequence[tuple[Bins, np.ndarray]]) -> None:
     """Draw observed against expected -log10 p of all traits together into the PNG file ``path``.
 
-    Each of ``groups`` has its bins and the counts (t, bins.count) of its traits. The grey band is the pointwise 95% band
-    of as many independent tests as there were; with two traits or more, the blue one is where 90% of the traits' own
-    curves lie. Raises StorageError if the file cannot be written.
+    Each of ``groups`` has its bins and the counts (t, bins.count) of its traits. The grey band is the pointwise 95%
+    band of as many independent tests as there were; with two traits or more, the blue one is where 90% of the traits'
+    own curves lie. Raises StorageError if the file cannot be written.
     """
     expected, observed, tested = qq_points(groups)
     traits = sum(int(np.count_nonzero(counts.any(axis=1))) for _, counts in groups)
@@ -149,7 +149,10 @@ def trait_spread(groups: Sequence[tuple[Bins, np.ndarray]]) -> tuple[np.ndarray,
 
     From at most SPREAD_TRAITS traits, evenly chosen of those with tests.
     """
-    chosen = [(_middles(bins), row) for bins, counts in groups for row in counts if row.any()]
+    chosen = []
+    for bins, counts in groups:
+        middles = _middles(bins)
+        chosen += [(middles, row) for row in counts if row.any()]
     chosen = chosen[:: -(-len(chosen) // SPREAD_TRAITS) or 1]
     fewest = min((int(row.sum()) for _, row in chosen), default=0)
     if fewest == 0:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mpgls.errors import InputError, agree
 from mpgls.la import scalapack
+from mpgls.la.eigen import multiply
 from mpgls.la.layout import Slabs
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import ColumnsToGrid, GridToColumns, slab_width
@@ -115,6 +116,17 @@ def _write_at(path: str | Path, data: bytes, offset: int) -> int:
 def trace(A_grid: GridMatrix) -> float:
     """The sum of the diagonal, on every rank. Collective."""
     return float(A_grid.grid.comm.allreduce(float(A_grid.local[A_grid.diagonal_positions].sum())))
+
+
+def center(A_grid: GridMatrix) -> None:
+    """A := C A C with C = I - 11'/n, which takes the mean of every row and column away. Collective.
+
+    With an intercept in the model the scan is the same; h2 then refers to the kinship within the sample (GEMMA).
+    """
+    n = A_grid.shape[0]
+    mean = multiply(A_grid, np.ones((n, 1)))[:, 0] / n
+    A_grid.local -= mean[A_grid.row_indices, None]
+    A_grid.local -= mean[A_grid.col_indices] - mean.mean()
 
 
 def scale_to_unit_diagonal(A_grid: GridMatrix) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mpi4py import MPI
+from small_study import read_facts, read_kinship, read_plink, write_genotypes, write_lines
 
 from mpgls.commands import kinship, simulate
 from mpgls.commands.inputs import StudyOptions
@@ -14,7 +15,6 @@ from mpgls.commands.simulate import SimulateConfig
 from mpgls.errors import InputError, UsageError
 from mpgls.study.filters import SnpFilter
 from mpgls.study.grm import open_kinship
-from small_study import read_facts, read_kinship, read_plink, write_genotypes, write_lines
 
 N, M = 83, 211
 

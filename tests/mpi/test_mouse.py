@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mpi4py import MPI
+from small_study import read_facts, read_kinship, read_plink, read_results, write_lines
 
 from mpgls.commands import kinship, single_trait
 from mpgls.commands.inputs import StudyOptions
@@ -18,7 +19,6 @@ from mpgls.commands.kinship import KinshipConfig
 from mpgls.commands.session import RunOptions
 from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.study.filters import SnpFilter
-from small_study import read_facts, read_kinship, read_plink, read_results, write_lines
 
 EXAMPLE = Path("/usr/share/doc/gemma/example")
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -109,5 +109,7 @@ def test_fastlmms_p_values_and_effects(comm, shared_tmp_path, mice, precision, t
         X = files.centred(np.isfinite(files.phenotype))[:, [columns[name] for name in expected["SNP"]]]
         scale = X.std(axis=0)
         effect = results["BETA"][order] * scale
-        np.testing.assert_allclose(effect, expected["SnpWeight"], rtol=0, atol=tolerance * expected["SnpWeightSE"].min())
+        np.testing.assert_allclose(
+            effect, expected["SnpWeight"], rtol=0, atol=tolerance * expected["SnpWeightSE"].min()
+        )
         np.testing.assert_allclose(results["SE"][order] * scale, expected["SnpWeightSE"], rtol=tolerance)

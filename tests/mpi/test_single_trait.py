@@ -8,15 +8,6 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
-
-from mpgls.commands import simulate, single_trait
-from mpgls.commands.inputs import StudyOptions
-from mpgls.commands.session import RunOptions
-from mpgls.commands.simulate import SimulateConfig
-from mpgls.commands.single_trait import SingleTraitConfig
-from mpgls.errors import InputError, NumericalError, StorageError, UsageError
-from mpgls.stream.store import RECORD_DTYPE, open_store
-from mpgls.study.filters import SnpFilter
 from small_study import (
     PlinkFiles,
     read_facts,
@@ -28,6 +19,15 @@ from small_study import (
     write_lines,
     write_table,
 )
+
+from mpgls.commands import simulate, single_trait
+from mpgls.commands.inputs import StudyOptions
+from mpgls.commands.session import RunOptions
+from mpgls.commands.simulate import SimulateConfig
+from mpgls.commands.single_trait import SingleTraitConfig
+from mpgls.errors import InputError, NumericalError, StorageError, UsageError
+from mpgls.stream.store import RECORD_DTYPE, open_store
+from mpgls.study.filters import SnpFilter
 
 N, M = 151, 203
 EFFECTS = ("BETA", "SE", "STAT", "LOG10P")

@@ -1,0 +1,119 @@
+"""The plan of a scan: the smallest team and the widest block that fit, and what it says when nothing does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mpgls.commands.plan import NARROWEST, WIDEST, Machine, grid_block, plan_scan
+from mpgls.errors import MemoryPlanError, UsageError
+from mpgls.runtime import GIB
+
+STUDY = {
+    "n": 40_000,
+    "m": 1_000_000,
+    "columns": 5,
+    "snp_bytes": 10_000,
+    "item": 8,
+    "packed_kinship": False,
+    "several_sets": False,
+    "several_traits": False,
+    "team_size": None,
+    "block": None,
+}
+FACTOR = 8 * 40_000**2  # 11.9 GiB
+
+
+def machine(ranks=16, ranks_per_node=1, gib=None, base=GIB // 10):
+    return Machine(ranks, ranks_per_node, None if gib is None else int(gib * GIB), base)
+
+
+def plan(at, **changes):
+    return plan_scan(at, **{**STUDY, **changes})
+
+
+def test_without_a_limit_every_rank_is_a_team():
+    made = plan(machine())
+    assert (made.grid, made.team_size, made.block) == ((4, 4), 1, WIDEST)
+
+
+@pytest.mark.parametrize("gib, team", [(20, 1), (11, 2), (5, 4), (3.2, 8)])
+def test_the_team_is_the_smallest_that_fits(gib, team):
+    made = plan(machine(gib=gib))
+    assert made.team_size <= team and made.peak <= gib * GIB
+    if made.team_size > 1:
+        with pytest.raises(MemoryPlanError):
+            plan(machine(gib=gib), team_size=made.team_size - 1)
+
+
+def test_ranks_of_a_node_share_the_factor():
+    alone, shared = (plan(machine(ranks_per_node=k)).stages["scan"] for k in (1, 8))
+    assert alone - shared == FACTOR - FACTOR // 8
+
+
+def test_mixed_precision_halves_the_factor():
+    stages = [plan(machine(), item=item).stages["handing over the factor"] for item in (8, 4)]
+    assert stages[0] - stages[1] == FACTOR // 2
+
+
+def test_a_narrower_block_comes_before_a_larger_team():
+    wide = plan(machine(ranks=256))
+    assert wide.peak == wide.stages["scan"]
+    tight = plan(machine(ranks=256, gib=(wide.peak - 1) / GIB))
+    assert tight.team_size == 1 and tight.block == WIDEST // 2
+
+
+@pytest.mark.parametrize("m, block", [(1, NARROWEST), (5_000, 40), (10**9, WIDEST)])
+def test_every_rank_gets_several_blocks(m, block):
+    assert plan(machine(), m=m).block == block
+
+
+@pytest.mark.parametrize("kind", ["packed_kinship", "several_sets"])
+def test_copies_of_the_kinship_count(kind):
+    share = FACTOR // 16
+    assert plan(machine(), **{kind: True}).stages["null model"] - plan(machine()).stages["null model"] == share
+
+
+def test_wishes_are_kept():
+    made = plan(machine(), team_size=4, block=77)
+    assert (made.team_size, made.block) == (4, 77)
+
+
+@pytest.mark.parametrize(
+    "wish, name",
+    [({"team_size": 0}, "--team-size"), ({"team_size": 17}, "--team-size"), ({"block": 0}, "--block-size")],
+)
+def test_impossible_wishes(wish, name):
+    with pytest.raises(UsageError, match=name):
+        plan(machine(), **wish)
+
+
+def test_the_ranks_that_it_names_would_fit():
+    with pytest.raises(MemoryPlanError, match="use at least") as caught:
+        plan(machine(gib=1.5))
+    ranks = int(re.search(r"at least (\d+) ranks", str(caught.value)).group(1))
+    assert ranks > 16 and plan(machine(ranks=ranks, gib=1.5)).peak <= 1.5 * GIB
+
+
+def test_the_memory_that_it_names_would_fit():
+    with pytest.raises(MemoryPlanError) as caught:
+        plan(machine(gib=1.5))
+    gib = float(re.search(r"--memory ([\d.]+)$", str(caught.value)).group(1))
+    assert plan(machine(gib=gib)).peak <= gib * GIB
+
+
+def test_a_limit_below_the_program_itself():
+    with pytest.raises(MemoryPlanError, match="the program alone"):
+        plan(machine(gib=0.05))
+
+
+def test_the_text_names_grid_team_block_and_bytes():
+    text = plan(machine(gib=20)).text(machine(gib=20))
+    for part in ("16 ranks", "4 x 4 grid", "teams of 1", "SNP blocks of 1024", "of 20.00 GiB allowed", "null model"):
+        assert part in text
+
+
+@pytest.mark.parametrize("n, grid, block", [(1, (1, 1), 1), (7, (2, 2), 1), (151, (3, 1), 13), (100_000, (8, 8), 128)])
+def test_every_process_row_has_blocks(n, grid, block):
+    assert grid_block(n, grid) == block
