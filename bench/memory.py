@@ -2,8 +2,8 @@
 
 The peak resident set (RSS) of every rank is the kernel's own, from the manifest. The proportional set (PSS) divides
 shared pages by the ranks that map them: of a factor held once for two ranks, each counts half, and the other half is
-what its RSS exceeds its PSS by (beyond the libraries, which a run of 100 samples shows). Only the factor's lower triangle
-is ever touched, so about half of that triangle is what sharing saves a rank of two.
+what its RSS exceeds its PSS by (beyond the libraries, which a run of 100 samples shows).
+Only the factor's lower triangle is ever touched, so about half of that triangle is what sharing saves a rank of two.
 """
 
 from __future__ import annotations

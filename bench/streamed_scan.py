@@ -149,7 +149,7 @@ class Scan:
             start = time.perf_counter()
             scan(
                 self.solver, problem.bed, self.store, self.store.traits[0], self.team, comm,
-                problem.log, problem.stop, 1e9,
+                problem.log, problem.stop, CHECKPOINT_SECONDS,
             )  # fmt: skip
             seconds = max(comm.allgather(time.perf_counter() - start))
         solve = timings.phases["solve"]

@@ -22,6 +22,7 @@ debian_packages=(
 # Debian's petsc4py is built for NumPy 1, so NumPy stays below 2.
 python_packages=(
     "numpy==1.26.4"
+    "pyarrow==15.0.2"
     "setuptools==80.9.0"
     "threadpoolctl==3.8.0"
     "matplotlib==3.11.2"

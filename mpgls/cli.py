@@ -51,7 +51,8 @@ def parse(argv: Sequence[str]) -> Command:
     given = parser.parse_args(argv)
     if given.command is None:
         raise UsageError(
-            "no command was given: kinship, eigen, single-trait, multi-trait, export, simulate or doctor (see mpgls --help)"
+            "no command was given: kinship, eigen, single-trait, multi-trait, export, simulate or doctor "
+            "(see mpgls --help)"
         )
     return Command(given.command, given.module, given.make(given, tuple(argv)))
 
@@ -231,7 +232,9 @@ def _single_trait(commands: Any) -> None:
     )
     _genotype_options(parser)
     _trait_options(parser)
-    _model_options(parser)
+    _eigen_option(parser)
+    model = _model_options(parser)
+    _pcs_option(model)
     _run_options(parser)
     _team_options(parser)
 
@@ -250,6 +253,14 @@ def _model_options(parser: Any) -> Any:
     return group
 
 
+def _eigen_option(parser: Any) -> None:
+    parser.add_argument("--eigen", metavar="FILE", help="eigendecomposition made by mpgls eigen, instead of --grm")
+
+
+def _pcs_option(parser: Any) -> None:
+    parser.add_argument("--pcs", type=int, default=0, metavar="K", help="K leading eigenvectors as covariates (0)")
+
+
 def _team_options(parser: Any) -> None:
     parser.add_argument(
         "--team-size", default="auto", metavar="auto|R",
@@ -264,6 +275,8 @@ def _single_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> An
     return SingleTraitConfig(
         _run(given, argv),
         _study(given),
+        eigen=given.eigen,
+        pcs=given.pcs,
         h2=given.h2,
         precision=given.precision,
         test=given.test,
@@ -291,14 +304,14 @@ def _multi_trait(commands: Any) -> None:
     )
     _genotype_options(parser)
     _trait_options(parser)
-    parser.add_argument("--eigen", metavar="FILE", help="eigendecomposition made by mpgls eigen, instead of --grm")
+    _eigen_option(parser)
     model = _model_options(parser)
     model.add_argument("--h2-file", metavar="FILE", help="table with columns TRAIT and H2; others are estimated")
     model.add_argument(
         "--missing", choices=("by-mask", "complete", "impute"), default="by-mask",
         help="by-mask: exact, traits grouped by their samples; complete: samples with all traits; impute: approximate",
     )  # fmt: skip
-    model.add_argument("--pcs", type=int, default=0, metavar="K", help="K leading eigenvectors as covariates (0)")
+    _pcs_option(model)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--p-threshold", type=float, default=5e-8, metavar="P", help="pairs with a smaller p value are written (5e-8)"
@@ -334,7 +347,7 @@ def _export(commands: Any) -> None:
         _export_config,
     )
     parser.add_argument("store", metavar="STORE", help="PREFIX.h5 of multi-trait --dense or of single-trait")
-    parser.add_argument("--trait", nargs="+", default=(), metavar="NAME", help="traits; default: all")
+    parser.add_argument("--trait", nargs="+", default=(), metavar="NAME", help="traits; needed if there are several")
     parser.add_argument("--bfile", metavar="PREFIX", help="PLINK files, if they are no longer where the run found them")
     parser.add_argument("--out", required=True, metavar="PREFIX", help="prefix of the tables")
 

@@ -17,7 +17,7 @@ from mpgls.study.filters import Selection, SnpFilter, select_snps
 from mpgls.study.genotypes import missing_per_sample
 from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.plink import BedFile, Fileset, open_fileset
-from mpgls.study.tables import read_id_list, read_table
+from mpgls.study.tables import SampleId, read_id_list, read_table
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -83,10 +83,13 @@ class Study:
         return position[self.samples]
 
 
-def open_study(options: StudyOptions, comm: MPI.Comm, log: Log, traits: bool = True) -> Study:
+def open_study(
+    options: StudyOptions, comm: MPI.Comm, log: Log, traits: bool = True, model_ids: Sequence[SampleId] | None = None
+) -> Study:
     """Read and check everything but the genotypes and the kinship's numbers. Collective.
 
-    Without ``traits`` no phenotype is read and the samples are those of --keep, --remove and --mind.
+    Without ``traits`` no phenotype is read and the samples are those of --keep, --remove and --mind. ``model_ids``
+    are the samples of an eigendecomposition that stands in place of the kinship.
 
     Raises InputError, StorageError or UsageError, on all ranks, for whatever is wrong with the files.
     """
@@ -104,9 +107,10 @@ def open_study(options: StudyOptions, comm: MPI.Comm, log: Log, traits: bool = T
     if options.grm is not None:
         grm = options.grm
         kinship = on_root(comm, lambda: open_kinship(grm, options.grm_id))
+        model_ids = kinship.ids
     cohorts: dict[str, Cohort] = {}
     if traits:
-        cohorts = on_root(comm, lambda: _cohorts(options, fileset, kinship, too_incomplete))
+        cohorts = on_root(comm, lambda: _cohorts(options, fileset, model_ids, too_incomplete))
         samples = np.unique(np.concatenate([cohort.rows for cohort in cohorts.values()]))
     else:
         samples = on_root(comm, lambda: _kept_samples(options, fileset, too_incomplete))
@@ -118,7 +122,10 @@ def open_study(options: StudyOptions, comm: MPI.Comm, log: Log, traits: bool = T
 
 
 def _cohorts(
-    options: StudyOptions, fileset: Fileset, kinship: Kinship | None, too_incomplete: list[tuple[str, str]]
+    options: StudyOptions,
+    fileset: Fileset,
+    model_ids: Sequence[SampleId] | None,
+    too_incomplete: list[SampleId],
 ) -> dict[str, Cohort]:
     """The analysed samples of each trait."""
     phenotype = read_table(options.pheno, options.pheno_name) if options.pheno else None
@@ -129,8 +136,7 @@ def _cohorts(
     if not traits:
         raise InputError(f"{options.pheno} has no phenotype column after FID and IID")
     dropped = (remove + too_incomplete) or None
-    ids = kinship.ids if kinship is not None else None
-    return {trait: align(fileset.samples, phenotype, trait, covariates, ids, keep, dropped) for trait in traits}
+    return {trait: align(fileset.samples, phenotype, trait, covariates, model_ids, keep, dropped) for trait in traits}
 
 
 def _kept_samples(options: StudyOptions, fileset: Fileset, too_incomplete: list[tuple[str, str]]) -> np.ndarray:

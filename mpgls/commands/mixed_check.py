@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mpgls.commands.inputs import read_snps
-from mpgls.commands.null_model import Covariance, columns_on_grid
+from mpgls.commands.null_model import Covariance
 from mpgls.commands.scan import SnpSolver
-from mpgls.la import scalapack
+from mpgls.commands.spectral_null import SpectralCovariance
 from mpgls.model.products import partial_products
 from mpgls.runtime import Log
 from mpgls.stream.store import ResultStore
 from mpgls.study.genotypes import Decoder
 from mpgls.study.plink import BedFile
 
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
 SAMPLED = 32
 
 
 def check_against_double(
-    solver: SnpSolver, covariance: Covariance, bed: BedFile, store: ResultStore, log: Log
+    solver: SnpSolver,
+    covariance: Covariance | SpectralCovariance,
+    bed: BedFile,
+    store: ResultStore,
+    comm: MPI.Comm,
+    log: Log,
 ) -> dict[str, float]:
     """Solve evenly spaced SNPs with the float64 factor on the grid and with the team's float32 one. Collective.
 
     Returns, and logs, the largest relative difference of x'M^-1 x and the largest difference of b_B in units of
     |x~||y~|, the scale on which it is a correlation.
     """
-    comm = covariance.Phi_grid.grid.comm
     count = min(SAMPLED, store.block, store.count)
     sample = store.index[np.linspace(0, store.count - 1, count).astype(np.int64)]
     packed = next(rows.copy() for _, rows in read_snps(bed, [sample], comm))
@@ -33,12 +42,7 @@ def check_against_double(
 
     X_rep = np.empty((solver.model.sums.n, count), order="F")
     Decoder(bed.n, [solver.model.rows], np.float64).decode(packed, [X_rep])
-    X_grid = columns_on_grid(covariance.L_grid, X_rep)
-    scalapack.trsm(covariance.L_grid, X_grid)
-    double = np.zeros_like(mixed)
-    if X_grid.local.shape[1]:
-        double += partial_products(solver.model.F_rep[X_grid.row_indices], X_grid.local)
-    comm.Allreduce(double.copy(), double)
+    double = partial_products(solver.model.F_rep, covariance.whiten(X_rep))
 
     norm, usable = double[-1], double[-1] > 0
     with np.errstate(invalid="ignore", divide="ignore"):

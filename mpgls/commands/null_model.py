@@ -15,6 +15,7 @@ from mpgls.errors import NumericalError, agree
 from mpgls.la import scalapack
 from mpgls.la.layout import GridLayout
 from mpgls.la.matrix import GridMatrix
+from mpgls.la.teams import Team, TeamOperator, hold_factor
 from mpgls.model import reml
 from mpgls.model.gls import NullSums
 from mpgls.runtime import Log, StopSignal, Timings
@@ -131,14 +132,18 @@ class Covariance:
             ) from None
         return self.sums(self.L_grid)[0]
 
-    def whitened(self) -> np.ndarray:
-        """F~ = L^-1 [X_L | y] (n, q+1), float64, all of it on every rank. Collective."""
-        F_grid = columns_on_grid(self.L_grid, self.F_rep)
-        scalapack.trsm(self.L_grid, F_grid)
-        F_tilde = np.zeros((self.n, self.columns))
-        F_tilde[np.ix_(F_grid.row_indices, F_grid.col_indices)] = F_grid.local
-        F_grid.grid.comm.Allreduce(F_tilde.copy(), F_tilde)
-        return F_tilde
+    def whiten(self, C_rep: np.ndarray) -> np.ndarray:
+        """C~ = L^-1 C for a few columns C (n, k), float64, all of it on every rank. Collective."""
+        C_grid = columns_on_grid(self.L_grid, C_rep)
+        scalapack.trsm(self.L_grid, C_grid)
+        C_tilde = np.zeros(C_rep.shape)
+        C_tilde[np.ix_(C_grid.row_indices, C_grid.col_indices)] = C_grid.local
+        C_grid.grid.comm.Allreduce(C_tilde.copy(), C_tilde)
+        return C_tilde
+
+    def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
+        """X~ = L^-1 X on every team, for blocks of ``width`` SNPs a rank. Collective."""
+        return hold_factor(self.L_grid, team, width, dtype)
 
 
 def columns_on_grid(L_grid: GridMatrix, C_rep: np.ndarray) -> GridMatrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,9 @@ def open_results(session: Session, study: Study, block: int, options: Mapping[st
         for name in made:
             Path(name).unlink(missing_ok=True)
         assert study.selection is not None
-        return create_store(path, study.selection.index, block, list(study.cohorts), mark)
+        where = {"bfile": os.path.abspath(study.fileset.prefix), "bim_rows": study.fileset.variants.count}
+        attributes = {**where, "test": options["test"]}
+        return create_store(path, study.selection.index, block, list(study.cohorts), mark, attributes)
 
     return on_root(session.comm, make)
 

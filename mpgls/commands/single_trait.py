@@ -21,21 +21,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.commands.inputs import Study, StudyOptions, open_study
-from mpgls.commands.kinship_on_grid import KinshipOnGrid
 from mpgls.commands.mixed_check import check_against_double
 from mpgls.commands.null_model import Covariance
+from mpgls.commands.null_models import NullModels
 from mpgls.commands.plan import ScanPlan, plan_scan
 from mpgls.commands.results import open_results, report_trait
 from mpgls.commands.scan import SnpModel, SnpSolver, scan
 from mpgls.commands.session import RunOptions, Session
+from mpgls.commands.spectral_null import SpectralCovariance
 from mpgls.errors import UsageError, on_root
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.teams import Team, hold_factor, split_teams
+from mpgls.la.teams import Team, split_teams
 from mpgls.model.gls import degrees_of_freedom, fit_null
+from mpgls.stream.eigen_file import open_eigen_file
 from mpgls.stream.store import ResultStore, TraitPlace, save_attributes
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpgls.study.align import Cohort
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class SingleTraitConfig:
 
     run: RunOptions
     study: StudyOptions
+    eigen: str | None = None
+    pcs: int = 0
     h2: float | None = None
     precision: str = "double"
     test: str = "t"
@@ -52,8 +58,10 @@ class SingleTraitConfig:
     plots: bool = True
 
     def __post_init__(self) -> None:
-        if self.study.grm is None:
-            raise UsageError("single-trait needs a kinship: --grm FILE (mpgls kinship makes one)")
+        if (self.study.grm is None) == (self.eigen is None):
+            raise UsageError("single-trait needs a kinship, --grm (mpgls kinship makes one), or --eigen in its place")
+        if self.pcs < 0:
+            raise UsageError(f"--pcs must not be negative, not {self.pcs}")
         if self.h2 is not None and not 0 <= self.h2 < 1:
             raise UsageError(f"--h2 must be at least 0 and below 1, not {self.h2}")
 
@@ -67,15 +75,18 @@ class SingleTraitConfig:
 
     def determines_results(self) -> dict[str, Any]:
         """The options that a resumed run must share."""
-        return {"h2": self.h2, "precision": self.precision, "test": self.test, "study": self.study}
+        names = ("h2", "precision", "test", "study", "eigen", "pcs")
+        return {name: getattr(self, name) for name in names}
 
 
 def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    inputs = (*config.study.files(), config.study.grm or "")
+    inputs = (*config.study.files(), *(name for name in (config.study.grm, config.eigen) if name))
     session = Session("single-trait", config.run, comm, (".h5",), inputs)
     with session.timings.phase("open and check"):
-        study = open_study(config.study, comm, session.log)
+        eigen_file = on_root(comm, lambda: open_eigen_file(config.eigen) if config.eigen else None)
+        ids = eigen_file.ids if eigen_file is not None else None
+        study = open_study(config.study, comm, session.log, model_ids=ids)
     plan = make_plan(config, study, session)
     with session.timings.phase("open and check"):
         store = open_results(session, study, plan.block, config.determines_results())
@@ -84,22 +95,15 @@ def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
     unfinished = [place.name for place in store.traits if not place.done.all()]
     with ProcessGrid(comm, plan.grid) as grid:
         team = split_teams(comm, plan.team_size)
-        assert study.kinship is not None
-        phi = KinshipOnGrid(
-            study.kinship,
-            study.samples,
-            study.kinship_index(),
-            len(unfinished),
-            grid,
-            plan.grid_block,
-            session,
-            config.study.center_grm,
-        )
+        models = NullModels(config, study, eigen_file, len(unfinished), grid, plan.grid_block, session)
         for trait, place in enumerate(store.traits):
             null_model = place.attributes
             if place.name in unfinished:
-                null_model = scan_trait(config, study, store, place, phi, team, session)
-            facts[place.name] = report(config, study, store, trait, session) | null_facts(study, place, null_model)
+                null_model = scan_trait(config, study, store, place, models, team, session)
+            with session.timings.phase("report"):
+                df = int(null_model["df"])
+                table = report_trait(session, study, store, trait, df, config.test, config.plots)
+            facts[place.name] = table | null_facts(study.cohorts[place.name], null_model)
         team.comm.Free()
     session.finish({"plan": plan, "inputs": study.identities, "traits": facts})
 
@@ -109,7 +113,7 @@ def scan_trait(
     study: Study,
     store: ResultStore,
     place: TraitPlace,
-    phi: KinshipOnGrid,
+    models: NullModels,
     team: Team,
     session: Session,
 ) -> dict[str, Any]:
@@ -118,22 +122,24 @@ def scan_trait(
     Returns the null model's figures, which the store keeps for a run that resumes.
     """
     timings, log = session.timings, session.log
-    cohort = study.cohorts[place.name]
     # L L' = V(h2);  [X_L~ | y~] = L^-1 [X_L | y]
-    covariance = Covariance(phi.take(cohort.rows, place.name), np.column_stack([cohort.X_L, cohort.y]), timings)
+    covariance, cohort = models.take(place.name)
     estimate = estimate_h2(config, covariance, store, place, session)
     sums = covariance.factorise_at(estimate["h2"])
     null = fit_null(estimate["h2"], sums)
     say_null(place.name, estimate, null.s2, null.log_likelihood, session)
     figures = {name: getattr(null, name) for name in ("h2", "s2", "log_likelihood", "beta", "beta_se")}
+    figures["df"] = degrees_of_freedom(null.n, null.q)
+    figures["covariates"] = list(cohort.covariate_names)
     on_root(session.comm, lambda: save_attributes(store.path, place.name, figures))
     with timings.phase("hand over factor"):
-        factor = hold_factor(covariance.L_grid, team, store.block, config.dtype)
-        model = SnpModel(sums, covariance.whitened(), cohort.rows, config.test, config.precision, config.study.snps)
+        factor = covariance.hold(team, store.block, config.dtype)
+        F_rep = covariance.whiten(covariance.F_rep)
+        model = SnpModel(sums, F_rep, cohort.rows, config.test, config.precision, config.study.snps)
     solver = SnpSolver(model, factor, study.fileset.bed, timings)
     if config.precision == "mixed":
         with timings.phase("check in double"):
-            estimate |= check_against_double(solver, covariance, study.fileset.bed, store, log)
+            estimate |= check_against_double(solver, covariance, study.fileset.bed, store, session.comm, log)
     del covariance  # the scan needs neither Phi nor the work buffer
 
     # for every block: X~ = L^-1 X; S_BL, S_BR, b_B; Schur complement
@@ -143,27 +149,13 @@ def scan_trait(
     return figures | estimate
 
 
-def report(config: SingleTraitConfig, study: Study, store: ResultStore, trait: int, session: Session) -> dict[str, Any]:
-    """Table, plots and summary of a trait whose blocks are all done. Collective."""
-    df = freedom(study, store.traits[trait])
-    with session.timings.phase("report"):
-        return report_trait(session, study, store, trait, df, config.test, config.plots)
-
-
-def freedom(study: Study, place: TraitPlace) -> int:
-    """Degrees of freedom of the t test of a SNP."""
-    return degrees_of_freedom(*study.cohorts[place.name].X_L.shape)
-
-
-def null_facts(study: Study, place: TraitPlace, null_model: Mapping[str, Any]) -> dict[str, Any]:
+def null_facts(cohort: Cohort, null_model: Mapping[str, Any]) -> dict[str, Any]:
     """The null model as the manifest has it."""
-    cohort = study.cohorts[place.name]
     effects = zip(null_model["beta"], null_model["beta_se"], strict=True)
     return {
         **{key: value for key, value in null_model.items() if key not in ("beta", "beta_se")},
         "n": cohort.rows.size,
-        "df": freedom(study, place),
-        "covariates": dict(zip(cohort.covariate_names, effects, strict=True)),
+        "covariates": dict(zip(null_model["covariates"], effects, strict=True)),
         "funnel": cohort.funnel,
     }
 
@@ -176,7 +168,7 @@ def make_plan(config: SingleTraitConfig, study: Study, session: Session) -> Scan
         machine,
         n=n,
         m=study.selected,
-        columns=cohorts[0].X_L.shape[1] + 1,
+        columns=cohorts[0].X_L.shape[1] + config.pcs + 1,
         snp_bytes=study.fileset.bed.snp_bytes,
         item=np.dtype(config.dtype).itemsize,
         packed_kinship=study.kinship is not None and study.kinship.packed_lower,
@@ -198,7 +190,11 @@ def stored_block(session: Session) -> int | None:
 
 
 def estimate_h2(
-    config: SingleTraitConfig, covariance: Covariance, store: ResultStore, place: TraitPlace, session: Session
+    config: SingleTraitConfig,
+    covariance: Covariance | SpectralCovariance,
+    store: ResultStore,
+    place: TraitPlace,
+    session: Session,
 ) -> dict[str, Any]:
     """h2 as given, as an interrupted run found it, or by REML; kept in the store for a run that resumes."""
     if config.h2 is not None:

@@ -64,7 +64,9 @@ def h2_basis(h2: ArrayLike, lam_min: float, lam_max: float, tolerance: float) ->
     return H2Basis(nodes, B[:, position], error)
 
 
-def _variance(h2: np.ndarray, mu: np.ndarray) -> np.ndarray:
+def variance(h2: ArrayLike, mu: np.ndarray) -> np.ndarray:
+    """v(h2, mu) = h2 mu + (1 - h2), in the order that keeps all digits of a v near 0."""
+    h2 = np.asarray(h2)
     return h2 * mu + (1.0 - h2)
 
 
@@ -89,8 +91,8 @@ def _choose(h2: np.ndarray, mu: np.ndarray, tolerance: float) -> tuple[np.ndarra
         nodes.append(float(node))
         points.append(float(point))
         with np.errstate(divide="ignore"):
-            log_a += np.log(np.abs(h2 - node)) - np.log(_variance(h2, point))
-            log_b += np.log(np.abs(point - mu)) - np.log(_variance(node, mu))
+            log_a += np.log(np.abs(h2 - node)) - np.log(variance(h2, point))
+            log_b += np.log(np.abs(point - mu)) - np.log(variance(node, mu))
         if log_a.max() + log_b.max() <= np.log(tolerance):
             break
     return np.array(nodes), np.array(points), log_a
@@ -98,8 +100,8 @@ def _choose(h2: np.ndarray, mu: np.ndarray, tolerance: float) -> tuple[np.ndarra
 
 def _coefficients(h2: np.ndarray, nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
     """B (r, t) by the products above: no system is solved, and every factor is right to rounding."""
-    at_node = _variance(nodes[:, None], points)  # v(h_k, mu_i)
-    at_h2 = _variance(h2[:, None], points)  # v(h2_j, mu_i)
+    at_node = variance(nodes[:, None], points)  # v(h_k, mu_i)
+    at_h2 = variance(h2[:, None], points)  # v(h2_j, mu_i)
     B = at_node.diagonal()[:, None] / at_h2.T
     for i, node in enumerate(nodes):
         others = np.arange(nodes.size) != i
@@ -117,7 +119,7 @@ def _to_check(log_a: np.ndarray) -> np.ndarray:
 
 
 def _measured_error(h2: np.ndarray, nodes: np.ndarray, B: np.ndarray, mu: np.ndarray) -> float:
-    at_nodes = 1.0 / _variance(nodes, mu[:, None])
+    at_nodes = 1.0 / variance(nodes, mu[:, None])
     relative = at_nodes @ B
-    relative *= _variance(h2, mu[:, None])
+    relative *= variance(h2, mu[:, None])
     return float(np.max(np.abs(relative - 1.0)))

@@ -1,6 +1,6 @@
 """Restricted maximum likelihood for h2 of many traits at once, in the eigenbasis of the kinship.
 
-In the basis of the eigenvectors Z, V(h2) = h2 Phi + (1-h2) I is diagonal: v_k = 1 + h2 (lam_k - 1), w = 1/v. The
+In the basis of the eigenvectors Z, V(h2) = h2 Phi + (1-h2) I is diagonal: v_k = h2 lam_k + 1 - h2, w = 1/v. The
 profile REML log-likelihood l and its slope come for all traits on a grid of h2 from a few matrix products; a cubic
 through the two grid points around the maximum starts Newton's method on the exact slope and curvature:
 
@@ -19,6 +19,7 @@ from enum import IntFlag
 import numpy as np
 
 from mpgls.errors import NumericalError
+from mpgls.model.h2_basis import variance
 from mpgls.model.reml_curve import UPPER
 
 
@@ -114,7 +115,7 @@ class _Search:
         self.df = self.n - self.q
         if self.df < 1:
             raise NumericalError(f"{self.n} samples leave no degree of freedom for {self.q} covariates.")
-        self.D, self.log_det_xtx = lam - 1.0, log_det_xtx
+        self.lam, self.D, self.log_det_xtx = lam, lam - 1.0, log_det_xtx
         # an orthonormal basis of the covariates: P and rss stay, |X_L'V^-1X_L| = |Q'V^-1Q| |X_L'X_L|
         self.Q = orthonormal(X_L_rot)
         self.rows, self.columns = np.triu_indices(self.q)
@@ -201,7 +202,7 @@ class _Search:
         for start in range(0, self.n, _ROWS):
             block = slice(start, start + _ROWS)
             part = E[:, block]
-            W = 1.0 / (1.0 + self.D[block, None] * self.grid_h2)
+            W = 1.0 / variance(self.grid_h2, self.lam[block, None])
             both = np.hstack([W, -self.D[block, None] * W * W])
             squares += np.square(part) @ both
             for k in range(q):
@@ -219,7 +220,7 @@ class _Search:
         """S_TL^-1 and dS_TL/dh2 (g, q, q), and tr(PD) (g,), in the basis Q."""
         S, S_slope, trace = (np.empty((h2.size, *shape)) for shape in ((self.q, self.q), (self.q, self.q), ()))
         for j, one in enumerate(h2):
-            W = 1.0 / (1.0 + one * self.D)
+            W = 1.0 / variance(one, self.lam)
             S[j], S_slope[j] = (self._symmetric(self.pairs @ v) for v in (W, -self.D * W * W))
             trace[j] = self.D @ W
         inverse = self._inverse(S)
@@ -230,7 +231,7 @@ class _Search:
         result = np.empty(h2.size)
         step = max(1, _STRIP // self.n)
         for start in range(0, h2.size, step):
-            V = 1.0 + h2[start : start + step, None] * self.D
+            V = variance(h2[start : start + step, None], self.lam)
             S = self._symmetric((1.0 / V) @ self.pairs.T)
             np.log(V, out=V)
             result[start : start + step] = V.sum(axis=1) + np.linalg.slogdet(S)[1]
@@ -268,8 +269,7 @@ class _Search:
 
     def _strip(self, E: np.ndarray, h2: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """rss, l', l'' of traits E (c, n) at h2 (c,); W, DW^2, D^2W^3 share their products with the pairs of Q."""
-        W = h2[:, None] * self.D
-        W += 1.0
+        W = variance(h2[:, None], self.lam)
         np.divide(1.0, W, out=W)
         DW = W * self.D
         trace, trace_sq = DW.sum(axis=1), np.einsum("ij,ij->i", DW, DW)

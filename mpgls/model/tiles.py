@@ -20,7 +20,7 @@ import numpy as np
 
 from mpgls.errors import NumericalError
 from mpgls.model.gls import COLLINEAR_TOLERANCE, Note
-from mpgls.model.h2_basis import TOLERANCE, H2Basis, h2_basis
+from mpgls.model.h2_basis import TOLERANCE, H2Basis, h2_basis, variance
 from mpgls.model.histograms import SHIFT, Bins, Statistic
 from mpgls.model.products import ROWS
 from mpgls.model.spectra import NO_VARIANCE, clip_spectrum, orthonormal
@@ -121,7 +121,7 @@ class TraitPanel:
             total = np.einsum("ij,ij->i", Y, Y)
             usable = np.isfinite(total) & np.isfinite(h2)
             Y[~usable] = 0.0
-            W = 1.0 / (1.0 + np.where(usable, h2, 0.0)[:, None] * (self.lam - 1.0))
+            W = 1.0 / variance(np.where(usable, h2, 0.0)[:, None], self.lam)
             S = np.empty((len(Y), self.q, self.q))
             S[:, rows, columns] = S[:, columns, rows] = W @ pairs
             beta = Y @ Q
@@ -155,7 +155,7 @@ class TraitPanel:
         r = len(self.basis.nodes)
         A = np.empty((self.n, (1 + self.q) * r), dtype=self.dtype, order="F")
         for k, h2 in enumerate(self.basis.nodes):
-            w = 1.0 / (1.0 + h2 * (self.lam - 1.0))
+            w = 1.0 / variance(h2, self.lam)
             root = np.linalg.cholesky(Q.T @ (w[:, None] * Q))
             A[:, k] = w
             A[:, r + k * self.q : r + (k + 1) * self.q] = w[:, None] * np.linalg.solve(root, Q.T).T
@@ -240,7 +240,7 @@ class Epilogue:
         self.counts = np.zeros((t, self.bins.count), dtype=np.uint32) if histogram else None
         self.tests = 0
         self._hits: list[Hits] = []
-        self._strip = self._bits = self._codes = np.empty(0)
+        self._strip = self._bits = np.empty(0)
 
     def add(
         self,
@@ -261,7 +261,6 @@ class Epilogue:
         if self._strip.shape != (step, mb) or self._strip.dtype != R.dtype:
             self._strip = np.empty((step, mb), dtype=R.dtype)
             self._bits = np.empty((step, mb), dtype=np.float32) if R.dtype != np.float32 else self._strip
-            self._codes = np.empty((step, mb), dtype=np.int64)
         self.tests += mb - bad.size
         if mb == 0 or (mb == bad.size and beta_out is None and se_out is None):
             return
@@ -361,11 +360,11 @@ class Epilogue:
         if x.dtype != np.float32:
             bits = self._bits[: len(x)]
             np.copyto(bits, x, casting="same_kind")
-        base, width = self.bins.base, int(self.bins.of(largest)) + 1
-        shifted, codes = bits.view(np.int32), self._codes[: len(x)]
-        np.right_shift(shifted, SHIFT, out=shifted)
-        np.clip(shifted, base, base + width - 1, out=shifted)
-        np.add(shifted, np.arange(len(x))[:, None] * width - base, out=codes)
+        base, width = self.bins.base, int(self.bins.of([largest])[0]) + 1
+        codes = bits.view(np.int32)
+        np.right_shift(codes, SHIFT, out=codes)
+        np.clip(codes, base, base + width - 1, out=codes)
+        codes += np.arange(-base, len(x) * width - base, width, dtype=np.int32)[:, None]
         found = np.bincount(codes.ravel(), minlength=len(x) * width).reshape(len(x), width)
         if bad:
             found[:, 0] -= bad

@@ -194,7 +194,7 @@ def test_samples_are_those_that_all_files_and_filters_leave(comm, study):
     def write():
         write_table(options["pheno"], ids, {"trait1": y})
         write_table(options["covar"], ids[::-1], {"age": covariate[::-1]})
-        write_lines(options["keep"], ids[:140] + [("X", "unknown")])
+        write_lines(options["keep"], [*ids[:140], ("X", "unknown")])
         write_lines(options["remove"], ids[9:14])
         write_kinship(options["grm"], [ids[k] for k in in_kinship], study.Phi[np.ix_(in_kinship, in_kinship)])
 

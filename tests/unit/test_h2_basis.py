@@ -11,13 +11,13 @@ UPPER = 1.0 - 1e-6
 def relative_error(h2, basis, lam_min, lam_max, points=30011):
     """The largest relative error of f on an independent grid, dense near lam_min."""
     mu = lam_min + (lam_max - lam_min) * np.concatenate([[0.0], np.geomspace(1e-12, 1.0, points)])
-    exact = 1.0 / (np.asarray(h2) * mu[:, None] + 1.0 - np.asarray(h2))
-    approximate = 1.0 / (basis.nodes * mu[:, None] + 1.0 - basis.nodes) @ basis.B
+    exact = 1.0 / (np.asarray(h2) * mu[:, None] + (1.0 - np.asarray(h2)))
+    approximate = 1.0 / (basis.nodes * mu[:, None] + (1.0 - basis.nodes)) @ basis.B
     return np.max(np.abs(approximate / exact - 1.0))
 
 
 @pytest.mark.parametrize("precision", ["double", "mixed"])
-@pytest.mark.parametrize(("lam_min", "lam_max"), [(0.0, 1e4), (0.0, 5.0), (0.3, 3.0), (1e-3, 60.0), (0.0, 0.0)])
+@pytest.mark.parametrize(("lam_min", "lam_max"), [(0.0, 1e4), (0.0, 5.0), (0.3, 3.0), (1e-3, 60.0), (0.8, 1.2)])
 @pytest.mark.parametrize("top", [0.4, 0.95, UPPER])
 def test_error_is_within_the_tolerance(precision, lam_min, lam_max, top):
     h2 = np.concatenate([[0.0, top, 0.0], np.random.default_rng(1).uniform(0, top, 160)])
@@ -27,7 +27,7 @@ def test_error_is_within_the_tolerance(precision, lam_min, lam_max, top):
     assert set(basis.nodes) <= set(h2)
     assert basis.B.shape == (basis.nodes.size, h2.size)
     assert np.abs(basis.B).max() < 100  # nothing is lost to cancellation
-    np.testing.assert_allclose(basis.B.sum(axis=0), 1.0, rtol=2 * TOLERANCE[precision])  # f = 1 at mu = 1, or nearly
+    np.testing.assert_allclose(basis.B.sum(axis=0), 1.0, rtol=2 * TOLERANCE[precision])  # f = 1 at mu = 1
 
 
 @pytest.mark.parametrize(("lam_max", "top", "most"), [(10.0, 0.8, 22), (100.0, 0.9, 33), (1e4, UPPER, 70)])

@@ -19,7 +19,6 @@ def name(statistic):
 def test_p_of_x_is_scipys(statistic):
     x = np.array([0.0, 1e-9, 1e-4, 0.03, 0.4])
     if statistic.test == "t":
-        p = 2 * stats.t.logsf(np.sqrt(statistic.df * x / (1 - x)), statistic.df)
         p = stats.t.logsf(np.sqrt(statistic.df * x / (1 - x)), statistic.df) + np.log(2)
     else:
         p = stats.chi2.logsf(statistic.df * x, 1)
@@ -70,16 +69,17 @@ def test_bins_lie_between_their_edges(statistic):
     assert list(bins.of([0.0, 1.0, 1.0000001, -1.0, 1e-42])) == [0, bins.count - 1, bins.count - 1, 0, 0]
 
 
+@pytest.mark.parametrize(("tests", "tolerance"), [(400_001, 1e-3), (20_001, 3e-3), (1000, 1e-2)])
 @pytest.mark.parametrize("inflation", [0.5, 1.0, 1.3])
 @pytest.mark.parametrize("statistic", STATISTICS[2:], ids=name)
-def test_lambda_is_that_of_the_p_values(statistic, inflation):
+def test_lambda_is_that_of_the_p_values(statistic, inflation, tests, tolerance):
     rng = np.random.default_rng(8)
-    square = inflation * rng.standard_normal((3, 20_001)) ** 2
+    square = inflation * rng.standard_normal((3, tests)) ** 2
     x = square / statistic.df if statistic.test == "wald" else square / (square + statistic.df)
     bins = Bins(statistic)
     counts = np.array([np.bincount(bins.of(row), minlength=bins.count) for row in x])
     exact = [lambda_gc(statistic.log10_p(row)) for row in x]
-    np.testing.assert_allclose(lambda_gc_of_counts(counts, bins), exact, rtol=1e-3)
+    np.testing.assert_allclose(lambda_gc_of_counts(counts, bins), exact, rtol=tolerance)
     assert lambda_gc_of_counts(counts[0], bins).shape == (1,)
 
 

@@ -122,6 +122,19 @@ def test_upper_end_is_flagged():
     assert found.h2 == UPPER and found.at_boundary
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_singular_kinship_near_the_upper_end(seed):
+    model = Spectral("decay", 301, 0.99, seed)
+    model.lam[-1] = 0.0
+    model.lam /= model.lam.mean()
+    found = model.maximise()
+    best = max(reml_point(*model.sums(h)).log_likelihood for h in 1 - np.geomspace(1e-6, 0.5, 300))
+    assert found.log_likelihood > best - 10 * model.noise
+    assert found.h2 == model.fine_at[-1]
+    if not found.at_boundary:
+        assert abs(model.slope(found.h2)) * found.h2_se < 1e-3
+
+
 def test_second_maximum_is_not_taken_for_the_first():
     model = Spectral("decay", 300, 0.0, 1)
     values = np.linspace(0, 0.99, 199)

@@ -1,0 +1,72 @@
+"""Where a trait's model of covariance comes from: the kinship on the grid, or a given eigendecomposition."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpgls.commands.inputs import Study
+from mpgls.commands.kinship_on_grid import KinshipOnGrid
+from mpgls.commands.null_model import Covariance
+from mpgls.commands.session import Session
+from mpgls.commands.spectral_null import SpectralCovariance, in_eigen_order
+from mpgls.la.eigen import leading_eigenpairs
+from mpgls.la.grid import ProcessGrid
+from mpgls.la.matrix import GridMatrix
+from mpgls.stream.eigen_file import EigenFile
+from mpgls.stream.kinship_grid import load_columns
+from mpgls.study.align import Cohort
+
+if TYPE_CHECKING:
+    from mpgls.commands.single_trait import SingleTraitConfig
+
+
+class NullModels:
+    """Hands out the covariance of each trait, and its samples in the order that the covariance has. Collective."""
+
+    def __init__(
+        self,
+        config: SingleTraitConfig,
+        study: Study,
+        eigen_file: EigenFile | None,
+        uses: int,
+        grid: ProcessGrid,
+        block: int,
+        session: Session,
+    ) -> None:
+        self.config, self.study, self.file = config, study, eigen_file
+        self.grid, self.block, self.session = grid, block, session
+        if eigen_file is None:
+            assert study.kinship is not None
+            index, centered = study.kinship_index(), config.study.center_grm
+            self.phi = KinshipOnGrid(study.kinship, study.samples, index, uses, grid, block, session, centered)
+
+    def take(self, trait: str) -> tuple[Covariance | SpectralCovariance, Cohort]:
+        """The covariance and the cohort of ``trait``, with the leading eigenvectors among its covariates if asked."""
+        cohort = self.study.cohorts[trait]
+        if self.file is not None:
+            return self._spectral(in_eigen_order(cohort, self.file, trait))
+        Phi_grid = self.phi.take(cohort.rows, trait)
+        if self.config.pcs:
+            with self.session.timings.phase("principal components"):
+                _, Z_rep = leading_eigenpairs(Phi_grid, self.config.pcs)
+            cohort = with_components(cohort, Z_rep)
+        return Covariance(Phi_grid, np.column_stack([cohort.X_L, cohort.y]), self.session.timings), cohort
+
+    def _spectral(self, cohort: Cohort) -> tuple[SpectralCovariance, Cohort]:
+        assert self.file is not None
+        with self.session.timings.phase("load eigenvectors") as loading:
+            Z_grid = GridMatrix.square(self.grid, self.file.n, self.block)
+            loading.nbytes += load_columns(Z_grid, self.file.columns, self.file.n)
+        if self.config.pcs:
+            cohort = with_components(cohort, self.file.columns(self.file.n - self.config.pcs, self.file.n)[::-1].T)
+        return SpectralCovariance(self.file.lam, Z_grid, np.column_stack([cohort.X_L, cohort.y])), cohort
+
+
+def with_components(cohort: Cohort, Z_rep: np.ndarray) -> Cohort:
+    """The cohort with eigenvectors (n, k) as further covariates PC1 .. PCk."""
+    names = tuple(f"PC{k + 1}" for k in range(Z_rep.shape[1]))
+    X_L = np.asfortranarray(np.column_stack([cohort.X_L, Z_rep]))
+    return dataclasses.replace(cohort, X_L=X_L, covariate_names=cohort.covariate_names + names)
