@@ -320,6 +320,12 @@ def _multi_trait(commands: Any) -> None:
     _eigensolver_options(parser)
     _run_options(parser)
     parser.add_argument("--trait-block", type=int, metavar="T", help="traits of a tile; default: chosen by the plan")
+    parser.add_argument(
+        "--pass-traits",
+        type=int,
+        metavar="T",
+        help="traits of one pass over the SNPs, at most; default: as memory allows",
+    )
     parser.add_argument("--scratch", metavar="DIR", help="directory for rotated SNPs; default: beside the output")
     _team_options(parser)
 
@@ -331,7 +337,7 @@ def _multi_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any
     return MultiTraitConfig(
         _run(given, argv),
         _study(given),
-        **{name: getattr(given, name) for name in (*names, "trait_block", "slepc_options", "scratch")},
+        **{name: getattr(given, name) for name in (*names, "trait_block", "pass_traits", "slepc_options", "scratch")},
         team_size=_team_size(given.team_size),
         solver=given.eigensolver,
         plots=not given.no_plots,

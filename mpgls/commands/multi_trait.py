@@ -38,6 +38,8 @@ from mpgls.la.teams import Team, TeamOperator, split_teams
 from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.spectra import maximise_spectral_reml
 from mpgls.model.tiles import Epilogue, Tile, TraitPanel
+from mpgls.model.work import Work
+from mpgls.stream.dense_store import panels_of
 from mpgls.stream.eigen_file import open_eigen_file
 from mpgls.stream.scratch import ScratchFile
 from mpgls.study.trait_matrix import POLICIES, read_h2_file
@@ -66,6 +68,7 @@ class MultiTraitConfig:
     pcs: int = 0
     block_size: int | None = None
     trait_block: int | None = None
+    pass_traits: int | None = None
     team_size: int | None = None
     solver: str = "auto"
     slepc_options: str = ""
@@ -85,7 +88,8 @@ class MultiTraitConfig:
             raise UsageError("give either --h2 or --h2-file")
         if not 0 < self.p_threshold <= 1:
             raise UsageError(f"--p-threshold must be above 0 and at most 1, not {self.p_threshold}")
-        for name, value in (("--block-size", self.block_size), ("--trait-block", self.trait_block)):
+        sizes = {"--block-size": self.block_size, "--trait-block": self.trait_block, "--pass-traits": self.pass_traits}
+        for name, value in sizes.items():
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
         if self.pcs < 0:
@@ -130,6 +134,7 @@ def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
         for g, group in enumerate(traits.groups):
             basis = decomposer.take(group, f"group {g + 1} of {len(traits.groups)}", config.pcs)
             scan_group(config, study, traits, g, basis, known, plan, team, results, session)
+            del basis  # before the next group's, not after it
         team.comm.Free()
     with session.timings.phase("report"):
         facts = results.finish()
@@ -152,27 +157,33 @@ def scan_group(
     group, bed = traits.groups[g], study.fileset.bed
     with session.timings.phase("hand over basis"):
         operator = basis.hold(team, plan.block, config.dtype)  # Z on every team
-    passes = range(0, group.traits.size, plan.resident)
+    ranges = panels_of(np.zeros(group.traits.size, dtype=np.int64), plan.panel)
+    at_once = max(1, plan.resident // plan.panel)
+    passes = [ranges[k : k + at_once] for k in range(0, len(ranges), at_once)]
+    if plan.resident >= group.traits.size:
+        passes = [ranges]
     scratch = open_scratch(config, operator, session) if len(passes) > 1 else None
     blocks = RotatedSnps(bed, group, results.index, plan.block, operator, scratch, session)
-    for start in passes:
-        stop, panels = min(group.traits.size, start + plan.resident), []
-        for first in range(start, stop, plan.panel):
-            last = min(stop, first + plan.panel)
-            panel, estimate = null_models(config, traits, group, first, last, basis, known, session)
-            results.keep_null_models(group, first, estimate, panel)
-            epilogue = Epilogue(panel.rss, panel.n, panel.q, config.test, config.p_threshold)
-            panels.append(ResidentPanel(first, panel, panel.local(operator.rows), epilogue))
 
-        def keep(one: ResidentPanel, block: RotatedBlock, tile: Tile) -> None:
-            results.take(one, group, g, block, tile)
+    def keep(one: ResidentPanel, block: RotatedBlock, tile: Tile) -> None:
+        results.take(one, group, g, block, tile)
 
-        label = f"group {g + 1}, traits {start + 1:,} to {stop:,}"
-        scan_tiles(blocks, panels, operator, team, config.study.snps, keep, session, label)
-        with session.timings.phase("join ranks"):
-            results.finish_pass(panels, group)
-    if scratch is not None:
-        scratch.remove()
+    try:
+        for of_pass in passes:
+            panels, work = [], Work()
+            for first, last in of_pass.tolist():
+                panel, estimate = null_models(config, traits, group, first, last, basis, known, session)
+                results.keep_null_models(group, first, estimate, panel)
+                epilogue = Epilogue(panel.rss, panel.n, panel.q, config.test, config.p_threshold, work=work)
+                panels.append(ResidentPanel(first, panel, panel.local(operator.rows, work), epilogue))
+                panel.forget_rows()
+            label = f"group {g + 1}, traits {of_pass[0, 0] + 1:,} to {of_pass[-1, 1]:,}"
+            scan_tiles(blocks, panels, operator, team, config.study.snps, keep, session, label)
+            with session.timings.phase("join ranks"):
+                results.finish_pass(panels, group)
+    finally:
+        if scratch is not None:
+            scratch.remove()
     operator.close()
 
 
@@ -244,6 +255,7 @@ def make_plan(config: MultiTraitConfig, study: Study, traits: TraitStudy, sessio
         team_size=config.team_size,
         block=config.block_size,
         panel=config.trait_block,
+        pass_traits=config.pass_traits,
     )
     session.log.info(plan.text(machine, t))
     for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):

@@ -66,11 +66,13 @@ def plan_tiles(
     team_size: int | None,
     block: int | None,
     panel: int | None,
+    pass_traits: int | None = None,
 ) -> TilePlan:
     """Choose team, block, panel and the traits of a pass for n samples, m SNPs and t traits of the largest group.
 
     ``q`` covariates; ``item`` bytes of a rotated number. Prefers one pass with small teams, then fewer SNPs a block,
-    then several passes. Raises MemoryPlanError naming what would fit, UsageError for impossible wishes.
+    then several passes. A pass scans whole panels, of at most ``pass_traits`` traits together if that is given.
+    Raises MemoryPlanError naming what would fit, UsageError for impossible wishes.
     """
     if team_size is not None and not 1 <= team_size <= machine.ranks:
         raise UsageError(f"--team-size must be from 1 to the number of ranks, {machine.ranks}, not {team_size}")
@@ -79,7 +81,8 @@ def plan_tiles(
     decompose = share * (1 if from_file else 4 + packed_kinship) + (0 if from_file else share * several_groups)
     kept = share * (1 + (several_groups and not from_file))
     widths = [block] if block else list(block_widths(m, machine.ranks))
-    panels = [min(t, panel)] if panel else _panels(t)
+    most = t if pass_traits is None else min(t, pass_traits)
+    panels = [min(most, panel)] if panel else _panels(most)
 
     def stages(team: int, width: int, traits: int, resident: int) -> dict[str, int]:
         basis = item * n * n // (machine.ranks_per_node if team == 1 else team)
@@ -101,7 +104,8 @@ def plan_tiles(
         for traits in panels:
             for width in widths:
                 for passes in (1, 2, 4, 8, 16, 32, 64, 128):
-                    resident = min(t, max(traits, -(-t // passes)))
+                    wished = min(most, -(-t // passes))
+                    resident = t if wished == t else max(1, wished // traits) * traits
                     plan = TilePlan(
                         n,
                         grid,

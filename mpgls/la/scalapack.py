@@ -167,6 +167,28 @@ def gemm(
     )  # fmt: skip
 
 
+def subtract_product(C: np.ndarray, A: np.ndarray, B: np.ndarray) -> None:
+    """C := C - A B on local arrays by the BLAS under ScaLAPACK: column-major views with any leading dimension.
+
+    NumPy's product would need a temporary array and another pass over C.
+    """
+    (m, n), k = C.shape, A.shape[1]
+    if not (m and n and k):
+        return
+    prefix, scalar = _PREFIX[C.dtype]
+    leading = [_leading_dimension(M) for M in (A, B, C)]
+    alpha, beta = _scalar(scalar, -1.0), _scalar(scalar, 1.0)
+    _call(f"{prefix}gemm_", "N", "N", m, n, k, alpha, A, leading[0], B, leading[1], beta, C, leading[2])
+
+
+def _leading_dimension(M: np.ndarray) -> int:
+    """Elements from one column to the next. Raises ValueError for anything but a column-major view."""
+    item = M.itemsize
+    if M.shape[0] > 1 and M.strides[0] != item:
+        raise ValueError("the BLAS needs column-major arrays")
+    return max(1, M.shape[0], M.strides[1] // item if M.shape[1] > 1 else 1)
+
+
 def syevd(A_grid: GridMatrix, Z_grid: GridMatrix) -> np.ndarray:
     """A = Z diag(lam) Z' by divide and conquer (p?syevd); returns lam (n,), ascending, float64. Collective.
 

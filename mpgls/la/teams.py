@@ -21,6 +21,7 @@ from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import BlockCyclic, GridLayout
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import PanelsToGrid
+from mpgls.la.triangular import ColumnSolve
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -98,9 +99,11 @@ class SharedBasis(_SharedOperator):
 class _GridOperator:
     """The operator of a team of several ranks: A in [MC,MR] distribution on the team's own grid."""
 
-    def __init__(self, A_grid: GridMatrix, team: Team, width: int, dtype: type) -> None:
+    def __init__(
+        self, A_grid: GridMatrix, team: Team, width: int, dtype: type, shape: tuple[int, int] | None = None
+    ) -> None:
         n, block = A_grid.shape[0], A_grid.layout.rows.block
-        self.grid = ProcessGrid(team.comm)
+        self.grid = ProcessGrid(team.comm, shape)
         self._A_grid = _copy_to_teams(A_grid, self.grid, team, dtype)
         p_r, p_c = self.grid.shape
         rows = BlockCyclic(n, block, p_r)
@@ -125,12 +128,16 @@ class _GridOperator:
 
 
 class GridFactor(_GridOperator):
-    """X~ = L^-1 X on the team's grid."""
+    """X~ = L^-1 X on the team's grid of one process column, where L never travels."""
+
+    def __init__(self, L_grid: GridMatrix, team: Team, width: int, dtype: type) -> None:
+        super().__init__(L_grid, team, width, dtype, shape=(team.comm.size, 1))
+        self._solve = ColumnSolve(self._A_grid, self._X_grid)
 
     def apply(self) -> np.ndarray:
-        """X_grid = X_cols by one Alltoallv; X~ = L^-1 X by p?trsm, in place."""
+        """X_grid = X_cols by one Alltoallv; X~ = L^-1 X, in place."""
         self._plan.run()
-        scalapack.trsm(self._A_grid, self._X_grid)
+        self._solve.run()
         return self._X_grid.local
 
 

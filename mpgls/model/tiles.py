@@ -24,6 +24,7 @@ from mpgls.model.h2_basis import TOLERANCE, H2Basis, h2_basis, variance
 from mpgls.model.histograms import SHIFT, Bins, Statistic
 from mpgls.model.products import ROWS
 from mpgls.model.spectra import NO_VARIANCE, clip_spectrum, orthonormal
+from mpgls.model.work import Work
 
 _CHUNK = 1 << 20
 """Elements of a block of traits while the panel is made."""
@@ -83,11 +84,19 @@ class TraitPanel:
         self.B = np.ascontiguousarray(self.basis.B.T, dtype=self.dtype)
         self.A = self._node_columns(Q)
 
-    def local(self, rows: slice | np.ndarray = slice(None)) -> LocalPanel:
-        """The panel for the samples ``rows`` only; all rows share memory with this one."""
-        if isinstance(rows, slice) and len(range(*rows.indices(self.n))) == self.n:
-            return LocalPanel(self.WE, self.A, len(self.basis.nodes))
-        return LocalPanel(np.asfortranarray(self.WE[rows]), np.asfortranarray(self.A[rows]), len(self.basis.nodes))
+    def local(self, rows: slice | np.ndarray = slice(None), work: Work | None = None) -> LocalPanel:
+        """The panel for the samples ``rows`` only; all rows share memory with this one.
+
+        Panels that are used in turn can share their ``work`` arrays.
+        """
+        if np.array_equal(np.arange(self.n)[rows], np.arange(self.n)):
+            return LocalPanel(self.WE, self.A, len(self.basis.nodes), work)
+        WE, A = np.asfortranarray(self.WE[rows]), np.asfortranarray(self.A[rows])
+        return LocalPanel(WE, A, len(self.basis.nodes), work)
+
+    def forget_rows(self) -> None:
+        """Drop WE and A: ``finish`` does without them, and a local panel has its own rows."""
+        del self.WE, self.A
 
     def finish(
         self, partial: Partial, x_norm_sq: np.ndarray, traits: slice = slice(None), out: np.ndarray | None = None
@@ -165,12 +174,12 @@ class TraitPanel:
 class LocalPanel:
     """The rows of a TraitPanel on one rank, with the work arrays of its products.
 
-    The arrays are made anew when the number of SNPs changes; a result is valid until the next call.
+    A result is valid until the next call of any panel that shares the work arrays.
     """
 
-    def __init__(self, WE: np.ndarray, A: np.ndarray, nodes: int) -> None:
+    def __init__(self, WE: np.ndarray, A: np.ndarray, nodes: int, work: Work | None = None) -> None:
         self.WE, self.A, self.nodes = WE, A, nodes
-        self._width = -1
+        self._work = work or Work()
 
     def partial_products(self, X: np.ndarray) -> Partial:
         """R and the node sums of the SNPs ``X`` (n_loc, mb) over these rows, X in the panel's precision, Fortran order.
@@ -190,13 +199,11 @@ class LocalPanel:
         return Partial(self._R, sums)
 
     def _prepare(self, mb: int) -> None:
-        if mb == self._width:
-            return
-        self._width, dtype = mb, self.WE.dtype
-        self._R = np.empty((self.WE.shape[1], mb), dtype=dtype)
-        self._sums = np.empty((self.A.shape[1], mb))
-        self._block = np.empty((self.A.shape[1], mb), dtype=dtype)
-        self._squares = np.empty((min(ROWS, len(self.WE)), mb), dtype=dtype, order="F")
+        array, dtype = self._work.array, self.WE.dtype
+        self._R = array("R", (self.WE.shape[1], mb), dtype)
+        self._sums = array("sums", (self.A.shape[1], mb), np.float64)
+        self._block = array("block", (self.A.shape[1], mb), dtype)
+        self._squares = array("squares", (min(ROWS, len(self.WE)), mb), dtype, "F")
 
 
 @dataclass(frozen=True)
@@ -228,7 +235,9 @@ class Epilogue:
         test: str = "t",
         p_threshold: float = 5e-8,
         histogram: bool = True,
+        work: Work | None = None,
     ) -> None:
+        self._work = work or Work()  # may be shared with panels and epilogues that are used in turn
         self.statistic = Statistic.of(n, q, test)
         self.bins = Bins(self.statistic)
         self.threshold = self.statistic.x_at(p_threshold)
@@ -240,7 +249,6 @@ class Epilogue:
         self.counts = np.zeros((t, self.bins.count), dtype=np.uint32) if histogram else None
         self.tests = 0
         self._hits: list[Hits] = []
-        self._strip = self._bits = np.empty(0)
 
     def add(
         self,
@@ -258,9 +266,8 @@ class Epilogue:
         t, mb = R.shape
         snps, bad = np.asarray(snps), np.flatnonzero(note)
         step = max(1, _STRIP // max(mb, 1))
-        if self._strip.shape != (step, mb) or self._strip.dtype != R.dtype:
-            self._strip = np.empty((step, mb), dtype=R.dtype)
-            self._bits = np.empty((step, mb), dtype=np.float32) if R.dtype != np.float32 else self._strip
+        self._strip = self._work.array("strip", (step, mb), R.dtype)
+        self._bits = self._strip if R.dtype == np.float32 else self._work.array("bits", (step, mb), np.float32)
         self.tests += mb - bad.size
         if mb == 0 or (mb == bad.size and beta_out is None and se_out is None):
             return

@@ -64,8 +64,11 @@ def create_eigen_file(
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def open_eigen_file(path: str | Path) -> EigenFile:
-    """Open an eigendecomposition. Raises StorageError (not there), InputError (not such a file)."""
+def open_eigen_file(path: str | Path, complete: bool = True) -> EigenFile:
+    """Open an eigendecomposition. Raises StorageError (not there), InputError (not such a file).
+
+    ``complete``: InputError, too, when it holds the leading pairs only.
+    """
     import h5py
 
     path = Path(path)
@@ -80,6 +83,11 @@ def open_eigen_file(path: str | Path) -> EigenFile:
             vectors = file["eigenvectors"]
             if vectors.shape != (file["eigenvalues"].shape[0], len(ids)):
                 raise InputError(f"{path}: its eigenvectors have the shape {vectors.shape}, its samples are {len(ids)}")
+            if complete and vectors.shape[0] < len(ids):
+                raise InputError(
+                    f"{path} holds only {vectors.shape[0]:,} of {len(ids):,} eigenpairs: run mpgls eigen without "
+                    "--eigenpairs"
+                )
             lam = file["eigenvalues"][...]
             return EigenFile(path, lam, ids, int(vectors.id.get_offset()), dict(file.attrs))
     except OSError as error:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 from mpgls.commands import session
+from mpgls.runtime import StopSignal
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_commands():
-    """Commands do not measure the GEMM rate, and leave the signal handlers as they were."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    """Commands neither measure the GEMM rate nor take SIGTERM, which tells a test run to say where it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "gemm_rate", lambda *_: 1.0)
+        patch.setattr(StopSignal, "__init__", lambda self: setattr(self, "requested", False))
         yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler if handler is not None else signal.SIG_DFL)

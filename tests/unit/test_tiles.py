@@ -255,7 +255,7 @@ def made_tile(t, mb, dtype, seed=0):
     rng = np.random.default_rng(seed)
     d = (400 * rng.uniform(0.2, 2.0, (t, mb))).astype(dtype)
     R = (rng.standard_normal((t, mb)) * np.sqrt(d / 1000.0)).astype(dtype)
-    R[3, 5] = np.sqrt(0.2 * d[3, 5])
+    R[3, 5] = np.sqrt((0.2 + 0.01 * seed) * d[3, 5])
     return Tile(R, d, np.zeros(mb, dtype=np.uint8))
 
 
