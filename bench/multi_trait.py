@@ -163,28 +163,18 @@ def report_tiles(results: dict[str, Any]) -> None:
 
 def dense(prefix: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Scan seconds of whole runs without and with --dense, in turns, and the rate of the disk beside them."""
+    files = (
+        "--bfile", prefix, "--eigen", eigenbasis(prefix), "--pheno", traits(prefix, options.traits),
+        "--covar", f"{prefix}.covar.tsv",
+    )  # fmt: skip
     runs: dict[str, list[Run]] = {"hits": [], "dense": []}
     rates = []
     size = 8 * options.traits * options.snps
     for repeat in range(max(1, (options.repeats + 1) // 2)):
         for kind in ("hits", "dense") if repeat % 2 == 0 else ("dense", "hits"):
             out = options.scratch / f"multi-{kind}"
-            runs[kind].append(
-                mpgls(
-                    out,
-                    "multi-trait",
-                    "--bfile",
-                    prefix,
-                    "--eigen",
-                    eigenbasis(prefix),
-                    "--no-plots",
-                    "--pheno",
-                    traits(prefix, options.traits),
-                    "--covar",
-                    f"{prefix}.covar.tsv",
-                    *(["--dense"] if kind == "dense" else []),
-                )  # fmt: skip
-            )
+            more = ["--dense"] if kind == "dense" else []
+            runs[kind].append(mpgls(out, "multi-trait", *files, "--no-plots", *more))
         rates.append(disk_rate(options.scratch / "disk-rate", size))
         (options.scratch / "multi-dense.h5").unlink(missing_ok=True)
     seconds = {kind: float(np.median([one.phases() for one in done])) for kind, done in runs.items()}

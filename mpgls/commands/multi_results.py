@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mpgls.commands.inputs import Study
+from mpgls.commands.plan_tiles import TilePlan
 from mpgls.commands.session import Session
 from mpgls.commands.tile_scan import ResidentPanel, RotatedBlock
 from mpgls.commands.trait_groups import TraitGroup, TraitStudy
 from mpgls.errors import StorageError, agree, on_root
 from mpgls.model.histograms import lambda_gc_of_counts
 from mpgls.model.tiles import Tile
-from mpgls.report.hits import HIT_DTYPE, gather_hits, write_hits
+from mpgls.report.hits import HIT_DTYPE, gather_hits, merge_hits, write_hits
 from mpgls.report.hits_map import genome_of, hits_map, pooled_qq
 from mpgls.report.trait_table import Flag, TraitRows, write_traits
-from mpgls.stream.dense_store import DenseStore, create_dense, save_trait_values
-from mpgls.stream.histogram_file import HistogramFile
+from mpgls.stream.dense_store import DenseStore, create_dense, open_dense, save_trait_values
+from mpgls.stream.histogram_file import Histograms
+from mpgls.stream.progress import load_progress, remove_progress, save_progress
 from mpgls.stream.store import fingerprint
 from mpgls.stream.writer import BlockWriter
 
@@ -27,7 +30,23 @@ if TYPE_CHECKING:
     from mpgls.commands.multi_trait import MultiTraitConfig, NullEstimates
     from mpgls.model.tiles import TraitPanel
 
-SUFFIXES = (".h5", ".hits.tsv", ".hits.parquet", ".traits.tsv", ".histograms.h5", ".hits.png", ".qq.png")
+SUFFIXES = (".h5", ".hits.tsv", ".hits.parquet", ".traits.tsv", ".histograms.h5", ".hits.png", ".qq.png", ".progress")
+
+
+@dataclass
+class TraitState:
+    """What rank 0 knows of all t traits so far; saved after every pass, so that a run can resume.
+
+    ``passes`` are the finished ones: group, first trait, and the trait after the last.
+    """
+
+    values: dict[str, np.ndarray]
+    tested: np.ndarray
+    best_row: np.ndarray
+    flags: list[list[Flag]]
+    hits: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=HIT_DTYPE))
+    histograms: Histograms = field(default_factory=Histograms)
+    passes: set[tuple[int, int, int]] = field(default_factory=set)
 
 
 class MultiResults:
@@ -38,22 +57,38 @@ class MultiResults:
     """
 
     def __init__(
-        self, config: MultiTraitConfig, study: Study, traits: TraitStudy, block: int, panel: int, session: Session
+        self, config: MultiTraitConfig, study: Study, traits: TraitStudy, plan: TilePlan, session: Session
     ) -> None:
         self.config, self.study, self.traits, self.session = config, study, traits, session
-        t = len(traits.matrix.names)
-        self.values = {name: np.full(t, np.nan) for name in ("h2", "h2_se", "s2", "lambda_gc", "log10p_max")}
-        self.tested, self.best_row, self.hit_count = (np.full(t, fill, dtype=np.int64) for fill in (0, -1, 0))
-        self.flags = [list(flags) for flags in traits.flags]
+        sizes = {"block": plan.block, "panel": plan.panel, "resident": plan.resident}
+        self._mark = fingerprint({"inputs": study.identities, "options": config.determines_results(), "sizes": sizes})
+        self._progress = session.path(".progress")
+        self.state = on_root(session.comm, self._start)
         self._hits: list[np.ndarray] = []
         selection = study.selection
         self.index = session.comm.bcast(selection.index if selection is not None else None, root=0)
-        self.histograms = HistogramFile(session.path(".histograms.h5"), traits.matrix.names)
         self.dense: DenseStore | None = None
         self._writer: BlockWriter | None = None
         self._tile: tuple[np.ndarray, np.ndarray] | None = None
         if config.dense and traits.groups:
-            self._open_dense(block, panel)
+            self._open_dense(plan.block, plan.panel)
+
+    def _start(self) -> TraitState:
+        """The state of the run to resume, or that of a new one."""
+        session, t = self.session, len(self.traits.matrix.names)
+        state = load_progress(self._progress, self._mark) if session.options.resume else None
+        if state is not None:
+            session.log.info(f"resume: {len(state.passes)} pass(es) are done")
+            return state
+        if session.options.resume:
+            session.log.info(f"resume: there is no {self._progress}, so the run starts anew")
+        values = {name: np.full(t, np.nan) for name in ("h2", "h2_se", "s2", "lambda_gc", "log10p_max")}
+        tested, best_row = np.zeros(t, dtype=np.int64), np.full(t, -1, dtype=np.int64)
+        return TraitState(values, tested, best_row, [list(flags) for flags in self.traits.flags])
+
+    def is_done(self, g: int, panels: list[tuple[int, int]]) -> bool:
+        """Whether these panels of group g were finished by the run that this one resumes."""
+        return (g, panels[0][0], panels[-1][1]) in self.state.passes
 
     # -- during the scan ------------------------------------------------------------------------------------------
 
@@ -61,18 +96,19 @@ class MultiResults:
         """The null models of the traits first.. of a group."""
         at = group.traits[first : first + panel.t]
         s2 = panel.rss / (group.n - panel.q)
-        self.values["h2"][at] = np.where(panel.testable, estimate.h2, np.nan)
-        self.values["h2_se"][at] = np.where(panel.testable, estimate.h2_se, np.nan)
-        self.values["s2"][at] = s2
+        values, flags = self.state.values, self.state.flags
+        values["h2"][at] = np.where(panel.testable, estimate.h2, np.nan)
+        values["h2_se"][at] = np.where(panel.testable, estimate.h2_se, np.nan)
+        values["s2"][at] = s2
         for trait, testable, boundary in zip(at, panel.testable, estimate.at_boundary, strict=True):
             if not testable:
-                self.flags[trait].append(Flag.COLLINEAR)
+                flags[trait].append(Flag.COLLINEAR)
             elif boundary:
-                self.flags[trait].append(Flag.BOUNDARY)
+                flags[trait].append(Flag.BOUNDARY)
         if self.dense is not None:
             path, start = self.dense.path, self._dense_first(at[0])
             df = np.full(at.size, panel_df(group.n, panel.q, self.config.test))
-            h2, h2_se = self.values["h2"][at], self.values["h2_se"][at]
+            h2, h2_se = values["h2"][at], values["h2_se"][at]
             on_root(self.session.comm, lambda: save_trait_values(path, start, h2=h2, h2_se=h2_se, s2=s2, df=df))
 
     def take(self, one: ResidentPanel, group: TraitGroup, g: int, block: RotatedBlock, tile: Tile) -> None:
@@ -96,9 +132,11 @@ class MultiResults:
             hits["n"], hits["eaf"] = block.stats.n_obs[here], block.stats.eaf[here]
             self._hits.append(hits)
 
-    def finish_pass(self, panels: list[ResidentPanel], group: TraitGroup) -> None:
-        """All SNPs were seen by these panels: join the ranks' accumulators on rank 0. Collective."""
-        comm = self.session.comm
+    def finish_pass(
+        self, panels: list[ResidentPanel], group: TraitGroup, g: int, of_pass: list[tuple[int, int]]
+    ) -> None:
+        """All SNPs were seen by these panels: join the ranks' accumulators on rank 0 and save them. Collective."""
+        comm, state = self.session.comm, self.state
         if self._writer is not None:
             self._writer.checkpoint()
         for one in panels:
@@ -110,12 +148,18 @@ class MultiResults:
                 continue
             for best_x, best_snp, tests in others[1:]:
                 epilogue.absorb(best_x, best_snp, None, tests)
-            self.values["lambda_gc"][at] = lambda_gc_of_counts(counts, epilogue.bins)
-            self.values["log10p_max"][at] = epilogue.best_log10_p()
-            self.tested[at] = np.where(one.panel.testable, epilogue.tests, 0)
+            state.values["lambda_gc"][at] = lambda_gc_of_counts(counts, epilogue.bins)
+            state.values["log10p_max"][at] = epilogue.best_log10_p()
+            state.tested[at] = np.where(one.panel.testable, epilogue.tests, 0)
             seen = epilogue.best_snp >= 0
-            self.best_row[at[seen]] = self.index[epilogue.best_snp[seen]]
-            self.histograms.add(at, counts, epilogue.bins)
+            state.best_row[at[seen]] = self.index[epilogue.best_snp[seen]]
+            state.histograms.add(at, counts, epilogue.bins)
+        hits = gather_hits(comm, np.concatenate([np.empty(0, dtype=HIT_DTYPE), *self._hits]))
+        self._hits.clear()
+        if hits is not None:
+            state.hits = merge_hits([state.hits, hits])
+        state.passes.add((g, of_pass[0][0], of_pass[-1][1]))
+        on_root(comm, lambda: save_progress(self._progress, self._mark, state))
 
     # -- the dense store ------------------------------------------------------------------------------------------
 
@@ -126,14 +170,15 @@ class MultiResults:
         names = [traits.matrix.names[trait] for trait in order]
         self._dense_position = np.full(len(traits.matrix.names), -1, dtype=np.int64)
         self._dense_position[order] = np.arange(order.size)
-        mark = fingerprint({"inputs": self.study.identities, "test": config.test, "precision": config.precision})
-        self.dense = on_root(
-            comm,
-            lambda: create_dense(
-                self.session.path(".h5"), self.index, block, names, mark, config.test, of_group, panel,
-                {"bfile": os.path.abspath(config.study.bfile), "bim_rows": self.study.fileset.variants.count},
-            ),
-        )  # fmt: skip
+        where = {"bfile": os.path.abspath(config.study.bfile), "bim_rows": self.study.fileset.variants.count}
+        path, mark = self.session.path(".h5"), self._mark
+
+        def make() -> DenseStore:
+            if self.state.passes:
+                return open_dense(path, mark)
+            return create_dense(path, self.index, block, names, mark, config.test, of_group, panel, where)
+
+        self.dense = on_root(comm, make)
         self._tile = tuple(np.full((panel, block), np.nan, dtype=np.float32) for _ in range(2))  # type: ignore[assignment]
         error = None
         try:
@@ -163,26 +208,25 @@ class MultiResults:
         comm, session = self.session.comm, self.session
         if self._writer is not None:
             self._writer.close()
-        none = np.empty(0, dtype=HIT_DTYPE)
-        hits = gather_hits(comm, np.concatenate([none, *self._hits]))
-        return on_root(comm, lambda: self._write(hits if hits is not None else none, session))
+        return on_root(comm, lambda: self._write(session))
 
-    def _write(self, hits: np.ndarray, session: Session) -> dict[str, Any]:
+    def _write(self, session: Session) -> dict[str, Any]:
         names, variants = self.traits.matrix.names, self.study.fileset.variants
+        state, hits = self.state, self.state.hits
         files = write_hits(session.prefix, hits, names, variants)
         if files.note:
             session.log.info(files.note)
-        self.hit_count += np.bincount(hits["trait"], minlength=len(names))
         rows = TraitRows(
-            names=names, n=self.traits.samples, tested=self.tested, best_row=self.best_row, hits=self.hit_count,
-            flags=self.flags, **self.values,
+            names=names, n=self.traits.samples, tested=state.tested, best_row=state.best_row,
+            hits=np.bincount(hits["trait"], minlength=len(names)), flags=state.flags, **state.values,
         )  # fmt: skip
         table = session.path(".traits.tsv")
         write_traits(table, rows, variants)
-        self.histograms.write()
+        state.histograms.write(session.path(".histograms.h5"), names)
         session.log.info(f"{hits.size:,} hits with p <= {self.config.p_threshold:g}: {files.tsv}; traits: {table}")
         if self.config.plots:
             self._draw(hits, session)
+        remove_progress(self._progress)
         return {"hits": int(hits.size), "traits": len(names), "files": self._files(files.parquet, session)}
 
     def _draw(self, hits: np.ndarray, session: Session) -> None:
@@ -191,7 +235,7 @@ class MultiResults:
         genome = genome_of(variants, self.index)
         threshold = self.config.p_threshold
         hits_map(session.path(".hits.png"), title, hits, names, variants, genome, threshold)
-        pooled_qq(session.path(".qq.png"), title, self.histograms.groups())
+        pooled_qq(session.path(".qq.png"), title, self.state.histograms.groups())
 
     def _files(self, parquet: Path | None, session: Session) -> list[str]:
         made = [session.path(suffix) for suffix in SUFFIXES]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +39,6 @@ from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.spectra import maximise_spectral_reml
 from mpgls.model.tiles import Epilogue, Tile, TraitPanel
 from mpgls.model.work import Work
-from mpgls.stream.dense_store import panels_of
 from mpgls.stream.eigen_file import open_eigen_file
 from mpgls.stream.scratch import ScratchFile
 from mpgls.study.trait_matrix import POLICIES, read_h2_file
@@ -100,6 +99,23 @@ class MultiTraitConfig:
         """Element type of rotated SNPs and traits."""
         return np.float64 if self.precision == "double" else np.float32
 
+    def determines_results(self) -> dict[str, Any]:
+        """The options that a resumed run must share."""
+        names = (
+            "study",
+            "eigen",
+            "h2",
+            "h2_file",
+            "missing",
+            "precision",
+            "test",
+            "p_threshold",
+            "dense",
+            "pcs",
+            "solver",
+        )
+        return {name: getattr(self, name) for name in names}
+
     def inputs(self) -> list[str]:
         """Files that the command reads, beside those of the kinship."""
         return [*self.study.files(), *(name for name in (self.study.grm, self.eigen, self.h2_file) if name)]
@@ -124,7 +140,7 @@ def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
         traits = open_trait_study(config.study, study, eigen_file, config.missing, comm, session.log)
         known = on_root(comm, lambda: known_h2(config, traits))
     plan = make_plan(config, study, traits, session)
-    results = MultiResults(config, study, traits, plan.block, plan.panel, session)
+    results = MultiResults(config, study, traits, plan, session)
     with ProcessGrid(comm, plan.grid) as grid:
         team = split_teams(comm, plan.team_size)
         decomposer = Decomposer(
@@ -132,9 +148,11 @@ def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
             config.study.center_grm,
         )  # fmt: skip
         for g, group in enumerate(traits.groups):
-            basis = decomposer.take(group, f"group {g + 1} of {len(traits.groups)}", config.pcs)
-            scan_group(config, study, traits, g, basis, known, plan, team, results, session)
-            del basis  # before the next group's, not after it
+            left = [panels for panels in plan.passes(group.traits.size) if not results.is_done(g, panels)]
+            if left:
+                basis = decomposer.take(group, f"group {g + 1} of {len(traits.groups)}", config.pcs)
+                scan_group(config, study, traits, g, left, basis, known, plan, team, results, session)
+                del basis  # before the next group's, not after it
         team.comm.Free()
     with session.timings.phase("report"):
         facts = results.finish()
@@ -146,6 +164,7 @@ def scan_group(
     study: Study,
     traits: TraitStudy,
     g: int,
+    passes: list[list[tuple[int, int]]],
     basis: GroupBasis,
     known: np.ndarray,
     plan: TilePlan,
@@ -153,15 +172,10 @@ def scan_group(
     results: MultiResults,
     session: Session,
 ) -> None:
-    """All traits of a group against all SNPs, as many traits at a time as memory holds. Collective."""
+    """The traits of a group against all SNPs, in ``passes`` of as many traits as memory holds. Collective."""
     group, bed = traits.groups[g], study.fileset.bed
     with session.timings.phase("hand over basis"):
         operator = basis.hold(team, plan.block, config.dtype)  # Z on every team
-    ranges = panels_of(np.zeros(group.traits.size, dtype=np.int64), plan.panel)
-    at_once = max(1, plan.resident // plan.panel)
-    passes = [ranges[k : k + at_once] for k in range(0, len(ranges), at_once)]
-    if plan.resident >= group.traits.size:
-        passes = [ranges]
     scratch = open_scratch(config, operator, session) if len(passes) > 1 else None
     blocks = RotatedSnps(bed, group, results.index, plan.block, operator, scratch, session)
 
@@ -171,16 +185,16 @@ def scan_group(
     try:
         for of_pass in passes:
             panels, work = [], Work()
-            for first, last in of_pass.tolist():
+            for first, last in of_pass:
                 panel, estimate = null_models(config, traits, group, first, last, basis, known, session)
                 results.keep_null_models(group, first, estimate, panel)
                 epilogue = Epilogue(panel.rss, panel.n, panel.q, config.test, config.p_threshold, work=work)
                 panels.append(ResidentPanel(first, panel, panel.local(operator.rows, work), epilogue))
                 panel.forget_rows()
-            label = f"group {g + 1}, traits {of_pass[0, 0] + 1:,} to {of_pass[-1, 1]:,}"
+            label = f"group {g + 1}, traits {of_pass[0][0] + 1:,} to {of_pass[-1][1]:,}"
             scan_tiles(blocks, panels, operator, team, config.study.snps, keep, session, label)
             with session.timings.phase("join ranks"):
-                results.finish_pass(panels, group)
+                results.finish_pass(panels, group, g, of_pass)
     finally:
         if scratch is not None:
             scratch.remove()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from mpgls.commands.plan import Machine, block_widths, grid_block
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.la.layout import grid_shape
 from mpgls.runtime import GIB
+from mpgls.stream.dense_store import panels_of
 
 PANEL = 2048
 """Traits of one tile: enough for the matrix product, few enough for its results to be worked on in turn."""
@@ -32,6 +35,12 @@ class TilePlan:
     def peak(self) -> int:
         """Bytes of the largest stage."""
         return max(self.stages.values())
+
+    def passes(self, traits: int) -> list[list[tuple[int, int]]]:
+        """The panels, ranges of a group's traits, that each pass over the SNPs holds."""
+        ranges = panels_of(np.zeros(traits, dtype=np.int64), self.panel).tolist()
+        at_once = len(ranges) if self.resident >= traits else max(1, self.resident // self.panel)
+        return [[(first, last) for first, last in ranges[k : k + at_once]] for k in range(0, len(ranges), at_once)]
 
     def text(self, machine: Machine, traits: int) -> str:
         """The plan as it stands in the log."""
@@ -121,7 +130,11 @@ def plan_tiles(
                     if resident <= traits:
                         break
     assert plan is not None and machine.limit is not None
-    room = max(1, machine.limit - machine.base)
+    room = machine.limit - machine.base
+    if room <= 0:
+        raise MemoryPlanError(
+            f"--memory allows {machine.limit / GIB:.2f} GiB a rank: the program alone takes {machine.base / GIB:.2f}"
+        )
     name = max(plan.stages, key=lambda stage: plan.stages[stage] if plan else 0)
     ranks = -(-machine.ranks * (plan.peak - machine.base) // room)
     raise MemoryPlanError(

@@ -16,22 +16,21 @@ from mpgls.errors import StorageError
 from mpgls.model.histograms import Bins
 
 
-class HistogramFile:
+class Histograms:
     """Collects the histograms on one rank and writes them at the end."""
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self.path, self.names = path, names
+    def __init__(self) -> None:
         self._parts: dict[Bins, list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def add(self, traits: np.ndarray, counts: np.ndarray, bins: Bins) -> None:
         """Counts (len(traits), bins.count) of the traits at these positions."""
         self._parts.setdefault(bins, []).append((traits, counts))
 
-    def write(self) -> None:
-        """Write the file. Raises StorageError."""
+    def write(self, path: Path, names: Sequence[str]) -> None:
+        """Write the file; ``names`` are those that positions of traits count. Raises StorageError."""
         import h5py
 
-        partial = self.path.with_name(self.path.name + ".partial")
+        partial = path.with_name(path.name + ".partial")
         try:
             with h5py.File(partial, "w", libver="latest") as file:
                 for (bins, counts), parts in zip(self.groups(), self._parts.values(), strict=True):
@@ -40,11 +39,11 @@ class HistogramFile:
                     group.attrs.update({"df": statistic.df, "test": statistic.test})
                     group.create_dataset("edges", data=statistic.log10_p(bins.edges()))
                     group.create_dataset("counts", data=counts, compression=1)
-                    names = [self.names[trait] for traits, _ in parts for trait in traits]
-                    group.create_dataset("traits", data=names, dtype=h5py.string_dtype())
-            os.replace(partial, self.path)
+                    own = [names[trait] for traits, _ in parts for trait in traits]
+                    group.create_dataset("traits", data=own, dtype=h5py.string_dtype())
+            os.replace(partial, path)
         except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from None
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
 
     def groups(self) -> list[tuple[Bins, np.ndarray]]:
         """The bins and counts (traits, bins.count) of each number of degrees of freedom."""
