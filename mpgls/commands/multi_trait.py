@@ -279,8 +279,13 @@ def make_plan(config: MultiTraitConfig, study: Study, traits: TraitStudy, sessio
 
 def on_root_read(session: Session, traits: TraitStudy, group: TraitGroup, first: int, last: int) -> np.ndarray:
     """The traits' values, read by rank 0 and given to all: (n, last-first)."""
-    comm = session.comm
-    Y = on_root(comm, lambda: np.ascontiguousarray(group.read(traits.matrix, first, last).T))
+    Y = np.empty((last - first, group.n))
+
+    def read() -> None:
+        Y[...] = group.read(traits.matrix, first, last).T
+
+    on_root(session.comm, read)
+    session.comm.Bcast(Y, root=0)
     return Y.T
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,28 +18,29 @@ from mpgls.stream.eigen_file import EigenFile
 from mpgls.stream.kinship_grid import load_columns
 from mpgls.study.align import Cohort
 
-if TYPE_CHECKING:
-    from mpgls.commands.single_trait import SingleTraitConfig
-
 
 class NullModels:
-    """Hands out the covariance of each trait, and its samples in the order that the covariance has. Collective."""
+    """Hands out the covariance of each trait, and its samples in the order that the covariance has. Collective.
+
+    Models are taken ``uses`` times; ``pcs`` leading eigenvectors become covariates; ``centered``: see `KinshipOnGrid`.
+    """
 
     def __init__(
         self,
-        config: SingleTraitConfig,
         study: Study,
         eigen_file: EigenFile | None,
         uses: int,
         grid: ProcessGrid,
         block: int,
         session: Session,
+        pcs: int = 0,
+        centered: bool = False,
     ) -> None:
-        self.config, self.study, self.file = config, study, eigen_file
+        self.study, self.file, self.pcs = study, eigen_file, pcs
         self.grid, self.block, self.session = grid, block, session
         if eigen_file is None:
             assert study.kinship is not None
-            index, centered = study.kinship_index(), config.study.center_grm
+            index = study.kinship_index()
             self.phi = KinshipOnGrid(study.kinship, study.samples, index, uses, grid, block, session, centered)
 
     def take(self, trait: str) -> tuple[Covariance | SpectralCovariance, Cohort]:
@@ -49,9 +49,9 @@ class NullModels:
         if self.file is not None:
             return self._spectral(in_eigen_order(cohort, self.file, trait))
         Phi_grid = self.phi.take(cohort.rows, trait)
-        if self.config.pcs:
+        if self.pcs:
             with self.session.timings.phase("principal components"):
-                _, Z_rep = leading_eigenpairs(Phi_grid, self.config.pcs)
+                _, Z_rep = leading_eigenpairs(Phi_grid, self.pcs)
             cohort = with_components(cohort, Z_rep)
         return Covariance(Phi_grid, np.column_stack([cohort.X_L, cohort.y]), self.session.timings), cohort
 
@@ -60,8 +60,8 @@ class NullModels:
         with self.session.timings.phase("load eigenvectors") as loading:
             Z_grid = GridMatrix.square(self.grid, self.file.n, self.block)
             loading.nbytes += load_columns(Z_grid, self.file.columns, self.file.n)
-        if self.config.pcs:
-            cohort = with_components(cohort, self.file.columns(self.file.n - self.config.pcs, self.file.n)[::-1].T)
+        if self.pcs:
+            cohort = with_components(cohort, self.file.columns(self.file.n - self.pcs, self.file.n)[::-1].T)
         return SpectralCovariance(self.file.lam, Z_grid, np.column_stack([cohort.X_L, cohort.y])), cohort
 
 

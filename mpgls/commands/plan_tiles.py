@@ -17,6 +17,9 @@ PANEL = 2048
 NODES = 40
 """Values of h2 at which the Schur complement is formed, at most about this many."""
 
+REML_BYTES = 64 << 20
+"""Temporaries of REML and of making a panel, at most."""
+
 
 @dataclass(frozen=True)
 class TilePlan:
@@ -100,7 +103,7 @@ def plan_tiles(
         weighted = resident * (item * rows + histogram_bytes(n)) + item * rows * NODES * (1 + q)
         tile = 8 * wide * (2 * traits + NODES * (1 + q)) + 2 * 8 * width * traits * dense
         blocks = 2 * item * n * width * (1 if team == 1 else 2) + 2 * snp_bytes * width
-        rotate = 8 * n * traits * 4
+        rotate = 5 * 8 * n * traits + min(REML_BYTES, 8 * 8 * n * traits)  # Y, Y~ and copies on their way
         return {
             "eigendecomposition": machine.base + decompose,
             "handing over the basis": machine.base + kept + basis * (2 if team > 1 and item == 4 else 1),

@@ -95,7 +95,9 @@ def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
     unfinished = [place.name for place in store.traits if not place.done.all()]
     with ProcessGrid(comm, plan.grid) as grid:
         team = split_teams(comm, plan.team_size)
-        models = NullModels(config, study, eigen_file, len(unfinished), grid, plan.grid_block, session)
+        models = NullModels(
+            study, eigen_file, len(unfinished), grid, plan.grid_block, session, config.pcs, config.study.center_grm
+        )
         for trait, place in enumerate(store.traits):
             null_model = place.attributes
             if place.name in unfinished:
