@@ -1,9 +1,9 @@
 """One run of multi-trait with t traits against t runs of single-trait: where the first becomes cheaper.
 
 [Elem] Figure 7. Both are whole commands from files to results, with the same kinship, traits, covariates and options,
-without plots; multi-trait computes its eigendecomposition each time. single-trait is run for a few traits, in turns
-with multi-trait, and the median is multiplied by t. Beside it stands one run of single-trait for all t traits, which
-reads the kinship once: a line through its times for one trait and for four.
+without plots; multi-trait computes its eigendecomposition each time. single-trait is run for two traits after each
+round of multi-trait, and the median is multiplied by t. Beside it stands one run of single-trait for all t traits,
+which reads the kinship once: a line through its times for one trait and for four.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ def main() -> None:
     parser.add_argument("--samples", type=int, metavar="N", help=f"samples ({FULL[0]}; {QUICK[0]} with --quick)")
     parser.add_argument("--snps", type=int, metavar="M", help=f"SNPs ({FULL[1]}; {QUICK[1]} with --quick)")
     parser.add_argument("--counts", type=numbers, metavar="T,..", help="numbers of traits (1,2,5,10,20,35,50,100)")
-    parser.add_argument("--singles", type=int, default=3, metavar="K", help="traits that single-trait is run for (3)")
+    parser.add_argument(
+        "--repeats", type=int, metavar="K", help="rounds of all runs, medians of which count (3; 1 with --quick)"
+    )
     parser.add_argument("--png", type=Path, metavar="FILE", help=f"the plot ({PICTURE}; none with --quick)")
     options = parser.parse_args()
     n, m = QUICK if options.quick else FULL
     n, m = options.samples or n, options.snps or m
     counts = sorted(options.counts or (QUICK_COUNTS if options.quick else COUNTS))
-    study = Study(options.scratch, n, m, max(*counts, TOGETHER, options.singles))
-    multi, single, together = measure(study, counts, options.singles)
+    study = Study(options.scratch, n, m, max(*counts, TOGETHER))
+    multi, single, together = measure(study, counts, options.repeats or (1 if options.quick else 3))
     each = float(np.median(single))
     slope = (together - each) / (TOGETHER - 1)
     results: dict[str, Any] = {
@@ -78,16 +80,19 @@ class Study:
         ).seconds  # fmt: skip
 
 
-def measure(study: Study, counts: list[int], singles: int) -> tuple[list[float], list[float], float]:
-    """Seconds of multi-trait for each count, of single-trait for each single trait, and for TOGETHER of them."""
+def measure(study: Study, counts: list[int], repeats: int) -> tuple[list[float], list[float], float]:
+    """Median seconds of multi-trait for each count; seconds of single-trait, one trait each; medians for TOGETHER."""
     study.seconds("single-trait", study.names[:1])  # files come into the cache of the system
-    multi: list[float] = []
-    single: list[float] = []
-    for k, t in enumerate(counts):
-        if k * singles >= len(single) * len(counts) and len(single) < singles:
-            single.append(study.seconds("single-trait", study.names[len(single) : len(single) + 1]))
-        multi.append(study.seconds("multi-trait", study.names[:t]))
-    return multi, single, study.seconds("single-trait", study.names[:TOGETHER])
+    multi: dict[int, list[float]] = {t: [] for t in counts}
+    single, together = [], []
+    for k in range(repeats):
+        for t in counts if k % 2 == 0 else counts[::-1]:
+            multi[t].append(study.seconds("multi-trait", study.names[:t]))
+        for first in range(2 * k, 2 * k + 2):
+            which = first % len(study.names)
+            single.append(study.seconds("single-trait", study.names[which : which + 1]))
+        together.append(study.seconds("single-trait", study.names[:TOGETHER]))
+    return [float(np.median(several)) for several in multi.values()], single, float(np.median(together))
 
 
 def crossing(counts: list[int], multi: list[float], single: list[float]) -> float | None:
@@ -132,7 +137,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.loglog(counts, results["multi_seconds"], "o-", color=COLOURS[0], markersize=5, label="multi-trait")
         place = results["crossing_t"]
         if place is not None and place > counts[0]:
-            axes.axvline(place, color=ACCENT, linewidth=0.9, dashes=(5, 3))
+            axes.axvline(place, 0, 0.75, color=ACCENT, linewidth=0.9, dashes=(5, 3))
             axes.annotate(
                 f"t = {place:.1f}", (place, 0.03), (4, 0), xycoords=("data", "axes fraction"),
                 textcoords="offset points", color=ACCENT,

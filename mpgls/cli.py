@@ -331,7 +331,7 @@ def _multi_trait(commands: Any) -> None:
 
 
 def _multi_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
-    from mpgls.commands.multi_trait import MultiTraitConfig
+    from mpgls.commands.multi_config import MultiTraitConfig
 
     names = ("eigen", "h2", "h2_file", "missing", "precision", "test", "p_threshold", "dense", "pcs", "block_size")
     return MultiTraitConfig(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.commands.inputs import Study
+from mpgls.commands.multi_config import MultiTraitConfig
 from mpgls.commands.plan_tiles import TilePlan
 from mpgls.commands.session import Session
 from mpgls.commands.tile_scan import ResidentPanel, RotatedBlock
@@ -27,10 +28,28 @@ from mpgls.stream.store import fingerprint
 from mpgls.stream.writer import BlockWriter
 
 if TYPE_CHECKING:
-    from mpgls.commands.multi_trait import MultiTraitConfig, NullEstimates
     from mpgls.model.tiles import TraitPanel
 
-SUFFIXES = (".h5", ".hits.tsv", ".hits.parquet", ".traits.tsv", ".histograms.h5", ".hits.png", ".qq.png", ".progress")
+SUFFIXES = (
+    ".h5",
+    ".hits.tsv",
+    ".hits.parquet",
+    ".traits.tsv",
+    ".histograms.h5",
+    ".histograms.h5.partial",
+    ".hits.png",
+    ".qq.png",
+    ".progress",
+)
+
+
+@dataclass(frozen=True)
+class NullEstimates:
+    """h2, its standard error (NaN where given), and whether it is at a boundary, each (t,)."""
+
+    h2: np.ndarray
+    h2_se: np.ndarray
+    at_boundary: np.ndarray
 
 
 @dataclass
@@ -44,8 +63,8 @@ class TraitState:
     tested: np.ndarray
     best_row: np.ndarray
     flags: list[list[Flag]]
+    histograms: Histograms
     hits: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=HIT_DTYPE))
-    histograms: Histograms = field(default_factory=Histograms)
     passes: set[tuple[int, int, int]] = field(default_factory=set)
 
 
@@ -84,7 +103,8 @@ class MultiResults:
             session.log.info(f"resume: there is no {self._progress}, so the run starts anew")
         values = {name: np.full(t, np.nan) for name in ("h2", "h2_se", "s2", "lambda_gc", "log10p_max")}
         tested, best_row = np.zeros(t, dtype=np.int64), np.full(t, -1, dtype=np.int64)
-        return TraitState(values, tested, best_row, [list(flags) for flags in self.traits.flags])
+        histograms = Histograms(session.path(".histograms.h5"))
+        return TraitState(values, tested, best_row, [list(flags) for flags in self.traits.flags], histograms)
 
     def is_done(self, g: int, panels: list[tuple[int, int]]) -> bool:
         """Whether these panels of group g were finished by the run that this one resumes."""
@@ -153,7 +173,7 @@ class MultiResults:
             state.tested[at] = np.where(one.panel.testable, epilogue.tests, 0)
             seen = epilogue.best_snp >= 0
             state.best_row[at[seen]] = self.index[epilogue.best_snp[seen]]
-            state.histograms.add(at, counts, epilogue.bins)
+            state.histograms.add([self.traits.matrix.names[trait] for trait in at], counts, epilogue.bins)
         hits = gather_hits(comm, np.concatenate([np.empty(0, dtype=HIT_DTYPE), *self._hits]))
         self._hits.clear()
         if hits is not None:
@@ -182,7 +202,9 @@ class MultiResults:
         self._tile = tuple(np.full((panel, block), np.nan, dtype=np.float32) for _ in range(2))  # type: ignore[assignment]
         error = None
         try:
-            self._writer = BlockWriter(self.dense.path, self.dense.offsets["done"], 4 * panel * block)
+            self._writer = BlockWriter(
+                self.dense.path, self.dense.offsets["done"], 4 * panel * block, self.session.options.checkpoint
+            )
         except StorageError as caught:
             error = caught
         agree(comm, error)
@@ -222,7 +244,7 @@ class MultiResults:
         )  # fmt: skip
         table = session.path(".traits.tsv")
         write_traits(table, rows, variants)
-        state.histograms.write(session.path(".histograms.h5"), names)
+        state.histograms.finish()
         session.log.info(f"{hits.size:,} hits with p <= {self.config.p_threshold:g}: {files.tsv}; traits: {table}")
         if self.config.plots:
             self._draw(hits, session)

@@ -18,20 +18,20 @@ The decomposition is in decompose.py, the loop over blocks in tile_scan.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpgls.commands.decompose import Decomposer, GroupBasis
-from mpgls.commands.inputs import Study, StudyOptions, open_study
-from mpgls.commands.multi_results import SUFFIXES, MultiResults
+from mpgls.commands.inputs import Study, open_study
+from mpgls.commands.multi_config import MultiTraitConfig
+from mpgls.commands.multi_results import SUFFIXES, MultiResults, NullEstimates
 from mpgls.commands.plan_tiles import TilePlan, plan_tiles
-from mpgls.commands.session import RunOptions, Session
+from mpgls.commands.session import Session
 from mpgls.commands.tile_scan import ResidentPanel, RotatedBlock, RotatedSnps, scan_tiles
 from mpgls.commands.trait_groups import TraitGroup, TraitStudy, open_trait_study
-from mpgls.errors import InputError, UsageError, agree, on_root
+from mpgls.errors import InputError, agree, on_root
 from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, TeamOperator, split_teams
@@ -41,94 +41,13 @@ from mpgls.model.tiles import Epilogue, Tile, TraitPanel
 from mpgls.model.work import Work
 from mpgls.stream.eigen_file import open_eigen_file
 from mpgls.stream.scratch import ScratchFile
-from mpgls.study.trait_matrix import POLICIES, read_h2_file
+from mpgls.study.trait_matrix import read_h2_file
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 SHOWN_GROUPS = 20
 """Groups that the plan lists."""
-
-
-@dataclass(frozen=True)
-class MultiTraitConfig:
-    """Options of ``mpgls multi-trait``."""
-
-    run: RunOptions
-    study: StudyOptions
-    eigen: str | None = None
-    h2: float | None = None
-    h2_file: str | None = None
-    missing: str = "by-mask"
-    precision: str = "double"
-    test: str = "t"
-    p_threshold: float = 5e-8
-    dense: bool = False
-    pcs: int = 0
-    block_size: int | None = None
-    trait_block: int | None = None
-    pass_traits: int | None = None
-    team_size: int | None = None
-    solver: str = "auto"
-    slepc_options: str = ""
-    scratch: str | None = None
-    plots: bool = True
-
-    def __post_init__(self) -> None:
-        if self.study.pheno is None:
-            raise UsageError("multi-trait needs traits: --pheno FILE")
-        if (self.study.grm is None) == (self.eigen is None):
-            raise UsageError("multi-trait needs either a kinship, --grm, or its eigendecomposition, --eigen")
-        if self.missing not in POLICIES:
-            raise UsageError(f"--missing must be one of {', '.join(POLICIES)}, not {self.missing}")
-        if self.h2 is not None and not 0 <= self.h2 < 1:
-            raise UsageError(f"--h2 must be at least 0 and below 1, not {self.h2}")
-        if self.h2 is not None and self.h2_file is not None:
-            raise UsageError("give either --h2 or --h2-file")
-        if not 0 < self.p_threshold <= 1:
-            raise UsageError(f"--p-threshold must be above 0 and at most 1, not {self.p_threshold}")
-        sizes = {"--block-size": self.block_size, "--trait-block": self.trait_block, "--pass-traits": self.pass_traits}
-        for name, value in sizes.items():
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
-        if self.pcs < 0:
-            raise UsageError(f"--pcs must not be negative, not {self.pcs}")
-
-    @property
-    def dtype(self) -> type:
-        """Element type of rotated SNPs and traits."""
-        return np.float64 if self.precision == "double" else np.float32
-
-    def determines_results(self) -> dict[str, Any]:
-        """The options that a resumed run must share."""
-        names = (
-            "study",
-            "eigen",
-            "h2",
-            "h2_file",
-            "missing",
-            "precision",
-            "test",
-            "p_threshold",
-            "dense",
-            "pcs",
-            "solver",
-        )
-        return {name: getattr(self, name) for name in names}
-
-    def inputs(self) -> list[str]:
-        """Files that the command reads, beside those of the kinship."""
-        return [*self.study.files(), *(name for name in (self.study.grm, self.eigen, self.h2_file) if name)]
-
-
-@dataclass(frozen=True)
-class NullEstimates:
-    """h2 and its standard error (NaN where given), whether it is at a boundary, and traits without variance: (t,)."""
-
-    h2: np.ndarray
-    h2_se: np.ndarray
-    at_boundary: np.ndarray
-    no_variance: np.ndarray
 
 
 def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
@@ -247,7 +166,7 @@ def estimate_h2(basis: GroupBasis, Y_rot: np.ndarray, known: np.ndarray, comm: M
     for theirs, h2_r, se_r, boundary_r in comm.allgather((mine, found.h2, found.h2_se, found.at_boundary)):
         h2[theirs], h2_se[theirs], boundary[theirs] = h2_r, se_r, boundary_r
     # a trait that the covariates explain has no h2: its row is flagged, any value will do in the tiles
-    return NullEstimates(np.nan_to_num(h2), h2_se, boundary, np.isnan(h2))
+    return NullEstimates(np.nan_to_num(h2), h2_se, boundary)
 
 
 def make_plan(config: MultiTraitConfig, study: Study, traits: TraitStudy, session: Session) -> TilePlan:

@@ -28,6 +28,9 @@ _SMALLEST = 10
 
 _LN10 = np.log(10.0)
 
+_CHUNK = 1 << 18
+"""Counts that are worked on together: their sums stay in cache."""
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -121,14 +124,15 @@ def lambda_gc_of_counts(counts: np.ndarray, bins: Bins) -> np.ndarray:
 
     counts = np.atleast_2d(counts)
     result = np.full(len(counts), np.nan)
-    edges = bins.edges()
-    for j, row in enumerate(counts):
-        below = np.cumsum(row, dtype=np.float64)
-        if below[-1] == 0:
-            continue
-        k = int(np.searchsorted(below, 0.5 * below[-1]))
-        inside = (0.5 * below[-1] - (below[k] - row[k])) / row[k]
-        result[j] = edges[k] + inside * (edges[k + 1] - edges[k])
+    edges, step = bins.edges(), max(1, _CHUNK // counts.shape[1])
+    for start in range(0, len(counts), step):
+        below = np.cumsum(counts[start : start + step], axis=1, dtype=np.int64)
+        rows = np.flatnonzero(below[:, -1])
+        half = 0.5 * below[rows, -1]
+        k = np.argmax(below[rows] >= half[:, None], axis=1)
+        here = counts[start + rows, k]
+        inside = (half - (below[rows, k] - here)) / here
+        result[start + rows] = edges[k] + inside * (edges[k + 1] - edges[k])
     known = ~np.isnan(result)
     z = ndtri_exp(-bins.statistic.log10_p(result[known]) * _LN10 - np.log(2.0))
     result[known] = np.square(z / ndtri(0.25))
