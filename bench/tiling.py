@@ -20,7 +20,7 @@ SAMPLES, QUICK_SAMPLES = 1500, 500
 SIZES = ((6000, 6000), (12000, 6000), (24000, 6000), (6000, 12000), (6000, 24000))
 QUICK_SIZES = ((4000, 4000), (8000, 4000), (4000, 8000))
 """SNPs and traits."""
-MEMORY, QUICK_MEMORY = 0.3, 0.2
+MEMORY, QUICK_MEMORY = 0.25, 0.2
 ROTATION = ("read (waiting)", "decode", "rotate SNPs")
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "img" / "tiling.png"
 

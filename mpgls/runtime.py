@@ -215,7 +215,7 @@ def blas_kernel_warning() -> str | None:
     return None
 
 
-def gemm_rate(dtype: str = "float64", n: int = 1500, repeats: int = 3) -> float:
+def gemm_rate(dtype: str = "float64", n: int = 1200, repeats: int = 2) -> float:
     """GFLOP/s of the best of ``repeats`` products of two n x n matrices on this rank's threads."""
     import numpy as np
 
