@@ -13,7 +13,8 @@ GRID_BLOCK = 128
 """Largest block of the block-cyclic distribution; p?potrf is flat around it."""
 WIDEST, NARROWEST = 1024, 32
 """SNPs of a block, chosen automatically between these."""
-BLOCKS_PER_RANK = 8
+FEWEST_ROUNDS = 2
+"""Blocks of a rank at least, so that reading one can hide behind working on another."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,14 @@ def plan_scan(
 
 
 def block_widths(m: int, ranks: int) -> Iterator[int]:
-    """Block widths to try, the best first: wide enough for the BLAS, several blocks for every rank."""
-    width = max(NARROWEST, min(WIDEST, -(-m // (ranks * BLOCKS_PER_RANK))))
+    """Block widths to try, the best first: wide enough for the BLAS, and as many full blocks for every rank."""
+    rounds = max(FEWEST_ROUNDS, -(-m // (ranks * WIDEST)))
+    width = max(NARROWEST, -(-m // (ranks * rounds)))
     while True:
         yield width
         if width <= NARROWEST:
             return
-        width = max(NARROWEST, width // 2)
+        width = max(NARROWEST, -(-width // 2))
 
 
 def _what_would_fit(machine: Machine, plan: ScanPlan) -> str:

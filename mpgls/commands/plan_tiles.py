@@ -148,8 +148,8 @@ def plan_tiles(
 
 
 def histogram_bytes(n: int) -> int:
-    """Bytes of a trait's histogram: 64 counters of 4 bytes for each octave of x down to about 2^-10 / n."""
-    return 4 * 64 * (12 + n.bit_length())
+    """Bytes of a trait's histogram: 32 counters of 4 bytes for each octave of x down to about 2^-10 / n."""
+    return 4 * 32 * (12 + n.bit_length())
 
 
 def _panels(t: int) -> list[int]:

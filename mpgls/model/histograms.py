@@ -5,7 +5,7 @@ x = (r^2/d) / rss lies in [0, 1], and p is a monotone function of x alone:
     t test:  t^2 = df x / (1 - x),  df = n - p;        Wald test:  z^2 = df x,  df = n - q  (chi-square, 1 df).
 
 So x is binned, which is cheap, and bins become -log10 p afterwards. A bin is an exponent of the float32 of x and the
-first six bits of its mantissa: the edges of an octave are 1/64 of it apart.
+first five bits of its mantissa: the edges of an octave are 1/32 of it apart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from mpgls.errors import NumericalError
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t
 
-MANTISSA_BITS = 6
+MANTISSA_BITS = 5
 SHIFT = 23 - MANTISSA_BITS
 """The float32 bits of x, shifted right by this, count the bins of all floats."""
 

@@ -61,7 +61,7 @@ def test_bins_lie_between_their_edges(statistic):
     edges = bins.edges()
     assert edges.shape == (bins.count + 1,) and edges[0] == 0.0 and edges[-1] == 1.0
     assert np.all(np.diff(edges) > 0)
-    assert np.max(edges[2:] / edges[1:-1]) <= 1 + 1 / 64
+    assert np.max(edges[2:] / edges[1:-1]) <= 1 + 1 / 32
     assert edges[1] * statistic.df < 1.01e-3
     inner = np.float32(edges[1:-1])
     assert np.array_equal(bins.of(inner), np.arange(1, bins.count))
