@@ -75,7 +75,7 @@ class Decomposer:
                 loading.nbytes += load_columns(Z_grid, self.file.columns, group.n)
             self.session.log.info(f"{label}: n = {group.n:,}; eigenvectors from {self.file.path}")
             return GroupBasis(self.file.lam, Z_grid, group.X_L, pcs)
-        Phi_grid = self.phi.take(group.rows, label)
+        Phi_grid = self.phi.take(group.rows, label, to_destroy=True)
         with self.session.timings.phase("eigendecomposition", flop=9.0 * group.n**3 / self.grid.size):
             pairs = eigen.eigh(Phi_grid, self.solver, self.slepc_options)
         self.session.log.info(

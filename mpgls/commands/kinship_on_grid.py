@@ -41,10 +41,11 @@ class KinshipOnGrid:
                 loading.nbytes += load_kinship(Phi_grid, kinship, index)  # Phi_grid = Phi_cols
             self._Phi_all_grid = Phi_grid
 
-    def take(self, rows: np.ndarray, label: str) -> GridMatrix:
+    def take(self, rows: np.ndarray, label: str, to_destroy: bool = False) -> GridMatrix:
         """Phi over the .fam rows ``rows``, scaled to mean diagonal 1. Collective.
 
-        With the last of its uses this object keeps no memory.
+        ``to_destroy``: the caller overwrites it, so it may not be the one that later takes need. With the last of its
+        uses this object keeps no memory.
         """
         assert self._Phi_all_grid is not None
         Phi_grid = self._Phi_all_grid
@@ -59,6 +60,8 @@ class KinshipOnGrid:
         self._left -= 1
         if not self._left:
             self._Phi_all_grid = None
+        elif to_destroy and Phi_grid is self._Phi_all_grid:
+            Phi_grid = GridMatrix(Phi_grid.grid, Phi_grid.layout, Phi_grid.dtype.type, Phi_grid.local.copy(order="F"))
         how = "centred and divided by" if self.centered else "divided by"
         self.session.log.info(f"{label}: n = {rows.size:,}; kinship {how} its mean diagonal, {mean:.8g}")
         return Phi_grid

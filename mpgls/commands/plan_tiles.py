@@ -98,8 +98,8 @@ def plan_tiles(
 
     def stages(team: int, width: int, traits: int, resident: int) -> dict[str, int]:
         basis = item * n * n // (machine.ranks_per_node if team == 1 else team)
-        rows = n if team == 1 else -(-n // grid_shape(team)[0])
-        wide = width if team == 1 else width * grid_shape(team)[0]
+        rows = -(-n // team)
+        wide = width * team
         weighted = resident * (item * rows + histogram_bytes(n)) + item * rows * NODES * (1 + q)
         tile = 8 * wide * (2 * traits + NODES * (1 + q)) + 2 * 8 * width * traits * dense
         blocks = 2 * item * n * width * (1 if team == 1 else 2) + 2 * snp_bytes * width

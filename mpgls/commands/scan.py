@@ -53,7 +53,7 @@ class SnpSolver:
             # X_cols: this rank's centred SNPs, cut into one panel for each process row
             stats = self.decoder.decode(packed, [panel[:, :B] for panel in self.factor.panels])
         with self.timings.phase("solve", flop=float(n) * n * B):
-            X = self.factor.apply()  # X_grid = X_cols;  X~ = L^-1 X
+            X = self.factor.apply(B)  # X_grid = X_cols;  X~ = L^-1 X
         with self.timings.phase("statistics"):
             # p+1 numbers a SNP: S_BL = X_L~'x~, b_B = y~'x~, S_BR = x~'x~
             S = self.factor.sum_over_rows(partial_products(self.F, X))[:, :B]

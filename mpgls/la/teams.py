@@ -37,8 +37,11 @@ class TeamOperator(Protocol):
     panels: list[np.ndarray]
     """What the caller fills before ``apply``: (len(row_panels[k]), width), Fortran order."""
 
-    def apply(self) -> np.ndarray:
-        """X~ for the columns in the panels: this rank's rows, (n_local, width * p_r), Fortran order."""
+    def apply(self, used: int | None = None) -> np.ndarray:
+        """X~ for the columns in the panels: this rank's rows, (n_local, width * p_r), Fortran order.
+
+        ``used``: only the first so many columns of a rank count; a team of one then returns no others.
+        """
 
     def sum_over_rows(self, partial: np.ndarray) -> np.ndarray:
         """(k, width * p_r) partial sums over this rank's rows to (k, width) full sums for this rank's own columns."""
@@ -75,11 +78,11 @@ class SharedFactor(_SharedOperator):
     def __init__(self, L_grid: GridMatrix, node_comm: MPI.Comm, width: int, dtype: type) -> None:
         super().__init__(L_grid, node_comm, width, dtype, lower=True)
 
-    def apply(self) -> np.ndarray:
+    def apply(self, used: int | None = None) -> np.ndarray:
         """X~ = L^-1 X, in place."""
         from scipy.linalg import blas
 
-        X = self.panels[0]
+        X = self.panels[0][:, :used]
         trsm = blas.dtrsm if X.dtype == np.float64 else blas.strsm
         return trsm(1.0, self._A, X, lower=1, overwrite_b=1)
 
@@ -91,19 +94,20 @@ class SharedBasis(_SharedOperator):
         super().__init__(Z_grid, node_comm, width, dtype, lower=False)
         self._X_tilde = np.empty_like(self.panels[0])
 
-    def apply(self) -> np.ndarray:
+    def apply(self, used: int | None = None) -> np.ndarray:
         """X~ = Z'X."""
-        return np.matmul(self._A.T, self.panels[0], out=self._X_tilde)
+        return np.matmul(self._A.T, self.panels[0][:, :used], out=self._X_tilde[:, :used])
 
 
 class _GridOperator:
-    """The operator of a team of several ranks: A in [MC,MR] distribution on the team's own grid."""
+    """The operator of a team of R ranks: A in [MC,MR] distribution on the team's own R x 1 grid.
 
-    def __init__(
-        self, A_grid: GridMatrix, team: Team, width: int, dtype: type, shape: tuple[int, int] | None = None
-    ) -> None:
+    With one process column a single Alltoallv brings the whole block of columns, and A never travels.
+    """
+
+    def __init__(self, A_grid: GridMatrix, team: Team, width: int, dtype: type) -> None:
         n, block = A_grid.shape[0], A_grid.layout.rows.block
-        self.grid = ProcessGrid(team.comm, shape)
+        self.grid = ProcessGrid(team.comm, (team.comm.size, 1))
         self._A_grid = _copy_to_teams(A_grid, self.grid, team, dtype)
         p_r, p_c = self.grid.shape
         rows = BlockCyclic(n, block, p_r)
@@ -128,13 +132,13 @@ class _GridOperator:
 
 
 class GridFactor(_GridOperator):
-    """X~ = L^-1 X on the team's grid of one process column, where L never travels."""
+    """X~ = L^-1 X on the team's grid."""
 
     def __init__(self, L_grid: GridMatrix, team: Team, width: int, dtype: type) -> None:
-        super().__init__(L_grid, team, width, dtype, shape=(team.comm.size, 1))
+        super().__init__(L_grid, team, width, dtype)
         self._solve = ColumnSolve(self._A_grid, self._X_grid)
 
-    def apply(self) -> np.ndarray:
+    def apply(self, used: int | None = None) -> np.ndarray:
         """X_grid = X_cols by one Alltoallv; X~ = L^-1 X, in place."""
         self._plan.run()
         self._solve.run()
@@ -148,7 +152,7 @@ class GridBasis(_GridOperator):
         super().__init__(Z_grid, team, width, dtype)
         self._X_tilde_grid = GridMatrix(self.grid, self._layout, dtype)
 
-    def apply(self) -> np.ndarray:
+    def apply(self, used: int | None = None) -> np.ndarray:
         """X_grid = X_cols by one Alltoallv; X~ = Z'X by p?gemm."""
         self._plan.run()
         scalapack.gemm(self._A_grid, self._X_grid, self._X_tilde_grid, trans_a=True)

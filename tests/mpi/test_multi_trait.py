@@ -332,6 +332,17 @@ def test_traits_with_gaps_are_analysed_over_their_own_samples(comm, study, share
         comm.Barrier()
 
 
+def test_a_group_of_all_samples_leaves_the_kinship_to_the_next(comm, study, shared_tmp_path):
+    """The eigensolver destroys the matrix it is given, and the first group's is the whole kinship."""
+    columns, pheno = gapped(study), str(shared_tmp_path / "whole.tsv")
+    on_root(comm, lambda: write_table(pheno, study.plink.ids, columns))
+    both = scan(comm, study, "both", pheno=pheno, pheno_name=("trait3", "trait1"))
+    second = scan(comm, study, "second", pheno=pheno, pheno_name=("trait1",))
+    if comm.rank == 0:
+        assert_same(read_hits(both)["trait1"], read_hits(second)["trait1"], rtol=1e-7)
+    comm.Barrier()
+
+
 def test_complete_takes_the_samples_with_every_trait(comm, study, shared_tmp_path):
     columns, pheno = gapped(study), str(shared_tmp_path / "gaps.tsv")
     on_root(comm, lambda: write_table(pheno, study.plink.ids, columns))

