@@ -370,9 +370,10 @@ class Epilogue:
         base, width = self.bins.base, int(self.bins.of([largest])[0]) + 1
         codes = bits.view(np.int32)
         np.right_shift(codes, SHIFT, out=codes)
-        np.clip(codes, base, base + width - 1, out=codes)
-        codes += np.arange(-base, len(x) * width - base, width, dtype=np.int32)[:, None]
-        found = np.bincount(codes.ravel(), minlength=len(x) * width).reshape(len(x), width)
+        np.maximum(codes, base, out=codes)  # below the first bin; none is above the largest's
+        flat = self._work.array("codes", codes.shape, np.intp)
+        np.add(codes, np.arange(-base, len(x) * width - base, width, dtype=np.intp)[:, None], out=flat)
+        found = np.bincount(flat.ravel(), minlength=len(x) * width).reshape(len(x), width)
         if bad:
             found[:, 0] -= bad
         found[self.untested[part]] = 0
