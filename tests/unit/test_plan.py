@@ -111,7 +111,14 @@ def test_a_limit_below_the_program_itself():
 
 def test_the_text_names_grid_team_block_and_bytes():
     text = plan(machine(gib=20)).text(machine(gib=20))
-    for part in ("16 ranks", "4 x 4 grid", "teams of 1", f"SNP blocks of {plan(machine(gib=20)).block}", "of 20.00 GiB allowed", "null model"):
+    for part in (
+        "16 ranks",
+        "4 x 4 grid",
+        "teams of 1",
+        f"SNP blocks of {plan(machine(gib=20)).block}",
+        "of 20.00 GiB allowed",
+        "null model",
+    ):
         assert part in text
 
 
