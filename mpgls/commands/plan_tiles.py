@@ -82,8 +82,8 @@ def plan_tiles(
 ) -> TilePlan:
     """Choose team, block, panel and the traits of a pass for n samples, m SNPs and t traits of the largest group.
 
-    ``q`` covariates; ``item`` bytes of a rotated number. Prefers one pass with small teams, then fewer SNPs a block,
-    then several passes. A pass scans whole panels, of at most ``pass_traits`` traits together if that is given.
+    ``q`` covariates; ``item`` bytes of a rotated number. Prefers small teams, then large panels and blocks: rather
+    several passes than narrow tiles. A pass scans whole panels, of at most ``pass_traits`` traits if that is given.
     Raises MemoryPlanError naming what would fit, UsageError for impossible wishes.
     """
     if team_size is not None and not 1 <= team_size <= machine.ranks:
