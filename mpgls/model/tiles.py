@@ -248,7 +248,7 @@ class Epilogue:
         self.best_x, self.best_snp = np.full(t, -1.0), np.full(t, -1, dtype=np.int64)
         self.counts = np.zeros((t, self.bins.count), dtype=np.uint32) if histogram else None
         self.tests = 0
-        self._hits: list[Hits] = []
+        self._hits: list[tuple[np.ndarray, ...]] = []
 
     def add(
         self,
@@ -288,10 +288,11 @@ class Epilogue:
 
     def take_hits(self) -> Hits:
         """The hits since the last call, by tile, trait and SNP; they are handed over and forgotten here."""
-        columns = [[getattr(hits, name) for hits in self._hits] for name in Hits.__dataclass_fields__]
+        kinds = (np.int64, np.int64, *(np.float64,) * 3)
+        columns = zip(*self._hits, strict=True) if self._hits else [()] * len(kinds)
+        trait, snp, beta, se, x = (np.concatenate([np.empty(0, k), *c]) for c, k in zip(columns, kinds, strict=True))
         self._hits = []
-        kinds = (np.int64, np.int64, *(np.float64,) * 4)
-        return Hits(*(np.concatenate(c) if c else np.empty(0, kind) for c, kind in zip(columns, kinds, strict=True)))
+        return Hits(trait, snp, beta, se, x, self.statistic.log10_p(x))  # p values of all at once
 
     def absorb(self, best_x: np.ndarray, best_snp: np.ndarray, counts: np.ndarray | None, tests: int) -> None:
         """Join the accumulators of another rank, which saw other SNPs."""
@@ -324,7 +325,7 @@ class Epilogue:
         share = np.minimum(R * R / d, 1.0)
         beta = R * self.scale[trait] / d
         se = np.sqrt(self._variance(share) / d) * self.scale[trait]
-        self._hits.append(Hits(trait, snps[column].astype(np.int64), beta, se, share, self.statistic.log10_p(share)))
+        self._hits.append((trait, snps[column].astype(np.int64), beta, se, share))
 
     def _variance(self, x: np.ndarray) -> np.ndarray:
         """s2 / rss."""
