@@ -85,6 +85,6 @@ class Slabs:
 
 
 def grid_shape(ranks: int) -> tuple[int, int]:
-    """The most square (p_r, p_c) with p_r <= p_c: p?potrf, whose panels are columns, is faster on wide grids."""
+    """The most square (p_r, p_c) with p_r <= p_c: the panels of p?potrf are columns."""
     p_r = next(d for d in range(math.isqrt(ranks), 0, -1) if ranks % d == 0)
     return p_r, ranks // p_r
