@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mpgls import cli
 from mpgls.errors import MpglsError, UsageError, is_agreed, portable
-from mpgls.runtime import check_launcher, launched_rank, stderr
+from mpgls.runtime import check_launcher, launched_rank, launched_size, stderr
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -30,9 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         command = _parse(arguments)
-    except UsageError as error:  # before MPI: every rank sees the same command line
+    except UsageError as error:  # every rank sees the same command line
         if launched_rank() == 0:
             stderr(f"mpgls: {error}")
+        _wait_for_all()  # the launcher ends the job with the first rank that fails, heard or not
         sys.exit(error.exit_code)
     from mpi4py import MPI
 
@@ -48,6 +49,14 @@ def _parse(arguments: Sequence[str]) -> cli.Command:
         return cli.parse(arguments)
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         return cli.parse(arguments)
+
+
+def _wait_for_all() -> None:
+    """Nobody goes on before every rank of the job is here. A program without a launcher needs no MPI for that."""
+    if launched_size() > 1:
+        from mpi4py import MPI
+
+        MPI.COMM_WORLD.Barrier()
 
 
 def _run(command: cli.Command, comm: MPI.Comm) -> int:
