@@ -19,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 
-from mpgls.commands.plan import Machine, grid_block, plan_scan
+from mpgls.commands.plan_scan import Machine, grid_block, plan_scan
 from mpgls.commands.scan import SnpModel, SnpSolver, scan
 from mpgls.errors import on_root
 from mpgls.la.grid import ProcessGrid

@@ -26,6 +26,11 @@ python_packages=(
     "setuptools==80.9.0"
     "threadpoolctl==3.8.0"
     "matplotlib==3.11.2"
+    "nibabel==5.3.2"                      # brain images
+    "scikit-learn==1.5.2"                 # parcels; later releases may want another SciPy than Debian's
+    "nilearn==0.10.4"                     # tests and benches: permuted_ols, and a brain mask that it ships
+    "pandas==2.2.3"                       # nilearn's
+    "himalaya==0.4.6"                     # tests and benches: kernel ridge regression
     "pytest==9.2.0"
     "pytest-mpi==0.6"
     "ruff==0.17.5"
@@ -96,7 +101,8 @@ install_venv() {
         /usr/bin/python3 -m venv --system-site-packages "$venv"
     fi
     local -a pip=(env -u PYTHONPATH -u PYTHONHOME "$venv/bin/python" -m pip -qq --disable-pip-version-check)
-    "${pip[@]}" install "${python_packages[@]}"
+    # SciPy stays Debian's: another would bring a BLAS of its own.
+    "${pip[@]}" install "${python_packages[@]}" "scipy==$("$venv/bin/python" -c 'import scipy; print(scipy.__version__)')"
     "${pip[@]}" install --no-deps --no-build-isolation -e "$root"
     verify
     wanted_stamp >"$stamp"
@@ -109,7 +115,7 @@ verify() {
 import numpy
 
 assert numpy.__version__ < "2", f"NumPy {numpy.__version__} is too new for Debian's petsc4py"
-import h5py, matplotlib, mpi4py, mpgls, scipy, threadpoolctl  # noqa: E401,F401
+import h5py, himalaya, matplotlib, mpi4py, mpgls, nibabel, nilearn, scipy, sklearn, threadpoolctl  # noqa: E401,F401
 from petsc4py import PETSc
 from slepc4py import SLEPc  # noqa: F401
 

@@ -24,7 +24,7 @@ from mpgls.commands.inputs import Study, StudyOptions, open_study
 from mpgls.commands.mixed_check import check_against_double
 from mpgls.commands.null_model import Covariance
 from mpgls.commands.null_models import NullModels
-from mpgls.commands.plan import ScanPlan, plan_scan
+from mpgls.commands.plan_scan import ScanPlan, plan_scan
 from mpgls.commands.results import open_results, report_trait
 from mpgls.commands.scan import SnpModel, SnpSolver, scan
 from mpgls.commands.session import RunOptions, Session

@@ -19,7 +19,6 @@ PACKAGE = Path(__file__).resolve().parents[2] / "mpgls"
 FLOORS = {
     "__main__": 6,
     "cli": 5,
-    "cli_options": 4,
     "commands": 3,
     "study": 2,
     "model": 2,

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from mpgls.errors import UsageError
+
+
+def add_command(commands: Any, name: str, summary: str, example: str, make: Callable[..., Any]) -> Any:
+    """A parser of ``mpgls NAME``, whose module is commands/NAME.py; ``make`` turns what it parsed into a config."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(module=f"mpgls.commands.{name.replace('-', '_')}", make=make)
+    return parser
 
 
 def genotype_options(parser: Any) -> None:

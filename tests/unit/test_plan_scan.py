@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mpgls.commands.plan import NARROWEST, WIDEST, Machine, grid_block, plan_scan
+from mpgls.commands.plan_scan import NARROWEST, WIDEST, Machine, grid_block, plan_scan
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.runtime import GIB
 

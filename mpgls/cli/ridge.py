@@ -1,0 +1,9 @@
+"""Prediction by ridge regression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def ridge(commands: Any) -> None:
+    """Declare ``mpgls ridge``."""
