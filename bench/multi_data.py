@@ -39,9 +39,9 @@ class Run(NamedTuple):
         return float(self.manifest["memory"]["peak_rss_max"])
 
 
-def mpgls(out: Path, command: str, *arguments: str | Path) -> Run:
-    """Run a command on two ranks; ``out`` is the prefix of its results."""
-    done: Finished = mpirun(RANKS, "-m", "mpgls", command, *arguments, "--out", out)
+def mpgls(out: Path, command: str, *arguments: str | Path, ranks: int = RANKS) -> Run:
+    """Run a command, on two ranks unless told otherwise; ``out`` is the prefix of its results."""
+    done: Finished = mpirun(ranks, "-m", "mpgls", command, *arguments, "--out", out)
     return Run(done.seconds, json.loads(Path(f"{out}.json").read_text(encoding="utf-8")), done.output)
 
 

@@ -100,6 +100,11 @@ def install(scratch: Path) -> Path:
         env = environment(1) | {"DEBIAN_FRONTEND": "noninteractive"}
         run(["apt-get", "update"], env)
         run(["apt-get", "install", "-y", "--no-install-recommends", "gemma"], env)
+    return install_fastlmm(scratch)
+
+
+def install_fastlmm(scratch: Path) -> Path:
+    """FaST-LMM in an environment of its own, if absent; the Python of that environment."""
     venv = scratch / "fastlmm-venv"
     python, mark = venv / "bin" / "python", venv / "complete"
     if not mark.exists():
@@ -149,7 +154,7 @@ def prepare(case: Case) -> None:
     """What is not there yet of: the kinship in three formats, FaST-LMM's phenotype, and the SNPs to test."""
     import h5py
 
-    from mpgls.study.grm import create_kinship_h5
+    from mpgls.study.kinship_h5 import create_kinship_h5
     from mpgls.study.plink import open_fileset
 
     fileset = open_fileset(case.bfile)

@@ -148,8 +148,8 @@ class Scan:
         with reader:
             start = time.perf_counter()
             scan(
-                self.solver, problem.bed, self.store, self.store.traits[0], self.team, comm,
-                problem.log, problem.stop, CHECKPOINT_SECONDS,
+                self.solver, problem.bed, self.store, self.store.traits[0], np.arange(self.store.blocks),
+                self.team, comm, problem.log, problem.stop, CHECKPOINT_SECONDS,
             )  # fmt: skip
             seconds = max(comm.allgather(time.perf_counter() - start))
         solve = timings.phases["solve"]

@@ -166,6 +166,9 @@ def memory_of_process() -> dict[str, int]:
     return found
 
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
 def limit_threads(node_comm: MPI.Comm, requested: int | None) -> int:
     """Bind the number of BLAS threads of this rank so that the ranks of a node do not outnumber its cores.
 
@@ -175,12 +178,12 @@ def limit_threads(node_comm: MPI.Comm, requested: int | None) -> int:
     """
     from threadpoolctl import threadpool_limits
 
-    by_user = requested or next(
-        (int(v) for k in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if (v := os.environ.get(k, "")).isdigit()), 0
-    )
+    by_user = requested or next((int(v) for k in THREAD_VARIABLES if (v := os.environ.get(k, "")).isdigit()), 0)
     cores = set().union(*node_comm.allgather(os.sched_getaffinity(0)))
     threads = by_user or max(1, len(cores) // node_comm.size)
     threadpool_limits(threads)
+    for name in THREAD_VARIABLES:  # for the libraries that are loaded later: ScaLAPACK's BLAS, SciPy's
+        os.environ[name] = str(threads)
     return threads
 
 

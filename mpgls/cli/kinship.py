@@ -33,6 +33,11 @@ def kinship(commands: Any) -> None:
         help="SNPs centred (GEMMA -gk 1, the default), or also divided by their standard deviation (-gk 2, GCTA)",
     )
     parser.add_argument("--grm-bin", action="store_true", help="write GCTA's .grm.bin, .grm.N.bin and .grm.id as well")
+    parser.add_argument(
+        "--loco",
+        action="store_true",
+        help="keep each chromosome's sum as well, for scans that leave one chromosome out",
+    )
     run_options(parser, resume=False)
 
 
@@ -40,7 +45,12 @@ def _kinship_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
     from mpgls.commands.kinship import KinshipConfig
 
     return KinshipConfig(
-        run_options_of(given, argv), study_options_of(given), given.method, given.grm_bin, given.block_size
+        run_options_of(given, argv),
+        study_options_of(given),
+        given.method,
+        given.grm_bin,
+        given.loco,
+        given.block_size,
     )
 
 

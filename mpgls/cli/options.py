@@ -38,13 +38,19 @@ def genotype_options(parser: Any) -> None:
     group.add_argument("--geno", type=float, default=1.0, metavar="SHARE", help="largest missing share of a SNP")
 
 
-def trait_options(parser: Any) -> None:
-    """Traits, covariates and kinship."""
+def pheno_options(parser: Any) -> Any:
+    """Traits and covariates; returns the group for further ones."""
     group = parser.add_argument_group("traits and covariates")
     group.add_argument("--pheno", metavar="FILE", help="table with header FID IID NAME ...; default: the .fam's trait")
     group.add_argument("--pheno-name", nargs="+", default=(), metavar="NAME", help="columns of --pheno; default: all")
     group.add_argument("--covar", metavar="FILE", help="table with header FID IID NAME ...")
     group.add_argument("--covar-name", nargs="+", default=(), metavar="NAME", help="columns of --covar; default: all")
+    return group
+
+
+def trait_options(parser: Any) -> None:
+    """Traits, covariates and kinship."""
+    group = pheno_options(parser)
     group.add_argument(
         "--grm", metavar="FILE", help="kinship: mpgls .h5, GCTA prefix of .grm.bin, or GEMMA .cXX.txt with --grm-id"
     )
@@ -135,6 +141,22 @@ def model_options(parser: Any) -> Any:
 def eigen_option(parser: Any) -> None:
     """An eigendecomposition in place of the kinship."""
     parser.add_argument("--eigen", metavar="FILE", help="eigendecomposition made by mpgls eigen, instead of --grm")
+
+
+def loco_option(parser: Any) -> None:
+    """A kinship for each chromosome."""
+    parser.add_argument(
+        "--loco", action="store_true",
+        help="scan each chromosome with the kinship of all others (--grm made by mpgls kinship --loco)",
+    )  # fmt: skip
+
+
+def h2_file_option(parser: Any) -> None:
+    """Heritabilities of single traits."""
+    parser.add_argument(
+        "--h2-file", metavar="FILE",
+        help="table with columns TRAIT and H2, with --loco also CHR; what it does not have is estimated",
+    )  # fmt: skip
 
 
 def pcs_option(parser: Any) -> None:

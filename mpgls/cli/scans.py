@@ -10,6 +10,8 @@ from mpgls.cli.options import (
     eigen_option,
     eigensolver_options,
     genotype_options,
+    h2_file_option,
+    loco_option,
     model_options,
     pcs_option,
     run_options,
@@ -33,7 +35,9 @@ def single_trait(commands: Any) -> None:
     genotype_options(parser)
     trait_options(parser)
     eigen_option(parser)
+    loco_option(parser)
     model = model_options(parser)
+    h2_file_option(model)
     pcs_option(model)
     run_options(parser)
     team_options(parser)
@@ -47,7 +51,9 @@ def _single_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> An
         study_options_of(given),
         eigen=given.eigen,
         pcs=given.pcs,
+        loco=given.loco,
         h2=given.h2,
+        h2_file=given.h2_file,
         precision=given.precision,
         test=given.test,
         block_size=given.block_size,
@@ -68,8 +74,9 @@ def multi_trait(commands: Any) -> None:
     genotype_options(parser)
     trait_options(parser)
     eigen_option(parser)
+    loco_option(parser)
     model = model_options(parser)
-    model.add_argument("--h2-file", metavar="FILE", help="table with columns TRAIT and H2; others are estimated")
+    h2_file_option(model)
     model.add_argument(
         "--missing", choices=("by-mask", "complete", "impute"), default="by-mask",
         help="by-mask: exact, traits grouped by their samples; complete: samples with all traits; impute: approximate",
@@ -96,7 +103,19 @@ def multi_trait(commands: Any) -> None:
 def _multi_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
     from mpgls.commands.multi_config import MultiTraitConfig
 
-    names = ("eigen", "h2", "h2_file", "missing", "precision", "test", "p_threshold", "dense", "pcs", "block_size")
+    names = (
+        "eigen",
+        "h2",
+        "h2_file",
+        "missing",
+        "precision",
+        "test",
+        "p_threshold",
+        "dense",
+        "pcs",
+        "loco",
+        "block_size",
+    )
     return MultiTraitConfig(
         run_options_of(given, argv),
         study_options_of(given),

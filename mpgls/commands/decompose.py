@@ -41,7 +41,7 @@ class GroupBasis:
 
 
 class Decomposer:
-    """Hands out the basis of each group, the kinship loaded once. Creating it and taking are collective."""
+    """Hands out the bases of ``uses`` groups, the kinship loaded once. Creating it and taking are collective."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Decomposer:
         slepc_options: str,
         study: Study,
         traits: TraitStudy,
+        uses: int,
         eigen_file: EigenFile | None,
         grid: ProcessGrid,
         block: int,
@@ -64,7 +65,6 @@ class Decomposer:
             for group in traits.groups:
                 position[group.rows] = group.kinship_index
             samples = np.flatnonzero(position >= 0)
-            uses = len(traits.groups)
             self.phi = KinshipOnGrid(study.kinship, samples, position[samples], uses, grid, block, session, centered)
 
     def take(self, group: TraitGroup, label: str, pcs: int) -> GroupBasis:

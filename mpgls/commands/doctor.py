@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mpgls import __version__, runtime
-from mpgls.commands.doctor_probes import MIB, how_to_get, node_memory, read_file, write_file
+from mpgls.commands.doctor_probes import MIB, how_to_get, node_memory, read_file, sync_seconds, write_file
+from mpgls.commands.doctor_rates import processor_rates, rate_lines, startup_seconds
 from mpgls.errors import MpglsError, StorageError, UsageError, agree
 from mpgls.runtime import GIB
 
@@ -63,14 +64,15 @@ def run(config: DoctorConfig, comm: MPI.Comm) -> None:
     rank, when the verdict is not 'ready'.
 
     The JSON has ``ranks``, ``threads`` (of a rank), ``gemm_gflops_double`` and ``gemm_gflops_single`` (the slowest
-    rank, all ranks at work; ``_largest`` the fastest), ``read_mb_per_s`` and ``write_mb_per_s`` (10^6 bytes/s, all
-    nodes together, one reader a node), and what the lines say.
+    rank, all ranks at work; ``_largest`` the fastest), the rates of `processor_rates`, ``startup_seconds`` (from the
+    start of a process to its first line of work), ``read_mb_per_s`` and ``write_mb_per_s`` (10^6 bytes/s, all nodes
+    together, one reader a node), ``sync_seconds`` (a page to disk, the slowest node), and what the lines say.
     """
     from mpi4py import MPI
 
     if config.threads is not None and config.threads < 1:
         raise UsageError(f"--threads must be at least 1, but it is {config.threads}")
-    report = Report()
+    report = Report({"startup_seconds": startup_seconds(comm)})
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     try:
         _mpi(report, comm)
@@ -79,8 +81,7 @@ def run(config: DoctorConfig, comm: MPI.Comm) -> None:
         threads = runtime.limit_threads(node, config.threads)
         _hosts(report, comm, node, threads)
         _blas(report, comm)
-        _gemm(report, comm, 4000 if config.full else 1500, every_rank=config.full)
-        _filesystem(report, comm, node, config.directory, (2048 if config.full else 256) * MIB)
+        measure(report, comm, node, config.directory, (2048 if config.full else 256) * MIB, config.full)
     finally:
         node.Free()
     problem: Exception | None = None
@@ -94,6 +95,18 @@ def run(config: DoctorConfig, comm: MPI.Comm) -> None:
     count = comm.bcast(len(report.problems), root=0)
     if count:
         raise MpglsError(f"mpgls doctor found {_count(count, 'problem')}; the report names what to do")
+
+
+def measure(report: Report, comm: MPI.Comm, node: MPI.Comm, directory: str, nbytes: int, full: bool = False) -> None:
+    """What depends on the machine alone: the processors' rates and the filesystem's. Collective.
+
+    ``nbytes`` of a file that each node writes in ``directory`` and reads; ``full`` as in `DoctorConfig`.
+    """
+    _gemm(report, comm, 4000 if full else 1500, every_rank=full)
+    rates = processor_rates(comm)
+    report.facts |= rates
+    report.groups.append(("Work of each rank, all ranks at once", rate_lines(rates)))
+    _filesystem(report, comm, node, directory, nbytes)
 
 
 def _mpi(report: Report, comm: MPI.Comm) -> None:
@@ -123,6 +136,7 @@ def _mpi(report: Report, comm: MPI.Comm) -> None:
                 f"library       {library}, MPI {standard}, thread level {level}",
                 f"mpi4py        {mpi4py.__version__} at {os.path.dirname(mpi4py.__file__)}",
                 f"COMM_WORLD    {_count(comm.size, 'rank')}, {launcher}",
+                f"start         {report.facts['startup_seconds']:.2f} s from the start of a process to its first work",
             ],
         )
     )
@@ -267,12 +281,12 @@ def _gemm(report: Report, comm: MPI.Comm, n: int, every_rank: bool) -> None:
 
 def _filesystem(report: Report, comm: MPI.Comm, node: MPI.Comm, directory: str, nbytes: int) -> None:
     """Write and read rates of ``directory``: one file of ``nbytes`` a node, all nodes at the same time."""
-    rates, error = (0.0, 0.0), ""
+    rates, sync, error = (0.0, 0.0), 0.0, ""
     path: str | None = None
     if node.rank == 0:
         try:
             path, written = write_file(directory, nbytes)
-            rates = (written, 0.0)
+            rates, sync = (written, 0.0), sync_seconds(directory)
         except OSError as failure:
             error = f"{_host()} cannot write a file of {nbytes // MIB} MiB in {directory}: {failure.strerror}"
     comm.Barrier()
@@ -284,12 +298,13 @@ def _filesystem(report: Report, comm: MPI.Comm, node: MPI.Comm, directory: str, 
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-    everyone = comm.gather((rates, error) if node.rank == 0 else None, root=0) or []
+    everyone = comm.gather((rates, sync, error) if node.rank == 0 else None, root=0) or []
     found = [one for one in everyone if one]
-    report.problems += [message for _, message in found if message]
-    write, read = (sum(one[k] for one, _ in found) for k in (0, 1))
-    slowest = min((one[1] for one, _ in found), default=0.0)
+    report.problems += [message for *_, message in found if message]
+    write, read = (sum(one[k] for one, *_ in found) for k in (0, 1))
+    slowest = min((one[1] for one, *_ in found), default=0.0)
     report.facts |= {"write_mb_per_s": write, "read_mb_per_s": read, "read_mb_per_s_slowest_node": slowest}
+    report.facts["sync_seconds"] = slowest_sync = max((one for _, one, _ in found), default=0.0)
     report.facts["directory"] = os.path.abspath(directory)
     if slowest > FROM_CACHE:
         report.notes.append(
@@ -299,6 +314,7 @@ def _filesystem(report: Report, comm: MPI.Comm, node: MPI.Comm, directory: str, 
         f"directory     {os.path.abspath(directory)}",
         f"read          {read:,.0f} MB/s, all nodes together; {slowest:,.0f} the slowest node",
         f"write         {write:,.0f} MB/s, all nodes together",
+        f"sync          {slowest_sync * 1e3:,.1f} ms until a page is safe",
     ]
     report.groups.append((f"Filesystem, {nbytes // MIB} MiB a node", lines))
 

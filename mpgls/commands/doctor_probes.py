@@ -66,6 +66,18 @@ def write_file(directory: str, nbytes: int) -> tuple[str, float]:
     return path, nbytes / seconds / 1e6
 
 
+def sync_seconds(directory: str, repeats: int = 10) -> float:
+    """Median seconds until a page written to a file in ``directory`` is safe. OSError when it fails."""
+    seconds = []
+    with tempfile.TemporaryFile(prefix=".mpgls-doctor-", dir=directory, buffering=0) as file:
+        for _ in range(repeats):
+            file.write(bytes(4096))
+            start = time.perf_counter()
+            os.fsync(file.fileno())
+            seconds.append(time.perf_counter() - start)
+    return sorted(seconds)[repeats // 2]
+
+
 def read_file(path: str, nbytes: int) -> float:
     """MB/s of reading ``path`` once from its start."""
     buffer = bytearray(CHUNK)

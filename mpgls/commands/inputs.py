@@ -84,12 +84,18 @@ class Study:
 
 
 def open_study(
-    options: StudyOptions, comm: MPI.Comm, log: Log, traits: bool = True, model_ids: Sequence[SampleId] | None = None
+    options: StudyOptions,
+    comm: MPI.Comm,
+    log: Log,
+    traits: bool = True,
+    model_ids: Sequence[SampleId] | None = None,
+    further: Sequence[str | None] = (),
 ) -> Study:
     """Read and check everything but the genotypes and the kinship's numbers. Collective.
 
     Without ``traits`` no phenotype is read and the samples are those of --keep, --remove and --mind. ``model_ids``
-    are the samples of an eigendecomposition that stands in place of the kinship.
+    are the samples of an eigendecomposition that stands in place of the kinship; ``further`` are files that the results
+    depend on besides, None for one that was not given.
 
     Raises InputError, StorageError or UsageError, on all ranks, for whatever is wrong with the files.
     """
@@ -114,7 +120,7 @@ def open_study(
         samples = np.unique(np.concatenate([cohort.rows for cohort in cohorts.values()]))
     else:
         samples = on_root(comm, lambda: _kept_samples(options, fileset, too_incomplete))
-    read = [*options.files(), *(kinship.files if kinship is not None else ())]
+    read = [*options.files(), *(kinship.files if kinship is not None else ()), *filter(None, further)]
     identities = on_root(comm, lambda: [file_identity(path) for path in read])
     if selection is not None:
         _describe(log, fileset, selection, cohorts, samples.size)

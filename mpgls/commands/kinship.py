@@ -1,10 +1,12 @@
 """mpgls kinship: the n x n relationship matrix from genotypes, streamed and accumulated on the process grid.
 
-    K = 1/m sum_k x_k x_k'        x_k a SNP, centred by its mean ("centered"), and
+    S_c = sum_k x_k x_k'          over the SNPs k of chromosome c; all of them are one without --loco
+    K   = 1/m sum_c S_c           x_k a SNP, centred by its mean ("centered"), and
                                   divided by its standard deviation ("standardized")
 
 Every block of SNPs is read once, by one rank, and travels packed (2 bits a genotype) to all others; each decodes the
-rows and the columns of its own part of K and adds one local matrix product.
+rows and the columns of its own part of S_c and adds one local matrix product. With --loco S_c is kept in the file, so
+that K without a chromosome is (m K - S_c) / (m - m_c); at any time one S_c is in memory.
 """
 
 from __future__ import annotations
@@ -25,11 +27,16 @@ from mpgls.errors import InputError, MemoryPlanError, UsageError, agree, on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout, grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.runtime import GIB, Progress
+from mpgls.runtime import GIB, Progress, Timings
+from mpgls.stream.hdf5 import check_room
 from mpgls.stream.kinship_grid import keep_lower, mirror, save_columns, trace
+from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 from mpgls.study.filters import passes
 from mpgls.study.genotypes import Decoder
-from mpgls.study.grm import create_kinship_h5, write_grm_id
+from mpgls.study.grm import write_grm_id
+from mpgls.study.kinship_h5 import KinshipH5, create_kinship_h5, finish_kinship_h5, read_kinship_h5
+from mpgls.study.snp_keys import keys_of
+from mpgls.study.tables import SampleId
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -47,6 +54,7 @@ class KinshipConfig:
     study: StudyOptions
     method: str = "centered"
     grm_bin: bool = False
+    loco: bool = False
     block_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -58,69 +66,108 @@ class KinshipConfig:
 
 def run(config: KinshipConfig, comm: MPI.Comm) -> None:
     """Compute and write the kinship. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    suffixes = (".h5", ".grm.bin", ".grm.id", ".grm.N.bin")
+    suffixes = (".h5", ".h5.partial", ".grm.bin", ".grm.id", ".grm.N.bin")
     session = Session("kinship", config.run, comm, suffixes, config.study.files())
     with session.timings.phase("open and check"):
         study = open_study(config.study, comm, session.log, traits=False)
-    rows = study.samples
-    block = _plan(config, study, rows.size, session)
+        index = comm.bcast(study.selection.index if study.selection is not None else None, root=0)
+        chromosomes = on_root(comm, lambda: _chromosomes(config, study, index))
+    block = _plan(config, study, chromosomes, session)
     with ProcessGrid(comm) as grid:
-        K_grid = GridMatrix.square(grid, rows.size, grid_block(rows.size, grid.shape))
-        used = accumulate(K_grid, study, rows, config, block, session)
+        file = create(config, study, chromosomes, session)
+        K_grid = GridMatrix.square(grid, study.samples.size, grid_block(study.samples.size, grid.shape))
+        counted = accumulate(K_grid, study, index, chromosomes, file, config, block, session)
+        used = int(counted.sum())
         if used == 0:
+            on_root(comm, lambda: os.unlink(file.path))
             raise InputError("no SNP is left after the filters: the kinship would be empty")
         K_grid.local /= used
-        keep_lower(K_grid)
-        mirror(K_grid)
-        mean = trace(K_grid) / rows.size
+        mean = trace(K_grid) / study.samples.size
         session.log.info(f"{used:,} SNPs used; mean diagonal {mean:.8f}")
-        files = write(K_grid, study, rows, used, config, session)
-    session.finish({"method": config.method, "snps": used, "n": rows.size, "mean_diagonal": mean, "files": files})
+        snps_of = [int(counted[chromosomes.positions(c)].sum()) for c in range(len(file.sums))]
+        files = write(K_grid, study, file, index[counted], snps_of, config, session)
+    facts = {"method": config.method, "snps": used, "n": study.samples.size, "mean_diagonal": mean, "files": files}
+    loco = dict(zip(chromosomes.labels, snps_of, strict=True)) if config.loco else None
+    session.finish(facts | {"loco": loco})
 
 
 def accumulate(
-    K_grid: GridMatrix, study: Study, rows: np.ndarray, config: KinshipConfig, block: int, session: Session
-) -> int:
-    """K += X X' over all selected SNPs, lower triangle; returns how many SNPs passed the filters. Collective."""
-    grid, timings, bed = K_grid.grid, session.timings, study.fileset.bed
-    comm = grid.comm
-    # the same samples twice: as the rows and as the columns of this rank's part of K
-    row_decoder = Decoder(bed.n, [rows[K_grid.row_indices]], np.float64)
-    col_decoder = Decoder(bed.n, [rows[K_grid.col_indices]], np.float64)
-    whole = Decoder(bed.n, [rows], np.float64)
-    X_rows, X_cols = (
-        np.empty((indices.size, block), order="F") for indices in (K_grid.row_indices, K_grid.col_indices)
-    )
-    strips = list(lower_strips(K_grid))
-    flop = sum(2.0 * (K_grid.local.shape[0] - first) * (strip.stop - strip.start) for first, strip in strips)
-    progress = Progress(session.log, "kinship", study.selected, "SNPs")
-    used = done = 0
-    for packed in every_block(study, block, comm, session):
-        with timings.phase("decode", nbytes=packed.size):
-            stats = whole.stats(packed)
-            scale = passes(stats, config.study.snps).astype(np.float64)
-            scale[stats.monomorphic] = 0.0
-            used += int(scale.sum())
-            if config.method == "standardized":
-                scale = np.divide(scale, np.sqrt(stats.variance), out=np.zeros_like(scale), where=scale > 0)
-            B = packed.shape[0]
-            row_decoder.decode(packed, [X_rows[:, :B]], stats)
-            col_decoder.decode(packed, [X_cols[:, :B]], stats)
-            X_rows[:, :B] *= scale * (scale if config.method == "standardized" else 1.0)
-        with timings.phase("product", flop=flop * B):
-            for first, strip in strips:
-                K_grid.local[first:, strip] += X_rows[first:, :B] @ X_cols[strip, :B].T
-        done += B
-        progress.at(done)
-    return used
+    K_grid: GridMatrix,
+    study: Study,
+    index: np.ndarray,
+    chromosomes: Chromosomes,
+    file: KinshipH5,
+    config: KinshipConfig,
+    block: int,
+    session: Session,
+) -> np.ndarray:
+    """K = sum_c S_c over the .bim rows ``index``, chromosome by chromosome, symmetric; S_c goes to the file if asked.
+
+    Returns which SNPs passed the filters, (m,) bool. Collective.
+    """
+    S_grid = GridMatrix(K_grid.grid, K_grid.layout) if file.sums else K_grid
+    products = OuterProducts(S_grid, study, config, block, session.timings)
+    groups = [chromosomes.positions(c) for c in range(len(chromosomes.labels))]
+    cut = [[group[start : start + block] for start in range(0, group.size, block)] for group in groups]
+    stream = every_block(study, [index[snps] for blocks in cut for snps in blocks], K_grid.grid.comm, session)
+    progress = Progress(session.log, "kinship", index.size, "SNPs")
+    counted = np.zeros(index.size, dtype=bool)
+    done = 0
+    for c, blocks in enumerate(cut):
+        for snps in blocks:
+            counted[snps] = products.add(next(stream))
+            done += snps.size
+            progress.at(done)
+        keep_lower(S_grid)
+        mirror(S_grid)
+        if file.sums:
+            with session.timings.phase("write", nbytes=S_grid.local.nbytes):
+                save_square(S_grid, file.path, file.sums[c].offset)
+            K_grid.local += S_grid.local
+            S_grid.local[...] = 0.0
+    return counted
 
 
-def every_block(study: Study, block: int, comm: MPI.Comm, session: Session) -> Iterator[np.ndarray]:
-    """The packed genotypes of all selected SNPs, block by block, on every rank; each block is read by one rank."""
-    selection = comm.bcast(study.selection.index if study.selection is not None else None, root=0)
-    blocks = [selection[start : start + block] for start in range(0, selection.size, block)]
+class OuterProducts:
+    """S += X X' for blocks of packed SNPs: the lower triangle, and of the rest what lies in the same strips."""
+
+    def __init__(self, S_grid: GridMatrix, study: Study, config: KinshipConfig, block: int, timings: Timings) -> None:
+        self.S_grid, self.timings, self.filter = S_grid, timings, config.study.snps
+        self.standardized = config.method == "standardized"
+        bed, samples = study.fileset.bed, study.samples
+        sides = S_grid.row_indices, S_grid.col_indices
+        # the same samples twice: as the rows and as the columns of this rank's part of S
+        self._row_decoder, self._col_decoder = (Decoder(bed.n, [samples[side]], np.float64) for side in sides)
+        self._whole = Decoder(bed.n, [samples], np.float64)
+        self._X_rows, self._X_cols = (np.empty((side.size, block), order="F") for side in sides)
+        self._strips = list(lower_strips(S_grid))
+        self._flop = sum(
+            2.0 * (S_grid.local.shape[0] - first) * (strip.stop - strip.start) for first, strip in self._strips
+        )
+
+    def add(self, packed: np.ndarray) -> np.ndarray:
+        """Add the SNPs ``packed`` (B, snp_bytes) that pass the filters and vary; returns which, (B,) bool."""
+        B = packed.shape[0]
+        X_rows, X_cols = self._X_rows[:, :B], self._X_cols[:, :B]
+        with self.timings.phase("decode", nbytes=packed.size):
+            stats = self._whole.stats(packed)
+            counted = passes(stats, self.filter) & ~stats.monomorphic
+            scale = counted.astype(np.float64)
+            if self.standardized:
+                np.divide(scale, stats.variance, out=scale, where=counted)
+            self._row_decoder.decode(packed, [X_rows], stats)
+            self._col_decoder.decode(packed, [X_cols], stats)
+            X_rows *= scale
+        with self.timings.phase("product", flop=self._flop * B):
+            for first, strip in self._strips:
+                self.S_grid.local[first:, strip] += X_rows[first:] @ X_cols[strip].T
+        return counted
+
+
+def every_block(study: Study, blocks: list[np.ndarray], comm: MPI.Comm, session: Session) -> Iterator[np.ndarray]:
+    """The packed genotypes of ``blocks`` of .bim rows, one by one, on every rank; each block is read by one rank."""
     stream = iter(read_snps(study.fileset.bed, blocks[comm.rank :: comm.size], comm))
-    buffer = np.empty((block, study.fileset.bed.snp_bytes), dtype=np.uint8)
+    buffer = np.empty((max(map(len, blocks)), study.fileset.bed.snp_bytes), dtype=np.uint8)
     for k, wanted in enumerate(blocks):
         packed, error = buffer[: wanted.size], None
         with session.timings.phase("read and share", nbytes=packed.size / comm.size):
@@ -142,24 +189,62 @@ def lower_strips(K_grid: GridMatrix) -> Iterator[tuple[int, slice]]:
         yield int(np.searchsorted(K_grid.row_indices, K_grid.col_indices[start])), strip
 
 
+def create(config: KinshipConfig, study: Study, chromosomes: Chromosomes, session: Session) -> KinshipH5:
+    """PREFIX.h5.partial without its numbers, with room for the sums of chromosomes if they are kept. Collective."""
+    path, n = session.path(".h5.partial"), study.samples.size
+    labels = chromosomes.labels if config.loco else ()
+
+    def make() -> KinshipH5:
+        check_room(path, 8 * n * n * (1 + len(labels)), f"the kinship and the sums of {len(labels)} chromosomes take")
+        create_kinship_h5(path, _ids(study), {"method": config.method}, labels)
+        return read_kinship_h5(str(path))
+
+    return on_root(session.comm, make)
+
+
 def write(
-    K_grid: GridMatrix, study: Study, rows: np.ndarray, used: int, config: KinshipConfig, session: Session
+    K_grid: GridMatrix,
+    study: Study,
+    file: KinshipH5,
+    index: np.ndarray,
+    snps_of: list[int],
+    config: KinshipConfig,
+    session: Session,
 ) -> list[str]:
-    """Write the kinship as mpgls HDF5 and, if asked, as GCTA's three files; each gets its name when complete."""
-    n, comm = rows.size, K_grid.grid.comm
-    all_ids = study.fileset.samples.ids()
-    ids = [all_ids[row] for row in rows]
+    """Complete the mpgls HDF5 and, if asked, write GCTA's three files; each gets its name when complete.
+
+    ``index`` are the .bim rows of the SNPs that were used; ``snps_of`` their number on each chromosome. Collective.
+    """
+    n, comm = study.samples.size, K_grid.grid.comm
     files = [str(session.path(".h5"))]
-    partial = session.path(".h5.partial")
-    attributes = {"method": config.method, "snps": used}
+
+    def complete() -> None:
+        keys = [batch for _, batch in keys_of(study.fileset.variants, index)]
+        finish_kinship_h5(file.path, snps_of, np.concatenate(keys), {"snps": index.size})
+        os.replace(file.path, files[0])
+
     with session.timings.phase("write", nbytes=8.0 * n * n / comm.size):
-        offset = on_root(comm, lambda: create_kinship_h5(partial, ids, attributes))
-        save_columns(K_grid, partial, lambda i: offset + 8 * n * i, lambda row, i: row.astype("<f8"))
-        on_root(comm, lambda: os.replace(partial, files[0]))
+        save_square(K_grid, file.path, file.offset)
+        on_root(comm, complete)
     if config.grm_bin:
-        files += _write_gcta(K_grid, ids, used, session)
+        files += _write_gcta(K_grid, _ids(study), index.size, session)
     session.log.info(f"kinship of {n:,} samples: {', '.join(files)}")
     return files
+
+
+def save_square(A_grid: GridMatrix, path: str, offset: int) -> None:
+    """Write a symmetric matrix, all n x n float64, at byte ``offset`` of an existing file. Collective."""
+    n = A_grid.shape[0]
+    save_columns(A_grid, path, lambda i: offset + 8 * n * i, lambda row, i: row.astype("<f8"))
+
+
+def _ids(study: Study) -> list[SampleId]:
+    ids = study.fileset.samples.ids()
+    return [ids[row] for row in study.samples]
+
+
+def _chromosomes(config: KinshipConfig, study: Study, index: np.ndarray) -> Chromosomes:
+    return chromosomes_of(study.fileset.variants, index) if config.loco else Chromosomes.together(index.size)
 
 
 def _write_gcta(K_grid: GridMatrix, ids: list[tuple[str, str]], used: int, session: Session) -> list[str]:
@@ -179,18 +264,27 @@ def _write_gcta(K_grid: GridMatrix, ids: list[tuple[str, str]], used: int, sessi
     return [prefix + suffix for suffix in (".grm.bin", ".grm.id", ".grm.N.bin")]
 
 
-def _plan(config: KinshipConfig, study: Study, n: int, session: Session) -> int:
-    """SNPs of a block, so that K, its mirrored copy and the decoded rows and columns fit the memory allowed."""
-    machine = session.machine()
+def _plan(config: KinshipConfig, study: Study, chromosomes: Chromosomes, session: Session) -> int:
+    """SNPs of a block, so that K, its mirrored copy and the decoded rows and columns fit the memory allowed.
+
+    With --loco S_c is a third matrix beside K.
+    """
+    machine, n = session.machine(), study.samples.size
     p_r, p_c = grid_shape(machine.ranks)
     rows, cols = GridLayout.of((n, n), (grid_block(n, (p_r, p_c)),) * 2, (p_r, p_c)).local_shape(0, 0)
-    fixed = machine.base + 2 * 8 * rows * cols + (16 << 20)
+    fixed = machine.base + (2 + config.loco) * 8 * rows * cols + (16 << 20)
     per_snp = 8 * (rows + cols) + 4 * study.fileset.bed.snp_bytes
     block = config.block_size or max(1, min(WIDEST, study.selected))
     while machine.limit and fixed + block * per_snp > machine.limit and block > 32 and not config.block_size:
         block //= 2
     need = fixed + block * per_snp
     session.log.info(f"plan: a {p_r} x {p_c} grid, blocks of {block} SNPs, at most {need / GIB:.2f} GiB a rank")
+    if config.loco:
+        C = len(chromosomes.labels)
+        session.log.info(
+            f"plan: leave one chromosome out: sums of {C} chromosomes in the file, one at a time in memory; the file "
+            f"takes {8 * n * n * (C + 1) / GIB:.2f} GiB"
+        )
     if machine.limit and need > machine.limit:
         short = f"the kinship needs {need / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}"
         if machine.limit <= machine.base:

@@ -28,6 +28,7 @@ class MultiTraitConfig:
     p_threshold: float = 5e-8
     dense: bool = False
     pcs: int = 0
+    loco: bool = False
     block_size: int | None = None
     trait_block: int | None = None
     pass_traits: int | None = None
@@ -42,6 +43,10 @@ class MultiTraitConfig:
             raise UsageError("multi-trait needs traits: --pheno FILE")
         if (self.study.grm is None) == (self.eigen is None):
             raise UsageError("multi-trait needs either a kinship, --grm, or its eigendecomposition, --eigen")
+        if self.loco and self.eigen is not None:
+            raise UsageError(
+                "--loco decomposes a kinship for each chromosome: give --grm, made with --loco, not --eigen"
+            )
         if self.missing not in POLICIES:
             raise UsageError(f"--missing must be one of {', '.join(POLICIES)}, not {self.missing}")
         if self.h2 is not None and not 0 <= self.h2 < 1:
@@ -76,6 +81,7 @@ class MultiTraitConfig:
             "dense",
             "pcs",
             "solver",
+            "loco",
         )
         return {name: getattr(self, name) for name in names}
 

@@ -13,7 +13,9 @@ For each group of traits over the same samples:
             d      = B'(x~'P(h2)x~ at r nodes) the Schur complements of all traits from those at r values of h2
             beta   = R / d,  t = ...           an epilogue that keeps hits, histograms and best SNPs
 
-The decomposition is in decompose.py, the loop over blocks in tile_scan.py.
+With --loco all of this is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
+
+The decomposition is in decompose.py, the loop over blocks in tile_scan.py, chromosomes are in loco.py.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.decompose import Decomposer, GroupBasis
+from mpgls.commands.given_h2 import given_h2
 from mpgls.commands.inputs import Study, open_study
+from mpgls.commands.loco import ScanPart, describe, scan_parts, tested_chromosomes, warn_of_contamination
 from mpgls.commands.multi_config import MultiTraitConfig
 from mpgls.commands.multi_results import SUFFIXES, MultiResults, NullEstimates
 from mpgls.commands.plan_tiles import TilePlan, plan_tiles
+from mpgls.commands.scan import own_blocks
 from mpgls.commands.session import Session
 from mpgls.commands.tile_scan import ResidentPanel, RotatedBlock, RotatedSnps, scan_tiles
 from mpgls.commands.trait_groups import TraitGroup, TraitStudy, open_trait_study
-from mpgls.errors import InputError, agree, on_root
+from mpgls.errors import agree, on_root
 from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, TeamOperator, split_teams
@@ -41,10 +46,12 @@ from mpgls.model.tiles import Epilogue, Tile, TraitPanel
 from mpgls.model.work import Work
 from mpgls.stream.eigen_file import open_eigen_file
 from mpgls.stream.scratch import ScratchFile
-from mpgls.study.trait_matrix import read_h2_file
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpgls.stream.eigen_file import EigenFile
+    from mpgls.study.chromosomes import Chromosomes
 
 SHOWN_GROUPS = 20
 """Groups that the plan lists."""
@@ -54,33 +61,66 @@ def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
     session = Session("multi-trait", config.run, comm, SUFFIXES, config.inputs())
     with session.timings.phase("open and check"):
-        study = open_study(config.study, comm, session.log, traits=False)
+        study = open_study(config.study, comm, session.log, traits=False, further=[config.h2_file])
         eigen_file = on_root(comm, lambda: open_eigen_file(config.eigen) if config.eigen else None)
         traits = open_trait_study(config.study, study, eigen_file, config.missing, comm, session.log)
-        known = on_root(comm, lambda: known_h2(config, traits))
-    plan = make_plan(config, study, traits, session)
-    results = MultiResults(config, study, traits, plan, session)
+        chromosomes = tested_chromosomes(study, config.loco, comm)
+        if not config.loco:
+            warn_of_contamination(study, comm, session.log)
+    plan = make_plan(config, study, traits, chromosomes, session)
+    edges, parts = scan_parts(study, chromosomes, plan.block, config.loco)
+    describe(parts, edges, plan.block, session.log)
+    known = on_root(comm, lambda: given_h2(config.h2, config.h2_file, traits.matrix.names, parts))
+    results = MultiResults(config, study, traits, plan, parts, edges, session)
+    facts: list[dict[str, object]] = []
     with ProcessGrid(comm, plan.grid) as grid:
         team = split_teams(comm, plan.team_size)
-        decomposer = Decomposer(
-            config.solver, config.slepc_options, study, traits, eigen_file, grid, plan.grid_block, session,
-            config.study.center_grm,
-        )  # fmt: skip
-        for g, group in enumerate(traits.groups):
-            left = [panels for panels in plan.passes(group.traits.size) if not results.is_done(g, panels)]
-            if left:
-                basis = decomposer.take(group, f"group {g + 1} of {len(traits.groups)}", config.pcs)
-                scan_group(config, study, traits, g, left, basis, known, plan, team, results, session)
-                del basis  # before the next group's, not after it
+        for c, part in enumerate(parts):
+            facts += scan_part(config, part, c, traits, eigen_file, known[c], plan, grid, team, results, session)
         team.comm.Free()
     with session.timings.phase("report"):
-        facts = results.finish()
-    session.finish({"plan": plan, "inputs": study.identities, "groups": decomposer.facts, **facts})
+        outcome = results.finish()
+    session.finish({"plan": plan, "inputs": study.identities, "groups": facts, **outcome})
+
+
+def scan_part(
+    config: MultiTraitConfig,
+    part: ScanPart,
+    c: int,
+    traits: TraitStudy,
+    eigen_file: EigenFile | None,
+    known: np.ndarray,
+    plan: TilePlan,
+    grid: ProcessGrid,
+    team: Team,
+    results: MultiResults,
+    session: Session,
+) -> list[dict[str, object]]:
+    """All groups of traits against the SNPs that share the kinship of ``part``, number ``c``. Collective.
+
+    Returns what the manifest says of the decompositions.
+    """
+    left = [
+        [panels for panels in plan.passes(group.traits.size) if not results.is_done(c, g, panels)]
+        for g, group in enumerate(traits.groups)
+    ]
+    uses = sum(1 for passes in left if passes)
+    decomposer = Decomposer(
+        config.solver, config.slepc_options, part.study, traits, uses, eigen_file, grid, plan.grid_block, session,
+        config.study.center_grm,
+    )  # fmt: skip
+    for g, group in enumerate(traits.groups):
+        if left[g]:
+            basis = decomposer.take(group, part.of(f"group {g + 1} of {len(traits.groups)}"), config.pcs)
+            scan_group(config, part, c, traits, g, left[g], basis, known, plan, team, results, session)
+            del basis  # before the next group's, not after it
+    return [fact if part.label is None else {"chromosome": part.label, **fact} for fact in decomposer.facts]
 
 
 def scan_group(
     config: MultiTraitConfig,
-    study: Study,
+    part: ScanPart,
+    c: int,
     traits: TraitStudy,
     g: int,
     passes: list[list[tuple[int, int]]],
@@ -91,12 +131,13 @@ def scan_group(
     results: MultiResults,
     session: Session,
 ) -> None:
-    """The traits of a group against all SNPs, in ``passes`` of as many traits as memory holds. Collective."""
-    group, bed = traits.groups[g], study.fileset.bed
+    """The traits of a group against the SNPs of a part, in ``passes`` of as many traits as memory holds. Collective."""
+    group, bed = traits.groups[g], part.study.fileset.bed
     with session.timings.phase("hand over basis"):
         operator = basis.hold(team, plan.block, config.dtype)  # Z on every team
     scratch = open_scratch(config, operator, session) if len(passes) > 1 else None
-    blocks = RotatedSnps(bed, group, results.index, plan.block, operator, scratch, session)
+    own = own_blocks(part.blocks, team, session.comm)
+    blocks = RotatedSnps(bed, group, results.index, results.edges, own, operator, scratch, session)
 
     def keep(one: ResidentPanel, block: RotatedBlock, tile: Tile) -> None:
         results.take(one, group, g, block, tile)
@@ -106,14 +147,14 @@ def scan_group(
             panels, work = [], Work()
             for first, last in of_pass:
                 panel, estimate = null_models(config, traits, group, first, last, basis, known, session)
-                results.keep_null_models(group, first, estimate, panel)
+                results.keep_null_models(c, group, first, estimate, panel)
                 epilogue = Epilogue(panel.rss, panel.n, panel.q, config.test, config.p_threshold, work=work)
                 panels.append(ResidentPanel(first, panel, panel.local(operator.rows, work), epilogue))
                 panel.forget_rows()
-            label = f"group {g + 1}, traits {of_pass[0][0] + 1:,} to {of_pass[-1][1]:,}"
+            label = part.of(f"group {g + 1}, traits {of_pass[0][0] + 1:,} to {of_pass[-1][1]:,}")
             scan_tiles(blocks, panels, operator, team, config.study.snps, keep, session, label)
             with session.timings.phase("join ranks"):
-                results.finish_pass(panels, group, g, of_pass)
+                results.finish_pass(panels, group, c, g, of_pass)
     finally:
         if scratch is not None:
             scratch.remove()
@@ -159,24 +200,29 @@ def null_models(
 
 def estimate_h2(basis: GroupBasis, Y_rot: np.ndarray, known: np.ndarray, comm: MPI.Comm) -> NullEstimates:
     """h2 as given, or by REML in the eigenbasis; the traits are dealt to ranks. Collective."""
-    h2, h2_se, boundary = known.copy(), np.full(known.size, np.nan), np.zeros(known.size, dtype=bool)
+    h2, (h2_se, log_likelihood) = known.copy(), np.full((2, known.size), np.nan)
+    boundary = np.zeros(known.size, dtype=bool)
     unknown = np.flatnonzero(np.isnan(known))
     mine = np.array_split(unknown, comm.size)[comm.rank]
     found = maximise_spectral_reml(basis.lam, basis.X_L_rot, Y_rot[:, mine], basis.log_det_xtx)
-    for theirs, h2_r, se_r, boundary_r in comm.allgather((mine, found.h2, found.h2_se, found.at_boundary)):
+    of_rank = (mine, found.h2, found.h2_se, found.log_likelihood, found.at_boundary)
+    for theirs, h2_r, se_r, likelihood_r, boundary_r in comm.allgather(of_rank):
         h2[theirs], h2_se[theirs], boundary[theirs] = h2_r, se_r, boundary_r
+        log_likelihood[theirs] = likelihood_r
     # a trait that the covariates explain has no h2: its row is flagged, any value will do in the tiles
-    return NullEstimates(np.nan_to_num(h2), h2_se, boundary)
+    return NullEstimates(np.nan_to_num(h2), h2_se, log_likelihood, boundary)
 
 
-def make_plan(config: MultiTraitConfig, study: Study, traits: TraitStudy, session: Session) -> TilePlan:
+def make_plan(
+    config: MultiTraitConfig, study: Study, traits: TraitStudy, chromosomes: Chromosomes, session: Session
+) -> TilePlan:
     """The plan for the largest group, in the log before anything large is allocated."""
     machine = session.machine()
     t = max((group.traits.size for group in traits.groups), default=1)
     plan = plan_tiles(
         machine,
         n=max((group.n for group in traits.groups), default=1),
-        m=study.selected,
+        m=-(-study.selected // len(chromosomes.labels)),
         t=t,
         q=traits.cohort.X_L.shape[1] + config.pcs,
         snp_bytes=study.fileset.bed.snp_bytes,
@@ -206,14 +252,3 @@ def on_root_read(session: Session, traits: TraitStudy, group: TraitGroup, first:
     on_root(session.comm, read)
     session.comm.Bcast(Y, root=0)
     return Y.T
-
-
-def known_h2(config: MultiTraitConfig, traits: TraitStudy) -> np.ndarray:
-    """h2 (t,) where the user gave one, NaN where it is to be estimated."""
-    known = np.full(len(traits.matrix.names), np.nan if config.h2 is None else config.h2)
-    if config.h2_file is not None:
-        table = read_h2_file(config.h2_file)
-        known[:] = [table.get(name, np.nan) for name in traits.matrix.names]
-        if np.isnan(known).all():
-            raise InputError(f"{config.h2_file} has none of the {known.size} traits of {traits.matrix.path}")
-    return known

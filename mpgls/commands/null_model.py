@@ -98,7 +98,7 @@ class Covariance:
         sums = NullSums(gram[:-1, :-1], gram[:-1, -1], float(gram[-1, -1]), 0.0, self.n, self._log_det_xtx)
         return reml.reml_point(sums, F_Phi_F - gram)
 
-    def maximise(self, log: Log, stop: StopSignal) -> reml.RemlResult:
+    def maximise(self, log: Log, stop: StopSignal, tolerance: float = reml.TOLERANCE) -> reml.RemlResult:
         """REML over h2: a coarse search in float32, the finish in float64; leaves the factor at the optimum.
 
         Raises Stopped, on all ranks, when a signal asked for it between two evaluations.
@@ -113,7 +113,9 @@ class Covariance:
 
             return evaluate
 
-        result = reml.maximise_reml(speaking("single", np.float32), speaking("double", np.float64), n=self.n)
+        result = reml.maximise_reml(
+            speaking("single", np.float32), speaking("double", np.float64), n=self.n, tolerance=tolerance
+        )
         self.factorise_at(result.h2)
         return result
 

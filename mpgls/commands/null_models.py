@@ -43,12 +43,15 @@ class NullModels:
             index = study.kinship_index()
             self.phi = KinshipOnGrid(study.kinship, study.samples, index, uses, grid, block, session, centered)
 
-    def take(self, trait: str) -> tuple[Covariance | SpectralCovariance, Cohort]:
-        """The covariance and the cohort of ``trait``, with the leading eigenvectors among its covariates if asked."""
+    def take(self, trait: str, label: str) -> tuple[Covariance | SpectralCovariance, Cohort]:
+        """The covariance and the cohort of ``trait``, with the leading eigenvectors among its covariates if asked.
+
+        ``label`` is what the log calls the model.
+        """
         cohort = self.study.cohorts[trait]
         if self.file is not None:
             return self._spectral(in_eigen_order(cohort, self.file, trait))
-        Phi_grid = self.phi.take(cohort.rows, trait)
+        Phi_grid = self.phi.take(cohort.rows, label)
         if self.pcs:
             with self.session.timings.phase("principal components"):
                 _, Z_rep = leading_eigenpairs(Phi_grid, self.pcs)

@@ -4,28 +4,53 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from mpgls.commands.inputs import Study
 from mpgls.commands.session import Session, refuse_overwriting
-from mpgls.errors import InputError, on_root
+from mpgls.errors import InputError, agree, on_root
 from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.report.loco_table import LocoRow
 from mpgls.report.plots import manhattan, qq
 from mpgls.report.summary import Summary, reduce_summary
 from mpgls.report.table import write_table
 from mpgls.stream.store import ResultStore, create_store, fingerprint, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-OUTPUTS_OF_TRAIT = (".tsv", ".manhattan.png", ".qq.png")
+    from mpi4py import MPI
 
 
-def open_results(session: Session, study: Study, block: int, options: Mapping[str, Any]) -> ResultStore:
+class LeftOut(Protocol):
+    """A chromosome that was left out of the model of its SNPs: `loco.ScanPart`, or a part of a low-rank scan."""
+
+    @property
+    def label(self) -> str | None:
+        """The chromosome."""
+
+    @property
+    def left_out(self) -> int:
+        """SNPs that the kinship lost."""
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Numbers of its blocks in the store."""
+
+
+OUTPUTS_OF_TRAIT = (".tsv", ".loco.tsv", ".manhattan.png", ".qq.png")
+
+
+def open_results(
+    session: Session, study: Study, block: int, options: Mapping[str, Any], edges: np.ndarray
+) -> ResultStore:
     """Create the result store, or open the one to resume. Collective.
 
-    ``options`` are those that determine the results. Raises InputError when the store to resume belongs to others,
-    UsageError when a table would overwrite an input. A fresh run removes the tables and plots of an earlier one.
+    ``options`` are those that determine the results; ``edges`` are where blocks of at most ``block`` SNPs begin. Raises
+    InputError when the store to resume belongs to others, UsageError when a table would overwrite an input. A fresh run
+    removes the tables and plots of an earlier one.
     """
     path = session.path(".h5")
     mark = fingerprint({"command": session.command, "inputs": study.identities, "options": options})
@@ -50,9 +75,15 @@ def open_results(session: Session, study: Study, block: int, options: Mapping[st
         assert study.selection is not None
         where = {"bfile": os.path.abspath(study.fileset.prefix), "bim_rows": study.fileset.variants.count}
         attributes = {**where, "test": options["test"]}
-        return create_store(path, study.selection.index, block, list(study.cohorts), mark, attributes)
+        return create_store(path, study.selection.index, block, list(study.cohorts), mark, attributes, edges)
 
     return on_root(session.comm, make)
+
+
+def stored_block(session: Session) -> int | None:
+    """The block size of the store that this run resumes, if any."""
+    path = session.path(".h5")
+    return on_root(session.comm, lambda: open_store(path).block if session.options.resume and path.exists() else None)
 
 
 def report_trait(
@@ -86,6 +117,27 @@ def report_trait(
             draw(whole, picture, place.name)
             facts[name] = str(picture)
     return facts
+
+
+def tested_of_parts(store: ResultStore, trait: int, parts: Sequence[LeftOut], comm: MPI.Comm) -> list[int]:
+    """How many SNPs of each part have a p value; the blocks are dealt to ranks. Collective. Raises StorageError."""
+    tested, error = np.zeros(len(parts), dtype=np.int64), None
+    try:
+        for k, part in enumerate(parts):
+            for block in part.blocks[comm.rank :: comm.size]:
+                snps = store.block_range(block)
+                tested[k] += np.count_nonzero(store.read(trait, snps.start, snps.stop)["note"] == Note.OK)
+    except Exception as caught:
+        error = caught
+    agree(comm, error)
+    comm.Allreduce(tested.copy(), tested)
+    return tested.tolist()
+
+
+def loco_row(trait: str, part: LeftOut, tested: int, null_model: Mapping[str, Any]) -> LocoRow:
+    """The null model of one chromosome as PREFIX.TRAIT.loco.tsv has it."""
+    h2, h2_se, s2, likelihood = (float(null_model.get(k, np.nan)) for k in ("h2", "h2_se", "s2", "log_likelihood"))
+    return LocoRow(trait, str(part.label), part.left_out, tested, h2, h2_se, s2, likelihood)
 
 
 def _facts(summary: Summary) -> dict[str, Any]:

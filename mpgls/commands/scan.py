@@ -68,21 +68,23 @@ def scan(
     bed: BedFile,
     store: ResultStore,
     place: TraitPlace,
+    wanted: np.ndarray,
     team: Team,
     comm: MPI.Comm,
     log: Log,
     stop: StopSignal,
     checkpoint: float,
+    label: str | None = None,
 ) -> None:
-    """Solve every block of SNPs that is not done and write its records. Collective.
+    """Solve those of the blocks ``wanted`` of the store that are not done and write their records. Collective.
 
-    In step s rank r reads, decodes and reports block s P + r, so all ranks of a team step together; a step is skipped
-    when all blocks of the team are done. Every ``checkpoint`` seconds what was written is synced and marked as done.
+    In step s rank r reads, decodes and reports block s P + r of them, so all ranks of a team step together. Every
+    ``checkpoint`` seconds what was written is synced and marked as done. ``label`` is what the log calls the scan.
     Raises Stopped, on all ranks, when a signal asked for it.
     """
-    blocks = _own_blocks(store, place, team, comm)
+    blocks = own_blocks(wanted[place.done[wanted] == 0], team, comm)
     index = store.index
-    wanted = [index[store.block_range(k).start : store.block_range(k).stop] if k >= 0 else index[:0] for k in blocks]
+    snps = [index[store.block_range(k).start : store.block_range(k).stop] if k >= 0 else index[:0] for k in blocks]
     writer, error = None, None
     try:
         record = RECORD_DTYPE.itemsize
@@ -91,9 +93,9 @@ def scan(
         error = caught
     agree(comm, error)
     assert writer is not None
-    progress = Progress(log, f"scan of {place.name}", sum(map(len, wanted)), "SNPs")
+    progress = Progress(log, f"scan of {label or place.name}", sum(map(len, snps)), "SNPs")
     timings, done, stopped = solver.timings, 0, False
-    stream = iter(read_snps(bed, wanted, comm))
+    stream = iter(read_snps(bed, snps, comm))
     while not stopped:
         with timings.phase("read (waiting)") as reading:
             step = next(stream, None)
@@ -116,16 +118,12 @@ def scan(
     agree(comm, stop.problem())
 
 
-def _own_blocks(store: ResultStore, place: TraitPlace, team: Team, comm: MPI.Comm) -> list[int]:
-    """This rank's block in each step that its team takes; -1 where there is none or it is done already."""
+def own_blocks(left: np.ndarray, team: Team, comm: MPI.Comm) -> list[int]:
+    """This rank's blocks of those ``left``, one in each step of its team; -1 where only others of the team have one."""
     first = comm.rank - team.comm.rank
-    members = range(first, first + team.comm.size)
-    own = []
-    for start in range(0, store.blocks, comm.size):
-        left = [start + r for r in members if start + r < store.blocks and not place.done[start + r]]
-        if left:
-            own.append(start + comm.rank if start + comm.rank in left else -1)
-    return own
+    steps = max(0, -(-(left.size - first) // comm.size))
+    mine = range(comm.rank, comm.rank + steps * comm.size, comm.size)
+    return [int(left[k]) if k < left.size else -1 for k in mine]
 
 
 def to_records(fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:

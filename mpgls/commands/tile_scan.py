@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 class RotatedBlock(NamedTuple):
-    """A block of SNPs in the eigenbasis: its number, positions among the selected SNPs, counts, and X~ (rows here)."""
+    """A block of SNPs in the eigenbasis: its number (-1: none), positions among the selected SNPs, counts, and X~.
+
+    Of X~ = Z'X these are the rows here.
+    """
 
     k: int
     snps: np.ndarray
@@ -46,8 +49,8 @@ class ResidentPanel:
 class RotatedSnps:
     """The blocks of this rank, rotated: X~ = Z'X from the .bed in the first pass, from a scratch file afterwards.
 
-    In step s rank r brings block s P + r, so that all ranks of a team step together; past the last block a rank brings
-    none. Iterating is collective over a team.
+    ``numbers`` are its blocks, as many as the other ranks of its team have, -1 where it has none; block k holds the
+    positions ``edges[k]`` to ``edges[k+1]`` of ``index``. Iterating is collective over a team.
     """
 
     def __init__(
@@ -55,24 +58,23 @@ class RotatedSnps:
         bed: BedFile,
         group: TraitGroup,
         index: np.ndarray,
-        block: int,
+        edges: np.ndarray,
+        numbers: Sequence[int],
         operator: TeamOperator,
         scratch: ScratchFile | None,
         session: Session,
     ) -> None:
         self.bed, self.index, self.operator, self.scratch, self.session = bed, index, operator, scratch, session
-        steps = -(-index.size // (block * session.comm.size))
-        self.snps = [self._positions(step * session.comm.size + session.comm.rank, block) for step in range(steps)]
+        self.numbers = numbers
+        self.snps = [np.arange(edges[k], edges[k + 1]) if k >= 0 else np.arange(0) for k in numbers]
         self.decoder = Decoder(bed.n, [group.rows[panel] for panel in operator.row_panels], operator.panels[0].dtype)
         self._stats: list[SnpStats] = []
-
-    def _positions(self, k: int, block: int) -> np.ndarray:
-        return np.arange(min(self.index.size, k * block), min(self.index.size, (k + 1) * block))
+        self._in_scratch = False
 
     def __iter__(self) -> Iterator[RotatedBlock]:
-        source = self._from_scratch() if self._stats else self._from_genotypes()
+        source = self._from_scratch() if self._in_scratch else self._from_genotypes()
         for step, (stats, X) in enumerate(source):
-            yield RotatedBlock(step * self.session.comm.size + self.session.comm.rank, self.snps[step], stats, X)
+            yield RotatedBlock(self.numbers[step], self.snps[step], stats, X)
 
     def _from_genotypes(self) -> Iterator[tuple[SnpStats, np.ndarray]]:
         timings, n = self.session.timings, float(self.decoder.n)
@@ -92,6 +94,7 @@ class RotatedSnps:
             yield stats, X
         if self.scratch is not None:
             self.scratch.finish_writing()
+            self._in_scratch = True
 
     def _from_scratch(self) -> Iterator[tuple[SnpStats, np.ndarray]]:
         assert self.scratch is not None
@@ -139,4 +142,5 @@ def scan_tiles(
         if stopped:
             break
     agree(session.comm, session.stop.problem("run the same command again"))
-    session.log.info(f"{label}: {len(blocks.index):,} SNPs x {traits:,} traits done")
+    snps = session.comm.allreduce(done)
+    session.log.info(f"{label}: {snps:,} SNPs x {traits:,} traits done")

@@ -27,7 +27,8 @@ class TraitGroup:
 
     ``traits`` are positions in the matrix, those that can be analysed; ``rows`` (n,) .fam rows in the order of the
     analysis, ``matrix_rows`` and ``kinship_index`` (n,) the same samples in the traits' file and in the kinship;
-    ``X_L`` (n, q). ``imputed`` (len(traits),) says which traits have filled gaps.
+    ``X_L`` (n, q). Without a kinship ``kinship_index`` is empty. ``imputed`` (len(traits),) says which traits have
+    filled gaps.
     """
 
     traits: np.ndarray
@@ -152,7 +153,7 @@ def _trait_group(
         traits=mask.traits[usable],
         rows=cohort.rows[order],
         matrix_rows=matrix_rows[order],
-        kinship_index=cohort.kinship_index[order],
+        kinship_index=cohort.kinship_index[order] if cohort.kinship_index.size else cohort.kinship_index,
         X_L=np.asfortranarray(cohort.X_L[order]),
         imputed=mask.missing[usable] > 0,
     )

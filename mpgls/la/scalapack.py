@@ -135,10 +135,23 @@ def potrf(A_grid: GridMatrix) -> None:
     name, _ = _typed(A_grid.dtype, "potrf")
     info = ctypes.c_int(0)
     n = A_grid.shape[0]
-    _call(name, "L", n, A_grid.local, 1, 1, A_grid.descriptor, ctypes.byref(info))
+    if A_grid.grid.size == 1:  # LAPACK's own is faster than ScaLAPACK's on one process
+        info.value = _local_potrf(A_grid.local)
+    else:
+        _call(name, "L", n, A_grid.local, 1, 1, A_grid.descriptor, ctypes.byref(info))
     if info.value > 0:
         raise NotPositiveDefinite(f"the leading minor of order {info.value} (of {n}) is not positive definite")
     _check_info(name, info.value)
+
+
+def _local_potrf(A: np.ndarray) -> int:
+    """Cholesky in place of a whole matrix; returns LAPACK's info."""
+    from scipy.linalg import lapack
+
+    L, info = (lapack.dpotrf if A.dtype == np.float64 else lapack.spotrf)(A, lower=1, clean=0, overwrite_a=1)
+    if not np.shares_memory(L, A):
+        A[...] = L
+    return int(info)
 
 
 def trsm(L_grid: GridMatrix, B_grid: GridMatrix, transposed: bool = False) -> None:

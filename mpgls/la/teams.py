@@ -8,19 +8,18 @@ ranks they are one Alltoallv, one ScaLAPACK call and one Reduce_scatter.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mpgls.errors import MemoryPlanError, agree
 from mpgls.la import scalapack
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import BlockCyclic, GridLayout
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import PanelsToGrid
+from mpgls.la.shared import SharedArray, split_node
 from mpgls.la.triangular import ColumnSolve
 
 if TYPE_CHECKING:
@@ -58,7 +57,9 @@ class _SharedOperator:
         self.rows = np.arange(n, dtype=np.int64)
         self.row_panels = [self.rows]
         self.panels: list[np.ndarray] = [np.zeros((n, width), dtype=dtype, order="F")]
-        self._window, self._A = _shared_array(node_comm, n, np.dtype(dtype))
+        self._node_comm = node_comm
+        self._shared = SharedArray(node_comm, (n, n), dtype, "factor")
+        self._A = self._shared.array
         _copy_to_nodes(A_grid, self._A, node_comm, lower)
 
     def sum_over_rows(self, partial: np.ndarray) -> np.ndarray:
@@ -66,10 +67,10 @@ class _SharedOperator:
         return partial
 
     def close(self) -> None:
-        """Free the node's window. Collective over the node."""
+        """Free the node's window and communicator. Collective over the node."""
         del self._A
-        if self._window is not None:
-            self._window.Free()
+        self._shared.close()
+        self._node_comm.Free()
 
 
 class SharedFactor(_SharedOperator):
@@ -179,49 +180,14 @@ def hold_factor(L_grid: GridMatrix, team: Team, width: int, dtype: type) -> Team
     """Give every team its own copy of the factor L, for blocks of ``width`` columns a rank. Collective."""
     if team.count < L_grid.grid.size:
         return GridFactor(L_grid, team, width, dtype)
-    return SharedFactor(L_grid, _node_comm(L_grid), width, dtype)
+    return SharedFactor(L_grid, split_node(L_grid.grid.comm), width, dtype)
 
 
 def hold_basis(Z_grid: GridMatrix, team: Team, width: int, dtype: type) -> TeamOperator:
     """Give every team its own copy of the basis Z, for blocks of ``width`` columns a rank. Collective."""
     if team.count < Z_grid.grid.size:
         return GridBasis(Z_grid, team, width, dtype)
-    return SharedBasis(Z_grid, _node_comm(Z_grid), width, dtype)
-
-
-def _node_comm(A_grid: GridMatrix) -> MPI.Comm:
-    from mpi4py import MPI
-
-    world = A_grid.grid.comm
-    return world.Split_type(MPI.COMM_TYPE_SHARED, world.rank)
-
-
-def _shared_array(node_comm: MPI.Comm, n: int, dtype: np.dtype) -> tuple[MPI.Win | None, np.ndarray]:
-    """An n x n Fortran-ordered array, one for all ranks of ``node_comm``; private memory where the rank is alone."""
-    if node_comm.size == 1:
-        return None, np.zeros((n, n), dtype=dtype, order="F")
-    from mpi4py import MPI
-
-    nbytes = n * n * dtype.itemsize
-    agree(node_comm, _shared_memory_problem(nbytes) if node_comm.rank == 0 else None)
-    window = MPI.Win.Allocate_shared(nbytes if node_comm.rank == 0 else 0, dtype.itemsize, comm=node_comm)  # type: ignore[arg-type]
-    memory, _ = window.Shared_query(0)
-    whole: np.ndarray = np.frombuffer(memory, dtype=dtype, count=n * n)  # type: ignore[call-overload]
-    return window, whole.reshape(n, n).T
-
-
-def _shared_memory_problem(nbytes: int) -> MemoryPlanError | None:
-    """Shared windows are files in /dev/shm on Linux: writing past its end would kill the rank with SIGBUS."""
-    if not os.path.isdir("/dev/shm"):
-        return None
-    status = os.statvfs("/dev/shm")
-    free = status.f_bavail * status.f_frsize
-    if nbytes <= free:
-        return None
-    return MemoryPlanError(
-        f"the shared factor needs {nbytes / 2**30:.1f} GiB of /dev/shm, which has {free / 2**30:.1f} GiB free: "
-        "enlarge it, use --precision mixed, or use --team-size 2 or more"
-    )
+    return SharedBasis(Z_grid, split_node(Z_grid.grid.comm), width, dtype)
 
 
 def _copy_to_nodes(A_grid: GridMatrix, A: np.ndarray, node_comm: MPI.Comm, lower: bool) -> None:

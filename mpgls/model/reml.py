@@ -28,6 +28,9 @@ SNAP = 1.0 - 1e-5
 SINGLE_LIMIT = 0.999
 """Above it float32 is not asked: where Phi is singular, its errors grow as 1/(1-h2)."""
 
+TOLERANCE = 6e-8
+"""Of h2, unless the caller wants it sharper."""
+
 FAILED = RemlPoint(float("-inf"))
 """What an evaluation returns when V is not positive definite in its precision."""
 
@@ -85,7 +88,7 @@ def maximise_reml(
     *,
     n: int,
     log_det_slope_at_zero: float = 0.0,
-    tolerance: float = 6e-8,
+    tolerance: float = TOLERANCE,
     coarse_noise: float = 3e-3,
     coarse_step: float = 0.03,
     max_coarse: int = 8,

@@ -116,12 +116,28 @@ def write_table(
 
     Raises StorageError, or what a callable raised on any rank, on all ranks alike; no partial file is left.
     """
+    source = _Source(variants, read_records, index, df, test, on_batch)
+    return write_rows(comm, path, HEADER, source.text, count, batch)
+
+
+def write_rows(
+    comm: MPI.Comm,
+    path: str | os.PathLike[str],
+    header: bytes,
+    text: Callable[[int, int], bytes],
+    count: int,
+    batch: int = BATCH,
+) -> int:
+    """Write ``header`` and ``count`` rows, which ``text(start, stop)`` gives, in the way of `write_table`.
+
+    Collective; ``text`` is called on any rank for any range of at most ``batch`` rows. Returns the file's size.
+    """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     batch = max(1, min(batch, -(-count // comm.size)))
     try:
-        with _shared_file(comm, partial) as file:
-            size = _write_rounds(comm, file, _Source(variants, read_records, index, df, test, on_batch), count, batch)
+        with _shared_file(comm, partial, header) as file:
+            size = _write_rounds(comm, file, text, count, batch, len(header))
         _agreed(comm, lambda: os.replace(partial, path) if comm.rank == 0 else None, path)
     except BaseException:
         if comm.rank == 0:
@@ -149,7 +165,7 @@ class _Source:
     def text(self, start: int, stop: int) -> bytes:
         parts = []
         records = self.read_records(start, stop)
-        for first, last, variants in self._variants(start, stop):
+        for first, last, variants in read_pieces(self.variants, self.index, start, stop):
             piece = records[first - start : last - start]
             neg_log10_p = log10_p(piece, self.df, self.test)
             if self.on_batch is not None:
@@ -157,17 +173,20 @@ class _Source:
             parts.append(format_rows(variants, piece, self.df, self.test, neg_log10_p))
         return b"".join(parts)
 
-    def _variants(self, start: int, stop: int) -> Iterator[tuple[int, int, Variants]]:
-        """(first, last, variants) of consecutive pieces; a piece spans at most BATCH rows of the .bim."""
-        if self.index is None:
-            yield start, stop, self.variants.read(start, stop)
-            return
-        while start < stop:
-            base = int(self.index[start])
-            last = min(stop, start + int(np.searchsorted(self.index[start:stop], base + BATCH)))
-            rows = self.index[start:last] - base
-            yield start, last, _take(self.variants.read(base, int(rows[-1]) + base + 1), rows)
-            start = last
+
+def read_pieces(
+    variants: VariantReader, index: np.ndarray | None, start: int, stop: int
+) -> Iterator[tuple[int, int, Variants]]:
+    """(first, last, variants) of consecutive result rows; a piece spans at most BATCH rows of the .bim."""
+    if index is None:
+        yield start, stop, variants.read(start, stop)
+        return
+    while start < stop:
+        base = int(index[start])
+        last = min(stop, start + int(np.searchsorted(index[start:stop], base + BATCH)))
+        rows = index[start:last] - base
+        yield start, last, _take(variants.read(base, int(rows[-1]) + base + 1), rows)
+        start = last
 
 
 def _take(variants: Variants, rows: np.ndarray) -> Variants:
@@ -178,10 +197,11 @@ def _take(variants: Variants, rows: np.ndarray) -> Variants:
     return type(variants)(pos=variants.pos[rows], **pick)
 
 
-def _write_rounds(comm: MPI.Comm, file: int, source: _Source, count: int, batch: int) -> int:
-    """All rounds of formatting and writing; returns the size of the file."""
+def _write_rounds(
+    comm: MPI.Comm, file: int, text_of: Callable[[int, int], bytes], count: int, batch: int, offset: int
+) -> int:
+    """All rounds of formatting and writing from byte ``offset`` on; returns the size of the file."""
     error: Exception | None = None
-    offset = len(HEADER)
     for first in range(0, count, batch * comm.size):
         start = min(count, first + comm.rank * batch)
         stop = min(count, start + batch)
@@ -189,7 +209,7 @@ def _write_rounds(comm: MPI.Comm, file: int, source: _Source, count: int, batch:
         try:
             # A failed write of the round before is agreed on below, with this round's formatting.
             if error is None and start < stop:
-                text = source.text(start, stop)
+                text = text_of(start, stop)
         except Exception as caught:
             error = caught
         agree(comm, error)
@@ -209,12 +229,12 @@ def _write_rounds(comm: MPI.Comm, file: int, source: _Source, count: int, batch:
 
 
 @contextlib.contextmanager
-def _shared_file(comm: MPI.Comm, path: Path) -> Iterator[int]:
-    """One file with the header, created by rank 0 and then open for writing on every rank."""
+def _shared_file(comm: MPI.Comm, path: Path, header: bytes) -> Iterator[int]:
+    """One file with the ``header``, created by rank 0 and then open for writing on every rank."""
 
     def create() -> None:
         if comm.rank == 0:
-            path.write_bytes(HEADER)
+            path.write_bytes(header)
 
     _agreed(comm, create, path)
     opened: list[int] = []

@@ -1,12 +1,13 @@
 """The dense store of a multi-trait scan: every effect and standard error of m SNPs x t traits, in one HDF5 file.
 
 ``/beta`` and ``/se`` are float32 (blocks, t, B): block k of B SNPs, all traits, so that the tile of one block and a
-range of traits is one range of bytes; the last block is padded with NaN, and a SNP that was not tested has NaN.
+range of traits is one range of bytes; a block of fewer SNPs is padded with NaN, and a SNP that was not tested has NaN.
 ``/eaf`` float64, ``/n`` int32 and ``/note`` uint8 (groups, m) depend on the samples, hence on the trait's group;
-``/index`` int64 (m,) holds rows of the .bim; ``/names``, ``/group``, ``/h2``, ``/h2_se``, ``/s2`` and ``/df`` (t,)
-describe the traits; ``/panels`` (panels, 2) are the trait ranges that are computed together (never of two groups), and
-``/done`` uint8 (panels, blocks) says which tiles are complete. Root attributes: ``format``, ``version``,
-``fingerprint``, ``block``, ``test``, and what the caller adds, such as ``bfile``.
+``/index`` int64 (m,) holds rows of the .bim, ``/edges`` int64 (blocks+1,) where among them each block begins;
+``/names``, ``/group``, ``/h2``, ``/h2_se``, ``/s2`` and ``/df`` (t,) describe the traits; ``/panels`` (panels, 2) are
+the trait ranges that are computed together (never of two groups), and ``/done`` uint8 (panels, blocks) says which tiles
+are complete. Root attributes: ``format``, ``version``, ``fingerprint``, ``block``, ``test``, and what the caller adds,
+such as ``bfile``.
 
 Every dataset lies at a fixed place from the start, so ranks write tiles without HDF5.
 """
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from mpgls.errors import InputError, StorageError
-from mpgls.stream.hdf5 import allocate, check_store, mapped_index, opened, read_exactly
-from mpgls.stream.store import RECORD_DTYPE
+from mpgls.stream.hdf5 import allocate, check_room, check_store, mapped_index, opened, read_exactly
+from mpgls.stream.store import RECORD_DTYPE, block_edges
 
 FORMAT, VERSION = "mpgls-dense", 1
 TILE_DTYPE = np.dtype("<f4")
@@ -46,6 +46,7 @@ class DenseStore:
     path: Path
     count: int
     block: int
+    edges: np.ndarray = field(repr=False)
     names: tuple[str, ...] = field(repr=False)
     group: np.ndarray = field(repr=False)
     panels: np.ndarray = field(repr=False)
@@ -61,8 +62,8 @@ class DenseStore:
 
     @property
     def blocks(self) -> int:
-        """Number of blocks of ``block`` SNPs; the last may hold fewer."""
-        return -(-self.count // self.block)
+        """Number of blocks of at most ``block`` SNPs."""
+        return self.edges.size - 1
 
     @property
     def test(self) -> str:
@@ -71,7 +72,7 @@ class DenseStore:
 
     def block_range(self, k: int) -> range:
         """Positions (among the selected SNPs) of block k."""
-        return range(k * self.block, min(self.count, (k + 1) * self.block))
+        return range(int(self.edges[k]), int(self.edges[k + 1]))
 
     def tile_offset(self, name: str, k: int, first: int) -> int:
         """Byte at which block k of ``name`` ('beta' or 'se') begins for trait ``first``.
@@ -123,9 +124,10 @@ class DenseStore:
         with open(self.path, "rb") as file:
             for name in ("beta", "se"):
                 values = np.empty(stop - start, dtype=TILE_DTYPE)
-                for k in range(start // self.block, -(-stop // self.block)):
-                    a, b = max(start, k * self.block), min(stop, (k + 1) * self.block)
-                    skip = (a - k * self.block) * TILE_DTYPE.itemsize
+                first = int(np.searchsorted(self.edges, start, side="right")) - 1
+                for k in range(first, int(np.searchsorted(self.edges, stop))):
+                    a, b = max(start, int(self.edges[k])), min(stop, int(self.edges[k + 1]))
+                    skip = (a - int(self.edges[k])) * TILE_DTYPE.itemsize
                     read_exactly(file, self.tile_offset(name, k, trait) + skip, values[a - start : b - start])
                 records[name] = values.astype("U32").astype(np.float64)
             for name, dtype in _SNP_DTYPES.items():
@@ -136,7 +138,7 @@ class DenseStore:
         return records
 
     def _snp(self, name: str, group: int, k: int) -> int:
-        return self.offsets[name] + (group * self.count + k * self.block) * _SNP_DTYPES[name].itemsize
+        return self.offsets[name] + (group * self.count + int(self.edges[k])) * _SNP_DTYPES[name].itemsize
 
 
 def create_dense(
@@ -149,19 +151,22 @@ def create_dense(
     group: np.ndarray | None = None,
     panel: int | None = None,
     attributes: Mapping[str, Any] | None = None,
+    edges: np.ndarray | None = None,
 ) -> DenseStore:
     """Make a new store for the SNPs ``index`` (m,) in blocks of ``block`` and the traits ``names`` (t,).
 
     ``group`` (t,) is the sample group of each trait, 0, 1, ... without gaps and in ascending order (one group if
     None). ``panel`` is the largest number of traits computed together. ``attributes`` are kept at the root; `mpgls
-    export` looks for ``bfile`` and ``bim_rows`` there.
+    export` looks for ``bfile`` and ``bim_rows`` there. ``edges`` (blocks+1,) cut the SNPs otherwise, into blocks of at
+    most ``block``.
 
     Raises StorageError when the file cannot be made or the disk is too small for it.
     """
     import h5py
 
     path, index = Path(path), np.asarray(index, dtype=np.int64)
-    t, m, blocks = len(names), index.size, -(-index.size // block)
+    edges = block_edges(index.size, block) if edges is None else edges
+    t, m, blocks = len(names), index.size, edges.size - 1
     group = np.zeros(t, dtype=np.int64) if group is None else np.asarray(group, dtype=np.int64)
     panels = panels_of(group, panel or t)
     shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
@@ -171,13 +176,14 @@ def create_dense(
         **{name: ((t,), dtype) for name, dtype in _TRAIT_DTYPES.items()},
         "done": ((len(panels), blocks), np.dtype(np.uint8)),
     }
-    _check_room(path, sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in shapes.values()))
+    nbytes = sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in shapes.values())
+    check_room(path, nbytes, "all effects take")
     try:
         with h5py.File(path, "w", libver="latest") as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "fingerprint": mark, "block": block, "test": test})
             file.attrs.update(attributes or {})
             file.create_dataset("names", data=list(names), dtype=h5py.string_dtype())
-            for name, data in (("index", index), ("group", group), ("panels", panels)):
+            for name, data in (("index", index), ("edges", edges), ("group", group), ("panels", panels)):
                 file.create_dataset(name, data=data)
             for name, (shape, dtype) in shapes.items():
                 allocate(file, name, shape, dtype)
@@ -197,11 +203,13 @@ def open_dense(path: str | Path, mark: str | None = None) -> DenseStore:
     with opened(path) as file:
         check_store(file, path, FORMAT, mark)
         attributes = dict(file.attrs.items())
+        count, block = file["index"].shape[0], int(attributes["block"])
         placed = ("index", "beta", "se", "done", *_SNP_DTYPES)
         return DenseStore(
             path=path,
-            count=file["index"].shape[0],
-            block=int(attributes["block"]),
+            count=count,
+            block=block,
+            edges=file["edges"][...] if "edges" in file else block_edges(count, block),
             names=tuple(file["names"].asstr()[...].tolist()),
             group=file["group"][...],
             panels=file["panels"][...],
@@ -244,20 +252,6 @@ def panels_of(group: np.ndarray, panel: int) -> np.ndarray:
         cuts = np.linspace(first, stop, -(-(stop - first) // panel) + 1).astype(np.int64)
         ranges += list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
     return np.array(ranges, dtype=np.int64)
-
-
-def _check_room(path: Path, nbytes: int) -> None:
-    """StorageError, before hours of work, when the disk has less room than the store takes."""
-    try:
-        free = shutil.disk_usage(path.absolute().parent).free
-        held = path.stat().st_blocks * 512 if path.exists() else 0
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
-    if nbytes > free + held:
-        raise StorageError(
-            f"cannot write {path}: all effects take {nbytes / 2**30:.2f} GiB, "
-            f"but the disk has {(free + held) / 2**30:.2f} GiB free"
-        )
 
 
 def _write_exactly(file: int, data: np.ndarray, offset: int) -> None:

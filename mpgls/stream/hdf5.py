@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -52,6 +53,20 @@ def check_store(file: Any, path: Path, kind: str, mark: str | None) -> None:
         raise InputError(
             f"{path} was made from other inputs or options, so it cannot be resumed: "
             "run with the same command line, or without --resume to start anew"
+        )
+
+
+def check_room(path: Path, nbytes: int, what: str) -> None:
+    """StorageError, before hours of work, when the disk has less room than the file takes; ``what`` takes it."""
+    try:
+        free = shutil.disk_usage(path.absolute().parent).free
+        held = path.stat().st_blocks * 512 if path.exists() else 0
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    if nbytes > free + held:
+        raise StorageError(
+            f"cannot write {path}: {what} {nbytes / 2**30:.2f} GiB, "
+            f"but the disk has {(free + held) / 2**30:.2f} GiB free"
         )
 
 

@@ -7,7 +7,7 @@ Layout: a group for each number of degrees of freedom, ``/df_N``, with ``edges``
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from mpgls.model.histograms import Bins
 
 CHUNK = 64
 """Traits of a compressed chunk."""
+ROWS_AT_ONCE = 64 * CHUNK
+"""Traits that are read together."""
 
 
 @dataclass
@@ -53,13 +55,46 @@ class Histograms:
             raise StorageError(f"cannot write {self.partial}: {error.strerror or error}") from None
         self.rows[bins] = first + len(names)
 
-    def finish(self) -> None:
-        """Give the complete file its name. Raises StorageError."""
+    def finish(self, parts: int = 1) -> None:
+        """Give the complete file its name. Raises StorageError.
+
+        Where the same traits were added ``parts`` times, in the same order, for SNPs that others did not count, their
+        histograms are added up.
+        """
         try:
             if self.rows:
+                if parts > 1:
+                    self._add_up(parts)
                 os.replace(self.partial, self.path)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+    def _add_up(self, parts: int) -> None:
+        import h5py
+
+        whole = Histograms(self.path.with_name(self.path.name + ".sum"))
+        with h5py.File(self.partial, "r") as file:
+            for bins, rows in self.rows.items():
+                group, t = file[_group_name(bins)], rows // parts
+                for first in range(0, t, CHUNK):
+                    last = min(t, first + CHUNK)
+                    total = sum(group["counts"][p * t + first : p * t + last] for p in range(parts))
+                    whole.add(group["traits"].asstr()[first:last].tolist(), np.asarray(total), bins)
+        os.replace(whole.partial, self.partial)
+        self.rows = whole.rows
+
+    def rows_of_traits(self) -> Iterator[tuple[Bins, list[str], np.ndarray]]:
+        """Bins, names (k,) and counts (k, bins.count) of a few traits at a time, from the finished file."""
+        import h5py
+
+        if not self.rows:
+            return
+        with h5py.File(self.path, "r") as file:
+            for bins, rows in self.rows.items():
+                group = file[_group_name(bins)]
+                for first in range(0, rows, ROWS_AT_ONCE):
+                    part = slice(first, min(rows, first + ROWS_AT_ONCE))
+                    yield bins, group["traits"].asstr()[part].tolist(), group["counts"][part]
 
     def groups(self) -> list[tuple[Bins, np.ndarray]]:
         """The bins and counts (traits, bins.count) of each number of degrees of freedom, from the finished file."""

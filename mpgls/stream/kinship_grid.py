@@ -55,7 +55,10 @@ def load_columns(
         try:
             if (wanted[columns.start : columns.stop] >= 0).any():
                 block = read(columns.start, columns.stop)
-                A_cols.T[...] = block if index is None else block[:, index]
+                if index is None:
+                    A_cols.T[...] = block
+                else:
+                    np.take(block, index, axis=1, out=A_cols.T, mode="clip")
                 nbytes += block.nbytes
         except Exception as caught:
             error = caught

@@ -1,10 +1,12 @@
 """The result store: one HDF5 file with preallocated records, a done-map for each trait, and what the run was.
 
 Layout: root attributes ``format``, ``version``, ``fingerprint`` (hash of inputs and options) and what the caller adds,
-such as ``bfile`` and ``test``; ``/index`` int64 (m,), the rows of the .bim; for each trait a group ``/traits/NAME``
-with ``records`` (m,) of RECORD_DTYPE, contiguous, and ``done`` uint8 (blocks,). The records' file offset is fixed at
-creation, so ranks write them without HDF5 (a serial h5py is enough) and a reader sees an ordinary dataset. All ranks of
-a node read ``/index`` through one mapping.
+such as ``bfile`` and ``test``; ``/index`` int64 (m,), the rows of the .bim; ``/edges`` int64 (blocks+1,), where among
+them each block begins; for each trait a group ``/traits/NAME`` with ``records`` (m,) of RECORD_DTYPE, contiguous, and
+``done`` uint8 (blocks,). What a null model found are attributes of the trait's group; with one null model a chromosome,
+of ``/traits/NAME/loco/K``, K = 0, 1, ... The records' file offset is fixed at creation, so ranks write them without
+HDF5 (a serial h5py is enough) and a reader sees an ordinary dataset. All ranks of a node read ``/index`` through one
+mapping.
 """
 
 from __future__ import annotations
@@ -28,22 +30,34 @@ RECORD_DTYPE = np.dtype([("beta", "<f8"), ("se", "<f8"), ("eaf", "<f8"), ("n", "
 
 @dataclass(frozen=True)
 class TraitPlace:
-    """Where a trait's results lie in the file: byte offsets, and which blocks are done."""
+    """Where a trait's results lie in the file: byte offsets, and which blocks are done.
+
+    ``attributes`` are what was kept of it; ``loco`` what was kept of each chromosome's null model, by its number.
+    """
 
     name: str
     records_offset: int
     done_offset: int
     done: np.ndarray
     attributes: dict[str, Any]
+    loco: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def kept(self, part: int | None) -> dict[str, Any]:
+        """What was kept of the null model of chromosome number ``part``, or of the one for all SNPs."""
+        return self.attributes if part is None else self.loco.get(part, {})
 
 
 @dataclass(frozen=True)
 class ResultStore:
-    """A store that exists on disk. Picklable: rank 0 creates or opens it and broadcasts."""
+    """A store that exists on disk. Picklable: rank 0 creates or opens it and broadcasts.
+
+    ``block`` SNPs are the most that a block holds; block k is ``edges[k]`` to ``edges[k+1]`` of the selected SNPs.
+    """
 
     path: Path
     count: int
     block: int
+    edges: np.ndarray
     index_offset: int
     traits: tuple[TraitPlace, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -55,12 +69,12 @@ class ResultStore:
 
     @property
     def blocks(self) -> int:
-        """Number of blocks of at most ``block`` SNPs."""
-        return -(-self.count // self.block)
+        """Number of blocks."""
+        return self.edges.size - 1
 
     def block_range(self, k: int) -> range:
         """Positions (among the selected SNPs) of block k."""
-        return range(k * self.block, min(self.count, (k + 1) * self.block))
+        return range(int(self.edges[k]), int(self.edges[k + 1]))
 
     def read(self, trait: int, start: int, stop: int) -> np.ndarray:
         """Records start..stop of a trait, straight from their place in the file."""
@@ -82,27 +96,30 @@ def create_store(
     traits: Sequence[str],
     mark: str,
     attributes: Mapping[str, Any] | None = None,
+    edges: np.ndarray | None = None,
 ) -> ResultStore:
     """Make a new store for the SNPs ``index`` in blocks of ``block``; every dataset is allocated at once.
 
-    ``attributes`` are kept at the root; `mpgls export` looks for ``bfile``, ``bim_rows`` and ``test`` there.
+    ``edges`` (blocks+1,) cut the SNPs otherwise, into blocks of at most that many. ``attributes`` are kept at the root;
+    `mpgls export` looks for ``bfile``, ``bim_rows`` and ``test`` there.
 
     Raises StorageError when the file cannot be made.
     """
     import h5py
 
     path = Path(path)
-    blocks = -(-index.size // block)
+    edges = block_edges(index.size, block) if edges is None else edges
     try:
         with h5py.File(path, "w", libver="latest") as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "fingerprint": mark, "block": block})
             file.attrs["traits"] = list(traits)
             file.attrs.update(attributes or {})
             file.create_dataset("index", data=np.asarray(index, dtype=np.int64))
+            file.create_dataset("edges", data=edges)
             for name in traits:
                 group = file.create_group(f"traits/{name}")
-                for dataset, shape, dtype in (("records", index.size, RECORD_DTYPE), ("done", blocks, np.uint8)):
-                    allocate(group, dataset, (shape,), dtype)
+                allocate(group, "records", (index.size,), RECORD_DTYPE)
+                allocate(group, "done", (edges.size - 1,), np.uint8)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
     return open_store(path)
@@ -119,17 +136,29 @@ def open_store(path: str | Path, mark: str | None = None) -> ResultStore:
         names = list(file.attrs["traits"])
         traits = tuple(_place(name, file["traits"][name]) for name in names)
         index, attributes = file["index"], {key: value for key, value in file.attrs.items() if key != "traits"}
-        return ResultStore(path, index.shape[0], int(attributes["block"]), index.id.get_offset(), traits, attributes)
+        count, block = index.shape[0], int(attributes["block"])
+        edges = file["edges"][...] if "edges" in file else block_edges(count, block)
+        return ResultStore(path, count, block, edges, index.id.get_offset(), traits, attributes)
+
+
+def block_edges(count: int, block: int) -> np.ndarray:
+    """int64 (blocks+1,): where blocks of ``block`` of ``count`` SNPs begin, and the last one ends."""
+    return np.append(np.arange(0, count, block), count).astype(np.int64)
 
 
 def _place(name: str, group: Any) -> TraitPlace:
     records, done = group["records"], group["done"]
-    return TraitPlace(name, records.id.get_offset(), done.id.get_offset(), done[...], dict(group.attrs))
+    loco = {int(number): dict(part.attrs) for number, part in group.get("loco", {}).items()}
+    return TraitPlace(name, records.id.get_offset(), done.id.get_offset(), done[...], dict(group.attrs), loco)
 
 
-def save_attributes(path: str | Path, trait: str, attributes: Mapping[str, Any]) -> None:
-    """Keep what a trait's null model found (h2, say) with its results. Call on one rank, while none writes."""
+def save_attributes(path: str | Path, trait: str, attributes: Mapping[str, Any], part: int | None = None) -> None:
+    """Keep what a trait's null model found (h2, say) with its results. Call on one rank, while none writes.
+
+    ``part`` is the number of the chromosome whose null model it is, where each has its own.
+    """
     import h5py
 
     with h5py.File(path, "r+") as file:
-        file["traits"][trait].attrs.update(attributes)
+        group = file["traits"][trait]
+        (group if part is None else group.require_group(f"loco/{part}")).attrs.update(attributes)

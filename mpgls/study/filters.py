@@ -66,7 +66,7 @@ def parse_chromosomes(text: str) -> tuple[str, ...]:
     """
     names: list[str] = []
     for item in text.split(","):
-        name = _plain(item.strip())
+        name = plain_chromosome(item.strip())
         if not name:
             raise UsageError(f"--chr {text!r} has an empty item")
         ends = re.fullmatch(r"(\d+)-(?:CHR)?(\d+)", name)
@@ -80,7 +80,7 @@ def parse_chromosomes(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _plain(chromosome: str) -> str:
+def plain_chromosome(chromosome: str) -> str:
     """A chromosome's name without case and without a leading ``chr``."""
     return chromosome.upper().removeprefix("CHR")
 
@@ -111,7 +111,7 @@ class _Scan:
 
     def __init__(self, snp_filter: SnpFilter) -> None:
         self.filter = snp_filter
-        self.wanted_chromosomes = frozenset(map(_plain, snp_filter.chromosomes))
+        self.wanted_chromosomes = frozenset(map(plain_chromosome, snp_filter.chromosomes))
         self.extract = _read_ids(snp_filter.extract)
         self.exclude = _read_ids(snp_filter.exclude)
         self.chromosomes: dict[str, bool] = {}
@@ -140,7 +140,7 @@ class _Scan:
     def _on_chromosome(self, rows: Variants) -> np.ndarray:
         # few names for many rows: each name is judged once
         for name in dict.fromkeys(rows.chrom):
-            self.chromosomes.setdefault(name, _plain(name) in self.wanted_chromosomes)
+            self.chromosomes.setdefault(name, plain_chromosome(name) in self.wanted_chromosomes)
         return np.fromiter(map(self.chromosomes.__getitem__, rows.chrom), dtype=bool, count=len(rows))
 
     def _drop(self, kept: np.ndarray, passing: np.ndarray, flag: str) -> np.ndarray:

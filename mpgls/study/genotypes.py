@@ -157,7 +157,13 @@ class Decoder:
             self._count(self._load(packed[part]), stats, part)
         return stats
 
-    def decode(self, packed: np.ndarray, outs: Sequence[np.ndarray], stats: SnpStats | None = None) -> SnpStats:
+    def decode(
+        self,
+        packed: np.ndarray,
+        outs: Sequence[np.ndarray],
+        stats: SnpStats | None = None,
+        shift: np.ndarray | None = None,
+    ) -> SnpStats:
         """Write the centred dosages x - mean, 0 where missing, of the SNPs ``packed`` into ``outs``.
 
         Parameters
@@ -165,6 +171,7 @@ class Decoder:
         packed : uint8 (B, bytes_per_snp).
         outs : outs[k] is (len(panels[k]), B), of the decoder's dtype, in contiguous Fortran order.
         stats : what :meth:`stats` returned for ``packed``, to save the counting.
+        shift : (B,), to be subtracted instead of the mean.
 
         Returns
         -------
@@ -181,8 +188,8 @@ class Decoder:
             lookup = self._load(packed[part])
             if stats is None:
                 self._count(lookup, counted, part)
-            mean = counted.a1_sum[part] / np.maximum(counted.n_obs[part], 1)
-            self._write(lookup, mean, [out.T[part] for out in outs])
+            center = counted.mean[part] if shift is None else shift[part]
+            self._write(lookup, center, [out.T[part] for out in outs])
         return counted
 
     def _steps(self, snps: int) -> Iterator[slice]:
@@ -204,11 +211,11 @@ class Decoder:
         stats.a1_sum[part] = one + 2 * two
         stats.sum_sq[part] = one + 4 * two
 
-    def _write(self, lookup: np.ndarray, mean: np.ndarray, targets: Sequence[np.ndarray]) -> None:
+    def _write(self, lookup: np.ndarray, center: np.ndarray, targets: Sequence[np.ndarray]) -> None:
         """Fill ``targets[k]``, (SNPs of the step, samples of panel k), through one table of centred values a SNP."""
         snps = lookup.shape[0]
-        # table = dosage - mean where observed, 0 where missing
-        shift = np.multiply(mean[:, None], _OBSERVED, out=self._shift[:snps])
+        # table = dosage - center where observed, 0 where missing
+        shift = np.multiply(center[:, None], _OBSERVED, out=self._shift[:snps])
         table = np.subtract(_DOSAGE, shift, out=self._table[:snps], casting="same_kind")
         lookup += self._table_start[:snps]
         values = targets[0] if self._direct else self._values[:snps]

@@ -6,20 +6,20 @@ rank then reads the rows that it needs.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.study.filters import plain_chromosome
+from mpgls.study.kinship_h5 import read_kinship_h5
 from mpgls.study.tables import PathLike, SampleId, index_ids, read_id_list, show_sample
-
-H5_FORMAT = "mpgls-kinship"
-H5_VERSION = 1
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CHUNK = 16 << 20
@@ -38,6 +38,8 @@ class Kinship:
 
     ``packed_lower`` says that the file holds the lower triangle only; ``snps`` is the number of SNPs that
     the matrix was made of, where the file tells (GCTA: the count of its first sample). ``files`` hold matrix and IDs.
+    ``sums`` are those of each chromosome, where the file has them (mpgls kinship --loco); ``has_keys`` says that it
+    tells which SNPs it was made of.
     """
 
     path: str
@@ -47,6 +49,8 @@ class Kinship:
     snps: int | None
     source: RowSource
     files: tuple[str, ...]
+    sums: tuple[ChromosomeSum, ...] = ()
+    has_keys: bool = False
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) as (stop-start, n) float64; zero right of the diagonal if ``packed_lower``.
@@ -63,6 +67,40 @@ class Kinship:
             one, other = show_sample(self.ids[start + row]), show_sample(self.ids[column])
             raise InputError(f"{self.path}: the kinship of samples {one} and {other} is not a finite number")
         return block
+
+    def snps_of(self, chromosome: str) -> int:
+        """SNPs of the kinship on a chromosome, as far as ``sums`` tell."""
+        return sum(one.snps for one in self.sums if _same(one.chromosome, chromosome))
+
+    def without(self, chromosome: str) -> Kinship:
+        """Phi_c, the mean over the SNPs that are not on ``chromosome``; Phi where the kinship has none of them.
+
+        Raises InputError when all of the kinship lies on that chromosome.
+        """
+        assert self.snps is not None
+        left = self.snps - self.snps_of(chromosome)
+        if left == 0:
+            raise InputError(
+                f"{self.path}: all {self.snps:,} SNPs of the kinship are on chromosome {chromosome}, so nothing is "
+                "left when it is left out: make the kinship of more chromosomes, or scan without --loco"
+            )
+        left_out = [one.source for one in self.sums if one.snps and _same(one.chromosome, chromosome)]
+        if not left_out:
+            return self
+        return dataclasses.replace(self, source=_RowsWithout(self.source, left_out[0], self.snps, left), snps=left)
+
+
+@dataclass(frozen=True)
+class ChromosomeSum:
+    """S_c = sum of x x' over the ``snps`` SNPs of one chromosome, n x n, not divided by their number."""
+
+    chromosome: str
+    snps: int
+    source: RowSource
+
+
+def _same(one: str, other: str) -> bool:
+    return plain_chromosome(one) == plain_chromosome(other)
 
 
 def open_kinship(path: PathLike, id_path: PathLike | None = None) -> Kinship:
@@ -90,36 +128,6 @@ def open_kinship(path: PathLike, id_path: PathLike | None = None) -> Kinship:
     raise StorageError(f"there is no kinship at {name}: neither that file nor {prefix}.grm.bin exists")
 
 
-def create_kinship_h5(path: PathLike, ids: Sequence[SampleId], attrs: Mapping[str, Any]) -> int:
-    """Create an mpgls kinship file without its numbers; return the byte offset at which they belong.
-
-    The caller writes n*n float64 (little-endian, all of the symmetric matrix) at that offset; until then
-    they read as whatever the file system gives, so write under a temporary name and rename at the end.
-    ``attrs`` become attributes of the file (``method`` and ``snps``, by convention).
-
-    Raises StorageError if the file cannot be created.
-    """
-    import h5py
-
-    n = len(ids)
-    try:
-        with h5py.File(os.fspath(path), "w") as file:
-            file.attrs.update({**attrs, "format": H5_FORMAT, "version": H5_VERSION})
-            text = h5py.string_dtype("utf-8")
-            file.create_dataset("fid", data=np.array([fid for fid, _ in ids], dtype=object), dtype=text)
-            file.create_dataset("iid", data=np.array([iid for _, iid in ids], dtype=object), dtype=text)
-            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            layout.set_layout(h5py.h5d.CONTIGUOUS)
-            # Early allocation fixes the offset now; fill values would write all n*n numbers once for nothing.
-            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-            space = h5py.h5s.create_simple((n, n))
-            matrix = h5py.h5d.create(file.id, b"kinship", h5py.h5t.IEEE_F64LE, space, layout)
-            return int(matrix.get_offset())
-    except OSError as error:
-        raise StorageError(f"cannot create {os.fspath(path)}: {error.strerror or error}") from error
-
-
 def write_grm_id(prefix: PathLike, ids: Sequence[SampleId]) -> None:
     """Write PREFIX.grm.id, GCTA's sample list: FID, tab, IID. StorageError if that is not possible."""
     path = f"{os.fspath(prefix)}.grm.id"
@@ -140,6 +148,23 @@ class _SquareRows:
     def read(self, start: int, stop: int, n: int) -> np.ndarray:
         numbers = _read_numbers(self.path, "<f8", self.offset + 8 * start * n, (stop - start) * n)
         return numbers.astype(np.float64, copy=False).reshape(stop - start, n)
+
+
+@dataclass(frozen=True)
+class _RowsWithout:
+    """Phi_c = (m Phi - S_c) / (m - m_c), row by row, so that it takes no more memory than Phi."""
+
+    total: RowSource
+    part: RowSource
+    snps: int
+    left: int
+
+    def read(self, start: int, stop: int, n: int) -> np.ndarray:
+        rows = self.total.read(start, stop, n) * (self.snps / self.left)
+        part = self.part.read(start, stop, n)
+        part /= self.left
+        rows -= part
+        return rows
 
 
 @dataclass(frozen=True)
@@ -178,29 +203,12 @@ class _TextRows:
 
 
 def _open_h5(path: str) -> Kinship:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != H5_FORMAT:
-                raise InputError(f"{path} is an HDF5 file, but not an mpgls kinship")
-            if int(file.attrs.get("version", 0)) > H5_VERSION:
-                raise InputError(f"{path} is of a later version of the format than this mpgls reads")
-            fid, iid = (file[name].asstr()[:] for name in ("fid", "iid"))
-            shape, offset = file["kinship"].shape, file["kinship"].id.get_offset()
-            double = file["kinship"].dtype == np.dtype("<f8")
-            snps = file.attrs.get("snps")
-    except (OSError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a readable mpgls kinship (damaged or truncated): {error}") from error
-    ids = list(zip(fid.tolist(), iid.tolist(), strict=False))
-    if shape != (len(fid), len(iid)):
-        size = " x ".join(str(extent) for extent in shape)
-        raise InputError(f"{path}: the matrix is {size}, but there are {len(fid)} FIDs and {len(iid)} IIDs")
-    if offset is None or not double:
-        raise InputError(f"{path}: /kinship must be stored contiguously as little-endian float64")
-    index_ids(ids, path)
-    count = None if snps is None else int(snps)
-    return Kinship(path, ids, len(ids), False, count, _SquareRows(path, int(offset)), (path,))
+    file = read_kinship_h5(path)
+    index_ids(file.ids, path)
+    sums = tuple(ChromosomeSum(one.chromosome, one.snps, _SquareRows(path, one.offset)) for one in file.sums)
+    return Kinship(
+        path, file.ids, len(file.ids), False, file.snps, _SquareRows(path, file.offset), (path,), sums, file.has_keys
+    )
 
 
 def _open_gcta(prefix: str, id_path: PathLike | None) -> Kinship:

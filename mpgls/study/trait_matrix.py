@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -184,34 +183,6 @@ def impute(Y: np.ndarray, X_L: np.ndarray) -> np.ndarray:
     return filled
 
 
-def read_h2_file(path: PathLike) -> dict[str, float]:
-    """Trait -> h2 from a table with the columns TRAIT and H2; others are not looked at, so an O.traits.tsv will do.
-
-    Traits whose H2 is NA are left out. Raises InputError, naming the line, for an h2 that is no number or outside
-    [0, 1), for a trait that occurs twice and for a malformed table; StorageError for an unreadable file.
-    """
-    name = os.fspath(path)
-    lines = _numbered_lines(name)
-    number, line = next(lines, (1, ""))
-    header = _fields(line.removeprefix("#"))
-    for column in ("TRAIT", "H2"):
-        if header.count(column) != 1:
-            raise InputError(f"{name}, line {number}: expected a header with the columns TRAIT and H2")
-    trait_at, h2_at = header.index("TRAIT"), header.index("H2")
-    found: dict[str, float] = {}
-    line_of: dict[str, int] = {}
-    for number, line in lines:
-        fields = _fields(line)
-        if len(fields) != len(header):
-            raise InputError(f"{name}, line {number}: {len(fields)} fields, but the header names {len(header)} columns")
-        trait, text = fields[trait_at], fields[h2_at]
-        if line_of.setdefault(trait, number) != number:
-            raise InputError(f"{name}: trait {trait!r} occurs twice, in lines {line_of[trait]} and {number}")
-        if text != "NA":
-            found[trait] = _h2(text, trait, name, number)
-    return found
-
-
 # -- policies ---------------------------------------------------------------------------------------------------------
 
 
@@ -385,17 +356,3 @@ def _starts_as_hdf5(path: str) -> bool:
             return stream.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def _fields(line: str) -> list[str]:
-    return [text.strip() for text in line.split("\t")] if "\t" in line else line.split()
-
-
-def _h2(text: str, trait: str, path: str, line: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < 1:
-        raise InputError(f"{path}, line {line}: h2 of trait {trait!r} is {text!r}, not a number of at least 0, below 1")
-    return value

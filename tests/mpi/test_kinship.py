@@ -32,10 +32,10 @@ def plink(comm, shared_tmp_path):
     return prefix
 
 
-def make(comm, prefix, out, method="centered", grm_bin=False, block_size=None, **study):
+def make(comm, prefix, out, method="centered", grm_bin=False, block_size=None, loco=False, **study):
     """Run the command; returns the matrix that it wrote."""
     config = KinshipConfig(
-        RunOptions(str(out), threads=1), StudyOptions(str(prefix), **study), method, grm_bin, block_size
+        RunOptions(str(out), threads=1), StudyOptions(str(prefix), **study), method, grm_bin, loco, block_size
     )
     kinship.run(config, comm)
     comm.Barrier()

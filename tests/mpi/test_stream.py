@@ -16,7 +16,8 @@ from mpgls.stream.kinship_grid import load_kinship, save_columns, scale_to_unit_
 from mpgls.stream.reader import BlockReader, RowRuns
 from mpgls.stream.store import RECORD_DTYPE, create_store, fingerprint, open_store, save_attributes
 from mpgls.stream.writer import BlockWriter
-from mpgls.study.grm import create_kinship_h5, open_kinship
+from mpgls.study.grm import open_kinship
+from mpgls.study.kinship_h5 import create_kinship_h5
 
 HEADER, ROW_BYTES, ROWS = 3, 7, 500
 

@@ -250,6 +250,61 @@ def test_kinship_of_negative_diagonal(study: Path) -> None:
     refused(study, SCAN, INPUT, "mean diagonal", "not positive")
 
 
+# -- one chromosome left out --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_sums(study: Path) -> Path:
+    """The study with a kinship that has the sums of its three chromosomes."""
+    made = mpgls(0, "kinship --bfile sim --loco --out S", study)
+    assert made.code == 0, made.err
+    (study / "S.json").unlink()
+    return study
+
+
+LOCO = SCAN.replace("K.h5", "S.h5") + " --loco"
+
+
+def test_kinship_in_which_no_chromosome_can_be_left_out(with_sums: Path) -> None:
+    made = mpgls(0, "kinship --bfile sim --grm-bin --chr 2 --loco --out G", with_sums)
+    assert made.code == 0, made.err
+    refused(with_sums, LOCO.replace("S.h5", "G.h5"), INPUT, "G.h5", "are on chromosome 2, so nothing is left")
+    for command in (LOCO, LOCO.replace("single-trait", "multi-trait")):
+        refused(with_sums, command.replace("S.h5", "G.grm.bin"), INPUT, "G.grm.bin has no sums", "mpgls kinship --loco")
+        refused(with_sums, command.replace("--grm S.h5", "--eigen E.h5"), USAGE, "give --grm", ranks=(0,))
+
+
+def test_snp_without_chromosome(with_sums: Path) -> None:
+    edit_line(with_sums / "sim.bim", 150, lambda fields: ["0", *fields[1:]])
+    for command in (LOCO, LOCO.replace("single-trait", "multi-trait"), "kinship --bfile sim --loco --out out"):
+        refused(with_sums, command, INPUT, "sim.bim, line 150", "has no chromosome", ranks=(1, 2, 4))
+    assert mpgls(2, f"{LOCO} --chr 1-3", with_sums).code == 0
+
+
+def test_sums_that_are_damaged(with_sums: Path) -> None:
+    path = with_sums / "S.h5"
+    with h5py.File(path, "r+") as file:
+        file["loco/1"][5, 3] = np.inf
+    refused(with_sums, LOCO, INPUT, "S.h5", "F2_2", "F1_4", "is not a finite number", ranks=(1, 2))
+    with h5py.File(path, "r+") as file:
+        del file["loco/1"]
+        file["loco/1"] = np.zeros((60, 60))
+        file["loco/1"].attrs.update({"chromosome": "2", "snps": 5})
+    refused(with_sums, LOCO, INPUT, "S.h5: /loco/1 must be stored contiguously", "61 x 61")
+
+
+def test_heritabilities_by_chromosome(with_sums: Path) -> None:
+    table = with_sums / "h2.txt"
+    table.write_text("TRAIT H2\ntrait1 0.5\n")
+    refused(
+        with_sums, f"{LOCO} --h2-file h2.txt", INPUT, "h2.txt, line 1: expected a header with the columns TRAIT, CHR"
+    )
+    table.write_text("TRAIT CHR H2\ntrait1 2 1.5\n")
+    refused(
+        with_sums, f"{LOCO} --h2-file h2.txt", INPUT, "h2.txt, line 2: h2 of trait 'trait1', chromosome 2, is '1.5'"
+    )
+
+
 # -- options ------------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +318,9 @@ def test_kinship_of_negative_diagonal(study: Path) -> None:
         ("--covar-name age", USAGE, "--covar-name needs --covar", (0,)),
         ("--maf half", USAGE, "--maf", (0,)),
         ("--h2 1.5", USAGE, "--h2", (0,)),
+        ("--h2 0.5 --h2-file t.tsv", USAGE, "either --h2 or --h2-file", (0,)),
+        ("--h2-file none.tsv", STORAGE, "none.tsv", (2,)),
+        ("--loco", INPUT, "K.h5 has no sums of single chromosomes, so none can be left out: make the kinship", (1, 2)),
         ("--memory -1", USAGE, "--memory must be positive", (0,)),
         ("--memory 0.01", MEMORY, "the program alone takes", (1, 2)),
         ("--maf 0.7", USAGE, "--maf", (0,)),

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mpgls.errors import InputError, StorageError, UsageError
-from mpgls.study.grm import Kinship, create_kinship_h5, open_kinship, write_grm_id
+from mpgls.study.grm import Kinship, open_kinship, write_grm_id
+from mpgls.study.kinship_h5 import create_kinship_h5
 
 N = 7
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launch import LIMIT, MPIRUN, environment, mpgls, program, run, under_mpirun
+from launch import LIMIT, MPIRUN, Ended, environment, mpgls, program, run, under_mpirun
 
 from mpgls.stream.store import open_store
 
@@ -164,3 +164,75 @@ def test_resume_refuses_other_options_and_inputs_and_repeats_a_finished_run(stud
     assert "resume: 2,001 of 2,001 blocks are done" in again.out
     assert "REML" not in again.out and "load kinship" not in again.out
     assert (study / "out.pheno.tsv").read_bytes() == table
+
+
+# -- low-rank: every stage keeps what it has ----------------------------------------------------------------------
+
+LOW_RANK = "low-rank --bfile sim --similarity-every 31 --no-plots --block-size 32 --checkpoint 0 --out out"
+KILLER = """
+import os, signal
+from mpi4py import MPI
+from mpgls import __main__
+from mpgls.commands import plan_low_rank
+import mpgls.{module} as module
+
+plan_low_rank.STRIP = 30  # several strips
+calls = 0
+
+def killed(*arguments):
+    global calls
+    calls += 1
+    if calls == {nth} and MPI.COMM_WORLD.rank == {rank}:
+        os.kill(os.getpid(), signal.{signal})
+    return original(*arguments)
+
+owner = module{owner}
+original = owner.{name}
+owner.{name} = killed
+__main__.main()
+"""
+
+
+def low_rank(folder: Path, out: str, where: str, nth: int, rank: int, number: str) -> Ended:
+    """Run LOW_RANK; ``rank`` gets the signal when it calls the function ``where`` for the ``nth`` time."""
+    module, owner, name = where.split()
+    details = {"module": module, "owner": "" if owner == "-" else f".{owner}", "name": name, "signal": number}
+    (folder / "killer.py").write_text(KILLER.format(nth=nth, rank=rank, **details))
+    return run(RANKS, [sys.executable, "killer.py", *LOW_RANK.split()[:-1], out], folder)
+
+
+@pytest.fixture(scope="module")
+def low_rank_table(study: Path) -> bytes:
+    """The table of a run that nothing interrupts."""
+    whole = low_rank(study, "lr", "commands.gram - strip_product", 0, 0, "SIGKILL")
+    assert whole.code == 0, whole.err
+    return (study / "lr.pheno.tsv").read_bytes()
+
+
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("where", "nth", "rank", "kept"),
+    [
+        ("commands.gram - strip_product", 3, 1, ("stage 0: taken from", "of 5 strips are in")),
+        ("commands.low_rank_null LowRankNull evaluate", 13, 0, ("stage 1: taken from", "stage 2: 2 of 3 null models")),
+        ("commands.low_rank_solver LowRankSolver solve", 70, 1, ("stage 2: taken from", "blocks are done in out.h5")),
+    ],
+)
+def test_an_interrupted_stage_goes_on_to_the_same_table(
+    study: Path, low_rank_table: bytes, where: str, nth: int, rank: int, kept: tuple[str, ...], number: str
+) -> None:
+    ended = low_rank(study, "out", where, nth, rank, number)
+    if number == "SIGTERM":
+        assert ended.code == STOPPED, ended.err
+        assert [line.split("; ")[1] for line in ended.sentences] == ["run the same command with --resume to go on"]
+    else:
+        assert ended.code not in (0, STOPPED)
+        assert ended.seconds < 20
+    assert not (study / "out.pheno.tsv").exists() and not (study / "out.json").exists()
+    resumed = mpgls(RANKS, f"{LOW_RANK} --resume", study)
+    assert resumed.code == 0, resumed.err
+    for said in kept:
+        assert said in resumed.out
+    done = int(resumed.out.split("resume: ")[1].split()[0])
+    assert (50 < done < 252) if "solver" in where else done == 0
+    assert (study / "out.pheno.tsv").read_bytes() == low_rank_table

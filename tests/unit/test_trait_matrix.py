@@ -14,7 +14,6 @@ from mpgls.study.trait_matrix import (
     group_traits,
     impute,
     open_traits,
-    read_h2_file,
     select_names,
 )
 
@@ -250,31 +249,3 @@ def test_imputation_with_an_intercept_is_the_mean_and_survives_a_covariate_that_
     np.testing.assert_allclose(impute(Y, np.ones((5, 1)))[0, 3:], 3.0)
     X_L = np.column_stack([np.ones(5), [0.0, 0, 0, 1, 2]])
     assert np.isfinite(impute(Y, X_L)).all()
-
-
-def test_h2_file(tmp_path):
-    path = tmp_path / "h2.tsv"
-    path.write_text("TRAIT\tN\tH2\tFLAGS\nCD8\t5\t0.25\tNA\nx\t7\tNA\tconstant\n\nIL-2\t6\t0\tNA\n")
-    assert read_h2_file(path) == {"CD8": 0.25, "IL-2": 0.0}
-    path.write_text("#TRAIT H2\na 0.5\n")
-    assert read_h2_file(path) == {"a": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("", "line 1: expected a header"),
-        ("trait h2\n", "line 1: expected a header"),
-        ("TRAIT H2\na 0.5\nb 1\n", "line 3: h2 of trait 'b' is '1'"),
-        ("TRAIT H2\na -0.1\n", "line 2: h2 of trait 'a' is '-0.1'"),
-        ("TRAIT H2\na nan\n", "line 2: h2 of trait 'a'"),
-        ("TRAIT H2\na high\n", "line 2: h2 of trait 'a' is 'high'"),
-        ("TRAIT H2\na\n", "line 2: 1 fields, but the header names 2"),
-        ("TRAIT H2\na 0.1\n\na 0.2\n", "'a' occurs twice, in lines 2 and 4"),
-    ],
-)
-def test_malformed_h2_file(tmp_path, text, complaint):
-    path = tmp_path / "h2.tsv"
-    path.write_text(text)
-    with pytest.raises(InputError, match=complaint):
-        read_h2_file(path)

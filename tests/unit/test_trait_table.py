@@ -7,8 +7,8 @@ import pytest
 
 from mpgls.errors import StorageError
 from mpgls.report.trait_table import COLUMNS, Flag, TraitRows, write_traits
+from mpgls.study.h2_file import read_h2_file
 from mpgls.study.plink import VariantTable
-from mpgls.study.trait_matrix import read_h2_file
 
 NAN = float("nan")
 

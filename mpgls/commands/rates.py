@@ -1,0 +1,80 @@
+"""A machine's rates as a cost model reads them: those that ``mpgls doctor --json`` wrote, in plain units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mpgls.errors import InputError
+
+GFLOPS = ("gemm", "potrf", "potrf_grid", "trsm")
+
+
+@dataclass(frozen=True)
+class PrecisionRates:
+    """What one rank does in a second in one precision while all work.
+
+    Flops; ``products`` numbers of columns multiplied with a few others and summed up squared; ``decode`` genotypes.
+    """
+
+    gemm: float
+    potrf: float
+    potrf_grid: float
+    trsm: float
+    products: float
+    decode: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A machine's rates, as ``mpgls doctor`` measures them, in plain units a second.
+
+    Of a rank: ``count`` genotypes, ``epilogue`` and ``scale`` numbers, bytes of new memory that it can ``touch``,
+    ``rows`` of a table, ``send`` bytes. Of all nodes together: ``read`` and ``write`` bytes. ``sync`` seconds make a
+    page safe, ``startup`` seconds pass before the first line of work.
+    """
+
+    double: PrecisionRates
+    single: PrecisionRates
+    count: float
+    epilogue: float
+    scale: float
+    touch: float
+    rows: float
+    send: float
+    read: float
+    write: float
+    sync: float
+    startup: float
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], source: str) -> Rates:
+        """From the JSON of ``mpgls doctor``. Raises InputError naming what is missing or not positive."""
+
+        def rate(name: str, unit: float = 1.0, least: float = 1e-9) -> float:
+            value = facts.get(name)
+            if not isinstance(value, (int, float)) or not value >= least:
+                found = "no" if value is None else f"an impossible {name} = {value!r} in place of a"
+                raise InputError(f"{source} has {found} rate {name}: make it anew with mpgls doctor --json")
+            return value * unit
+
+        def precision(name: str) -> PrecisionRates:
+            gemm, potrf, grid, trsm = (rate(f"{stem}_gflops_{name}", 1e9) for stem in GFLOPS)
+            products, decode = rate(f"products_numbers_per_s_{name}"), rate(f"decode_genotypes_per_s_{name}")
+            return PrecisionRates(gemm, potrf, grid, trsm, products, decode)
+
+        return cls(
+            precision("double"),
+            precision("single"),
+            rate("count_genotypes_per_s"),
+            rate("epilogue_numbers_per_s"),
+            rate("scale_numbers_per_s"),
+            rate("touch_mb_per_s", 1e6),
+            rate("table_rows_per_s"),
+            rate("exchange_mb_per_s", 1e6, least=0.0),
+            rate("read_mb_per_s", 1e6),
+            rate("write_mb_per_s", 1e6),
+            rate("sync_seconds", least=0.0),
+            rate("startup_seconds", least=0.0),
+        )

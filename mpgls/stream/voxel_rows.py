@@ -1,0 +1,85 @@
+"""A voxel matrix while it is made: every rank writes rows at their place, and the file gets its name when complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpgls.errors import StorageError, agree, on_root
+from mpgls.stream.hdf5 import check_room
+from mpgls.study.images import ITEM, create_voxels
+from mpgls.study.nifti import Mask
+from mpgls.study.tables import SampleId
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class VoxelRows:
+    """The open file, at byte ``offset`` of which the rows of ``v`` float32 begin."""
+
+    def __init__(self, file: int, path: Path, offset: int, v: int) -> None:
+        self._file, self._path, self._offset, self._v = file, path, offset, v
+
+    def write(self, i: int, row: np.ndarray) -> None:
+        """Put ``row`` (v,) in its place as row ``i``. Raises StorageError."""
+        view = np.ascontiguousarray(row, dtype="<f4").data.cast("B")
+        offset = self._offset + ITEM * self._v * i
+        try:
+            while view:
+                done = os.pwrite(self._file, view, offset)
+                view, offset = view[done:], offset + done
+        except OSError as error:
+            raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from None
+
+    def sync(self) -> None:
+        """Wait until the rows are on disk. Raises StorageError."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def voxel_rows(path: Path, ids: Sequence[SampleId], mask: Mask, comm: MPI.Comm) -> Iterator[VoxelRows]:
+    """Make the voxel matrix ``path`` of the people ``ids`` over ``mask``; the body writes every row once, on any rank.
+
+    Collective. The body must end alike on all ranks. Until it has, and all rows are on disk, the file has another
+    name; if the body raises, it is removed. Raises StorageError, also when the disk has no room, on all ranks.
+    """
+    coordinates = mask.coordinates
+    partial = path.with_name(path.name + ".partial")
+
+    def create() -> int:
+        check_room(partial, ITEM * len(ids) * len(coordinates), "the voxel matrix takes")
+        return create_voxels(partial, ids, coordinates, mask.shape, mask.affine, mask.path)
+
+    offset = on_root(comm, create)
+    file = -1
+    error: Exception | None = None
+    try:
+        file = os.open(partial, os.O_WRONLY)
+    except OSError as caught:
+        error = caught
+    try:
+        agree(comm, error)
+        rows = VoxelRows(file, partial, offset, coordinates.shape[0])
+        yield rows
+        try:
+            rows.sync()
+        except StorageError as caught:
+            error = caught
+        agree(comm, error)
+        on_root(comm, lambda: os.replace(partial, path))
+    except BaseException:
+        if comm.rank == 0:
+            partial.unlink(missing_ok=True)
+        raise
+    finally:
+        if file >= 0:
+            os.close(file)

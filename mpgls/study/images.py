@@ -1,0 +1,201 @@
+"""The voxel matrix: brain images of n people over the v voxels of a mask, people x voxels, in one HDF5 file.
+
+Root attributes: ``format`` "mpgls-voxels", ``version``, ``shape`` (3) of the grid, ``affine`` (4, 4) from voxel indices
+i j k to millimetres, ``mask``, the file that it was made with. Datasets: `/voxels` float32 (n, v), contiguous;
+`/samples` strings (n, 2), FID and IID; `/coordinates` int32 (v, 3), i j k of each voxel in C order of the mask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from mpgls.errors import InputError, StorageError
+from mpgls.study.tables import PathLike, SampleId, index_ids, show_sample
+
+H5_FORMAT = "mpgls-voxels"
+H5_VERSION = 1
+ITEM = 4
+"""Bytes of a voxel's value."""
+PAGE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelMatrix:
+    """A voxel matrix on disk. Picklable and small: rank 0 opens it and broadcasts; every rank reads what it needs.
+
+    ``ids`` (n,) are the people in the order of the rows, ``coordinates`` (v, 3) int32 the voxel indices i j k of the
+    columns, ``shape`` and ``affine`` (4, 4) those of the mask; row i begins at byte ``offset + 4 v i`` of the file.
+    """
+
+    path: str
+    ids: list[SampleId] = field(repr=False)
+    coordinates: np.ndarray = field(repr=False)
+    shape: tuple[int, int, int]
+    affine: np.ndarray = field(repr=False)
+    offset: int
+    mask: str = ""
+
+    @property
+    def n(self) -> int:
+        """People."""
+        return len(self.ids)
+
+    @property
+    def v(self) -> int:
+        """Voxels."""
+        return int(self.coordinates.shape[0])
+
+    def columns(
+        self, start: int, stop: int, rows: np.ndarray | None = None, dtype: DTypeLike = np.float32,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Voxels [start, stop) of the people ``rows`` (positions in ``ids``; None for all): (k, stop - start), C order.
+
+        Holds the result and, unless that is float32, one row beside it. ``out`` (k, stop - start), C-contiguous, is
+        filled and returned if it is given; its type then is the type of the result.
+
+        Raises StorageError when the file cannot be read or ends early; InputError for a value that is not a finite
+        number, naming the person and the voxel.
+        """
+        rows = np.arange(self.n) if rows is None else np.asarray(rows, dtype=np.int64)
+        if not 0 <= start <= stop <= self.v or (rows.size and not 0 <= rows.min() <= rows.max() < self.n):
+            raise ValueError(f"voxels {start}:{stop} or rows outside a voxel matrix of {self.n} x {self.v}")
+        values = np.empty((rows.size, stop - start), dtype=dtype) if out is None else out
+        direct = values.dtype == np.dtype("<f4") and values.flags.c_contiguous
+        row = np.empty(stop - start, dtype="<f4")
+        with _reading(self.path) as file:
+            for k, i in enumerate(rows.tolist()):
+                target = values[k] if direct else row
+                _read_exactly(file, self.path, self.offset + ITEM * (i * self.v + start), target)
+                if not direct:
+                    values[k] = row
+        self._check_finite(values, rows, start)
+        return values
+
+    def _check_finite(self, values: np.ndarray, rows: np.ndarray, start: int) -> None:
+        # the sum is finite only if every value is, and takes no temporary array
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = values.sum()
+        if not np.isfinite(total) and not np.isfinite(values).all():
+            k, j = np.argwhere(~np.isfinite(values))[0]
+            raise InputError(
+                f"{self.path}: voxel {show_voxel(self.coordinates[start + j])} of person "
+                f"{show_sample(self.ids[rows[k]])} is {values[k, j]}, not a finite number"
+            )
+
+
+def open_voxels(path: PathLike) -> VoxelMatrix:
+    """Open a voxel matrix; its numbers stay on disk.
+
+    Raises StorageError if there is no such file; InputError for another format, a damaged file, sizes that disagree,
+    a person that occurs twice and voxels outside the grid.
+    """
+    import h5py
+
+    name = os.fspath(path)
+    with _reading(name):
+        pass
+    try:
+        with h5py.File(name, "r") as file:
+            if file.attrs.get("format") != H5_FORMAT:
+                raise InputError(f"{name} is an HDF5 file, but not a voxel matrix: make one with mpgls vgwas-extract")
+            if int(file.attrs.get("version", 0)) > H5_VERSION:
+                raise InputError(f"{name} is of a later version of the format than this mpgls reads")
+            samples, coordinates = file["samples"].asstr()[...], file["coordinates"][...]
+            extents, affine = file.attrs["shape"], np.array(file.attrs["affine"], dtype=np.float64)
+            size, offset = file["voxels"].shape, file["voxels"].id.get_offset()
+            single, mask = file["voxels"].dtype == np.dtype("<f4"), str(file.attrs.get("mask", ""))
+    except (OSError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise InputError(f"{name} is not a readable voxel matrix (damaged or unfinished): {error}") from None
+    if samples.shape != (size[0], 2) or coordinates.shape != (size[1], 3) or affine.shape != (4, 4):
+        raise InputError(
+            f"{name}: /voxels is {size[0]} x {size[1]}, but there are {len(samples)} people in /samples and "
+            f"{len(coordinates)} voxels in /coordinates"
+        )
+    if offset is None or not single:
+        raise InputError(f"{name}: /voxels must be stored contiguously as little-endian float32")
+    shape = (int(extents[0]), int(extents[1]), int(extents[2]))
+    if (coordinates < 0).any() or (coordinates >= np.array(shape)).any():
+        raise InputError(f"{name}: /coordinates holds voxels outside the grid of {show_shape(shape)}")
+    ids = [(fid, iid) for fid, iid in samples.tolist()]
+    index_ids(ids, name)
+    return VoxelMatrix(name, ids, coordinates.astype(np.int32), shape, affine, int(offset), mask)
+
+
+def create_voxels(
+    path: PathLike,
+    ids: Sequence[SampleId],
+    coordinates: np.ndarray,
+    shape: Sequence[int],
+    affine: np.ndarray,
+    mask: str,
+) -> int:
+    """Create a voxel matrix without its numbers; return the byte offset at which they belong.
+
+    The caller writes n v float32 (little-endian, a person after the other) at that offset; write under a temporary
+    name and rename at the end. Equal arguments give equal bytes. Raises StorageError if the file cannot be created.
+    """
+    import h5py
+
+    n, v = len(ids), int(coordinates.shape[0])
+    try:
+        large = min(PAGE, ITEM * n * v)
+        with h5py.File(os.fspath(path), "w", alignment_threshold=large, alignment_interval=PAGE) as file:
+            file.attrs.update({"format": H5_FORMAT, "version": H5_VERSION, "mask": mask})
+            file.attrs["shape"] = np.asarray(shape, dtype=np.int64)
+            file.attrs["affine"] = np.asarray(affine, dtype=np.float64)
+            texts = np.array([[fid.encode(), iid.encode()] for fid, iid in ids])
+            file.create_dataset("samples", data=texts.astype(h5py.string_dtype("utf-8", texts.dtype.itemsize)))
+            file.create_dataset("coordinates", data=np.asarray(coordinates, dtype="<i4"))
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_layout(h5py.h5d.CONTIGUOUS)
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            layout.set_obj_track_times(False)
+            space = h5py.h5s.create_simple((n, v))
+            voxels = h5py.h5d.create(file.id, b"voxels", h5py.h5t.IEEE_F32LE, space, layout)
+            return int(voxels.get_offset())
+    except OSError as error:
+        raise StorageError(f"cannot create {os.fspath(path)}: {error.strerror or error}") from None
+
+
+def show_voxel(indices: np.ndarray) -> str:
+    """A voxel as messages show it: its indices i j k in brackets."""
+    return "({}, {}, {})".format(*(int(k) for k in indices))
+
+
+def show_shape(shape: Sequence[int]) -> str:
+    """The extents of a grid or image as messages show them."""
+    return " x ".join(str(int(extent)) for extent in shape)
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[int]:
+    """A file descriptor of the file at ``path``."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _read_exactly(file: int, path: str, offset: int, out: np.ndarray) -> None:
+    """Fill the contiguous array ``out`` from byte ``offset``."""
+    view = out.data.cast("B")
+    try:
+        while view:
+            got = os.preadv(file, [view], offset)
+            if got == 0:
+                raise StorageError(f"{path} ended early: it was changed while it was read")
+            view, offset = view[got:], offset + got
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from None

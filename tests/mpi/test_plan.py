@@ -1,0 +1,71 @@
+"""``mpgls plan`` on any number of ranks: rates from doctor or measured now, and errors that all ranks raise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mpgls.commands import doctor, plan
+from mpgls.commands.cost_low_rank import LowRankProblem, predict
+from mpgls.commands.doctor import DoctorConfig
+from mpgls.commands.doctor_rates import processor_rates, startup_seconds
+from mpgls.commands.plan import PlanConfig
+from mpgls.commands.rates import Rates
+from mpgls.errors import InputError, MemoryPlanError, StorageError
+
+PROBLEM = LowRankProblem(n=40_000, m=10_000, K=1_000, chromosomes=5, T=2, q=3)
+
+
+def test_rates_are_the_same_on_every_rank(comm):
+    rates = processor_rates(comm)
+    assert comm.allgather(rates) == [rates] * comm.size
+    assert all(value > 0 for name, value in rates.items() if name != "exchange_mb_per_s")
+    assert (rates["exchange_mb_per_s"] > 0) == (comm.size > 1)
+    assert 0 < startup_seconds(comm) < 24 * 3600
+
+
+def test_the_plan_follows_from_what_doctor_measured(comm, shared_tmp_path, capfd):
+    rates, out = str(shared_tmp_path / "rates.json"), str(shared_tmp_path / "plan.json")
+    doctor.run(DoctorConfig(str(shared_tmp_path), threads=1, json=rates), comm)
+    capfd.readouterr()
+    plan.run(PlanConfig(PROBLEM, ranks=8, ranks_per_node=2, memory=2.0, rates=rates, json=out), comm)
+    shown = capfd.readouterr().out
+    comm.Barrier()
+    facts, made = (json.loads(Path(path).read_text()) for path in (rates, out))
+    config = PlanConfig(PROBLEM, 8, 2, 2.0)
+    expected = predict(PROBLEM, config.machine, Rates.of(facts, rates))
+    assert made["seconds"] == pytest.approx(expected.seconds, rel=1e-12)
+    assert [one["name"] for one in made["stages"]] == [one.name for one in expected.stages]
+    assert made["source"]["ranks"] == comm.size and made["cpu_days"] == pytest.approx(expected.seconds * 8 / 86400)
+    assert ("rates.json, measured on" in shown) == (comm.rank == 0)
+
+
+def test_without_a_file_the_rates_are_measured_now(comm, shared_tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(shared_tmp_path)
+    plan.run(PlanConfig(PROBLEM, ranks=2, json="plan.json"), comm)
+    comm.Barrier()
+    made = json.loads((shared_tmp_path / "plan.json").read_text())
+    assert "measured here, now" in made["source"]["text"] and made["source"]["ranks"] == comm.size
+    assert made["rates"]["double"]["gemm"] > 0 and made["seconds"] > 0
+    assert ("measured here, now" in capfd.readouterr().out) == (comm.rank == 0)
+    assert [path.name for path in shared_tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_every_rank_hears_of_an_error(comm, shared_tmp_path):
+    missing = str(shared_tmp_path / "none.json")
+    with pytest.raises(InputError, match="cannot read the rates"):
+        plan.run(PlanConfig(PROBLEM, ranks=2, rates=missing), comm)
+    empty = shared_tmp_path / "empty.json"
+    if comm.rank == 0:
+        empty.write_text("{}")
+    comm.Barrier()
+    with pytest.raises(InputError, match="has no rate"):
+        plan.run(PlanConfig(PROBLEM, ranks=2, rates=str(empty)), comm)
+    rates = str(shared_tmp_path / "rates.json")
+    doctor.run(DoctorConfig(str(shared_tmp_path), threads=1, json=rates), comm)
+    with pytest.raises(MemoryPlanError, match="needs"):
+        plan.run(PlanConfig(PROBLEM, ranks=2, memory=0.16, rates=rates), comm)
+    with pytest.raises(StorageError, match="cannot write"):
+        plan.run(PlanConfig(PROBLEM, ranks=2, rates=rates, json=str(shared_tmp_path / "no" / "plan.json")), comm)

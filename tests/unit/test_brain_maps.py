@@ -1,0 +1,106 @@
+"""NIfTI maps of a SNP and of parcels, and the picture of a map."""
+
+from __future__ import annotations
+
+import itertools
+
+import matplotlib.image
+import nibabel
+import numpy as np
+import pytest
+from small_images import AFFINE, SHAPE, small_mask
+
+from mpgls.errors import StorageError
+from mpgls.report.brain_maps import _Slices, by_size, draw_map, safe_name, write_maps, write_parcel_map
+
+COORDINATES = np.argwhere(small_mask())
+VOXELS = np.array([3, 4, 9, 20, 50])
+LOG10P = np.array([4.5, 9.25, 4.0, 6.0, 5.0])
+
+
+def test_maps_hold_the_entries_and_nothing_else(tmp_path):
+    labels = np.array([7, 5, 5, 5, 0])
+    paths = write_maps(tmp_path / "out", "rs1", SHAPE, AFFINE, COORDINATES, VOXELS, LOG10P, labels)
+    assert [path.name for path in paths] == ["out.rs1.log10p.nii.gz", "out.rs1.clusters.nii.gz"]
+    for path, values, dtype in zip(paths, (LOG10P, [3, 1, 1, 1, 2]), (np.float32, np.int32), strict=True):
+        image = nibabel.load(path)
+        expected = np.zeros(SHAPE)
+        for voxel, value in zip(VOXELS, values, strict=True):
+            expected[tuple(COORDINATES[voxel])] = value
+        np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
+        assert image.get_data_dtype() == dtype
+        np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+
+
+def test_maps_without_clusters_or_entries(tmp_path):
+    (path,) = write_maps(tmp_path / "out", "rs1", SHAPE, AFFINE, COORDINATES, VOXELS[:0], LOG10P[:0], None)
+    assert not np.asarray(nibabel.load(path).dataobj).any()
+    paths = write_maps(tmp_path / "out", "rs1", SHAPE, AFFINE, COORDINATES, VOXELS[:0], LOG10P[:0], VOXELS[:0])
+    assert len(paths) == 2 and not np.asarray(nibabel.load(paths[1]).dataobj).any()
+
+
+def test_clusters_are_numbered_by_size():
+    assert by_size(np.array([4, 9, 9, -1, 9, 4])).tolist() == [2, 1, 1, 3, 1, 2]
+    # equal sizes keep the order of their labels
+    assert by_size(np.array([8, 2, 8, 2])).tolist() == [2, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [("rs12", "rs12"), ("1:500_A/T", "1_500_A_T"), ("../../x", "_.._x"), ("", "_"), ("é b", "__b"), (".", "_")],
+)
+def test_names_of_snps_are_safe_in_file_names(name, safe):
+    assert safe_name(name) == safe
+
+
+def test_unwritable_map_is_told(tmp_path):
+    with pytest.raises(StorageError, match="cannot write"):
+        write_maps(tmp_path / "no" / "out", "rs1", SHAPE, AFFINE, COORDINATES, VOXELS, LOG10P, None)
+    with pytest.raises(StorageError, match="cannot write the plot"):
+        draw_map(tmp_path / "no" / "out.png", "rs1", SHAPE, AFFINE, COORDINATES, VOXELS, LOG10P)
+
+
+def test_parcel_map(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 4, len(COORDINATES))
+    values = np.array([0.5, -1.0, 2.0, 3.5])
+    write_parcel_map(tmp_path / "p.nii.gz", SHAPE, AFFINE, COORDINATES, labels, values)
+    volume = np.asarray(nibabel.load(tmp_path / "p.nii.gz").dataobj)
+    np.testing.assert_array_equal(volume[small_mask()], values[labels])
+    assert not volume[~small_mask()].any()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1), (-1, -1, -1)])
+def test_slices_show_the_same_place_however_the_grid_is_stored(order, flips):
+    """Axes stored in another order or direction: after turning, all is where it is in the grid of RAS order."""
+    straight = np.diag([2.0, 3.0, 4.0, 1.0])
+    straight[:3, 3] = [-4, -9, 1]
+    T = np.zeros((4, 4))  # straight indices = T @ stored indices
+    T[3, 3] = 1
+    for stored, (axis, flip) in enumerate(zip(order, flips, strict=True)):
+        T[axis, stored] = flip
+        T[axis, 3] = 0 if flip > 0 else SHAPE[axis] - 1
+    stored_coordinates = (np.linalg.inv(T) @ np.column_stack([COORDINATES, np.ones(len(COORDINATES))]).T).T[:, :3]
+    expected = _Slices(straight, COORDINATES, VOXELS, LOG10P, None)
+    turned = _Slices(straight @ T, np.rint(stored_coordinates).astype(int), VOXELS, LOG10P, None)
+    np.testing.assert_allclose(turned.peak_mm, straight[:3, :3] @ COORDINATES[4] + straight[:3, 3], atol=1e-12)
+    for name in ("_mask", "_heat", "_size", "_peak"):
+        np.testing.assert_allclose(getattr(turned, name), getattr(expected, name), err_msg=name)
+    assert expected._heat[tuple(expected._peak)] == LOG10P.max()
+    low = COORDINATES.min(axis=0) - 1
+    np.testing.assert_array_equal(expected._peak, COORDINATES[4] - low)
+
+
+@pytest.mark.parametrize("entries", [5, 1, 0])
+@pytest.mark.parametrize("anatomy", [False, True])
+def test_picture_is_drawn(tmp_path, entries, anatomy):
+    background = np.random.default_rng(0).uniform(10, 20, SHAPE) if anatomy else None
+    path = tmp_path / "map.png"
+    draw_map(path, "rs$1", SHAPE, AFFINE, COORDINATES, VOXELS[:entries], LOG10P[:entries], background)
+    pixels = matplotlib.image.imread(path)[..., :3]
+    assert pixels.shape[1] > pixels.shape[0] > 400
+    # the colours of the entries, strongly red, are in the slices, left of the colour bar
+    slices = pixels[160:, : int(0.8 * pixels.shape[1])]
+    red = (slices[..., 0] - slices[..., 2] > 0.15).sum()
+    assert red > 500 if entries else red == 0
+    assert list(tmp_path.iterdir()) == [path]

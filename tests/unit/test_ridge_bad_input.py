@@ -1,0 +1,75 @@
+"""What ``mpgls ridge`` refuses, from outside: one clear sentence, the exit code, no hang, no finished table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launch import MPIRUN, mpgls
+from small_study import read_plink, read_table, write_lines, write_table
+
+pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
+
+USAGE, INPUT, MEMORY = 2, 3, 4
+RIDGE = "ridge --bfile sim --pheno sim.pheno.tsv --permutations 3 --no-plots --out out"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ridge")
+    made = mpgls(0, "simulate --samples 61 --snps 103 --traits 2 --chromosomes 3 --seed 3 --out sim", folder)
+    assert made.code == 0, made.err
+    ids = read_plink(folder / "sim").ids
+    table = read_table(folder / "sim.pheno.tsv")
+    write_lines(folder / "few.txt", ids[:7])
+    write_lines(folder / "sites.txt", ["FID IID SITE", *(f"{f} {i} {min(k, 30)}" for k, (f, i) in enumerate(ids))])
+    write_lines(folder / "three.txt", ["FID IID SITE", *(f"{f} {i} {k % 3}" for k, (f, i) in enumerate(ids))])
+    write_lines(folder / "some.txt", ["FID IID SITE", *(f"{f} {i} 1" for f, i in ids[:-1])])
+    write_lines(
+        folder / "folds.txt", ["FID IID OUTER INNER_1", *(f"{f} {i} {k % 3} 1" for k, (f, i) in enumerate(ids))]
+    )
+
+    write_table(folder / "rare.tsv", ids, {"rare": np.arange(61) >= 60})
+    write_table(folder / "flat.tsv", ids, {"flat": 0.0 * table["trait1"]})
+    return folder
+
+
+def refused(folder: Path, arguments: str, code: int, *parts: str, ranks: int = 2) -> None:
+    ended = mpgls(ranks, arguments, folder)
+    assert len(ended.sentences) == 1 and "Traceback" not in ended.err, ended.err
+    for part in parts:
+        assert part in ended.sentences[0]
+    assert ended.code == code, ended.err
+    assert not list(folder.glob("out*.tsv")) and not list(folder.glob("out*.json"))
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "parts"),
+    [
+        ("--alphas 0 1", USAGE, ["every penalty", "positive", "not 0"]),
+        ("--alphas 1 1", USAGE, ["a penalty twice"]),
+        ("--alphas 1 --alpha-count 3", USAGE, ["either --alphas or --alpha-count"]),
+        ("--outer-folds 1", USAGE, ["--outer-folds must be at least 2"]),
+        ("--parcels 3", USAGE, ["--parcels needs --voxels"]),
+        ("--groups three.txt --folds-file folds.txt", USAGE, ["either --groups or --folds-file"]),
+        ("--keep few.txt", INPUT, ["7 samples are fewer than 10 outer folds"]),
+        ("--groups three.txt", INPUT, ["3 groups are fewer than 10 outer folds"]),
+        ("--groups sites.txt", INPUT, ["largest group has 31 of 61 samples"]),
+        ("--groups some.txt", INPUT, ["some.txt has no label for 1 of 61"]),
+        ("--folds-file folds.txt", INPUT, ["one column of inner folds for each of the 3 outer folds"]),
+        ("--covar rare.tsv", INPUT, ["fold", "training samples", "'rare'", "constant"]),
+        ("--memory 0.001", MEMORY, ["--memory allows 0.00"]),
+        ("--chr 9", INPUT, ["no SNP"]),
+    ],
+)
+def test_refused(study, more, code, parts):
+    refused(study, f"{RIDGE} {more}", code, *parts)
+
+
+def test_targets_that_do_not_vary(study):
+    refused(study, RIDGE.replace("sim.pheno.tsv", "flat.tsv"), INPUT, "no target of flat.tsv can be analysed", ranks=1)
+
+
+def test_no_targets(study):
+    refused(study, RIDGE.replace("--pheno sim.pheno.tsv ", ""), USAGE, "ridge needs targets", ranks=4)
