@@ -27,6 +27,8 @@ from mpgls.stream.hdf5 import allocate, opened, read_exactly
 from mpgls.stream.kinship_grid import keep_lower, load_columns, mirror, save_columns
 
 FORMAT = "mpgls-gram"
+AGAIN = "run the same command again to go on"
+"""What early stages advise who stopped them: they need no --resume."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def make_gram(G: Similarity, path: Path, mark: str, strip: int, grid: ProcessGri
             on_root(comm, lambda k=k: _mark_done(file, k))  # type: ignore[misc]
         finished += file.K - first
         progress.at(finished)
-        agree(comm, session.stop.problem())
+        agree(comm, session.stop.problem(AGAIN))
     return on_root(comm, lambda: open_gram(path, mark))  # type: ignore[return-value]
 
 

@@ -207,6 +207,8 @@ def say_similarity(run: Run, G: Similarity, samples: SampleSet) -> None:
     """What G is, in the log."""
     products = {True: "exact in float32", False: "in float32" if G.dtype == np.float32 else "in float64"}[G.exact]
     dense = run.config.is_dense(G.n, G.K)
-    form = "n x n matrices, cheaper for so many" if dense else "K x K matrices"
+    form = f"{'n x n' if dense else 'K x K'} matrices"
+    if dense and run.config.form == "auto":
+        form += ", which are cheaper for so many"
     names = ", ".join(samples.traits[:5]) + (", ..." if len(samples.traits) > 5 else "")
     run.session.log.info(f"{names}: n = {G.n:,}, K = {G.K:,} similarity SNPs that vary; {form}; products {products}")

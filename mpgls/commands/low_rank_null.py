@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpgls.commands.gram import AGAIN
 from mpgls.commands.null_model import columns_on_grid
 from mpgls.errors import NumericalError, agree
 from mpgls.la import scalapack
@@ -109,7 +110,7 @@ class LowRankNull:
 
         def evaluate(dtype: type):  # type: ignore[no-untyped-def]
             def at(h2: float) -> reml.RemlPoint:
-                agree(self.covariance.GG_grid.grid.comm, stop.problem())
+                agree(self.covariance.GG_grid.grid.comm, stop.problem(AGAIN))
                 return self.evaluate(h2, dtype)
 
             return at

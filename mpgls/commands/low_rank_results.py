@@ -119,5 +119,5 @@ class LowRankResults:
     def _model(self, name: str, number: int, nulls: NullTable, j: int) -> dict[str, Any]:
         """The null model of one trait without one chromosome, computed by this run or by the one that it resumes."""
         kept = self._nulls.get((name, number)) or self._places[name].kept(number)
-        found = {"h2_se": float(nulls.h2_se[j, number]), "at_boundary": bool(nulls.boundary[j, number])}
+        found = {"h2_se": float(nulls.h2_se[j, number]), "h2_at_boundary": bool(nulls.boundary[j, number])}
         return {key: float(value) for key, value in kept.items()} | found

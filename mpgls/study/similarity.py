@@ -48,7 +48,7 @@ def evenly_spaced(candidates: np.ndarray, count: int) -> np.ndarray:
 
 
 def by_chromosome(variants: VariantTable, index: np.ndarray) -> SimilaritySnps:
-    """The SNPs ``index`` (ascending) of the .bim, those of a chromosome side by side; first seen, first in the order."""
+    """The SNPs ``index`` (ascending) of the .bim, those of a chromosome side by side, in order of first appearance."""
     labels = np.empty(index.size, dtype=object)
     for start, rows in variants.batches():
         first, last = np.searchsorted(index, (start, start + len(rows)))
