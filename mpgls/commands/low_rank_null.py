@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mpgls.commands.gram import AGAIN
-from mpgls.commands.null_model import columns_on_grid
 from mpgls.errors import NumericalError, agree
 from mpgls.la import scalapack
+from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.model import reml
 from mpgls.model.gls import NullSums
@@ -75,19 +75,19 @@ class LowRankNull:
         """F~ = sqrt(w) L^-1 G'F (K, q+1), or the same of other columns H = G'X; whole on every rank. Collective."""
         F_grid = columns_on_grid(L_grid, np.sqrt(kernel_weight(h2, self.covariance.s)) * (self.C if H is None else H))
         scalapack.trsm(L_grid, F_grid)
-        return _whole(F_grid)
+        return whole_columns(F_grid)
 
     def sums(self, L_grid: GridMatrix, h2: float) -> tuple[NullSums, np.ndarray]:
         """The whitened sums, and F'V^-2F. Collective."""
         with self.covariance.timings.phase("REML, sums"):
             F_grid = columns_on_grid(L_grid, np.sqrt(kernel_weight(h2, self.covariance.s)) * self.C)
             scalapack.trsm(L_grid, F_grid)  # F~ = sqrt(w) L^-1 G'F
-            through_G = _gram(F_grid)
+            through_G = columns_gram(F_grid)
             scalapack.trsm(L_grid, F_grid, transposed=True)  # U = L^-T F~
             diagonal = L_grid.local[L_grid.diagonal_positions].astype(np.float64)
             log_det = 2.0 * L_grid.grid.comm.allreduce(float(np.log(diagonal).sum()))
         sums = null_sums(h2, self.covariance.n, self.FF, through_G, log_det, self._log_det_xtx)
-        return sums, inverse_gram(h2, self.FF, through_G, _gram(F_grid))
+        return sums, inverse_gram(h2, self.FF, through_G, columns_gram(F_grid))
 
     def evaluate(self, h2: float, dtype: type) -> reml.RemlPoint:
         """The REML log-likelihood and its slope at ``h2``; FAILED where there is no factor in this precision."""
@@ -116,20 +116,3 @@ class LowRankNull:
             return at
 
         return reml.maximise_reml(evaluate(np.float32), evaluate(np.float64), n=self.covariance.n, tolerance=TOLERANCE)
-
-
-def _gram(F_grid: GridMatrix) -> np.ndarray:
-    """F'F on every rank; all columns of F lie in process column 0."""
-    k = F_grid.shape[1]
-    F = F_grid.local.astype(np.float64, copy=False)
-    total = np.empty((k, k))
-    F_grid.grid.comm.Allreduce(np.ascontiguousarray(F.T @ F) if F.shape[1] == k else np.zeros((k, k)), total)
-    return total
-
-
-def _whole(F_grid: GridMatrix) -> np.ndarray:
-    """Every row and column on every rank."""
-    F = np.zeros(F_grid.shape)
-    F[np.ix_(F_grid.row_indices, F_grid.col_indices)] = F_grid.local
-    F_grid.grid.comm.Allreduce(F.copy(), F)
-    return F

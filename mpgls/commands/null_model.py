@@ -13,7 +13,7 @@ import numpy as np
 
 from mpgls.errors import NumericalError, agree
 from mpgls.la import scalapack
-from mpgls.la.layout import GridLayout
+from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator, hold_factor
 from mpgls.model import reml
@@ -62,20 +62,12 @@ class Covariance:
         """The whitened sums from a factor, and U'U. Collective."""
         F_grid = columns_on_grid(L_grid, self.F_rep)
         scalapack.trsm(L_grid, F_grid)  # F~ = L^-1 F
-        whitened = self._gram(F_grid)
+        whitened = columns_gram(F_grid)
         scalapack.trsm(L_grid, F_grid, transposed=True)  # U = L^-T F~
         diagonal = L_grid.local[L_grid.diagonal_positions].astype(np.float64)
         log_det = 2.0 * L_grid.grid.comm.allreduce(float(np.log(diagonal).sum()))
         S_TL, b_T, yy = whitened[:-1, :-1], whitened[:-1, -1], float(whitened[-1, -1])
-        return NullSums(S_TL, b_T, yy, log_det, self.n, self._log_det_xtx), self._gram(F_grid)
-
-    def _gram(self, F_grid: GridMatrix) -> np.ndarray:
-        """F'F (q+1, q+1) on every rank; all columns of F lie in process column 0."""
-        F = F_grid.local.astype(np.float64, copy=False)
-        partial = F.T @ F if F.shape[1] == self.columns else np.zeros((self.columns, self.columns))
-        total = np.empty((self.columns, self.columns))
-        F_grid.grid.comm.Allreduce(np.ascontiguousarray(partial), total)
-        return total
+        return NullSums(S_TL, b_T, yy, log_det, self.n, self._log_det_xtx), columns_gram(F_grid)
 
     def evaluate(self, h2: float, dtype: type) -> reml.RemlPoint:
         """The REML log-likelihood at ``h2`` in the given precision; FAILED where V is not positive definite."""
@@ -138,20 +130,8 @@ class Covariance:
         """C~ = L^-1 C for a few columns C (n, k), float64, all of it on every rank. Collective."""
         C_grid = columns_on_grid(self.L_grid, C_rep)
         scalapack.trsm(self.L_grid, C_grid)
-        C_tilde = np.zeros(C_rep.shape)
-        C_tilde[np.ix_(C_grid.row_indices, C_grid.col_indices)] = C_grid.local
-        C_grid.grid.comm.Allreduce(C_tilde.copy(), C_tilde)
-        return C_tilde
+        return whole_columns(C_grid)
 
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = L^-1 X on every team, for blocks of ``width`` SNPs a rank. Collective."""
         return hold_factor(self.L_grid, team, width, dtype)
-
-
-def columns_on_grid(L_grid: GridMatrix, C_rep: np.ndarray) -> GridMatrix:
-    """A few replicated columns (n, k) as a right-hand side for ``L_grid``: all in process column 0, same precision."""
-    n, k = C_rep.shape
-    layout = GridLayout.of((n, k), (L_grid.layout.rows.block, k), L_grid.grid.shape)
-    C_grid = GridMatrix(L_grid.grid, layout, L_grid.dtype.type)
-    C_grid.local[...] = C_rep[np.ix_(C_grid.row_indices, C_grid.col_indices)]
-    return C_grid
