@@ -1,4 +1,4 @@
-"""A few columns beside a large factor: covariates, a trait, a sample of SNPs. Everybody has them before and after."""
+"""A few columns beside a large factor, such as covariates and a trait: everybody has them before and after."""
 
 from __future__ import annotations
 
