@@ -33,6 +33,7 @@ python_packages=(
     "himalaya==0.4.6"                     # tests and benches: kernel ridge regression
     "pytest==9.2.0"
     "pytest-mpi==0.6"
+    "pytest-xdist==3.6.1"                 # two unit tests at a time: many of them wait for mpirun
     "ruff==0.17.5"
     "mypy==2.4.1"
 )

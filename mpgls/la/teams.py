@@ -57,8 +57,8 @@ class _SharedOperator:
         self.rows = np.arange(n, dtype=np.int64)
         self.row_panels = [self.rows]
         self.panels: list[np.ndarray] = [np.zeros((n, width), dtype=dtype, order="F")]
-        self._node_comm = node_comm
-        self._shared = SharedArray(node_comm, (n, n), dtype, "factor")
+        self._node_comm = node_comm.Dup()
+        self._shared = SharedArray(self._node_comm, (n, n), dtype, "factor")
         self._A = self._shared.array
         _copy_to_nodes(A_grid, self._A, node_comm, lower)
 
@@ -180,14 +180,20 @@ def hold_factor(L_grid: GridMatrix, team: Team, width: int, dtype: type) -> Team
     """Give every team its own copy of the factor L, for blocks of ``width`` columns a rank. Collective."""
     if team.count < L_grid.grid.size:
         return GridFactor(L_grid, team, width, dtype)
-    return SharedFactor(L_grid, split_node(L_grid.grid.comm), width, dtype)
+    node = split_node(L_grid.grid.comm)
+    factor = SharedFactor(L_grid, node, width, dtype)
+    node.Free()
+    return factor
 
 
 def hold_basis(Z_grid: GridMatrix, team: Team, width: int, dtype: type) -> TeamOperator:
     """Give every team its own copy of the basis Z, for blocks of ``width`` columns a rank. Collective."""
     if team.count < Z_grid.grid.size:
         return GridBasis(Z_grid, team, width, dtype)
-    return SharedBasis(Z_grid, split_node(Z_grid.grid.comm), width, dtype)
+    node = split_node(Z_grid.grid.comm)
+    basis = SharedBasis(Z_grid, node, width, dtype)
+    node.Free()
+    return basis
 
 
 def _copy_to_nodes(A_grid: GridMatrix, A: np.ndarray, node_comm: MPI.Comm, lower: bool) -> None:
