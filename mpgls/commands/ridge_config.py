@@ -110,7 +110,7 @@ class RidgeConfig:
 
     def determines_results(self) -> dict[str, Any]:
         """The options that a resumed run must share."""
-        left_out = ("run", "save_predictions", "save_weights", "plots")
+        left_out = ("run", "save_weights", "plots")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def inputs(self) -> list[str]:
