@@ -50,7 +50,7 @@ def scan_part(
         solver = LowRankSolver(tested, part.runs, held, width, samples.q, config.test)
         if config.precision == "mixed":
             check_against_double(run, samples, tested.G, covariance, products, part, solver, results, left)
-        scan_blocks(run, solver, names, left, part.label, team, results)
+        scan_blocks(run, solver, names, part, left, team, results)
         session.sample_memory()
         for trait in held:
             trait.operator.close()
@@ -78,17 +78,17 @@ def scan_blocks(
     run: Run,
     solver: LowRankSolver,
     names: Sequence[str],
+    part: Part,
     left: np.ndarray,
-    label: str,
     team: Team,
     results: LowRankResults,
 ) -> None:
     """Solve the blocks ``left`` of the store and write their records, one set for each trait. Collective."""
     comm, session, store = run.session.comm, run.session, results.store
-    blocks, index = own_blocks(left, team, comm), store.index
+    blocks, index = own_blocks(part.blocks, left, team, comm), store.index
     wanted = [index[store.block_range(k).start : store.block_range(k).stop] if k >= 0 else index[:0] for k in blocks]
     writers = results.writers(names)
-    progress = Progress(session.log, f"scan of {label}", sum(map(len, wanted)), "SNPs")
+    progress = Progress(session.log, f"scan of {part.label}", sum(map(len, wanted)), "SNPs")
     stream = iter(read_snps(run.study.fileset.bed, wanted, comm))
     done, stopped = 0, False
     while not stopped:

@@ -136,7 +136,7 @@ def scan_group(
     with session.timings.phase("hand over basis"):
         operator = basis.hold(team, plan.block, config.dtype)  # Z on every team
     scratch = open_scratch(config, operator, session) if len(passes) > 1 else None
-    own = own_blocks(part.blocks, team, session.comm)
+    own = own_blocks(part.blocks, part.blocks, team, session.comm)
     blocks = RotatedSnps(bed, group, results.index, results.edges, own, operator, scratch, session)
 
     def keep(one: ResidentPanel, block: RotatedBlock, tile: Tile) -> None:

@@ -82,7 +82,7 @@ def scan(
     ``checkpoint`` seconds what was written is synced and marked as done. ``label`` is what the log calls the scan.
     Raises Stopped, on all ranks, when a signal asked for it.
     """
-    blocks = own_blocks(wanted[place.done[wanted] == 0], team, comm)
+    blocks = own_blocks(wanted, wanted[place.done[wanted] == 0], team, comm)
     index = store.index
     snps = [index[store.block_range(k).start : store.block_range(k).stop] if k >= 0 else index[:0] for k in blocks]
     writer, error = None, None
@@ -118,12 +118,20 @@ def scan(
     agree(comm, stop.problem())
 
 
-def own_blocks(left: np.ndarray, team: Team, comm: MPI.Comm) -> list[int]:
-    """This rank's blocks of those ``left``, one in each step of its team; -1 where only others of the team have one."""
-    first = comm.rank - team.comm.rank
-    steps = max(0, -(-(left.size - first) // comm.size))
-    mine = range(comm.rank, comm.rank + steps * comm.size, comm.size)
-    return [int(left[k]) if k < left.size else -1 for k in mine]
+def own_blocks(wanted: np.ndarray, left: np.ndarray, team: Team, comm: MPI.Comm) -> list[int]:
+    """This rank's block in each step that its team takes; -1 where it has none, or none that is ``left``.
+
+    ``wanted`` are dealt to ranks in turn whatever is done already: the columns of a block stand at the same place in
+    the team's product in an interrupted run and in one that was not, and get the same bits.
+    """
+    first, undone = comm.rank - team.comm.rank, set(left.tolist())
+    own = []
+    for start in range(0, wanted.size, comm.size):
+        step = wanted[start : start + comm.size].tolist()
+        mine = step[comm.rank] if comm.rank < len(step) else -1
+        if undone.intersection(step[first : first + team.comm.size]):
+            own.append(mine if mine in undone else -1)
+    return own
 
 
 def to_records(fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
