@@ -20,6 +20,7 @@ from unittest import mock
 import numpy as np
 
 from mpgls.commands.plan_scan import Machine, grid_block, plan_scan
+from mpgls.commands.records import Records
 from mpgls.commands.scan import SnpModel, SnpSolver, scan
 from mpgls.errors import on_root
 from mpgls.la.grid import ProcessGrid
@@ -93,9 +94,7 @@ class Problem:
         F_rep = np.random.default_rng(1).standard_normal((n, columns))
         S = F_rep.T @ F_rep
         sums = NullSums(S[:-1, :-1], S[:-1, -1], float(S[-1, -1]), 0.0, n, 0.0)
-        self._model = {
-            precision: SnpModel(sums, F_rep, np.arange(n), "t", precision, SnpFilter()) for precision in DTYPE
-        }
+        self._model = {precision: SnpModel(sums, F_rep, np.arange(n), "t", precision) for precision in DTYPE}
         self.log, self.stop = Log(rank=1), StopSignal()  # any rank but 0 is silent
 
     def block(self, team_size: int, precision: str) -> int:
@@ -147,10 +146,9 @@ class Scan:
         comm.Barrier()
         with reader:
             start = time.perf_counter()
-            scan(
-                self.solver, problem.bed, self.store, self.store.traits[0], np.arange(self.store.blocks),
-                self.team, comm, problem.log, problem.stop, CHECKPOINT_SECONDS,
-            )  # fmt: skip
+            records = Records(self.store, self.store.traits, SnpFilter(), CHECKPOINT_SECONDS)
+            blocks = np.arange(self.store.blocks)
+            scan(self.solver, problem.bed, records, blocks, self.team, comm, problem.log, problem.stop, "all SNPs")
             seconds = max(comm.allgather(time.perf_counter() - start))
         solve = timings.phases["solve"]
         rate = comm.allreduce(solve.flop / solve.seconds / 1e9)

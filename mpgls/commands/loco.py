@@ -9,6 +9,7 @@ with the whole Phi, too.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from mpgls.commands.inputs import Study
 from mpgls.errors import InputError, on_root
 from mpgls.runtime import Log
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
-from mpgls.study.grm import Kinship
 from mpgls.study.kinship_h5 import read_keys
 from mpgls.study.snp_keys import keys_of
 
@@ -31,67 +31,77 @@ MOST_BLOCKS = 4
 
 @dataclass(frozen=True, eq=False)
 class ScanPart:
-    """SNPs that share a kinship: blocks of them, and the study with that kinship.
+    """SNPs that share a model of covariance: the numbers of their blocks in the store.
 
     ``number`` counts the chromosomes, ``label`` is the chromosome's; both None for all SNPs together. ``left_out`` is
-    the number of SNPs that the kinship lost.
+    the number of SNPs that the model lost.
     """
 
     number: int | None
     label: str | None
     left_out: int
     blocks: np.ndarray
-    study: Study
 
     def of(self, what: str) -> str:
         """``what``, and which chromosome it is about."""
         return what if self.label is None else f"{what}, chromosome {self.label}"
 
 
+@dataclass(frozen=True, eq=False)
+class KinshipPart(ScanPart):
+    """SNPs that share a kinship: ``study`` is the study with that kinship."""
+
+    study: Study
+
+
 def tested_chromosomes(study: Study, loco: bool, comm: MPI.Comm) -> Chromosomes:
     """The chromosomes of the selected SNPs; without ``loco`` all SNPs are as on one. Collective.
 
-    Raises InputError when the kinship has no sums of chromosomes, or a SNP no chromosome.
+    Raises InputError for a SNP without a chromosome.
     """
+    if not loco:
+        return Chromosomes.together(study.selected)
 
     def read() -> Chromosomes:
         assert study.selection is not None
-        if not loco:
-            return Chromosomes.together(study.selected)
-        assert study.kinship is not None
-        check_sums(study.kinship)
         return chromosomes_of(study.fileset.variants, study.selection.index)
 
     return on_root(comm, read)
 
 
-def check_sums(kinship: Kinship) -> None:
-    """InputError unless a chromosome can be left out of the kinship."""
-    if not kinship.sums:
+def check_kinship(study: Study, loco: bool, comm: MPI.Comm, log: Log) -> None:
+    """InputError unless a chromosome can be left out of the kinship; without ``loco`` a warning if one should be.
+
+    Collective.
+    """
+    kinship = study.kinship
+    if not loco:
+        warn_of_contamination(study, comm, log)
+    elif kinship is not None and not kinship.sums:
         raise InputError(
             f"{kinship.path} has no sums of single chromosomes, so none can be left out: make the kinship with "
             "mpgls kinship --loco"
         )
 
 
-def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -> tuple[np.ndarray, list[ScanPart]]:
+def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -> tuple[np.ndarray, list[KinshipPart]]:
     """The edges of blocks of at most ``block`` SNPs, none across chromosomes, and the parts in the .bim's order.
 
     Raises InputError when a chromosome is all of the kinship.
     """
     edges, code = chromosomes.blocks(block)
     if not loco:
-        return edges, [ScanPart(None, None, 0, np.arange(code.size), study)]
+        return edges, [KinshipPart(None, None, 0, np.arange(code.size), study)]
     kinship = study.kinship
     assert kinship is not None
     parts = []
     for c, label in enumerate(chromosomes.labels):
         without = dataclasses.replace(study, kinship=kinship.without(label))
-        parts.append(ScanPart(c, label, kinship.snps_of(label), np.flatnonzero(code == c), without))
+        parts.append(KinshipPart(c, label, kinship.snps_of(label), np.flatnonzero(code == c), without))
     return edges, parts
 
 
-def describe(parts: list[ScanPart], edges: np.ndarray, block: int, log: Log) -> None:
+def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, log: Log) -> None:
     """What is left out, in the log; nothing without --loco."""
     if parts[0].label is None:
         return

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpgls.commands.given_h2 import given_h2
 from mpgls.commands.gram import GramFile, make_gram, open_gram
 from mpgls.commands.inputs import Study, open_study
+from mpgls.commands.loco import tested_chromosomes
 from mpgls.commands.low_rank_config import LowRankConfig
 from mpgls.commands.low_rank_dense import scan_dense
-from mpgls.commands.low_rank_estimate import NullTable, Part, Products, estimate_all, load_covariance
+from mpgls.commands.low_rank_estimate import NullTable, Products, SimilarityPart, estimate_all, load_covariance
 from mpgls.commands.low_rank_inputs import (
     SampleSet,
     SimilarityInput,
-    known_h2,
     make_parts,
     open_similarity,
     sample_sets,
-    tested_chromosomes,
 )
 from mpgls.commands.low_rank_results import LowRankResults
 from mpgls.commands.low_rank_run import Run
@@ -62,7 +62,7 @@ def run(config: LowRankConfig, comm: MPI.Comm) -> None:
         study = open_study(config.study, comm, session.log, further=(config.h2_file,))
         similarity = open_similarity(config, study, comm, session.log)
         sets = on_root(comm, lambda: sample_sets(study, similarity.fileset))
-        chromosomes = tested_chromosomes(config, study, comm)
+        chromosomes = tested_chromosomes(study, config.loco, comm)
     plan = make_plan(config, study, similarity, sets, chromosomes, session)
     results = LowRankResults(config, study, chromosomes, plan.block, similarity.identities, session) if last else None
     with ProcessGrid(comm, plan.grid) as grid:
@@ -98,28 +98,31 @@ def run_set(run: Run, samples: SampleSet, packed: PackedSnps, results: LowRankRe
     G.close()
 
 
-def scan_set(run: Run, samples: SampleSet, G: Similarity, parts: list[Part], results: LowRankResults | None) -> None:
+def scan_set(
+    run: Run, samples: SampleSet, G: Similarity, parts: list[SimilarityPart], results: LowRankResults | None
+) -> None:
     """Stages 1, 2 and 4 with K x K matrices. Collective."""
     session, comm = run.session, run.session.comm
     gram = multiply(run, samples, G)
     if run.config.stage == 1:
         return
     with session.timings.phase("G'F"):
-        F = samples.F
-        products = Products(G.n, samples.q, F.T @ F, G.project(F, comm))  # F'F, G'F
+        F_rep = samples.F_rep
+        products = Products(G.n, samples.q, F_rep.T @ F_rep, G.project(F_rep, comm))  # F'F, G'F
     nulls = estimate(run, samples, gram, products, parts)
     if results is not None:
         team = split_teams(comm, run.plan.team_size)
         covariance = load_covariance(gram, G.n, run.grid, session)
-        tested = TestedSnps(run.study.fileset.bed, samples.rows, samples.F, G, run.plan.block, session.timings)
+        tested = TestedSnps(run.study.fileset.bed, samples.rows, samples.F_rep, G, run.plan.block, session.timings)
         for c, part in enumerate(parts):
-            scan_part(run, samples, tested, covariance, products, c, part, nulls.h2[:, c], team, results)
+            estimates = [nulls.estimate(j, c) for j in range(len(samples.traits))]
+            scan_part(run, samples, tested, covariance, products, part, estimates, team, results)
         team.comm.Free()
-        results.report(samples, parts, nulls)
+        results.report(samples, parts)
 
 
 def scan_set_dense(
-    run: Run, samples: SampleSet, G: Similarity, parts: list[Part], results: LowRankResults | None
+    run: Run, samples: SampleSet, G: Similarity, parts: list[SimilarityPart], results: LowRankResults | None
 ) -> None:
     """Everything after stage 0 with n x n matrices. Collective. Raises UsageError when one stage alone is asked for."""
     if run.config.stage is not None or results is None:
@@ -127,11 +130,11 @@ def scan_set_dense(
             f"{G.K:,} similarity SNPs of {G.n:,} samples: the n x n form is cheaper, and it has no stages; "
             "leave --stage out, or give --form low-rank"
         )
-    known = on_root(run.session.comm, lambda: known_h2(run.config, samples.traits, run.chromosomes.labels))
+    given = known_h2(run, samples, parts)
     team = split_teams(run.session.comm, run.plan.team_size)
-    nulls = scan_dense(run, samples, G, parts, known, team, results)
+    scan_dense(run, samples, G, parts, given, team, results)
     team.comm.Free()
-    results.report(samples, parts, nulls)
+    results.report(samples, parts)
 
 
 def count(run: Run, samples: SampleSet, packed: PackedSnps) -> tuple[np.ndarray, SnpStats]:
@@ -161,17 +164,26 @@ def multiply(run: Run, samples: SampleSet, G: Similarity) -> GramFile:
     return run.made(1, found, path, lambda: make_gram(G, path, mark, run.plan.strip, run.grid, run.session))
 
 
-def estimate(run: Run, samples: SampleSet, gram: GramFile, products: Products, parts: list[Part]) -> NullTable:
+def estimate(
+    run: Run, samples: SampleSet, gram: GramFile, products: Products, parts: list[SimilarityPart]
+) -> NullTable:
     """Stage 2: h2 of every trait without every chromosome. Collective."""
     comm, path, mark = run.session.comm, run.path(samples, 2), run.mark(samples, 2)
     found = on_root(comm, lambda: NullTable.load(path, mark))
     if found is not None and not found.done.all():
         found = None
-    known = on_root(comm, lambda: known_h2(run.config, samples.traits, run.chromosomes.labels))
+    known = known_h2(run, samples, parts).T
     return run.made(
         2, found, path,
         lambda: estimate_all(gram, products, parts, known, path, mark, run.plan.null_team, run.session),
     )  # fmt: skip
+
+
+def known_h2(run: Run, samples: SampleSet, parts: list[SimilarityPart]) -> np.ndarray:
+    """h2 (parts, T) where the user gave one, NaN where it is to be estimated. Collective. Raises InputError."""
+    config, traits = run.config, list(run.study.cohorts)
+    given = on_root(run.session.comm, lambda: given_h2(config.h2, config.h2_file, traits, parts))
+    return given[:, [traits.index(name) for name in samples.traits]]
 
 
 def make_plan(
@@ -195,7 +207,7 @@ def make_plan(
         similarity_bytes=similarity.fileset.bed.snp_bytes,
         item=np.dtype(config.dtype).itemsize,
         traits=max(len(samples.traits) for samples in sets),
-        columns=max(samples.F.shape[1] for samples in sets),
+        columns=max(samples.F_rep.shape[1] for samples in sets),
         team_size=config.team_size,
         block=config.block_size or stored_block(session),
     )

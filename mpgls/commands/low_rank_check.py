@@ -5,17 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from mpgls.commands.inputs import read_snps
-from mpgls.commands.low_rank_estimate import Part, Products
+from mpgls.commands.low_rank_estimate import Products, SimilarityPart
 from mpgls.commands.low_rank_inputs import SampleSet
 from mpgls.commands.low_rank_null import LowRankCovariance
-from mpgls.commands.low_rank_results import LowRankResults
 from mpgls.commands.low_rank_run import Run
 from mpgls.commands.low_rank_solver import LowRankSolver
+from mpgls.commands.mixed_check import SAMPLED, compare
 from mpgls.commands.similarity import Similarity
 from mpgls.model.woodbury import inner_products
 from mpgls.study.genotypes import Decoder
-
-SAMPLED = 32
 
 
 def check_against_double(
@@ -24,48 +22,31 @@ def check_against_double(
     G: Similarity,
     covariance: LowRankCovariance,
     products: Products,
-    part: Part,
+    part: SimilarityPart,
     solver: LowRankSolver,
-    results: LowRankResults,
-    left: np.ndarray,
-) -> None:
-    """Solve evenly spaced SNPs of ``part`` with float64 products and factor, for the first trait held. Collective.
+    snps: np.ndarray,
+) -> dict[str, float]:
+    """Solve evenly spaced ones of ``snps`` with float64 products and factor, for the first trait held. Collective.
 
-    Logs the largest relative difference of x'V^-1 x, and of x'V^-1 y in units of |x~||y~|, and keeps them for the
-    manifest. Once a run: further parts are not checked.
+    ``snps`` are .bim rows. Logs and returns the largest relative difference of x'V^-1 x, and of x'V^-1 y in units of
+    |x~||y~|.
     """
-    if results.checked is not None:
-        return
-    comm, bed, store = run.session.comm, run.study.fileset.bed, results.store
-    positions = np.concatenate([np.asarray(store.block_range(k)) for k in left])
-    count = min(SAMPLED, positions.size, run.plan.block)
-    chosen = store.index[positions[np.linspace(0, positions.size - 1, count).astype(np.int64)]]
+    comm, bed = run.session.comm, run.study.fileset.bed
+    count = min(SAMPLED, snps.size, run.plan.block)
+    chosen = snps[np.linspace(0, snps.size - 1, count).astype(np.int64)]
     packed = next(rows.copy() for _, rows in read_snps(bed, [chosen], comm))
     mixed = solver.sums(packed)[1][0]
 
     trait, q = solver.traits[0], samples.q
-    X = np.empty((G.n, count), order="F")
-    Decoder(bed.n, [samples.rows], np.float64).decode(packed, [X])
+    X_rep = np.empty((G.n, count), order="F")
+    Decoder(bed.n, [samples.rows], np.float64).decode(packed, [X_rep])
     G_double = G.in_double(comm)
-    H = G_double.project(X, comm) * part.kept[:, None]
+    H_rep = G_double.project(X_rep, comm) * part.kept[:, None]
     G_double.close()
     null = products.null(covariance, trait.column, part)
     L_grid = covariance.factorise_at(trait.h2)
-    F_tilde, H_tilde = null.whiten(L_grid, trait.h2), null.whiten(L_grid, trait.h2, H)
-    F = samples.F[:, [*range(q), q + trait.column]]
-    linear = inner_products(trait.h2, F.T @ X, F_tilde.T @ H_tilde)[q]
-    quadratic = inner_products(trait.h2, (X * X).sum(axis=0), (H_tilde * H_tilde).sum(axis=0))
-
-    usable = quadratic > 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        relative = np.abs(mixed[q + 1] / quadratic - 1.0)
-        correlation = np.abs(mixed[q] - linear) / np.sqrt(quadratic * trait.sums.yy)
-    found = {
-        "mixed_check_quadratic": float(np.max(relative[usable], initial=0.0)),
-        "mixed_check_linear": float(np.max(correlation[usable], initial=0.0)),
-    }
-    results.checked = found
-    run.session.log.info(
-        f"mixed precision against double on {count} SNPs: largest relative difference of x'V^-1 x "
-        f"{found['mixed_check_quadratic']:.1e}, of x'V^-1 y (in units of |x~||y~|) {found['mixed_check_linear']:.1e}"
-    )
+    F_tilde_rep, H_tilde_rep = (null.whiten(L_grid, trait.h2, columns) for columns in (null.C_rep, H_rep))
+    # b_B = (y'X - y~'H~) / (1-h2);  S_BR = (x'x - h~'h~) / (1-h2)
+    b_B = inner_products(trait.h2, samples.F_of(trait.column).T @ X_rep, F_tilde_rep.T @ H_tilde_rep)[q]
+    S_BR = inner_products(trait.h2, np.square(X_rep).sum(axis=0), np.square(H_tilde_rep).sum(axis=0))
+    return compare(mixed, np.vstack([b_B, S_BR]), trait.sums.yy, run.session.log)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mpgls.commands.low_rank_estimate import NullTable, Part
+from mpgls.commands.low_rank_estimate import SimilarityPart
 from mpgls.commands.low_rank_inputs import SampleSet
 from mpgls.commands.low_rank_null import TOLERANCE
 from mpgls.commands.low_rank_results import LowRankResults
 from mpgls.commands.low_rank_run import Run
+from mpgls.commands.null_figures import estimate_h2
 from mpgls.commands.null_model import Covariance
 from mpgls.commands.plan_scan import grid_block
 from mpgls.commands.scan import SnpModel, SnpSolver, scan
@@ -39,36 +40,29 @@ def sample_products(G: Similarity, runs: Sequence[slice], grid: ProcessGrid, tim
     return T_grid
 
 
-def scan_dense(run: Run, samples: SampleSet, G: Similarity, parts: Sequence[Part], known: np.ndarray, team: Team,
-               results: LowRankResults) -> NullTable:  # fmt: skip
-    """Null model and scan of every part and trait. Collective; returns the estimates.
+def scan_dense(run: Run, samples: SampleSet, G: Similarity, parts: Sequence[SimilarityPart], given: np.ndarray,
+               team: Team, results: LowRankResults) -> None:  # fmt: skip
+    """Null model and scan of every part and trait. Collective.
 
-    ``known`` (T, parts) are given h2, NaN elsewhere. Raises Stopped, on all ranks, when a signal asked for it.
+    ``given`` (parts, T) are h2 where the user gave one, NaN elsewhere. Raises Stopped, on all ranks, when a signal
+    asked for it.
     """
-    table = NullTable.empty(*known.shape)
     T_grid = sample_products(G, [slice(0, G.K)], run.grid, run.session.timings)
-    for c, part in enumerate(parts):
-        left_out = _runs_left_out(part)
-        Phi_grid = GridMatrix(run.grid, T_grid.layout, local=T_grid.local.copy(order="F"))
-        if left_out:
-            Phi_grid.local -= sample_products(G, left_out, run.grid, run.session.timings).local
-        Phi_grid.local /= part.scale
-        for j, name in enumerate(samples.traits):
-            if results.left([name], part).size:
-                F = samples.F[:, [*range(samples.q), samples.q + j]]
-                covariance = Covariance(Phi_grid, F, run.session.timings)
-                _estimate(run, covariance, table, j, c, known[j, c])
-                _scan_trait(run, samples, covariance, name, c, part, float(table.h2[j, c]), team, results)
-    return table
+    for part, of_part in zip(parts, given, strict=True):
+        left = [j for j, name in enumerate(samples.traits) if results.records([name]).left(part.blocks).size]
+        Phi_grid = _without(T_grid, G, part, run) if left else T_grid
+        for j in left:
+            covariance = Covariance(Phi_grid, samples.F_of(j), run.session.timings, TOLERANCE)
+            _scan_trait(run, samples, covariance, samples.traits[j], part, of_part[j], team, results)
 
 
-def _estimate(run: Run, covariance: Covariance, table: NullTable, j: int, c: int, known: float) -> None:
-    """h2 of one trait and part, given or by REML."""
-    if not np.isnan(known):
-        table.h2[j, c] = known
-        return
-    found = covariance.maximise(run.session.log, run.session.stop, TOLERANCE)
-    table.h2[j, c], table.h2_se[j, c], table.boundary[j, c] = found.h2, found.h2_se, found.at_boundary
+def _without(T_grid: GridMatrix, G: Similarity, part: SimilarityPart, run: Run) -> GridMatrix:
+    """Phi_c = (T - G_out G_out') / s_c, [MC,MR]."""
+    Phi_grid = GridMatrix(run.grid, T_grid.layout, local=T_grid.local.copy(order="F"))
+    if left_out := _runs_left_out(part):
+        Phi_grid.local -= sample_products(G, left_out, run.grid, run.session.timings).local
+    Phi_grid.local /= part.scale
+    return Phi_grid
 
 
 def _scan_trait(
@@ -76,30 +70,28 @@ def _scan_trait(
     samples: SampleSet,
     covariance: Covariance,
     name: str,
-    number: int,
-    part: Part,
-    h2: float,
+    part: SimilarityPart,
+    given: float,
     team: Team,
     results: LowRankResults,
 ) -> None:
     """The blocks of one part against one trait, with the n x n factor."""
     session, config, bed = run.session, run.config, run.study.fileset.bed
-    sums = covariance.factorise_at(h2)
-    results.keep_null(name, number, h2, sums)
+    estimate = estimate_h2(given, covariance, results.store, results.place(name), part, session)
+    sums = covariance.factorise_at(estimate["h2"])
+    results.keep_null(name, part, samples, estimate, sums)
     with session.timings.phase("hand over factor"):
         factor = covariance.hold(team, results.store.block, config.dtype)
         F_rep = covariance.whiten(covariance.F_rep)
-    model = SnpModel(sums, F_rep, samples.rows, config.test, config.precision, config.study.snps)
+    model = SnpModel(sums, F_rep, samples.rows, config.test, config.precision)
     solver = SnpSolver(model, factor, bed, session.timings)
-    scan(
-        solver, bed, results.store, results.place(name), part.blocks, team, session.comm, session.log, session.stop,
-        session.options.checkpoint,
-    )  # fmt: skip
+    records = results.records([name])
+    scan(solver, bed, records, part.blocks, team, session.comm, session.log, session.stop, part.of(name))
     session.sample_memory()
     factor.close()
 
 
-def _runs_left_out(part: Part) -> list[slice]:
+def _runs_left_out(part: SimilarityPart) -> list[slice]:
     """The similarity SNPs that the part's model does not have, as runs."""
     out = np.flatnonzero(~part.kept)
     return [slice(int(out[0]), int(out[-1]) + 1)] if out.size else []

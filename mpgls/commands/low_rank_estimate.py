@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mpgls.commands.gram import GramFile
+from mpgls.commands.loco import ScanPart
 from mpgls.commands.low_rank_null import LowRankCovariance, LowRankNull
+from mpgls.commands.null_figures import given_estimate, reml_estimate
 from mpgls.commands.session import Session
 from mpgls.errors import agree, on_root
 from mpgls.la.grid import ProcessGrid
@@ -49,53 +51,53 @@ class NullTable:
         arrays = load_stage(path, STAGE_2, mark)
         return None if arrays is None else cls(**arrays)
 
+    def estimate(self, trait: int, part: int) -> dict[str, Any]:
+        """What is known of h2 of one trait and part."""
+        at = trait, part
+        if np.isnan(self.log_likelihood[at]):
+            return given_estimate(self.h2[at])
+        return reml_estimate(self.h2[at], self.h2_se[at], self.boundary[at])
+
     def save(self, path: Path, mark: str) -> None:
         """Replace the file. Call on one rank."""
         save_stage(path, STAGE_2, mark, asdict(self))
 
 
-@dataclass(frozen=True)
-class Part:
-    """A chromosome, or all of them: ``kept`` (K,) bool the similarity SNPs of its model, ``runs`` the same as slices.
+@dataclass(frozen=True, eq=False)
+class SimilarityPart(ScanPart):
+    """SNPs that share a similarity: ``kept`` (K,) bool the similarity SNPs of their model, ``runs`` the same as slices.
 
-    ``blocks`` are the numbers of its blocks of tested SNPs; ``scale`` is s, the mean diagonal of G_c G_c'.
+    ``scale`` is s, the mean diagonal of G_c G_c'.
     """
 
-    label: str
     kept: np.ndarray
     runs: list[slice]
-    blocks: np.ndarray
     scale: float
-
-    @property
-    def left_out(self) -> int:
-        """Similarity SNPs that the model lost."""
-        return int(np.count_nonzero(~self.kept))
 
 
 @dataclass(frozen=True)
 class Products:
     """Everything that REML needs beside G'G, for F = [X_L | y_1 ... y_T] over n samples, the same on every rank.
 
-    ``FF`` = F'F, ``C`` = G'F (K, q+T), ``q`` covariates with the intercept.
+    ``FF_rep`` = F'F, ``C_rep`` = G'F (K, q+T), ``q`` covariates with the intercept.
     """
 
     n: int
     q: int
-    FF: np.ndarray
-    C: np.ndarray
+    FF_rep: np.ndarray
+    C_rep: np.ndarray
 
-    def null(self, covariance: LowRankCovariance, trait: int, part: Part) -> LowRankNull:
+    def null(self, covariance: LowRankCovariance, trait: int, part: SimilarityPart) -> LowRankNull:
         """The null model of one trait without one part."""
         columns = [*range(self.q), self.q + trait]
-        C = self.C[:, columns] * part.kept[:, None]
-        return LowRankNull(covariance, self.FF[np.ix_(columns, columns)], C)
+        C_rep = self.C_rep[:, columns] * part.kept[:, None]
+        return LowRankNull(covariance, self.FF_rep[np.ix_(columns, columns)], C_rep)
 
 
 def estimate_all(
     gram: GramFile,
     products: Products,
-    parts: Sequence[Part],
+    parts: Sequence[SimilarityPart],
     known: np.ndarray,
     path: Path,
     mark: str,
@@ -130,7 +132,7 @@ def estimate_all(
             on_root(comm, lambda: table.save(path, mark))
             for c in left[start : start + team.count]:
                 shown = ", ".join(f"{h2:.6f}" for h2 in table.h2[:3, c]) + (" ..." if len(table.h2) > 3 else "")
-                log.info(f"stage 2: without {parts[c].label}: h2 {shown}")
+                log.info(f"{parts[c].of('stage 2')}: h2 {shown}")
     team.comm.Free()
     on_root(comm, lambda: table.save(path, mark))
     return table
@@ -147,7 +149,12 @@ def load_covariance(gram: GramFile, n: int, grid: ProcessGrid, session: Session)
 
 
 def _estimate_part(
-    covariance: LowRankCovariance, products: Products, part: Part, number: int, table: NullTable, session: Session
+    covariance: LowRankCovariance,
+    products: Products,
+    part: SimilarityPart,
+    number: int,
+    table: NullTable,
+    session: Session,
 ) -> Found:
     """The traits of one part that are not done. Collective over the team's grid."""
     covariance.use(part.kept, part.scale)

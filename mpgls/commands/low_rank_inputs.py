@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +9,13 @@ import numpy as np
 
 from mpgls.commands.inputs import Study
 from mpgls.commands.low_rank_config import LowRankConfig
-from mpgls.commands.low_rank_estimate import Part
+from mpgls.commands.low_rank_estimate import SimilarityPart
 from mpgls.errors import InputError, on_root
 from mpgls.report.manifest import file_identity
 from mpgls.study.align import Cohort
-from mpgls.study.chromosomes import Chromosomes, chromosomes_of
-from mpgls.study.filters import plain_chromosome, select_snps
+from mpgls.study.chromosomes import Chromosomes
+from mpgls.study.filters import select_snps
 from mpgls.study.genotypes import SnpStats
-from mpgls.study.h2_file import read_h2_by_chromosome, read_h2_file
 from mpgls.study.plink import Fileset, open_fileset
 from mpgls.study.similarity import SimilaritySnps, by_chromosome, evenly_spaced, every_kth, matching_rows
 
@@ -40,20 +38,24 @@ class SimilarityInput:
 class SampleSet:
     """Traits over the same n samples: they share G, G'G and H.
 
-    ``rows`` and ``similarity_rows`` (n,) the samples in the tested and in the similarity genotypes; ``F`` (n, q+T) =
-    [X_L | y_1 ... y_T]. ``suffix`` tells the files of several sets apart.
+    ``rows`` and ``similarity_rows`` (n,) the samples in the tested and in the similarity genotypes; ``F_rep``
+    (n, q+T) = [X_L | y_1 ... y_T], the same on every rank. ``suffix`` tells the files of several sets apart.
     """
 
     traits: tuple[str, ...]
     cohort: Cohort
     similarity_rows: np.ndarray
-    F: np.ndarray
+    F_rep: np.ndarray
     suffix: str
 
     @property
     def rows(self) -> np.ndarray:
         """(n,) .fam rows of the tested genotypes."""
         return self.cohort.rows
+
+    def F_of(self, trait: int) -> np.ndarray:
+        """[X_L | y_j] (n, q+1) of the trait at position ``trait``."""
+        return self.F_rep[:, [*range(self.q), self.q + trait]]
 
     @property
     def q(self) -> int:
@@ -99,31 +101,19 @@ def sample_sets(study: Study, similarity: Fileset) -> list[SampleSet]:
         rows = cohort.rows
         if similarity is not study.fileset:
             rows = matching_rows(cohort.ids, similarity.samples.ids(), f"{similarity.prefix}.fam")
-        F = np.column_stack([cohort.X_L, *(study.cohorts[trait].y for trait in traits)])
-        sets.append(SampleSet(tuple(traits), cohort, rows, F, f".set{number}" if number > 1 else ""))
+        F_rep = np.column_stack([cohort.X_L, *(study.cohorts[trait].y for trait in traits)])
+        sets.append(SampleSet(tuple(traits), cohort, rows, F_rep, f".set{number}" if number > 1 else ""))
     return sets
-
-
-def tested_chromosomes(config: LowRankConfig, study: Study, comm: MPI.Comm) -> Chromosomes:
-    """The chromosomes of the tested SNPs; without leaving one out, all SNPs together. Collective."""
-    if not config.loco:
-        return Chromosomes.together(study.selected)
-
-    def find() -> Chromosomes:
-        assert study.selection is not None
-        return chromosomes_of(study.fileset.variants, study.selection.index)
-
-    return on_root(comm, find)
 
 
 def make_parts(
     config: LowRankConfig, chromosomes: Chromosomes, block: int, snps: SimilaritySnps, stats: SnpStats
-) -> list[Part]:
+) -> list[SimilarityPart]:
     """For each tested chromosome the similarity SNPs of its model, and its blocks of tested SNPs.
 
     Raises InputError for a chromosome that has every similarity SNP.
     """
-    parts = []
+    parts: list[SimilarityPart] = []
     _, codes = chromosomes.blocks(block)
     for c, label in enumerate(chromosomes.labels):
         runs = snps.without(label if config.loco else None)
@@ -137,21 +127,7 @@ def make_parts(
         kept = np.zeros(stats.n_obs.size, dtype=bool)
         for run in runs:
             kept[run] = True
-        parts.append(Part(label, kept, runs, np.flatnonzero(codes == c), scale))
+        number, name = (c, label) if config.loco else (None, None)
+        left_out = int(np.count_nonzero(~kept))
+        parts.append(SimilarityPart(number, name, left_out, np.flatnonzero(codes == c), kept, runs, scale))
     return parts
-
-
-def known_h2(config: LowRankConfig, traits: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """h2 (T, parts) where the user gave one, NaN where it is to be estimated. Raises InputError."""
-    known = np.full((len(traits), len(labels)), np.nan if config.h2 is None else config.h2)
-    if config.h2_file is None:
-        return known
-    if config.loco:
-        by_chromosome = read_h2_by_chromosome(config.h2_file)
-        known[:] = [[by_chromosome.get((t, plain_chromosome(c)), np.nan) for c in labels] for t in traits]
-    else:
-        by_trait = read_h2_file(config.h2_file)
-        known[:] = [[by_trait.get(trait, np.nan)] for trait in traits]
-    if np.isnan(known).all():
-        raise InputError(f"{config.h2_file} has none of the traits that are analysed ({', '.join(traits[:3])})")
-    return known

@@ -63,38 +63,38 @@ class LowRankCovariance:
 class LowRankNull:
     """REML of one trait beside a `LowRankCovariance`.
 
-    ``FF`` = F'F (q+1, q+1) and ``C`` = G'F (K, q+1) for F = [X_L | y], the same on every rank of the grid; rows of SNPs
-    that are left out are zero.
+    ``FF_rep`` = F'F (q+1, q+1) and ``C_rep`` = G'F (K, q+1) for F = [X_L | y], the same on every rank of the
+    grid; rows of SNPs that are left out are zero.
     """
 
-    def __init__(self, covariance: LowRankCovariance, FF: np.ndarray, C: np.ndarray) -> None:
-        self.covariance, self.FF, self.C = covariance, FF, C
-        self._log_det_xtx = float(np.linalg.slogdet(FF[:-1, :-1])[1])
+    def __init__(self, covariance: LowRankCovariance, FF_rep: np.ndarray, C_rep: np.ndarray) -> None:
+        self.covariance, self.FF_rep, self.C_rep = covariance, FF_rep, C_rep
+        self._log_det_xtx = float(np.linalg.slogdet(FF_rep[:-1, :-1])[1])
 
-    def whiten(self, L_grid: GridMatrix, h2: float, H: np.ndarray | None = None) -> np.ndarray:
-        """F~ = sqrt(w) L^-1 G'F (K, q+1), or the same of other columns H = G'X; whole on every rank. Collective."""
-        F_grid = columns_on_grid(L_grid, np.sqrt(kernel_weight(h2, self.covariance.s)) * (self.C if H is None else H))
-        scalapack.trsm(L_grid, F_grid)
-        return whole_columns(F_grid)
+    def whiten(self, L_grid: GridMatrix, h2: float, H_rep: np.ndarray) -> np.ndarray:
+        """H~ = sqrt(w) L^-1 H of a few columns H (K, k), such as ``C_rep``; whole on every rank. Collective."""
+        H_grid = columns_on_grid(L_grid, np.sqrt(kernel_weight(h2, self.covariance.s)) * H_rep)
+        scalapack.trsm(L_grid, H_grid)
+        return whole_columns(H_grid)
 
     def sums(self, L_grid: GridMatrix, h2: float) -> tuple[NullSums, np.ndarray]:
         """The whitened sums, and F'V^-2F. Collective."""
         with self.covariance.timings.phase("REML, sums"):
-            F_grid = columns_on_grid(L_grid, np.sqrt(kernel_weight(h2, self.covariance.s)) * self.C)
+            F_grid = columns_on_grid(L_grid, np.sqrt(kernel_weight(h2, self.covariance.s)) * self.C_rep)
             scalapack.trsm(L_grid, F_grid)  # F~ = sqrt(w) L^-1 G'F
             through_G = columns_gram(F_grid)
             scalapack.trsm(L_grid, F_grid, transposed=True)  # U = L^-T F~
             diagonal = L_grid.local[L_grid.diagonal_positions].astype(np.float64)
             log_det = 2.0 * L_grid.grid.comm.allreduce(float(np.log(diagonal).sum()))
-        sums = null_sums(h2, self.covariance.n, self.FF, through_G, log_det, self._log_det_xtx)
-        return sums, inverse_gram(h2, self.FF, through_G, columns_gram(F_grid))
+        sums = null_sums(h2, self.covariance.n, self.FF_rep, through_G, log_det, self._log_det_xtx)
+        return sums, inverse_gram(h2, self.FF_rep, through_G, columns_gram(F_grid))
 
     def evaluate(self, h2: float, dtype: type) -> reml.RemlPoint:
         """The REML log-likelihood and its slope at ``h2``; FAILED where there is no factor in this precision."""
         if h2 == 0.0:  # V = I; F'(Phi - I)F = C'C/s - F'F
-            none = np.zeros_like(self.FF)
-            sums = null_sums(0.0, self.covariance.n, self.FF, none, 0.0, self._log_det_xtx)
-            return reml.reml_point(sums, self.C.T @ self.C / self.covariance.s - self.FF)
+            none = np.zeros_like(self.FF_rep)
+            sums = null_sums(0.0, self.covariance.n, self.FF_rep, none, 0.0, self._log_det_xtx)
+            return reml.reml_point(sums, self.C_rep.T @ self.C_rep / self.covariance.s - self.FF_rep)
         try:
             sums, F_V2_F = self.sums(self.covariance.factorise(h2, dtype), h2)
         except scalapack.NotPositiveDefinite:

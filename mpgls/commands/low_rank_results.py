@@ -5,44 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from mpgls.commands.inputs import Study
 from mpgls.commands.low_rank_config import LowRankConfig
-from mpgls.commands.low_rank_estimate import NullTable, Part
+from mpgls.commands.low_rank_estimate import SimilarityPart
 from mpgls.commands.low_rank_inputs import SampleSet
-from mpgls.commands.results import loco_row, open_results, report_trait, tested_of_parts
+from mpgls.commands.null_figures import keep, null_figures
+from mpgls.commands.records import Records
+from mpgls.commands.results import open_results, report_parts
 from mpgls.commands.session import Session
-from mpgls.errors import agree, on_root
-from mpgls.model.gls import NullSums, degrees_of_freedom, fit_null
-from mpgls.report.loco_table import write_loco
-from mpgls.stream.store import RECORD_DTYPE, ResultStore, TraitPlace, save_attributes
-from mpgls.stream.writer import BlockWriter
+from mpgls.model.gls import NullSums
+from mpgls.stream.store import TraitPlace
 from mpgls.study.chromosomes import Chromosomes
-
-
-class TraitWriter:
-    """Writes blocks of records of one trait to their place in the store."""
-
-    def __init__(self, store: ResultStore, place: TraitPlace, checkpoint: float) -> None:
-        self.store, self.place = store, place
-        item = RECORD_DTYPE.itemsize
-        self._writer = BlockWriter(store.path, place.done_offset, store.block * item, checkpoint)
-
-    def write(self, block: int, records: np.ndarray) -> None:
-        """Start to write the records of a block."""
-        first = self.store.block_range(block).start
-        self._writer.write(block, self.place.records_offset + first * RECORD_DTYPE.itemsize, records)
-
-    def close(self) -> None:
-        """Sync, mark and close."""
-        self._writer.close()
 
 
 class LowRankResults:
     """The store and what is said of every trait. Creating it and its methods are collective.
 
-    ``codes`` (blocks,) is the number of the chromosome of each block; ``checked`` what the check in double found.
+    ``checked`` is what the check in double found; ``facts`` of each trait go into the manifest.
     """
 
     def __init__(
@@ -55,69 +34,43 @@ class LowRankResults:
         session: Session,
     ) -> None:
         self.config, self.study, self.session = config, study, session
-        self.labels = chromosomes.labels
-        edges, self.codes = chromosomes.blocks(block)
+        edges, _ = chromosomes.blocks(block)
         options = config.determines_results() | {"similarity": similarity}
         self.store = open_results(session, study, block, options=options, edges=edges)
-        self.checked: dict[str, float] | None = None
+        self.checked: dict[str, float] = {}
         self.facts: dict[str, Any] = {}
-        self._places = {place.name: place for place in self.store.traits}
-        self._nulls: dict[tuple[str, int], dict[str, Any]] = {}
-
-    def left(self, names: Sequence[str], part: Part) -> np.ndarray:
-        """The blocks of ``part`` that some of the traits still lack."""
-        done = np.all([self._places[name].done[part.blocks] != 0 for name in names], axis=0)
-        return part.blocks[~done]
+        self._position = {place.name: k for k, place in enumerate(self.store.traits)}
+        self._figures: dict[tuple[str, int | None], dict[str, Any]] = {}
 
     def place(self, name: str) -> TraitPlace:
-        """Where the results of a trait lie."""
-        return self._places[name]
+        """Where the results of a trait lie, and what was kept of it by the run that this one resumes."""
+        return self.store.traits[self._position[name]]
 
-    def writers(self, names: Sequence[str]) -> list[TraitWriter]:
-        """One writer for each trait. Raises StorageError on all ranks."""
-        writers, error = [], None
-        try:
-            for name in names:
-                writers.append(TraitWriter(self.store, self._places[name], self.session.options.checkpoint))
-        except Exception as caught:
-            error = caught
-        agree(self.session.comm, error)
-        return writers
+    def records(self, names: Sequence[str]) -> Records:
+        """Where the effects on these traits go."""
+        places = [self.place(name) for name in names]
+        return Records(self.store, places, self.config.study.snps, self.session.options.checkpoint)
 
-    def keep_null(self, name: str, number: int, h2: float, sums: NullSums) -> None:
-        """The null model of a trait without chromosome ``number``, kept in the store for a run that resumes."""
-        null = fit_null(h2, sums)
-        found = {"h2": h2, "s2": null.s2, "log_likelihood": null.log_likelihood}
-        self._nulls[name, number] = found
-        on_root(self.session.comm, lambda: save_attributes(self.store.path, name, found, number))
+    def keep_null(
+        self, name: str, part: SimilarityPart, samples: SampleSet, estimate: dict[str, Any], sums: NullSums
+    ) -> None:
+        """The null model of a trait for the SNPs of a part, kept in the store for a run that resumes."""
+        figures = estimate | null_figures(estimate["h2"], sums, samples.cohort.covariate_names)
+        self._figures[name, part.number] = figures
+        keep(self.store, self.place(name), part, figures, self.session)
 
-    def report(self, samples: SampleSet, parts: Sequence[Part], nulls: NullTable) -> None:
+    def report(self, samples: SampleSet, parts: Sequence[SimilarityPart]) -> None:
         """Tables, plots and facts of the traits of a finished sample set."""
-        session, comm = self.session, self.session.comm
-        df = degrees_of_freedom(samples.rows.size, samples.q)
-        for j, name in enumerate(samples.traits):
-            trait = [place.name for place in self.store.traits].index(name)
-            models = [self._model(name, c, nulls, j) for c in range(len(parts))]
-            with session.timings.phase("report"):
-                facts = report_trait(session, self.study, self.store, trait, df, self.config.test, self.config.plots)
-                if self.config.loco:
-                    tested = tested_of_parts(self.store, trait, parts, comm)
-                    rows = [loco_row(name, *each) for each in zip(parts, tested, models, strict=True)]
-                    table = session.path(f".{name}.loco.tsv")
-                    on_root(comm, lambda table=table, rows=rows: write_loco(table, rows))  # type: ignore[misc]
-                    facts["loco_table"] = str(table)
-            self.facts[name] = facts | {
+        for name in samples.traits:
+            figures = [self._figures.get((name, p.number)) or self.place(name).kept(p.number) for p in parts]
+            with self.session.timings.phase("report"):
+                self.facts[name] = report_parts(
+                    self.session, self.study, self.store, self._position[name], parts, figures, self.config.test,
+                    self.config.plots,
+                )  # fmt: skip
+            self.facts[name] |= {
                 "n": samples.rows.size,
-                "df": df,
-                "covariates": list(samples.cohort.covariate_names),
                 "funnel": samples.cohort.funnel,
                 "similarity_snps": int(parts[0].kept.size),
-                **({"loco": dict(zip(self.labels, models, strict=True))} if self.config.loco else models[0]),
-                **(self.checked or {}),
+                **self.checked,
             }
-
-    def _model(self, name: str, number: int, nulls: NullTable, j: int) -> dict[str, Any]:
-        """The null model of one trait without one chromosome, computed by this run or by the one that it resumes."""
-        kept = self._nulls.get((name, number)) or self._places[name].kept(number)
-        found = {"h2_se": float(nulls.h2_se[j, number]), "h2_at_boundary": bool(nulls.boundary[j, number])}
-        return {key: float(value) for key, value in kept.items()} | found

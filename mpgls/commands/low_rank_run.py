@@ -48,7 +48,12 @@ class Run:
             tested = {"labels": self.chromosomes.labels, "loco": self.config.loco}
             file = [one for one in self.study.identities if one["path"] == self.config.h2_file]
             h2 = {"h2": self.config.h2, "h2_file": file}
-            parts |= {"F": fingerprint({"F": samples.F.tolist()}), "traits": samples.traits, "tested": tested, "h2": h2}
+            parts |= {
+                "F": fingerprint({"F": samples.F_rep.tolist()}),
+                "traits": samples.traits,
+                "tested": tested,
+                "h2": h2,
+            }
         return fingerprint(parts)
 
     def made(self, stage: int, found: T | None, path: Path, make: Callable[[], T]) -> T:

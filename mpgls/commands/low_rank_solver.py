@@ -27,7 +27,8 @@ from mpgls.study.similarity import exact_shift
 class HeldTrait:
     """A trait's null model of one chromosome, ready for the scan.
 
-    ``column`` is the trait's position among the columns of F beyond the covariates; ``F_tilde`` (K, q+1) = F~.
+    ``column`` is the trait's position among the columns of F beyond the covariates; ``F_tilde`` are
+    the rows of F~ (K, q+1) that this rank's part of the operator gives.
     """
 
     column: int
@@ -39,27 +40,27 @@ class HeldTrait:
 
     @classmethod
     def of(
-        cls, column: int, h2: float, scale: float, sums: NullSums, operator: TeamOperator, F_tilde: np.ndarray
+        cls, column: int, h2: float, scale: float, sums: NullSums, operator: TeamOperator, F_tilde_rep: np.ndarray
     ) -> HeldTrait:
-        """From whole F~; keeps this rank's rows, in the precision of the operator."""
-        rows = np.asfortranarray(F_tilde[operator.rows], dtype=operator.panels[0].dtype)
+        """From whole F~ (K, q+1); keeps this rank's rows, in the precision of the operator."""
+        rows = np.asfortranarray(F_tilde_rep[operator.rows], dtype=operator.panels[0].dtype)
         return cls(column, h2, kernel_weight(h2, scale), sums, operator, rows)
 
 
 class TestedSnps:
     """Decoding and the products that no trait's model enters: X, F'X and H = G'X.
 
-    ``rows`` (n,) .fam rows of the tested genotypes; ``F`` (n, q+t) covariates and traits. ``width`` SNPs at most.
+    ``rows`` (n,) .fam rows of the tested genotypes; ``F_rep`` (n, q+t) covariates and traits. ``width`` SNPs at most.
     """
 
     def __init__(
-        self, bed: BedFile, rows: np.ndarray, F: np.ndarray, G: Similarity, width: int, timings: Timings
+        self, bed: BedFile, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, timings: Timings
     ) -> None:
         self.G, self.timings, self.n = G, timings, rows.size
         self.mixed = G.dtype == np.float32
         self.decoder = Decoder(bed.n, [rows], G.dtype)
-        self.F: np.ndarray = np.asfortranarray(F, dtype=G.dtype)
-        self._F_total = self.F.sum(axis=0, dtype=np.float64)
+        self.F_rep: np.ndarray = np.asfortranarray(F_rep, dtype=G.dtype)
+        self._F_total = self.F_rep.sum(axis=0, dtype=np.float64)
         self._X: np.ndarray = np.empty((self.n, width), dtype=G.dtype, order="F")
 
     def load(self, packed: np.ndarray) -> tuple[SnpStats, np.ndarray]:
@@ -71,7 +72,7 @@ class TestedSnps:
             self.X = self._X[:, : packed.shape[0]]
             self.decoder.decode(packed, [self.X], stats, shift)
         with self.timings.phase("covariate product"):
-            direct = partial_products(self.F, self.X)[:-1] - np.multiply.outer(self._F_total, self._off_center)
+            direct = partial_products(self.F_rep, self.X)[:-1] - np.multiply.outer(self._F_total, self._off_center)
         return stats, direct
 
     def cross(self, runs: Sequence[slice], H: np.ndarray) -> None:
@@ -96,6 +97,7 @@ class LowRankSolver:
         self, snps: TestedSnps, runs: Sequence[slice], traits: Sequence[HeldTrait], width: int, q: int, test: str
     ) -> None:
         self.snps, self.runs, self.traits, self.q, self.test = snps, runs, traits, q, test
+        self.timings = snps.timings
         # rows of the SNPs that are left out stay zero
         self._H: np.ndarray = np.zeros((snps.G.K, width), dtype=snps.G.dtype, order="F")
         self.tolerance = COLLINEAR_TOLERANCE["mixed" if snps.mixed else "double"]
@@ -118,7 +120,7 @@ class LowRankSolver:
         return stats, [self._sums_of(trait, H, stats, direct) for trait in self.traits]
 
     def _sums_of(self, trait: HeldTrait, H: np.ndarray, stats: SnpStats, direct: np.ndarray) -> np.ndarray:
-        timings, operator, B = self.snps.timings, trait.operator, H.shape[1]
+        timings, operator, B = self.timings, trait.operator, H.shape[1]
         with timings.phase("solve", flop=float(H.shape[0]) ** 2 * B):
             for panel, rows in zip(operator.panels, operator.row_panels, strict=True):
                 panel[:, :B] = H if rows.size == H.shape[0] else H[rows]

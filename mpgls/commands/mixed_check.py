@@ -38,23 +38,31 @@ def check_against_double(
     count = min(SAMPLED, store.block, store.count)
     sample = store.index[np.linspace(0, store.count - 1, count).astype(np.int64)]
     packed = next(rows.copy() for _, rows in read_snps(bed, [sample], comm))
-    _, _, mixed = solver.solve(packed)
+    _, mixed = solver.sums(packed)
 
     X_rep = np.empty((solver.model.sums.n, count), order="F")
     Decoder(bed.n, [solver.model.rows], np.float64).decode(packed, [X_rep])
     double = partial_products(solver.model.F_rep, covariance.whiten(X_rep))
 
-    norm, usable = double[-1], double[-1] > 0
+    return compare(mixed, double, solver.model.sums.yy, log)
+
+
+def compare(mixed: np.ndarray, double: np.ndarray, yy: float, log: Log) -> dict[str, float]:
+    """The largest differences of b_B and S_BR, the last two rows of ``mixed`` and ``double``, as the manifest has them.
+
+    ``yy`` = y'M^-1 y.
+    """
+    (linear, quadratic), norm = mixed[-2:], double[-1]
+    usable = norm > 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        quadratic = np.abs(mixed[-1] / norm - 1.0)
-        scale = np.sqrt(norm * solver.model.sums.yy)
-        linear = np.abs(mixed[-2] - double[-2]) / scale
+        of_norm = np.abs(quadratic / norm - 1.0)
+        of_correlation = np.abs(linear - double[-2]) / np.sqrt(norm * yy)
     found = {
-        "mixed_check_quadratic": float(np.max(quadratic[usable], initial=0.0)),
-        "mixed_check_linear": float(np.max(linear[usable], initial=0.0)),
+        "mixed_check_quadratic": float(np.max(of_norm[usable], initial=0.0)),
+        "mixed_check_linear": float(np.max(of_correlation[usable], initial=0.0)),
     }
     log.info(
-        f"mixed precision against double on {count} SNPs: largest relative difference of x'M^-1 x "
+        f"mixed precision against double on {norm.size} SNPs: largest relative difference of x'M^-1 x "
         f"{found['mixed_check_quadratic']:.1e}, of x'M^-1 y (in units of |x~||y~|) {found['mixed_check_linear']:.1e}"
     )
     return found

@@ -28,7 +28,7 @@ import numpy as np
 from mpgls.commands.decompose import Decomposer, GroupBasis
 from mpgls.commands.given_h2 import given_h2
 from mpgls.commands.inputs import Study, open_study
-from mpgls.commands.loco import ScanPart, describe, scan_parts, tested_chromosomes, warn_of_contamination
+from mpgls.commands.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.commands.multi_config import MultiTraitConfig
 from mpgls.commands.multi_results import SUFFIXES, MultiResults, NullEstimates
 from mpgls.commands.plan_tiles import TilePlan, plan_tiles
@@ -64,9 +64,8 @@ def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
         study = open_study(config.study, comm, session.log, traits=False, further=[config.h2_file])
         eigen_file = on_root(comm, lambda: open_eigen_file(config.eigen) if config.eigen else None)
         traits = open_trait_study(config.study, study, eigen_file, config.missing, comm, session.log)
+        check_kinship(study, config.loco, comm, session.log)
         chromosomes = tested_chromosomes(study, config.loco, comm)
-        if not config.loco:
-            warn_of_contamination(study, comm, session.log)
     plan = make_plan(config, study, traits, chromosomes, session)
     edges, parts = scan_parts(study, chromosomes, plan.block, config.loco)
     describe(parts, edges, plan.block, session.log)
@@ -85,7 +84,7 @@ def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
 
 def scan_part(
     config: MultiTraitConfig,
-    part: ScanPart,
+    part: KinshipPart,
     c: int,
     traits: TraitStudy,
     eigen_file: EigenFile | None,
@@ -119,7 +118,7 @@ def scan_part(
 
 def scan_group(
     config: MultiTraitConfig,
-    part: ScanPart,
+    part: KinshipPart,
     c: int,
     traits: TraitStudy,
     g: int,

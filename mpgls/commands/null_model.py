@@ -24,12 +24,14 @@ from mpgls.runtime import Log, StopSignal, Timings
 class Covariance:
     """V(h2) = h2 Phi + (1-h2) I and its Cholesky factor, in one work buffer beside Phi.
 
-    ``Phi_grid`` n x n [MC,MR], mean diagonal 1; ``F_rep`` = [X_L | y] (n, q+1), the same on every rank.
-    After ``factorise`` (and after ``maximise``) ``L_grid`` is the float64 factor at ``h2``.
+    ``Phi_grid`` n x n [MC,MR], mean diagonal 1; ``F_rep`` = [X_L | y] (n, q+1), the same on every rank; ``tolerance``
+    of h2. After ``factorise`` (and after ``maximise``) ``L_grid`` is the float64 factor at ``h2``.
     """
 
-    def __init__(self, Phi_grid: GridMatrix, F_rep: np.ndarray, timings: Timings) -> None:
-        self.Phi_grid, self.F_rep, self.timings = Phi_grid, F_rep, timings
+    def __init__(
+        self, Phi_grid: GridMatrix, F_rep: np.ndarray, timings: Timings, tolerance: float = reml.TOLERANCE
+    ) -> None:
+        self.Phi_grid, self.F_rep, self.timings, self.tolerance = Phi_grid, F_rep, timings, tolerance
         self.n, self.columns = F_rep.shape
         self.h2: float | None = None
         self._work = np.empty(Phi_grid.local.size, dtype=np.float64)
@@ -90,7 +92,7 @@ class Covariance:
         sums = NullSums(gram[:-1, :-1], gram[:-1, -1], float(gram[-1, -1]), 0.0, self.n, self._log_det_xtx)
         return reml.reml_point(sums, F_Phi_F - gram)
 
-    def maximise(self, log: Log, stop: StopSignal, tolerance: float = reml.TOLERANCE) -> reml.RemlResult:
+    def maximise(self, log: Log, stop: StopSignal) -> reml.RemlResult:
         """REML over h2: a coarse search in float32, the finish in float64; leaves the factor at the optimum.
 
         Raises Stopped, on all ranks, when a signal asked for it between two evaluations.
@@ -106,7 +108,7 @@ class Covariance:
             return evaluate
 
         result = reml.maximise_reml(
-            speaking("single", np.float32), speaking("double", np.float64), n=self.n, tolerance=tolerance
+            speaking("single", np.float32), speaking("double", np.float64), n=self.n, tolerance=self.tolerance
         )
         self.factorise_at(result.h2)
         return result

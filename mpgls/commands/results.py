@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mpgls.commands.inputs import Study
+from mpgls.commands.loco import ScanPart
+from mpgls.commands.null_figures import null_facts
 from mpgls.commands.session import Session, refuse_overwriting
 from mpgls.errors import InputError, agree, on_root
 from mpgls.model.gls import NOTE_TEXT, Note
-from mpgls.report.loco_table import LocoRow
+from mpgls.report.loco_table import LocoRow, write_loco
 from mpgls.report.plots import manhattan, qq
 from mpgls.report.summary import Summary, reduce_summary
 from mpgls.report.table import write_table
@@ -22,22 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mpi4py import MPI
-
-
-class LeftOut(Protocol):
-    """A chromosome that was left out of the model of its SNPs: `loco.ScanPart`, or a part of a low-rank scan."""
-
-    @property
-    def label(self) -> str | None:
-        """The chromosome."""
-
-    @property
-    def left_out(self) -> int:
-        """SNPs that the kinship lost."""
-
-    @property
-    def blocks(self) -> np.ndarray:
-        """Numbers of its blocks in the store."""
 
 
 OUTPUTS_OF_TRAIT = (".tsv", ".loco.tsv", ".manhattan.png", ".qq.png")
@@ -119,7 +105,7 @@ def report_trait(
     return facts
 
 
-def tested_of_parts(store: ResultStore, trait: int, parts: Sequence[LeftOut], comm: MPI.Comm) -> list[int]:
+def tested_of_parts(store: ResultStore, trait: int, parts: Sequence[ScanPart], comm: MPI.Comm) -> list[int]:
     """How many SNPs of each part have a p value; the blocks are dealt to ranks. Collective. Raises StorageError."""
     tested, error = np.zeros(len(parts), dtype=np.int64), None
     try:
@@ -134,9 +120,38 @@ def tested_of_parts(store: ResultStore, trait: int, parts: Sequence[LeftOut], co
     return tested.tolist()
 
 
-def loco_row(trait: str, part: LeftOut, tested: int, null_model: Mapping[str, Any]) -> LocoRow:
-    """The null model of one chromosome as PREFIX.TRAIT.loco.tsv has it."""
-    h2, h2_se, s2, likelihood = (float(null_model.get(k, np.nan)) for k in ("h2", "h2_se", "s2", "log_likelihood"))
+def report_parts(
+    session: Session,
+    study: Study,
+    store: ResultStore,
+    trait: int,
+    parts: Sequence[ScanPart],
+    figures: Sequence[Mapping[str, Any]],
+    test: str,
+    plots: bool,
+) -> dict[str, Any]:
+    """Tables and plots of a finished trait, and its null models; returns facts for the manifest. Collective.
+
+    ``figures`` are those of each part's null model (`null_figures`). Leaving chromosomes out makes a table of them.
+    """
+    name = store.traits[trait].name
+    facts = report_trait(session, study, store, trait, int(figures[0]["df"]), test, plots)
+    nulls = [null_facts(each) for each in figures]
+    if parts[0].label is None:
+        return facts | nulls[0]
+    tested = tested_of_parts(store, trait, parts, session.comm)
+    table = session.path(f".{name}.loco.tsv")
+    rows = [_loco_row(name, *each) for each in zip(parts, tested, figures, strict=True)]
+    on_root(session.comm, lambda: write_loco(table, rows))
+    each_part = {
+        str(part.label): null | {"left_out": part.left_out, "tested": count}
+        for part, null, count in zip(parts, nulls, tested, strict=True)
+    }
+    return facts | {"loco_table": str(table), "loco": each_part}
+
+
+def _loco_row(trait: str, part: ScanPart, tested: int, figures: Mapping[str, Any]) -> LocoRow:
+    h2, h2_se, s2, likelihood = (float(figures.get(k, np.nan)) for k in ("h2", "h2_se", "s2", "log_likelihood"))
     return LocoRow(trait, str(part.label), part.left_out, tested, h2, h2_se, s2, likelihood)
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from mpgls.commands.inputs import read_snps
+from mpgls.commands.records import Records
 from mpgls.errors import agree
 from mpgls.la.teams import Team, TeamOperator
-from mpgls.model.gls import COLLINEAR_TOLERANCE, Note, NullSums, SnpFit, fit_snps
+from mpgls.model.gls import COLLINEAR_TOLERANCE, NullSums, SnpFit, fit_snps
 from mpgls.model.products import partial_products
 from mpgls.runtime import Log, Progress, StopSignal, Timings
-from mpgls.stream.store import RECORD_DTYPE, ResultStore, TraitPlace
-from mpgls.stream.writer import BlockWriter
-from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.plink import BedFile
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SnpModel:
-    """What is the same for every SNP: the null model's sums, the test, and which SNPs count.
+    """What is the same for every SNP: the null model's sums and the test.
 
     ``F_rep`` (n, q+1) = L^-1 [X_L | y], all rows on every rank; ``rows`` (n,) the samples' positions in the .fam.
     """
@@ -35,7 +33,15 @@ class SnpModel:
     rows: np.ndarray
     test: str
     precision: str
-    snp_filter: SnpFilter
+
+
+class BlockSolver(Protocol):
+    """From packed genotypes to effects: what `scan` asks of a solver."""
+
+    timings: Timings
+
+    def solve(self, packed: np.ndarray) -> tuple[SnpStats, list[SnpFit]]:
+        """Counts of the SNPs ``packed`` (B, snp_bytes), and their effects on each trait. Collective over a team."""
 
 
 class SnpSolver:
@@ -46,9 +52,19 @@ class SnpSolver:
         self.F = np.asfortranarray(model.F_rep[factor.rows], dtype=factor.panels[0].dtype)
         self.decoder = Decoder(bed.n, [model.rows[panel] for panel in factor.row_panels], self.F.dtype)
 
-    def solve(self, packed: np.ndarray) -> tuple[SnpFit, SnpStats, np.ndarray]:
-        """Effects, counts and whitened products of the SNPs ``packed`` (B, snp_bytes). Collective over a team."""
-        B, (q, n) = packed.shape[0], (self.F.shape[1] - 1, self.model.sums.n)
+    def solve(self, packed: np.ndarray) -> tuple[SnpStats, list[SnpFit]]:
+        """Counts of the SNPs ``packed`` (B, snp_bytes), and their effects. Collective over a team."""
+        stats, S = self.sums(packed)
+        with self.timings.phase("statistics"):
+            q, n = self.F.shape[1] - 1, self.model.sums.n
+            S_BL, b_B, S_BR = S[:q], S[q], S[q + 1]
+            tolerance = COLLINEAR_TOLERANCE[self.model.precision]
+            fit = fit_snps(self.model.sums, S_BL, S_BR, b_B, n * stats.variance, self.model.test, tolerance)
+        return stats, [fit]
+
+    def sums(self, packed: np.ndarray) -> tuple[SnpStats, np.ndarray]:
+        """Counts, and S_BL (q rows), b_B and S_BR of the SNPs: (q+2, B). Collective over a team."""
+        B, n = packed.shape[0], self.model.sums.n
         with self.timings.phase("decode", nbytes=packed.size):
             # X_cols: this rank's centred SNPs, cut into one panel for each process row
             stats = self.decoder.decode(packed, [panel[:, :B] for panel in self.factor.panels])
@@ -56,44 +72,29 @@ class SnpSolver:
             X = self.factor.apply(B)  # X_grid = X_cols;  X~ = L^-1 X
         with self.timings.phase("statistics"):
             # p+1 numbers a SNP: S_BL = X_L~'x~, b_B = y~'x~, S_BR = x~'x~
-            S = self.factor.sum_over_rows(partial_products(self.F, X))[:, :B]
-            S_BL, b_B, S_BR = S[:q], S[q], S[q + 1]
-            tolerance = COLLINEAR_TOLERANCE[self.model.precision]
-            fit = fit_snps(self.model.sums, S_BL, S_BR, b_B, n * stats.variance, self.model.test, tolerance)
-        return fit, stats, S
+            return stats, self.factor.sum_over_rows(partial_products(self.F, X))[:, :B]
 
 
 def scan(
-    solver: SnpSolver,
+    solver: BlockSolver,
     bed: BedFile,
-    store: ResultStore,
-    place: TraitPlace,
+    records: Records,
     wanted: np.ndarray,
     team: Team,
     comm: MPI.Comm,
     log: Log,
     stop: StopSignal,
-    checkpoint: float,
-    label: str | None = None,
+    label: str,
 ) -> None:
-    """Solve those of the blocks ``wanted`` of the store that are not done and write their records. Collective.
+    """Solve those of the blocks ``wanted`` that ``records`` lack, and write them. Collective over ``comm``.
 
-    In step s rank r reads, decodes and reports block s P + r of them, so all ranks of a team step together. Every
-    ``checkpoint`` seconds what was written is synced and marked as done. ``label`` is what the log calls the scan.
-    Raises Stopped, on all ranks, when a signal asked for it.
+    In step s rank r reads, decodes and reports block s P + r of them, so all ranks of a team step together. ``label``
+    is what the log calls the scan. Raises Stopped, on all ranks, when a signal asked for it.
     """
-    blocks = own_blocks(wanted, wanted[place.done[wanted] == 0], team, comm)
-    index = store.index
-    snps = [index[store.block_range(k).start : store.block_range(k).stop] if k >= 0 else index[:0] for k in blocks]
-    writer, error = None, None
-    try:
-        record = RECORD_DTYPE.itemsize
-        writer = BlockWriter(store.path, place.done_offset, store.block * record, checkpoint)
-    except Exception as caught:
-        error = caught
-    agree(comm, error)
-    assert writer is not None
-    progress = Progress(log, f"scan of {label or place.name}", sum(map(len, snps)), "SNPs")
+    blocks = own_blocks(wanted, records.left(wanted), team, comm)
+    snps = [records.snps(block) for block in blocks]
+    records.open(comm)
+    progress = Progress(log, f"scan of {label}", sum(map(len, snps)), "SNPs")
     timings, done, stopped = solver.timings, 0, False
     stream = iter(read_snps(bed, snps, comm))
     while not stopped:
@@ -103,18 +104,15 @@ def scan(
             break
         k, packed = step
         reading.nbytes += packed.size
-        fit, stats, _ = solver.solve(packed)
+        stats, fits = solver.solve(packed)
         if blocks[k] >= 0:
             with timings.phase("write") as writing:
-                offset = place.records_offset + store.block_range(blocks[k]).start * record
-                records = to_records(fit, stats, solver.model.snp_filter)
-                writing.nbytes += records.nbytes
-                writer.write(blocks[k], offset, records)
+                writing.nbytes += records.write(blocks[k], stats, fits)
         done += packed.shape[0]
         progress.at(done)
         stopped = stop.requested if team.comm.size == 1 else team.comm.allreduce(stop.requested)
     with timings.phase("write"):
-        writer.close()
+        records.close()
     agree(comm, stop.problem())
 
 
@@ -132,15 +130,3 @@ def own_blocks(wanted: np.ndarray, left: np.ndarray, team: Team, comm: MPI.Comm)
         if undone.intersection(step[first : first + team.comm.size]):
             own.append(mine if mine in undone else -1)
     return own
-
-
-def to_records(fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
-    """The stored form of a block: RECORD_DTYPE (B,)."""
-    records = np.zeros(fit.beta.size, dtype=RECORD_DTYPE)
-    records["beta"], records["se"] = fit.beta, fit.se
-    records["eaf"], records["n"], records["note"] = stats.eaf, stats.n_obs, fit.note
-    records["note"][stats.n_obs == 0] = Note.ALL_MISSING
-    records["note"][~passes(stats, snp_filter)] = Note.FILTERED
-    unusable = records["note"] != Note.OK
-    records["beta"][unusable] = records["se"][unusable] = np.nan
-    return records

@@ -16,7 +16,6 @@ The loop over blocks is in scan.py, REML in null_model.py, chromosomes are in lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,27 +23,24 @@ import numpy as np
 
 from mpgls.commands.given_h2 import given_h2
 from mpgls.commands.inputs import Study, StudyOptions, open_study
-from mpgls.commands.loco import ScanPart, describe, scan_parts, tested_chromosomes, warn_of_contamination
+from mpgls.commands.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.commands.mixed_check import check_against_double
-from mpgls.commands.null_model import Covariance
+from mpgls.commands.null_figures import estimate_h2, keep, null_figures, say_null
 from mpgls.commands.null_models import NullModels
 from mpgls.commands.plan_scan import ScanPlan, plan_scan
-from mpgls.commands.results import loco_row, open_results, report_trait, stored_block, tested_of_parts
+from mpgls.commands.records import Records
+from mpgls.commands.results import open_results, report_parts, stored_block
 from mpgls.commands.scan import SnpModel, SnpSolver, scan
 from mpgls.commands.session import RunOptions, Session
-from mpgls.commands.spectral_null import SpectralCovariance
 from mpgls.errors import UsageError, on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams
-from mpgls.model.gls import degrees_of_freedom, fit_null
-from mpgls.report.loco_table import write_loco
 from mpgls.stream.eigen_file import open_eigen_file
-from mpgls.stream.store import ResultStore, TraitPlace, save_attributes
+from mpgls.stream.store import ResultStore, TraitPlace
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.study.align import Cohort
     from mpgls.study.chromosomes import Chromosomes
 
 
@@ -100,9 +96,8 @@ def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
         eigen_file = on_root(comm, lambda: open_eigen_file(config.eigen) if config.eigen else None)
         ids = eigen_file.ids if eigen_file is not None else None
         study = open_study(config.study, comm, session.log, model_ids=ids, further=[config.h2_file])
+        check_kinship(study, config.loco, comm, session.log)
         chromosomes = tested_chromosomes(study, config.loco, comm)
-        if not config.loco:
-            warn_of_contamination(study, comm, session.log)
     plan = make_plan(config, study, chromosomes, session)
     with session.timings.phase("open and check"):
         edges, parts = scan_parts(study, chromosomes, plan.block, config.loco)
@@ -110,7 +105,7 @@ def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
         given = on_root(comm, lambda: given_h2(config.h2, config.h2_file, list(study.cohorts), parts))
         store = open_results(session, study, plan.block, config.determines_results(), edges)
 
-    nulls: dict[str, list[dict[str, Any]]] = {place.name: [] for place in store.traits}
+    figures: dict[str, list[dict[str, Any]]] = {place.name: [] for place in store.traits}
     facts: dict[str, Any] = {}
     with ProcessGrid(comm, plan.grid) as grid:
         team = split_teams(comm, plan.team_size)
@@ -121,19 +116,19 @@ def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
                 config.study.center_grm,
             )  # fmt: skip
             for trait, place in enumerate(store.traits):
-                null_model = place.kept(part.number)
+                of_part = place.kept(part.number)
                 if place.name in unfinished:
-                    null_model = scan_trait(config, part, store, place, models, given[k, trait], team, session)
-                nulls[place.name].append(null_model)
+                    of_part = scan_trait(config, part, store, place, models, given[k, trait], team, session)
+                figures[place.name].append(of_part)
                 if part is parts[-1]:
-                    facts[place.name] = report(config, study, store, trait, parts, nulls[place.name], session)
+                    facts[place.name] = report(config, study, store, trait, parts, figures[place.name], session)
         team.comm.Free()
     session.finish({"plan": plan, "inputs": study.identities, "traits": facts})
 
 
 def scan_trait(
     config: SingleTraitConfig,
-    part: ScanPart,
+    part: KinshipPart,
     store: ResultStore,
     place: TraitPlace,
     models: NullModels,
@@ -151,38 +146,24 @@ def scan_trait(
     covariance, cohort = models.take(place.name, label)
     estimate = estimate_h2(given, covariance, store, place, part, session)
     sums = covariance.factorise_at(estimate["h2"])
-    null = fit_null(estimate["h2"], sums)
-    say_null(label, estimate, null.s2, null.log_likelihood, session)
-    figures = {name: getattr(null, name) for name in ("h2", "s2", "log_likelihood", "beta", "beta_se")}
-    design = {"df": degrees_of_freedom(null.n, null.q), "covariates": list(cohort.covariate_names)}
-    keep(store, place, part, figures | design, session)
+    figures = estimate | null_figures(estimate["h2"], sums, cohort.covariate_names)
+    say_null(label, figures, session)
+    keep(store, place, part, figures, session)
     with timings.phase("hand over factor"):
         factor = covariance.hold(team, store.block, config.dtype)
         F_rep = covariance.whiten(covariance.F_rep)
-        model = SnpModel(sums, F_rep, cohort.rows, config.test, config.precision, config.study.snps)
-    solver = SnpSolver(model, factor, bed, timings)
+    solver = SnpSolver(SnpModel(sums, F_rep, cohort.rows, config.test, config.precision), factor, bed, timings)
     if config.precision == "mixed":
         with timings.phase("check in double"):
-            estimate |= check_against_double(solver, covariance, bed, store, session.comm, log)
+            figures |= check_against_double(solver, covariance, bed, store, session.comm, log)
     del covariance  # the scan needs neither Phi nor the work buffer
 
     # for every block: X~ = L^-1 X; S_BL, S_BR, b_B; Schur complement
-    checkpoint = session.options.checkpoint
-    scan(solver, bed, store, place, part.blocks, team, session.comm, log, session.stop, checkpoint, label)
+    records = Records(store, [place], config.study.snps, session.options.checkpoint)
+    scan(solver, bed, records, part.blocks, team, session.comm, log, session.stop, label)
     session.sample_memory()
     factor.close()
-    return figures | design | estimate
-
-
-def keep(store: ResultStore, place: TraitPlace, part: ScanPart, figures: dict[str, Any], session: Session) -> None:
-    """Keep what is known of a null model in the store, for a run that resumes. Collective."""
-
-    def save() -> None:
-        save_attributes(store.path, place.name, figures, part.number)
-        if part.number is not None and "df" in figures:  # the same for all chromosomes, and mpgls export asks for it
-            save_attributes(store.path, place.name, {"df": figures["df"]})
-
-    on_root(session.comm, save)
+    return figures
 
 
 def report(
@@ -190,40 +171,15 @@ def report(
     study: Study,
     store: ResultStore,
     trait: int,
-    parts: list[ScanPart],
-    null_models: list[dict[str, Any]],
+    parts: list[KinshipPart],
+    figures: list[dict[str, Any]],
     session: Session,
 ) -> dict[str, Any]:
     """Tables and plots of a finished trait; returns its facts for the manifest. Collective."""
-    name, df = store.traits[trait].name, int(null_models[0]["df"])
-    cohort = study.cohorts[name]
+    cohort = study.cohorts[store.traits[trait].name]
     with session.timings.phase("report"):
-        facts = report_trait(session, study, store, trait, df, config.test, config.plots)
-        if not config.loco:
-            return facts | null_facts(null_models[0]) | cohort_facts(cohort)
-        tested = tested_of_parts(store, trait, parts, session.comm)
-        table = session.path(f".{name}.loco.tsv")
-        rows = [loco_row(name, part, m, null) for part, m, null in zip(parts, tested, null_models, strict=True)]
-        on_root(session.comm, lambda: write_loco(table, rows))
-        each = {
-            str(part.label): null_facts(null) | {"left_out": part.left_out, "tested": row.tested}
-            for part, null, row in zip(parts, null_models, rows, strict=True)
-        }
-        return facts | {"loco_table": str(table), "loco": each} | cohort_facts(cohort)
-
-
-def null_facts(null_model: Mapping[str, Any]) -> dict[str, Any]:
-    """The null model as the manifest has it."""
-    effects = zip(null_model["beta"], null_model["beta_se"], strict=True)
-    return {
-        **{key: value for key, value in null_model.items() if key not in ("beta", "beta_se")},
-        "covariates": dict(zip(null_model["covariates"], effects, strict=True)),
-    }
-
-
-def cohort_facts(cohort: Cohort) -> dict[str, Any]:
-    """The samples of a trait as the manifest has them."""
-    return {"n": cohort.rows.size, "funnel": cohort.funnel}
+        facts = report_parts(session, study, store, trait, parts, figures, config.test, config.plots)
+    return facts | {"n": cohort.rows.size, "funnel": cohort.funnel}
 
 
 def make_plan(config: SingleTraitConfig, study: Study, chromosomes: Chromosomes, session: Session) -> ScanPlan:
@@ -245,39 +201,3 @@ def make_plan(config: SingleTraitConfig, study: Study, chromosomes: Chromosomes,
     )
     session.log.info(plan.text(machine))
     return plan
-
-
-def estimate_h2(
-    given: float,
-    covariance: Covariance | SpectralCovariance,
-    store: ResultStore,
-    place: TraitPlace,
-    part: ScanPart,
-    session: Session,
-) -> dict[str, Any]:
-    """h2 as given, as an interrupted run found it, or by REML; kept in the store for a run that resumes."""
-    if not np.isnan(given):
-        return {"h2": float(given), "h2_source": "given"}
-    kept = place.kept(part.number)
-    if "h2" in kept:
-        return {key: kept[key].item() for key in ("h2", "h2_se")} | {"h2_source": "REML, before resuming"}
-    found = covariance.maximise(session.log, session.stop)
-    estimate = {"h2": found.h2, "h2_se": found.h2_se}
-    keep(store, place, part, estimate, session)
-    return estimate | {
-        "h2_source": "REML",
-        "h2_at_boundary": found.at_boundary,
-        "evaluations_single": found.evaluations_single,
-        "evaluations_double": found.evaluations_double,
-    }
-
-
-def say_null(trait: str, estimate: dict[str, Any], s2: float, log_likelihood: float, session: Session) -> None:
-    """The null model, in the log."""
-    error = f" (se {estimate['h2_se']:.6f})" if "h2_se" in estimate else ""
-    session.log.info(
-        f"{trait}: h2 {estimate['h2']:.8f}{error}, {estimate['h2_source']}; s2 {s2:.6g}; "
-        f"REML log-likelihood {log_likelihood:.6f}"
-    )
-    if estimate.get("h2_at_boundary"):
-        session.log.warn(f"{trait}: h2 is at the boundary of its range")

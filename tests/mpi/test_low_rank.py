@@ -21,7 +21,8 @@ from small_study import (
     write_table,
 )
 
-from mpgls.commands import gram, low_rank, plan_low_rank, similarity, simulate
+from mpgls.commands import export, gram, low_rank, plan_low_rank, similarity, simulate
+from mpgls.commands.export import ExportConfig
 from mpgls.commands.inputs import StudyOptions
 from mpgls.commands.low_rank_config import LowRankConfig
 from mpgls.commands.session import RunOptions
@@ -427,6 +428,19 @@ def test_both_forms_agree(comm, study):
 
 
 # -- several traits -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["low-rank", "dense"])
+@pytest.mark.parametrize("loco", [True, False])
+def test_the_store_says_all_that_export_and_a_resumed_run_need(comm, study, form, loco):
+    out = scan(comm, study, form=form, loco=loco, covar=study.covar)
+    export.run(ExportConfig(RunOptions(str(study.folder / "e")), f"{out}.h5"), comm)
+    comm.Barrier()
+    assert Path(f"{study.folder}/e.tsv").read_bytes() == Path(f"{out}.trait1.tsv").read_bytes()
+    facts = read_facts(out, "trait1")
+    assert facts["df"] == N - 4 if not loco else all(null["h2_se"] > 0 for null in facts["loco"].values())
+    scan(comm, study, form=form, loco=loco, covar=study.covar, resume=True)
+    assert read_facts(out, "trait1") == facts
 
 
 def test_traits_together_equal_each_trait_alone(comm, study):
