@@ -74,9 +74,10 @@ class Progress:
         self._last = now
         rate = done / (now - self._start)
         left = (self._total - done) / rate
+        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
         self._log.info(
             f"{self._label}: {done:,} of {self._total:,} {self._unit} ({done / self._total:.0%}), "
-            f"{rate:,.0f} {self._unit}/s, {duration(left)} left"
+            f"{shown} {self._unit}/s, {duration(left)} left"
         )
 
 

@@ -42,7 +42,7 @@ from mpgls.errors import agree, on_root
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.model.kernel_ridge import Direct, largest_eigenvalue
 from mpgls.model.nested_scores import Scatter
-from mpgls.runtime import GIB, Progress
+from mpgls.runtime import GIB, Progress, duration
 from mpgls.stream.progress import load_progress, save_progress
 from mpgls.stream.store import fingerprint
 
@@ -154,7 +154,8 @@ class Ridge:
             *tiles_of(self.targets.t, 1, config.permutations + 1, whole),
         ]
         held: HeldOperators | None = None
-        watch = Progress(session.log, "permutations", config.permutations, "permutations")
+        left = sum(tile.width for tile in tiles[state.tiles_done :]) * len(config.alphas)
+        self.watch, self.fits = Progress(session.log, "permutations", left * len(self.folds.tests), "fits"), 0
         saved = time.perf_counter()
         while state.tiles_done < len(tiles):
             batch = self._batch(tiles, state.tiles_done, len(groups))
@@ -167,7 +168,6 @@ class Ridge:
                 if len(groups) > 1:
                     self._save(state, group.stop)
             self._finish_batch(batch, state)
-            watch.at(batch[-1][1].last - 1)
             problem = session.stop.problem()
             stopping = session.comm.allreduce(problem is not None)
             if session.comm.bcast(time.perf_counter() - saved > session.options.checkpoint or stopping, root=0):
@@ -215,11 +215,14 @@ class Ridge:
         if held is not None:
             held.close()
         alphas, theirs = self.config.alphas[group.start : group.stop], chosen[group.start : group.stop]
+        start = time.perf_counter()
         made = HeldOperators(alphas, theirs, self.folds, self.config.dtype, self.session, self.K, self.C)
         if self.by_fold:
             made.build_by_fold(self.kernel_of_fold)
         else:
             made.build()
+        named = ", ".join(f"{alpha:g}" for alpha in alphas)
+        self.session.log.info(f"operators: penalties {named} in {duration(time.perf_counter() - start)}")
         self.session.sample_memory()
         return made
 
@@ -232,6 +235,9 @@ class Ridge:
             for number, tile in batch[start : start + comm.size][comm.rank :: comm.size]:
                 with timings.phase("permutations", flop=2.0 * held.multiplications * tile.width):
                     state.pending[number] = self.scanner.score(tile, held.each, group.start, state.pending.get(number))
+            width = sum(tile.width for _, tile in batch[start : start + comm.size])
+            self.fits += width * len(group) * len(self.folds.tests)
+            self.watch.at(self.fits)
 
     def _finish_batch(self, batch: list[tuple[int, Tile]], state: NullState) -> None:
         """Choose penalties and join what all ranks found. Collective."""

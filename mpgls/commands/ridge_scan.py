@@ -17,7 +17,7 @@ from mpgls.model.nested_scores import Scatter, choose, correlations, score_penal
 from mpgls.model.permute import permutation
 from mpgls.model.work import Work
 
-WIDTH = 512
+WIDTH = 1024
 """Columns of a tile: permutations times targets."""
 TIE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-6}
 """A permuted R2 below the observed one by no more than this counts as equal: rounding must not decide."""
