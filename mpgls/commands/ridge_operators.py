@@ -10,8 +10,18 @@ import numpy as np
 from mpgls.commands.session import Session
 from mpgls.errors import agree
 from mpgls.la.shared import SharedArray
+from mpgls.la.shared_inverse import NotPositiveDefinite, invert
 from mpgls.model.folds import NestedFolds
-from mpgls.model.kernel_ridge import Direct, LeaveOut, leave_out_is_safe, residual_operator
+from mpgls.model.kernel_ridge import (
+    Direct,
+    LeaveOut,
+    fitted_root,
+    leave_out_is_safe,
+    not_positive_definite,
+    residual_columns,
+    residual_operator,
+    strips,
+)
 
 Kind = type[LeaveOut] | type[Direct]
 
@@ -34,19 +44,32 @@ class HeldOperators:
         self.each = [kind(folds, memory.array) for kind, memory in zip(kinds, self._memory, strict=True)]
 
     def build(self) -> None:
-        """Fill the operators from one kernel for all folds: D by one rank of a node, the folds dealt to its ranks."""
+        """Fill the operators from one kernel for all folds; tiles of D, then folds, are dealt to the node's ranks."""
         node, timings = self.K.comm, self.session.timings
-        V = SharedArray(node, self.K.array.shape, np.float64, "inverse")
-        n = V.array.shape[0]
+        D = SharedArray(node, self.K.array.shape, np.float64, "inverse")
         for alpha, operators in zip(self.alphas, self.each, strict=True):
-            with timings.phase("invert", flop=float(n) ** 3 if node.rank == 0 else 0.0):
-                if node.rank == 0:
-                    self._together(functools.partial(self._invert, V.array, alpha))
-                else:
-                    self._together(lambda: None)
+            with timings.phase("invert", flop=float(D.array.shape[0]) ** 3 / node.size):
+                self._residual_operator(D, alpha)
             with timings.phase("fold operators"):
-                self._together(functools.partial(self._build_folds, operators, V.array))
-        V.close()
+                self._together(functools.partial(self._build_folds, operators, D.array))
+        D.close()
+
+    def _residual_operator(self, D: SharedArray, alpha: float) -> None:
+        """D = alpha (V^-1 - F'F), V = K + alpha I. Collective over the node."""
+        mine = strips(D.array.shape[0])[D.comm.rank :: D.comm.size]
+        for columns in mine:
+            D.array[:, columns] = self.K.array[:, columns]
+            D.array[range(columns.start, columns.stop), range(columns.start, columns.stop)] += alpha
+        try:
+            invert(D)
+        except NotPositiveDefinite as error:
+            raise not_positive_definite(alpha, error.order) from None
+        F = fitted_root(D.array, self.C)
+        D.fence()
+        for columns in mine:
+            residual_columns(D.array, F, alpha, columns)
+        D.fence()
+        agree(self.session.comm, self.session.stop.problem())
 
     def _build_folds(self, operators: LeaveOut | Direct, D: np.ndarray) -> None:
         for o in range(self.K.comm.rank, len(self.folds.outer), self.K.comm.size):
@@ -63,15 +86,12 @@ class HeldOperators:
                 for a in range(node.rank, len(self.alphas), node.size):
                     operators = self.each[a]
                     assert isinstance(operators, Direct)
-                    self._invert(V, self.alphas[a])
+                    V[...] = self.K.array
+                    residual_operator(V, self.C, self.alphas[a])
                     operators.build_fold(V, k)
 
             with timings.phase("fold operators"):
                 self._together(work)
-
-    def _invert(self, V: np.ndarray, alpha: float) -> None:
-        V[...] = self.K.array
-        residual_operator(V, self.C, alpha)
 
     def _together(self, work: Callable[[], object]) -> None:
         """``work`` on this rank; all ranks raise what one of them raised, or that the run is to stop."""

@@ -9,6 +9,7 @@ import numpy as np
 from mpgls.commands.plan_scan import WIDEST, Machine
 from mpgls.commands.ridge_scan import WIDTH
 from mpgls.errors import MemoryPlanError
+from mpgls.la.shared_inverse import BLOCK
 from mpgls.model.folds import NestedFolds
 from mpgls.runtime import GIB
 
@@ -84,7 +85,8 @@ def operator_bytes(machine: Machine, sizes: RidgeSizes, folds: NestedFolds, numb
     outer = max(fold.test.size for fold in folds.outer)
     inverse = 8 * n * n
     shared = 8 * n * n + numbers * sizes.item + n * sizes.t * sizes.item
-    build = 8 * (n * outer + 4 * largest**2) + (inverse if by_fold else inverse // node)
+    panels = 16 * n * BLOCK  # of the inversion
+    build = 8 * (n * outer + 4 * largest**2) + (inverse if by_fold else (inverse + panels) // node)
     scan = sizes.item * (5 * n * sizes.width + (sizes.q + 1) * n * len(folds.tests)) + _score_bytes(sizes, folds)
     return machine.base + shared // node + max(build, scan)
 

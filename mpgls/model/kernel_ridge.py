@@ -40,33 +40,53 @@ _STRIP = 1024
 def residual_operator(V: np.ndarray, C: np.ndarray, alpha: float) -> None:
     """Overwrite the kernel ``V`` (n, n), float64 in Fortran order, by D; ``C`` (n, q) has full column rank.
 
-    D = alpha (V^-1 - F F'),  F = V^-1 C L^-T,  L L' = C'V^-1 C. Raises NumericalError if K + alpha I is not positive
-    definite.
+    Raises NumericalError if K + alpha I is not positive definite.
     """
-    from scipy.linalg import lapack, solve_triangular
+    from scipy.linalg import lapack
 
     n = V.shape[0]
     V[np.diag_indices(n)] += alpha
     _, info = lapack.dpotrf(V, lower=1, clean=0, overwrite_a=1)
     if info:
-        raise NumericalError(f"the kernel with penalty {alpha:g} is not positive definite (leading minor {info})")
+        raise not_positive_definite(alpha, info)
     lapack.dpotri(V, lower=1, overwrite_c=1)
-    V *= alpha
     _mirror(V)
-    VC = V @ C  # alpha V^-1 C
-    L = np.linalg.cholesky(C.T @ VC)
-    F = solve_triangular(L, VC.T, lower=True)
-    for start in range(0, n, _STRIP):
-        V[:, start : start + _STRIP] -= F.T @ F[:, start : start + _STRIP]
+    F = fitted_root(V, C)
+    for strip in strips(n):
+        residual_columns(V, F, alpha, strip)
+
+
+def not_positive_definite(alpha: float, order: int) -> NumericalError:
+    """What is said of a kernel that has no inverse with this penalty."""
+    return NumericalError(f"the kernel with penalty {alpha:g} is not positive definite (leading minor {order})")
+
+
+def strips(n: int) -> list[slice]:
+    """0 to n-1 in pieces of columns that stay in the cache."""
+    return [slice(start, min(start + _STRIP, n)) for start in range(0, n, _STRIP)]
+
+
+def fitted_root(V_inverse: np.ndarray, C: np.ndarray) -> np.ndarray:
+    """F = L^-1 C'V^-1 (q, n), L L' = C'V^-1 C."""
+    from scipy.linalg import solve_triangular
+
+    VC = V_inverse @ C
+    return solve_triangular(np.linalg.cholesky(C.T @ VC), VC.T, lower=True)
+
+
+def residual_columns(V_inverse: np.ndarray, F: np.ndarray, alpha: float, columns: slice) -> None:
+    """Overwrite ``columns`` of V^-1 by those of D = alpha (V^-1 - F'F)."""
+    strip = V_inverse[:, columns]
+    strip -= F.T @ F[:, columns]
+    strip *= alpha
 
 
 def _mirror(A: np.ndarray) -> None:
     """Copy the lower triangle of ``A`` to the upper one, strip by strip."""
-    for start in range(0, A.shape[0], _STRIP):
-        strip = slice(start, start + _STRIP)
+    for strip in strips(A.shape[0]):
         square = np.tril(A[strip, strip], -1)
         A[strip, strip] = square + square.T + np.diag(np.diag(A[strip, strip]))
-        A[strip, start + _STRIP :] = A[start + _STRIP :, strip].T
+        A[strip, strip.stop :] = A[strip.stop :, strip].T
 
 
 def dual_coefficients(D: np.ndarray, Y: np.ndarray, alpha: float) -> np.ndarray:
