@@ -8,62 +8,50 @@ over that of the noise) and the volume of the effects vary, over 10 data sets ea
 from __future__ import annotations
 
 import itertools
-import time
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
-from common import finish, guarded, launched, make_parser, print_table, relaunch
-from vgwas_simulation import CONNECTIVITY, Study, brain, confounds, dosages, images, permuted
+from common import finish, guarded, print_table
+from vgwas_simulation import CONNECTIVITY, Sizes, Study, brain, confounds, deal, dosages, images, parse, permuted
 
 from mpgls.model.clusters import STATISTICS, Neighbours
 from mpgls.model.extremes import corrected_p
 from mpgls.study.synthetic_images import signs, spheres
 
 LEVEL, CAUSAL = 0.05, 10
-FULL = {"sets": 10, "samples": 300, "snps": 300, "voxels": 3000, "permutations": 1000}
-QUICK = {"sets": 2, "samples": 200, "snps": 100, "voxels": 1000, "permutations": 199}
-SNRS, VOLUMES = (0.03, 0.05), (30, 100, 300)
-"""Signal-to-noise ratios, and voxels of an effect."""
+FULL = Sizes(sets=10, samples=300, snps=300, voxels=3000, permutations=1000, sparsity_threshold=1e-4)
+QUICK = Sizes(sets=2, samples=200, snps=100, voxels=1000, permutations=199, sparsity_threshold=1e-3)
+KINDS = tuple(itertools.product((0.03, 0.05), (30, 100, 300)))
+"""Signal-to-noise ratio, and voxels of an effect."""
 
 Counts = dict[str, int]
+Found = tuple[tuple[float, int, int], tuple[Counts, Counts]]
+"""Of a data set: its kind and number, and the detections of causal and of other SNPs by each statistic."""
 
 
 def main() -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--sets", type=int, metavar="K", help="data sets of each kind (10; 2 with --quick)")
-    parser.add_argument("--sparsity-threshold", type=float, metavar="P", help="(1e-4; 1e-3 with --quick)")
-    parser.add_argument("--ranks", type=int, default=2, metavar="P", help="ranks to start (2)")
-    options = parser.parse_args()
-    sizes = dict(QUICK if options.quick else FULL)
-    sizes["sets"] = options.sets or sizes["sets"]
-    p_threshold = options.sparsity_threshold or (1e-3 if options.quick else 1e-4)
-    if not launched():
-        relaunch(options.ranks)
-        return
-    from mpi4py import MPI
-
-    comm = MPI.COMM_WORLD
-    start = time.perf_counter()
-    kinds = list(itertools.product(SNRS, VOLUMES))
-    work = list(itertools.product(range(len(kinds)), range(sizes["sets"])))
-    mine = [(k, *detections(sizes, p_threshold, *kinds[k], s)) for k, s in work[comm.rank :: comm.size]]
-    parts = comm.gather(mine, root=0)
-    if parts is not None:
-        facts = sizes | {"causal": CAUSAL, "sparsity_threshold": p_threshold, "seconds": time.perf_counter() - start}
-        report(kinds, list(itertools.chain(*parts)), facts, options)
+    options, sizes = parse(__doc__, "data sets of each kind", FULL, QUICK)
+    tasks = [(*kind, k) for kind in KINDS for k in range(sizes.sets)]
+    done = deal(options.ranks, tasks, lambda task: detections(sizes, *task))
+    if done is not None:
+        counts, seconds = done
+        facts = asdict(sizes) | {"causal": CAUSAL, "seconds": seconds}
+        report(list(zip(tasks, counts, strict=True)), facts, options.json)
 
 
-def detections(sizes: dict[str, int], p_threshold: float, snr: float, volume: int, k: int) -> tuple[Counts, Counts]:
+def detections(sizes: Sizes, snr: float, volume: int, k: int) -> tuple[Counts, Counts]:
     """Causal and other SNPs that each statistic detects in data set ``k``; noise and genotypes do not vary by kind."""
     rng = np.random.default_rng([20260102, k])
-    mask, n = brain(sizes["voxels"]), sizes["samples"]
+    mask, n = brain(sizes.voxels), sizes.samples
     Z = confounds(rng, n)
-    X, Y = dosages(rng, sizes["snps"], n), images(mask, n, k)
+    X, Y = dosages(rng, sizes.snps, n), images(mask, n, k)
     places = spheres(mask, CAUSAL, k, None, volume)
     for x, sign, place in zip(X, signs(CAUSAL, k), places, strict=False):
         Y[place.voxels] += (sign * np.sqrt(snr) * x / x.std()).astype(np.float32)
     neighbours = Neighbours.of(mask.coordinates, CONNECTIVITY)
-    found = permuted(Study(X, Y, Z), neighbours, sizes["permutations"], p_threshold, seed=k)
+    found = permuted(Study(X, Y, Z), neighbours, sizes.permutations, sizes.sparsity_threshold, seed=k)
     causal, others = {}, {}
     for name in STATISTICS:
         detected = corrected_p(found.observed[name], found.maxima[name]) <= LEVEL
@@ -71,25 +59,28 @@ def detections(sizes: dict[str, int], p_threshold: float, snr: float, volume: in
     return causal, others
 
 
-def report(
-    kinds: list[tuple[float, int]], found: list[tuple[int, Counts, Counts]], facts: dict[str, float], options: Any
-) -> None:
+def summed(counts: Sequence[Counts]) -> Counts:
+    """The detections of each statistic in several data sets together."""
+    return {name: sum(one[name] for one in counts) for name in STATISTICS}
+
+
+def report(found: list[Found], facts: dict[str, float], path: Path | None) -> None:
     """Print and keep the number of detections of each kind, statistic and group of SNPs."""
     rows, table = [], []
-    for k, (snr, volume) in enumerate(kinds):
-        causal, others = (
-            {name: sum(part[g][name] for part in found if part[0] == k) for name in STATISTICS} for g in (1, 2)
-        )
+    for snr, volume in KINDS:
+        of_kind = [counts for task, counts in found if task[:2] == (snr, volume)]
+        causal, others = (summed(group) for group in zip(*of_kind, strict=True))
         rows.append((f"{snr:g}, {volume}", *(f"{causal[name]} ({others[name]})" for name in STATISTICS)))
         table.append({"snr": snr, "volume": volume, "causal": causal, "others": others})
-    total = {name: sum(row["causal"][name] for row in table) for name in STATISTICS}
+    total = summed([row["causal"] for row in table])
     rows.append(("all", *(str(total[name]) for name in STATISTICS)))
     print_table(
         ("SNR, voxels", *STATISTICS), rows,
         f"Detections of {CAUSAL * facts['sets']:g} causal SNPs, and of others in brackets ({facts['seconds']:.0f} s)",
     )  # fmt: skip
     more = total["cluster_volume"] > total["log10p"]
-    finish({"detections": table, "total": total, "cluster_volume_detects_more": more} | facts, options.json)
+    finish({"detections": table, "total": total, "cluster_volume_detects_more": more} | facts, path)
 
 
-guarded(main)
+if __name__ == "__main__":
+    guarded(main)

@@ -1,14 +1,19 @@
 """Simulated voxelwise GWAS in memory: small data sets, and the maxima of all statistics under their permutations.
 
-Model, permutations, clusters and corrected p values are the program's own functions; only files and MPI are left out.
+Model, permutations, clusters and corrected p values are the program's own functions. Every data set is analysed on one
+rank; an experiment deals many of them to the ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
+from common import launched, make_parser, relaunch
 
 from mpgls.model.clusters import STATISTICS, Neighbours, snp_statistics
 from mpgls.model.mulm import CONSTANT_VOXEL, Score, SnpBlock, TileScan, unit_residuals, whiten
@@ -20,6 +25,51 @@ VOXEL_MM, SIGMA_MM = 3.0, 3.0
 CONNECTIVITY, TFCE_STEP = 6, 0.1
 _TOGETHER = 64
 """Permutations whose clusters are found in one pass."""
+
+Task, Found = TypeVar("Task"), TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Data sets of an experiment, and what each of them has."""
+
+    sets: int
+    samples: int
+    snps: int
+    voxels: int
+    permutations: int
+    sparsity_threshold: float
+
+
+def parse(description: str | None, sets: str, full: Sizes, quick: Sizes) -> tuple[argparse.Namespace, Sizes]:
+    """The options of an experiment, and its sizes as they say; ``sets`` is what the help calls the data sets."""
+    parser = make_parser(description)
+    parser.add_argument("--sets", type=int, metavar="K", help=f"{sets} ({full.sets}; {quick.sets} with --quick)")
+    thresholds = f"({full.sparsity_threshold:g}; {quick.sparsity_threshold:g} with --quick)"
+    parser.add_argument("--sparsity-threshold", type=float, metavar="P", help=thresholds)
+    parser.add_argument("--ranks", type=int, default=2, metavar="P", help="ranks to start (2)")
+    options = parser.parse_args()
+    given = {name: getattr(options, name) for name in ("sets", "sparsity_threshold") if getattr(options, name)}
+    return options, replace(quick if options.quick else full, **given)
+
+
+def deal(ranks: int, tasks: Sequence[Task], work: Callable[[Task], Found]) -> tuple[list[Found], float] | None:
+    """``work`` of every task, dealt to ``ranks`` ranks: what each found, in order, and the seconds of all.
+
+    None on ranks other than 0, and in the plain process that started the ranks: they have nothing to report.
+    """
+    if not launched():
+        relaunch(ranks)
+        return None
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    start = time.perf_counter()
+    parts = comm.gather([work(task) for task in tasks[comm.rank :: comm.size]], root=0)
+    if parts is None:
+        return None
+    found = [parts[k % comm.size][k // comm.size] for k in range(len(tasks))]
+    return found, time.perf_counter() - start
 
 
 @dataclass(frozen=True)
