@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "MPI_LOCALNRANKS")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LIMIT_SECONDS = 1800.0
+SIZES = {
+    "samples": ("N", "samples"),
+    "snps": ("M", "SNPs"),
+    "traits": ("T", "traits"),
+    "similarity": ("K", "similarity SNPs"),
+}
+"""The letter and the words of the options that ``parse_sizes`` adds."""
 
 
 class BenchError(Exception):
@@ -42,6 +49,19 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         "--scratch", metavar="DIR", type=Path, default=Path(default), help=f"data and results ({default})"
     )
     return parser
+
+
+def parse_sizes(
+    parser: argparse.ArgumentParser, full: Mapping[str, int], quick: Mapping[str, int]
+) -> argparse.Namespace:
+    """Parse the command line with an option for each size, which is that of ``full`` or ``quick`` unless given."""
+    for name, size in full.items():
+        letter, words = SIZES[name]
+        parser.add_argument(f"--{name}", type=int, metavar=letter, help=f"{words} ({size}; {quick[name]} with --quick)")
+    options = parser.parse_args()
+    for name, size in (quick if options.quick else full).items():
+        setattr(options, name, getattr(options, name) or size)
+    return options
 
 
 def numbers(text: str) -> list[int]:

@@ -10,9 +10,22 @@ from typing import TYPE_CHECKING
 from mpgls.report import plots
 
 if TYPE_CHECKING:
+    import argparse
+
     from matplotlib.axes import Axes
 
 COLOURS, ACCENT, FAINT = plots._COLOURS, plots._ACCENT, plots._FAINT
+IMAGES = Path(__file__).resolve().parent.parent / "docs" / "img"
+
+
+def add_picture(parser: argparse.ArgumentParser, path: Path) -> None:
+    """The option ``--png``: where the plot goes if not to ``path``."""
+    parser.add_argument("--png", type=Path, metavar="FILE", help=f"the plot ({path}; none with --quick)")
+
+
+def chosen_picture(options: argparse.Namespace, path: Path) -> Path | None:
+    """The file of the plot: the one given, else ``path``; None where there is to be no plot."""
+    return options.png or (None if options.quick else path)
 
 
 @contextlib.contextmanager

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import finish, guarded, make_parser, mpirun, print_table, run, simulated
+from common import finish, guarded, make_parser, mpirun, parse_sizes, print_table, run, simulated
 from multi_data import Run, mpgls
 from peers import install_fastlmm, own_environment, read_column
 
-FULL, QUICK = (5000, 20000), (1000, 4000)
+FULL = {"samples": 5000, "snps": 20000}
+QUICK = {"samples": 1000, "snps": 4000}
 EVERY = 10
 TRAIT = "trait1"
 PRECISIONS = {"mixed": "single", "double": "double"}
@@ -82,14 +83,11 @@ class Found:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--samples", type=int, metavar="N", help=f"samples ({FULL[0]}; {QUICK[0]} with --quick)")
-    parser.add_argument("--snps", type=int, metavar="M", help=f"SNPs ({FULL[1]}; {QUICK[1]} with --quick)")
     parser.add_argument("--cores", type=int, default=2, metavar="C", help="ranks of mpgls, threads of FaST-LMM (2)")
     parser.add_argument("--repeats", type=int, default=3, metavar="K", help="runs of mpgls in each precision (3)")
     parser.add_argument("--peer-repeats", type=int, default=1, metavar="K", help="runs of FaST-LMM (1)")
-    options = parser.parse_args()
-    n, m = QUICK if options.quick else FULL
-    n, m = options.samples or n, options.snps or m
+    options = parse_sizes(parser, FULL, QUICK)
+    n, m = options.samples, options.snps
     study = prepare(options.scratch, n, m, options.cores)
     found = measure(study, options.repeats, options.peer_repeats)
     agreement = compare(study)

@@ -13,32 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import BenchError, finish, guarded, make_parser, mpirun, print_table, simulated
-from figures import ACCENT, COLOURS, FAINT, heading
+from common import BenchError, finish, guarded, make_parser, mpirun, parse_sizes, print_table, simulated
+from figures import ACCENT, COLOURS, FAINT, IMAGES, add_picture, chosen_picture, heading
 from multi_data import RANKS, Run, mpgls
 
 from mpgls.report import plots
 from mpgls.runtime import GIB
 
-FULL, QUICK = (100_000, 20_000, 2_000), (8_000, 3_000, 300)
+FULL = {"samples": 100_000, "snps": 20_000, "similarity": 2_000}
+QUICK = {"samples": 8_000, "snps": 3_000, "similarity": 300}
 PARTS = (4, 2, 1)
 """The sizes in n, and those in m, are the largest divided by these."""
 MEMORY = 4.0
 """GiB a rank, given as --memory and to be kept."""
 WANTED_ERROR = 0.25
-PICTURE = Path(__file__).resolve().parent.parent / "docs" / "img" / "low_rank_scaling.png"
+PICTURE = IMAGES / "low_rank_scaling.png"
 Size = tuple[int, int]
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--samples", type=int, metavar="N", help=f"samples ({FULL[0]}; {QUICK[0]} with --quick)")
-    parser.add_argument("--snps", type=int, metavar="M", help=f"SNPs ({FULL[1]}; {QUICK[1]} with --quick)")
-    parser.add_argument("--similarity", type=int, metavar="K", help=f"similarity SNPs ({FULL[2]}; {QUICK[2]})")
-    parser.add_argument("--png", type=Path, metavar="FILE", help=f"the plot ({PICTURE}; none with --quick)")
-    options = parser.parse_args()
-    n, m, K = QUICK if options.quick else FULL
-    n, m, K = options.samples or n, options.snps or m, options.similarity or K
+    add_picture(parser, PICTURE)
+    options = parse_sizes(parser, FULL, QUICK)
+    n, m, K = options.samples, options.snps, options.similarity
     sizes = list(dict.fromkeys([(n // part, m) for part in PARTS] + [(n, m // part) for part in PARTS]))
     measured = {size: measure(options.scratch, size, m, K) for size in sorted(sizes)}
     largest = measured[n, m]
@@ -50,7 +47,7 @@ def main() -> None:
         "quick": options.quick,
     }  # fmt: skip
     report(results)
-    picture = options.png or (None if options.quick else PICTURE)
+    picture = chosen_picture(options, PICTURE)
     if picture is not None:
         draw(results, picture)
     finish(results, options.json)

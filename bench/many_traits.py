@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from common import finish, guarded, make_parser, print_table, simulated
+from common import finish, guarded, make_parser, parse_sizes, print_table, simulated
 from multi_data import RANKS, SCAN_PHASES, Run, kinship, mpgls, traits
 
-FULL, QUICK = (2000, 10000, 20000), (1000, 3000, 4000)
+FULL = {"samples": 2000, "snps": 10000, "traits": 20000}
+QUICK = {"samples": 1000, "snps": 3000, "traits": 4000}
 BEFORE = ("eigendecomposition", "rotate traits", "REML", "prepare panels")
 AFTER = ("report",)
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--samples", type=int, metavar="N", help=f"samples ({FULL[0]}; {QUICK[0]} with --quick)")
-    parser.add_argument("--snps", type=int, metavar="M", help=f"SNPs ({FULL[1]}; {QUICK[1]} with --quick)")
-    parser.add_argument("--traits", type=int, metavar="T", help=f"traits ({FULL[2]}; {QUICK[2]} with --quick)")
     parser.add_argument("--memory", metavar="GIB", help="--memory of a rank (no limit)")
-    options = parser.parse_args()
-    n, m, t = QUICK if options.quick else FULL
-    n, m, t = options.samples or n, options.snps or m, options.traits or t
+    options = parse_sizes(parser, FULL, QUICK)
+    n, m, t = options.samples, options.snps, options.traits
     prefix = simulated(options.scratch, n, m)
     files = ("--bfile", prefix, "--grm", kinship(prefix), "--pheno", traits(prefix, t))
     limit = ("--memory", options.memory) if options.memory else ()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import finish, guarded, launched, make_parser, mpirun, print_table, simulated
+from common import finish, guarded, launched, make_parser, mpirun, parse_sizes, print_table, simulated
 from multi_data import RANKS, SCAN_PHASES, Run, eigenbasis, mpgls, traits
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
     from tile_pass import Rotated, TilePass
 
-FULL, QUICK = (3000, 4000, 4000), (1000, 2000, 2000)
+FULL = {"samples": 3000, "snps": 4000, "traits": 4000}
+QUICK = {"samples": 1000, "snps": 2000, "traits": 2000}
 PRECISIONS = ("double", "mixed")
 PAPER_BLOCK = 64
 """SNPs that Algorithm 6 works on at a time: its scaled copy of them stays in cache, which is fastest."""
@@ -31,14 +32,9 @@ PAPER_BLOCK = 64
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--samples", type=int, metavar="N", help=f"samples ({FULL[0]}; {QUICK[0]} with --quick)")
-    parser.add_argument("--snps", type=int, metavar="M", help=f"SNPs ({FULL[1]}; {QUICK[1]} with --quick)")
-    parser.add_argument("--traits", type=int, metavar="T", help=f"traits ({FULL[2]}; {QUICK[2]} with --quick)")
     parser.add_argument("--repeats", type=int, default=5, metavar="K", help="passes of each kind (5)")
     parser.add_argument("--paper-traits", type=int, default=4, metavar="K", help="traits of Algorithm 6 (4)")
-    options = parser.parse_args()
-    n, m, t = QUICK if options.quick else FULL
-    options.samples, options.snps, options.traits = options.samples or n, options.snps or m, options.traits or t
+    options = parse_sizes(parser, FULL, QUICK)
     if launched():
         on_ranks(options)
         return

@@ -12,31 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import finish, guarded, make_parser, mpirun, numbers, print_table
-from figures import ACCENT, COLOURS, FAINT, chart, heading
+from common import finish, guarded, make_parser, mpirun, numbers, parse_sizes, print_table
+from figures import ACCENT, COLOURS, FAINT, IMAGES, add_picture, chart, chosen_picture, heading
 from multi_data import RANKS, kinship, mpgls
 
-FULL, QUICK = (3000, 10000), (1000, 2000)
+FULL = {"samples": 3000, "snps": 10000}
+QUICK = {"samples": 1000, "snps": 2000}
 COUNTS, QUICK_COUNTS = [1, 2, 5, 10, 20, 35, 50, 100], [1, 10, 100]
 TOGETHER = 4
 """Traits of the one run of single-trait for several."""
-PICTURE = Path(__file__).resolve().parent.parent / "docs" / "img" / "multi_vs_single.png"
+PICTURE = IMAGES / "multi_vs_single.png"
 PAPER = 35
 """Where the paper's curves cross, about."""
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--samples", type=int, metavar="N", help=f"samples ({FULL[0]}; {QUICK[0]} with --quick)")
-    parser.add_argument("--snps", type=int, metavar="M", help=f"SNPs ({FULL[1]}; {QUICK[1]} with --quick)")
     parser.add_argument("--counts", type=numbers, metavar="T,..", help="numbers of traits (1,2,5,10,20,35,50,100)")
     parser.add_argument(
         "--repeats", type=int, metavar="K", help="rounds of all runs, medians of which count (3; 1 with --quick)"
     )
-    parser.add_argument("--png", type=Path, metavar="FILE", help=f"the plot ({PICTURE}; none with --quick)")
-    options = parser.parse_args()
-    n, m = QUICK if options.quick else FULL
-    n, m = options.samples or n, options.snps or m
+    add_picture(parser, PICTURE)
+    options = parse_sizes(parser, FULL, QUICK)
+    n, m = options.samples, options.snps
     counts = sorted(options.counts or (QUICK_COUNTS if options.quick else COUNTS))
     study = Study(options.scratch, n, m, max(*counts, TOGETHER))
     multi, single, together = measure(study, counts, options.repeats or (1 if options.quick else 3))
@@ -51,7 +49,7 @@ def main() -> None:
         "single_slope_one_run": slope, "n": n, "m": m, "ranks": RANKS, "quick": options.quick,
     }  # fmt: skip
     report(results)
-    picture = options.png or (None if options.quick else PICTURE)
+    picture = chosen_picture(options, PICTURE)
     if picture is not None:
         draw(results, picture)
     finish(results, options.json)

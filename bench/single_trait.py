@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import finish, guarded, launched, make_parser, print_table, relaunch, simulated
+from common import finish, guarded, launched, make_parser, parse_sizes, print_table, relaunch, simulated
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
     from streamed_scan import GemmRate, Pass, Scan
 
-FULL, QUICK = (8000, 20000), (3000, 6000)
+FULL = {"samples": 8000, "snps": 20000}
+QUICK = {"samples": 3000, "snps": 6000}
 COVARIATES = 3
 """Columns of X_L; with the SNP p = 4."""
 
@@ -59,11 +60,9 @@ class Variant:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--samples", type=int, metavar="N", help=f"samples ({FULL[0]}; {QUICK[0]} with --quick)")
-    parser.add_argument("--snps", type=int, metavar="M", help=f"SNPs of a pass ({FULL[1]}; {QUICK[1]} with --quick)")
     parser.add_argument("--repeats", type=int, default=3, metavar="K", help="passes of each kind (3)")
     parser.add_argument("--ranks", type=int, default=2, metavar="P", help="ranks to start, unless mpirun did (2)")
-    options = parser.parse_args()
+    options = parse_sizes(parser, FULL, QUICK)
     if launched():
         on_ranks(options)
     else:
@@ -78,8 +77,7 @@ def on_ranks(options: argparse.Namespace) -> None:
     from mpgls.runtime import limit_threads
 
     comm = MPI.COMM_WORLD
-    n, m = QUICK if options.quick else FULL
-    n, m = options.samples or n, options.snps or m
+    n, m = options.samples, options.snps
     threads = limit_threads(comm.Split_type(MPI.COMM_TYPE_SHARED), None)
     problem = Problem(comm, simulated(options.scratch, n, m, comm), COVARIATES + 1, options.scratch)
     double, mixed = Scan(problem, 1, "double"), Scan(problem, 1, "mixed")

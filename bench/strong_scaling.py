@@ -13,12 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import BenchError, finish, guarded, launched, make_parser, mpirun, numbers, print_table, simulated
+from common import (
+    BenchError,
+    finish,
+    guarded,
+    launched,
+    make_parser,
+    mpirun,
+    numbers,
+    parse_sizes,
+    print_table,
+    simulated,
+)
 
 if TYPE_CHECKING:
     import argparse
 
-FULL, QUICK = (8000, 20000), (3000, 6000)
+FULL = {"samples": 8000, "snps": 20000}
+QUICK = {"samples": 3000, "snps": 6000}
 COLUMNS = 4
 """Columns of [X_L | y]."""
 GEMM_ROWS = 4000
@@ -29,15 +41,11 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--ranks", type=numbers, default=[1, 2], metavar="P,..", help="ranks to start (1,2)")
     parser.add_argument("--teams", type=numbers, metavar="R,..", help="team sizes (1,2 where they fit)")
-    parser.add_argument("--samples", type=int, metavar="N", help=f"samples ({FULL[0]}; {QUICK[0]} with --quick)")
-    parser.add_argument("--snps", type=int, metavar="M", help=f"SNPs ({FULL[1]}; {QUICK[1]} with --quick)")
     parser.add_argument("--repeats", type=int, default=3, metavar="K", help="passes of each kind (3)")
     parser.add_argument(
         "--collect", type=Path, nargs="+", metavar="FILE", help="measure nothing: one table of the JSON of earlier runs"
     )
-    options = parser.parse_args()
-    n, m = QUICK if options.quick else FULL
-    options.samples, options.snps = options.samples or n, options.snps or m
+    options = parse_sizes(parser, FULL, QUICK)
     options.teams = options.teams or [1, 2]
     if options.collect:
         report([json.loads(path.read_text(encoding="utf-8")) for path in options.collect], options)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import finish, guarded, make_parser, print_table, simulated
-from figures import ACCENT, COLOURS, chart, heading
+from figures import ACCENT, COLOURS, IMAGES, add_picture, chart, chosen_picture, heading
 from multi_data import RANKS, Run, eigenbasis, mpgls, traits
 
 GIB = 2**30
@@ -22,7 +22,7 @@ QUICK_SIZES = ((4000, 4000), (8000, 4000), (4000, 8000))
 """SNPs and traits."""
 MEMORY, QUICK_MEMORY = 0.25, 0.2
 ROTATION = ("read (waiting)", "decode", "rotate SNPs")
-PICTURE = Path(__file__).resolve().parent.parent / "docs" / "img" / "tiling.png"
+PICTURE = IMAGES / "tiling.png"
 
 
 class Point(NamedTuple):
@@ -46,7 +46,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--memory", type=float, metavar="GIB", help=f"--memory of a rank ({MEMORY})")
     parser.add_argument("--repeats", type=int, metavar="K", help="runs of each size (3; 1 with --quick)")
-    parser.add_argument("--png", type=Path, metavar="FILE", help=f"the plot ({PICTURE}; none with --quick)")
+    add_picture(parser, PICTURE)
     options = parser.parse_args()
     n, sizes = (QUICK_SAMPLES, QUICK_SIZES) if options.quick else (SAMPLES, SIZES)
     memory = options.memory or (QUICK_MEMORY if options.quick else MEMORY)
@@ -68,7 +68,7 @@ def main() -> None:
         "quick": options.quick,
     }  # fmt: skip
     report(points, results)
-    picture = options.png or (None if options.quick else PICTURE)
+    picture = chosen_picture(options, PICTURE)
     if picture is not None:
         draw(points, results, picture)
     finish(results, options.json)
