@@ -41,43 +41,33 @@ def one_thread() -> None:
 
 
 def measure(prefix: str, n: int, t: int, repeats: int, peers: bool) -> dict[str, Any]:
-    """Everything on this core; prints a table and returns the keys of the JSON."""
+    """Everything on this core; prints the tables and returns the keys of the JSON."""
     import numpy as np
 
-    from mpgls.commands.ridge_scan import TileScanner, tiles_of
     from mpgls.model.folds import nested_folds
-    from mpgls.model.kernel_ridge import LeaveOut, residual_operator
-    from mpgls.model.nested_scores import Scatter
+    from mpgls.model.kernel_ridge import LeaveOut
 
-    K, C = kernel(prefix, n), np.ones((n, 1))
-    folds = nested_folds(n, OUTER, INNER, seed=1)
-    start = time.process_time()
-    operators = []
-    for alpha in ALPHAS:
-        D = K.copy(order="F")
-        residual_operator(D, C, alpha)
-        one = LeaveOut(folds, np.empty(LeaveOut.size(folds), dtype=np.float32))
-        for o in range(OUTER):
-            one.build(D, o)
-        operators.append(one)
-    build = time.process_time() - start
+    K, folds = kernel(prefix, n), nested_folds(n, OUTER, INNER, seed=1)
     Y = np.asfortranarray(np.random.default_rng(2).standard_normal((t, n)).astype(np.float32))
-    scanner = TileScanner(Y, Scatter(folds, C, np.float32), 1, None, len(ALPHAS), False, False)
-
-    def permutation(index: int) -> None:
-        for tile in tiles_of(t, index, index + 1, False):
-            scanner.mean_r2(tile, scanner.score(tile, operators, 0, None))
-
-    permutation(1)
+    start = time.process_time()
+    operators = leave_out_operators(K, folds)
+    build = time.process_time() - start
+    second, rate = permutation_seconds(Y, folds, operators, repeats)
     gflop = 2e-9 * t * len(ALPHAS) * LeaveOut.size(folds)
-    seconds, rates = [], []
-    for index in range(2, repeats + 2):
-        rates.append(gemm_rate(np.float32))
-        seconds.append(timed(lambda index=index: permutation(index)))
-    second, rate = float(np.median(seconds)), float(np.median(rates))
     fits = t * len(ALPHAS) * OUTER * (INNER + 1)
     share = gflop / second / rate
-    found: dict[str, Any] = {
+    theirs = {}
+    if peers:
+        Y_n = np.ascontiguousarray(Y.T)
+        theirs = {"himalaya": himalaya(K, Y_n, folds), "scikit-learn": scikit_learn(K, Y_n, folds)}
+    print(
+        f"n = {n:,}, t = {t:,}, {len(ALPHAS)} penalties, {OUTER} x {INNER} folds: {fits:,} fits a permutation, one core"
+    )
+    rows = [["mpgls", second, gflop / second, 1.0]]
+    rows += [[name, seconds, None, seconds / second] for name, seconds in theirs.items()]
+    print_table(["one permutation", "seconds", "GFLOP/s", "times mpgls"], rows)
+    print(f"GEMM {rate:.0f} GFLOP/s single: share {share:.2f}; operators built once in {build:.1f} s")
+    return {
         "fits_per_s_per_core": fits / second,
         "share_of_gemm": share,
         "predicted_core_hours_10000": second * 10_000 / 3600,
@@ -87,20 +77,47 @@ def measure(prefix: str, n: int, t: int, repeats: int, peers: bool) -> dict[str,
         "gemm_gflops_single": rate,
         "build_seconds": build,
         "prototype_core_hours_10000": PROTOTYPE["core_hours"],
+        **{f"{name.replace('scikit-learn', 'sklearn')}_ratio": seconds / second for name, seconds in theirs.items()},
     }
-    rows = [["mpgls", second, gflop / second, 1.0]]
-    if peers:
-        Y_n = np.ascontiguousarray(Y.T)
-        for name, work in (("himalaya", himalaya), ("scikit-learn", scikit_learn)):
-            theirs = work(K, Y_n, folds)
-            found[f"{name.replace('scikit-learn', 'sklearn')}_ratio"] = theirs / second
-            rows.append([name, theirs, None, theirs / second])
-    print(
-        f"n = {n:,}, t = {t:,}, {len(ALPHAS)} penalties, {OUTER} x {INNER} folds: {fits:,} fits a permutation, one core"
-    )
-    print_table(["one permutation", "seconds", "GFLOP/s", "times mpgls"], rows)
-    print(f"GEMM {rate:.0f} GFLOP/s single: share {share:.2f}; operators built once in {build:.1f} s")
-    return found
+
+
+def leave_out_operators(K: Any, folds: Any) -> list[Any]:
+    """The operators of all folds in float32, for each penalty; the intercept is not penalised."""
+    import numpy as np
+
+    from mpgls.model.kernel_ridge import LeaveOut, residual_operator
+
+    operators = []
+    for alpha in ALPHAS:
+        D = K.copy(order="F")
+        residual_operator(D, np.ones((len(K), 1)), alpha)
+        one = LeaveOut(folds, np.empty(LeaveOut.size(folds), dtype=np.float32))
+        for o in range(OUTER):
+            one.build(D, o)
+        operators.append(one)
+    return operators
+
+
+def permutation_seconds(Y: Any, folds: Any, operators: list[Any], repeats: int) -> tuple[float, float]:
+    """Median seconds of a permutation of all targets Y (t, n), and median GFLOP/s of GEMM measured in turns with it."""
+    import numpy as np
+
+    from mpgls.commands.ridge_scan import TileScanner, tiles_of
+    from mpgls.model.nested_scores import Scatter
+
+    t, n = Y.shape
+    scanner = TileScanner(Y, Scatter(folds, np.ones((n, 1)), np.float32), 1, None, len(ALPHAS), False, False)
+
+    def permutation(index: int) -> None:
+        for tile in tiles_of(t, index, index + 1, False):
+            scanner.mean_r2(tile, scanner.score(tile, operators, 0, None))
+
+    permutation(1)
+    seconds, rates = [], []
+    for index in range(2, repeats + 2):
+        rates.append(gemm_rate(np.float32))
+        seconds.append(timed(lambda index=index: permutation(index)))
+    return float(np.median(seconds)), float(np.median(rates))
 
 
 def kernel(prefix: str, n: int) -> Any:
