@@ -94,7 +94,7 @@ def on_ranks(options: argparse.Namespace) -> None:
         for variant in variants if repeat % 2 == 0 else variants[::-1]:
             variant.measure()
     results = summarise(variants, n, m, comm, threads) | {"quick": options.quick}
-    results |= {f"difference_{key}": difference(one, streamed, comm) for key, one in (("mixed", single),)}
+    results["difference_mixed"] = difference(single, streamed, comm)
     if comm.size > 1:
         results["difference_team2"] = difference(variants[-1], streamed, comm)
     if comm.rank == 0:
