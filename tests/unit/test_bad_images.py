@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from launch import MPIRUN, mpgls
+from refusals import INPUT, MEMORY, STORAGE, USAGE, edit_line, refused
 from small_images import AFFINE, SHAPE, save, small_mask, write_images
-from test_bad_input import INPUT, MEMORY, STORAGE, USAGE, edit_line, refused
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
 

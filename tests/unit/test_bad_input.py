@@ -6,20 +6,16 @@ One clear sentence from one rank, the right exit code, no hang, and no file that
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from launch import MPIRUN, Ended, mpgls, run
+from launch import MPIRUN, mpgls
+from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, check, edit_line, one_rank_fails, refused
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
 
-USAGE, INPUT, MEMORY, STORAGE, NUMERICAL = 2, 3, 4, 5, 6
-SECONDS = 20.0  # an idle machine needs less than two
-FINISHED = ("*.tsv", "*.json", "*.png", "*.grm.bin")  # a result store, .h5, knows itself what is done
 SCAN = "single-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --no-plots --out out"
 
 
@@ -42,36 +38,6 @@ def study(good: Path, tmp_path: Path) -> Path:
     for path in good.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
-
-
-def results(folder: Path) -> set[Path]:
-    return {path for pattern in FINISHED for path in folder.rglob(pattern)}
-
-
-def check(ended: Ended, code: int, *parts: str) -> None:
-    """One sentence with all ``parts``, and the exit code."""
-    assert len(ended.sentences) == 1, ended.err
-    assert "Traceback" not in ended.err, ended.err
-    for part in parts:
-        assert part in ended.sentences[0]
-    assert ended.code == code, ended.err
-    assert ended.seconds < SECONDS
-
-
-def refused(folder: Path, arguments: str, code: int, *parts: str, ranks: tuple[int, ...] = (2,)) -> None:
-    """The command ends alike on any number of ranks, and leaves nothing that looks finished."""
-    before = results(folder)
-    for n in ranks:
-        check(mpgls(n, arguments, folder), code, *parts)
-    assert results(folder) == before
-
-
-def edit_line(path: Path, number: int, change: Callable[[list[str]], list[str]]) -> None:
-    """Change the fields of line ``number`` (from 1) of a text file."""
-    lines = path.read_text().splitlines()
-    separator = "\t" if "\t" in lines[number - 1] else " "
-    lines[number - 1] = separator.join(change(lines[number - 1].split(separator)))
-    path.write_text("\n".join(lines) + "\n")
 
 
 def read_K(study: Path) -> np.ndarray:
@@ -401,23 +367,6 @@ def test_a_failed_run_leaves_no_table_of_an_earlier_one(study: Path) -> None:
 
 # -- one rank fails alone -----------------------------------------------------------------------------------------
 
-DRIVER = """
-import sys
-from mpi4py import MPI
-from mpgls import __main__
-from mpgls.errors import NumericalError, StorageError
-from mpgls.{module} import {name}
-
-def fail(*_, **__):
-    if MPI.COMM_WORLD.rank == 1:
-        raise {error}
-    return original(*_, **__)
-
-original = {name}.{method}
-{name}.{method} = fail
-__main__.main()
-"""
-
 
 @pytest.mark.parametrize(
     ("where", "error", "code", "part"),
@@ -432,17 +381,7 @@ __main__.main()
 )
 @pytest.mark.parametrize("command", [SCAN, "kinship --bfile sim --block-size 50 --out out"])
 def test_one_rank_fails_alone(study: Path, where: str, error: str, code: int, part: str, command: str) -> None:
-    module, name, method = where.split()
-    if command != SCAN and (name == "BlockWriter" or "Runtime" in error):
+    if command != SCAN and ("BlockWriter" in where or "Runtime" in error):
         pytest.skip("the kinship does not get there, or it is tested with the scan")
-    (study / "driver.py").write_text(DRIVER.format(module=module, name=name, method=method, error=error))
-    before = results(study)
-    ended = run(3, [sys.executable, "driver.py", *command.split()], study)
-    assert len(ended.sentences) == 1, ended.err
-    assert part in ended.sentences[0]
-    assert ended.code == code, ended.err
-    assert ended.seconds < SECONDS
-    assert ended.err.count("Traceback") == ("Runtime" in error), ended.err
-    assert ("surprise" in ended.err) == ("Runtime" in error)
-    assert results(study) == before
+    one_rank_fails(study, command, where, error, code, part)
     assert command == SCAN or not (study / "out.h5").exists()

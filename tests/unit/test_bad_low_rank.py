@@ -6,14 +6,13 @@ One clear sentence from one rank, the right exit code, no hang, and no file that
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import MPIRUN, mpgls, run
+from launch import MPIRUN, mpgls
+from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, check, edit_line, one_rank_fails, refused
 from small_study import read_plink, write_genotypes, write_lines
-from test_bad_input import INPUT, MEMORY, NUMERICAL, SECONDS, STORAGE, USAGE, check, edit_line, refused, results
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
 
@@ -177,22 +176,6 @@ def test_resume_refuses_other_options(study: Path) -> None:
 
 # -- one rank fails alone -----------------------------------------------------------------------------------------
 
-DRIVER = """
-from mpi4py import MPI
-from mpgls import __main__
-from mpgls.errors import NumericalError, StorageError
-from mpgls.{module} import {name}
-
-def fail(*_, **__):
-    if MPI.COMM_WORLD.rank == 1:
-        raise {error}
-    return original(*_, **__)
-
-original = {name}.{method}
-{name}.{method} = fail
-__main__.main()
-"""
-
 
 @pytest.mark.parametrize(
     ("where", "error", "code", "part"),
@@ -207,16 +190,7 @@ __main__.main()
     ],
 )
 def test_one_rank_fails_alone(study: Path, where: str, error: str, code: int, part: str) -> None:
-    module, name, method = where.split()
-    (study / "driver.py").write_text(DRIVER.format(module=module, name=name, method=method, error=error))
-    before = results(study)
-    ended = run(3, [sys.executable, "driver.py", *SCAN.split()], study)
-    assert len(ended.sentences) == 1, ended.err
-    assert part in ended.sentences[0]
-    assert ended.code == code, ended.err
-    assert ended.seconds < SECONDS
-    assert ended.err.count("Traceback") == ("Runtime" in error), ended.err
-    assert results(study) == before
+    one_rank_fails(study, SCAN, where, error, code, part)
 
 
 def test_the_study_is_good(study: Path) -> None:

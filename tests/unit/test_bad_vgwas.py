@@ -14,9 +14,9 @@ import nibabel
 import numpy as np
 import pytest
 from launch import MPIRUN, mpgls
+from refusals import INPUT, MEMORY, STORAGE, USAGE, check, edit_line, refused
 from small_images import AFFINE, SHAPE, save, small_mask
 from small_study import read_plink, write_genotypes
-from test_bad_input import INPUT, MEMORY, STORAGE, USAGE, check, edit_line, refused
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
 
