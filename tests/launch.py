@@ -70,3 +70,10 @@ def mpgls(ranks: int, arguments: str | Sequence[str], folder: Path, **settings: 
     """Run ``mpgls`` with these arguments (a string is split at blanks)."""
     words = arguments.split() if isinstance(arguments, str) else list(arguments)
     return run(ranks, [*program(), *words], folder, **settings)
+
+
+def must_succeed(ranks: int, arguments: str | Sequence[str], folder: Path, **settings: str) -> Ended:
+    """Run ``mpgls``, which must end with exit code 0."""
+    ended = mpgls(ranks, arguments, folder, **settings)
+    assert ended.code == 0, ended.err
+    return ended

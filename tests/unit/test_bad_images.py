@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import MPIRUN, mpgls
+from launch import MPIRUN, must_succeed
 from refusals import INPUT, MEMORY, STORAGE, USAGE, edit_line, refused
 from small_images import AFFINE, SHAPE, save, small_mask, write_images
 
@@ -33,8 +33,7 @@ def one_nan() -> np.ndarray:
 def study(tmp_path: Path) -> Path:
     """Good images of nine people, and genotypes."""
     write_images(tmp_path, PEOPLE)
-    made = mpgls(0, "simulate --samples 9 --snps 40 --chromosomes 1 --covariates 0 --out sim", tmp_path)
-    assert made.code == 0, made.err
+    must_succeed(0, "simulate --samples 9 --snps 40 --chromosomes 1 --covariates 0 --out sim", tmp_path)
     return tmp_path
 
 
@@ -101,8 +100,7 @@ def test_person_without_image_and_constant_voxel_are_reported(study: Path) -> No
         save(study / f"images/brain {k}.nii{'.gz' if k % 2 else ''}", Y)
     edit_line(study / "images.tsv", 3, lambda fields: [*fields[:2], "NA"])
     for ranks in RANKS:
-        done = mpgls(ranks, EXTRACT, study)
-        assert done.code == 0, done.err
+        must_succeed(ranks, EXTRACT, study)
         said = (study / "out.log").read_text()
         assert "left out because their path is NA: 1 people" in said
         assert f"1 of {small_mask().sum()} voxels have the same value in all 8 images" in said

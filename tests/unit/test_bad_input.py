@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from launch import MPIRUN, mpgls
+from launch import MPIRUN, mpgls, must_succeed
 from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, check, edit_line, one_rank_fails, refused
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
@@ -23,10 +23,8 @@ SCAN = "single-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --no-plots --o
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small simulated study with its kinship."""
     folder = tmp_path_factory.mktemp("good")
-    made = mpgls(0, "simulate --samples 61 --snps 203 --chromosomes 3 --seed 3 --out sim", folder)
-    assert made.code == 0, made.err
-    made = mpgls(0, "kinship --bfile sim --out K", folder)
-    assert made.code == 0, made.err
+    must_succeed(0, "simulate --samples 61 --snps 203 --chromosomes 3 --seed 3 --out sim", folder)
+    must_succeed(0, "kinship --bfile sim --out K", folder)
     for name in ("K.json", "K.log", "sim.causal.tsv"):
         (folder / name).unlink()
     return folder
@@ -222,8 +220,7 @@ def test_kinship_of_negative_diagonal(study: Path) -> None:
 @pytest.fixture
 def with_sums(study: Path) -> Path:
     """The study with a kinship that has the sums of its three chromosomes."""
-    made = mpgls(0, "kinship --bfile sim --loco --out S", study)
-    assert made.code == 0, made.err
+    must_succeed(0, "kinship --bfile sim --loco --out S", study)
     (study / "S.json").unlink()
     return study
 
@@ -232,8 +229,7 @@ LOCO = SCAN.replace("K.h5", "S.h5") + " --loco"
 
 
 def test_kinship_in_which_no_chromosome_can_be_left_out(with_sums: Path) -> None:
-    made = mpgls(0, "kinship --bfile sim --grm-bin --chr 2 --loco --out G", with_sums)
-    assert made.code == 0, made.err
+    must_succeed(0, "kinship --bfile sim --grm-bin --chr 2 --loco --out G", with_sums)
     refused(with_sums, LOCO.replace("S.h5", "G.h5"), INPUT, "G.h5", "are on chromosome 2, so nothing is left")
     for command in (LOCO, LOCO.replace("single-trait", "multi-trait")):
         refused(with_sums, command.replace("S.h5", "G.grm.bin"), INPUT, "G.grm.bin has no sums", "mpgls kinship --loco")
@@ -244,7 +240,7 @@ def test_snp_without_chromosome(with_sums: Path) -> None:
     edit_line(with_sums / "sim.bim", 150, lambda fields: ["0", *fields[1:]])
     for command in (LOCO, LOCO.replace("single-trait", "multi-trait"), "kinship --bfile sim --loco --out out"):
         refused(with_sums, command, INPUT, "sim.bim, line 150", "has no chromosome", ranks=(1, 2, 4))
-    assert mpgls(2, f"{LOCO} --chr 1-3", with_sums).code == 0
+    must_succeed(2, f"{LOCO} --chr 1-3", with_sums)
 
 
 def test_sums_that_are_damaged(with_sums: Path) -> None:
@@ -312,8 +308,7 @@ def test_commands(study: Path) -> None:
 @pytest.mark.parametrize("ranks", [1, 4])
 def test_help_is_printed_once(tmp_path: Path, ranks: int) -> None:
     for arguments in ("--help", "single-trait --help", "--version"):
-        ended = mpgls(ranks, arguments, tmp_path)
-        assert ended.code == 0, ended.err
+        ended = must_succeed(ranks, arguments, tmp_path)
         assert ended.out.count("usage:" if "help" in arguments else "mpgls ") == 1
         assert ended.err == ""
 
@@ -355,7 +350,7 @@ def test_an_input_is_not_overwritten(study: Path) -> None:
 
 
 def test_a_failed_run_leaves_no_table_of_an_earlier_one(study: Path) -> None:
-    assert mpgls(2, SCAN, study).code == 0
+    must_succeed(2, SCAN, study)
     assert (study / "out.trait1.tsv").exists()
     K = read_K(study)
     K[40, 7] = K[7, 40] = np.nan

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import MPIRUN, mpgls
+from launch import MPIRUN, mpgls, must_succeed
 from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, check, edit_line, one_rank_fails, refused
 from small_study import read_plink, write_genotypes, write_lines
 
@@ -24,8 +24,7 @@ SCAN = f"{PLAIN} --similarity-every 3"
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small simulated study, and a second fileset of the same people."""
     folder = tmp_path_factory.mktemp("good")
-    made = mpgls(0, "simulate --samples 61 --snps 103 --chromosomes 3 --seed 3 --out sim", folder)
-    assert made.code == 0, made.err
+    must_succeed(0, "simulate --samples 61 --snps 103 --chromosomes 3 --seed 3 --out sim", folder)
     (folder / "sim.causal.tsv").unlink()
     for suffix in ("bed", "bim", "fam"):
         shutil.copy(folder / f"sim.{suffix}", folder / f"other.{suffix}")
@@ -99,14 +98,14 @@ def test_one_chromosome_has_every_similarity_snp(study: Path) -> None:
     write_lines(study / "list.txt", [row[1] for row in rows if row[0] == "2"])
     command = f"{PLAIN} --similarity-snps list.txt"
     refused(study, command, INPUT, "every similarity SNP is on chromosome 2", "--no-loco", ranks=(1, 3))
-    assert mpgls(2, f"{command} --no-loco", study).code == 0
+    must_succeed(2, f"{command} --no-loco", study)
 
 
 @pytest.mark.parametrize("label", ["0", "."])
 def test_a_tested_snp_without_a_chromosome(study: Path, label: str) -> None:
     edit_line(study / "sim.bim", 50, lambda fields: [label, *fields[1:]])
     refused(study, SCAN, INPUT, "sim.bim, line 50", "has no chromosome", repr(label))
-    assert mpgls(2, f"{SCAN} --no-loco", study).code == 0
+    must_succeed(2, f"{SCAN} --no-loco", study)
 
 
 def test_no_similarity_snp_varies(study: Path) -> None:
@@ -137,7 +136,7 @@ def test_a_stage_before_its_time(study: Path) -> None:
     for stage, needed in ((1, 0), (2, 0), (4, 0)):
         command = f"{SCAN} --stage {stage}"
         refused(study, command, INPUT, f"stage {stage} needs out.stage{needed}.h5", f"run --stage {needed} first")
-    assert mpgls(2, f"{SCAN} --stage 0", study).code == 0
+    must_succeed(2, f"{SCAN} --stage 0", study)
     refused(study, f"{SCAN} --stage 2", INPUT, "stage 2 needs out.stage1.h5", "run --stage 1 first", ranks=(1, 3))
     refused(study, f"{SCAN} --form dense --stage 1", USAGE, "it has no stages", "--form low-rank")
     other = f"{SCAN.replace('every 3', 'every 4')} --stage 1"
@@ -161,15 +160,13 @@ def test_an_input_is_not_overwritten(study: Path) -> None:
 
 
 def test_resume_refuses_other_options(study: Path) -> None:
-    whole = mpgls(2, f"{SCAN} --block-size 16", study)
-    assert whole.code == 0, whole.err
+    must_succeed(2, f"{SCAN} --block-size 16", study)
     table = (study / "out.trait1.tsv").read_bytes()
     for more in ("--covar sim.covar.tsv", "--no-loco", "--similarity-bfile other"):
         ended = mpgls(2, f"{SCAN} --block-size 16 --resume {more}", study)
         check(ended, INPUT, "out.h5 was made from other inputs or options, so it cannot be resumed")
     check(mpgls(2, f"{SCAN} --block-size 8 --resume", study), INPUT, "blocks of 16 SNPs")
-    again = mpgls(2, f"{SCAN} --block-size 16 --resume", study)
-    assert again.code == 0, again.err
+    again = must_succeed(2, f"{SCAN} --block-size 16 --resume", study)
     assert "blocks are done in out.h5" in again.out
     assert (study / "out.trait1.tsv").read_bytes() == table
 
@@ -195,6 +192,5 @@ def test_one_rank_fails_alone(study: Path, where: str, error: str, code: int, pa
 
 def test_the_study_is_good(study: Path) -> None:
     """What the tests above spoil works as it is."""
-    ended = mpgls(2, f"{SCAN} --similarity-bfile other", study)
-    assert ended.code == 0, ended.err
+    must_succeed(2, f"{SCAN} --similarity-bfile other", study)
     assert len((study / "out.trait1.tsv").read_text().splitlines()) == 1 + len(read_plink(study / "sim").snps)

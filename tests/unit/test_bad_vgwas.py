@@ -13,7 +13,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from launch import MPIRUN, mpgls
+from launch import MPIRUN, mpgls, must_succeed
 from refusals import INPUT, MEMORY, STORAGE, USAGE, check, edit_line, refused
 from small_images import AFFINE, SHAPE, save, small_mask
 from small_study import read_plink, write_genotypes
@@ -32,11 +32,9 @@ TRAITS = f"vgwas --bfile sim --pheno traits.tsv {RUN}"
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small study: genotypes, covariates, an image a person, their voxel matrix, and the first voxels as text."""
     folder = tmp_path_factory.mktemp("good")
-    made = mpgls(0, "simulate --samples 37 --snps 53 --chromosomes 2 --seed 3 --out sim", folder)
-    assert made.code == 0, made.err
+    must_succeed(0, "simulate --samples 37 --snps 53 --chromosomes 2 --seed 3 --out sim", folder)
     write_images(folder)
-    made = mpgls(0, "vgwas-extract --images images.tsv --mask mask.nii.gz --out brain", folder)
-    assert made.code == 0, made.err
+    must_succeed(0, "vgwas-extract --images images.tsv --mask mask.nii.gz --out brain", folder)
     for path in (*folder.glob("brain*.json"), *folder.glob("*.log"), folder / "sim.causal.tsv"):
         path.unlink(missing_ok=True)
     return folder
@@ -73,8 +71,7 @@ def rows_of(study: Path) -> list[dict[str, str]]:
 
 def completed(study: Path, arguments: str) -> str:
     """The log of a run that must succeed."""
-    ended = mpgls(0, arguments, study)
-    assert ended.code == 0, ended.err
+    must_succeed(0, arguments, study)
     return (study / "out.log").read_text()
 
 

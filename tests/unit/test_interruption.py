@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launch import LIMIT, MPIRUN, Ended, environment, mpgls, program, run, under_mpirun
+from launch import LIMIT, MPIRUN, Ended, environment, mpgls, must_succeed, program, run, under_mpirun
 from refusals import INPUT, check
 
 from mpgls.stream.store import open_store
@@ -28,14 +28,9 @@ SCAN = "single-trait --bfile sim --grm K.h5 --no-plots --block-size 4 --checkpoi
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated study, its kinship, and the table of a run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("study")
-    for command in (
-        "simulate --samples 301 --snps 8003 --chromosomes 3 --seed 3 --out sim",
-        "kinship --bfile sim --out K",
-    ):
-        made = mpgls(0, command, folder)
-        assert made.code == 0, made.err
-    whole = mpgls(RANKS, SCAN.replace("--out out", "--out whole"), folder)
-    assert whole.code == 0, whole.err
+    must_succeed(0, "simulate --samples 301 --snps 8003 --chromosomes 3 --seed 3 --out sim", folder)
+    must_succeed(0, "kinship --bfile sim --out K", folder)
+    must_succeed(RANKS, SCAN.replace("--out out", "--out whole"), folder)
     return folder
 
 
@@ -85,8 +80,7 @@ def assert_resumes(folder: Path, done: int) -> None:
     assert not (folder / "out.pheno.tsv").exists()
     assert not (folder / "out.json").exists()
     assert 20 <= done < 2001
-    resumed = mpgls(RANKS, f"{SCAN} --resume", folder)
-    assert resumed.code == 0, resumed.err
+    resumed = must_succeed(RANKS, f"{SCAN} --resume", folder)
     assert f"resume: {done:,} of 2,001 blocks are done" in resumed.out
     assert (folder / "out.pheno.tsv").read_bytes() == (folder / "whole.pheno.tsv").read_bytes()
     assert (folder / "out.json").exists()
@@ -147,7 +141,7 @@ def test_resume_refuses_other_options_and_inputs_and_repeats_a_finished_run(stud
     for path in study.glob("whole*"):
         shutil.copy(path, study / path.name.replace("whole", "out"))
     table = (study / "out.pheno.tsv").read_bytes()
-    assert mpgls(0, "kinship --bfile sim --method standardized --out K2", study).code == 0
+    must_succeed(0, "kinship --bfile sim --method standardized --out K2", study)
     (study / "keep.txt").write_text("".join(f"F{i} F{i}_1\n" for i in range(1, 61)))
     for more, part in (
         ("--h2 0.4", "other inputs or options"),
@@ -157,8 +151,7 @@ def test_resume_refuses_other_options_and_inputs_and_repeats_a_finished_run(stud
         ("--block-size 8", "blocks of 4 SNPs"),
     ):
         check(mpgls(RANKS, f"{SCAN} --resume {more}", study), INPUT, "cannot be resumed", part)
-    again = mpgls(RANKS, f"{SCAN} --resume", study)
-    assert again.code == 0, again.err
+    again = must_succeed(RANKS, f"{SCAN} --resume", study)
     assert "resume: 2,001 of 2,001 blocks are done" in again.out
     assert "REML" not in again.out and "load kinship" not in again.out
     assert (study / "out.pheno.tsv").read_bytes() == table
@@ -228,8 +221,7 @@ def test_an_interrupted_stage_goes_on_to_the_same_table(
         assert ended.code not in (0, STOPPED)
         assert ended.seconds < 20
     assert not (study / "out.pheno.tsv").exists() and not (study / "out.json").exists()
-    resumed = mpgls(RANKS, f"{LOW_RANK} --resume", study)
-    assert resumed.code == 0, resumed.err
+    resumed = must_succeed(RANKS, f"{LOW_RANK} --resume", study)
     for said in kept:
         assert said in resumed.out
     done = int(resumed.out.split("resume: ")[1].split()[0])

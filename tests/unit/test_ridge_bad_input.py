@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from launch import MPIRUN, mpgls
+from launch import MPIRUN, must_succeed
 from refusals import INPUT, MEMORY, USAGE, refused
 from small_study import read_plink, read_table, write_lines, write_table
 
@@ -16,8 +16,7 @@ RIDGE = "ridge --bfile sim --pheno sim.pheno.tsv --permutations 3 --no-plots --o
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ridge")
-    made = mpgls(0, "simulate --samples 61 --snps 103 --traits 2 --chromosomes 3 --seed 3 --out sim", folder)
-    assert made.code == 0, made.err
+    must_succeed(0, "simulate --samples 61 --snps 103 --traits 2 --chromosomes 3 --seed 3 --out sim", folder)
     ids = read_plink(folder / "sim").ids
     table = read_table(folder / "sim.pheno.tsv")
     write_lines(folder / "few.txt", ids[:7])
