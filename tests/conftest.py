@@ -36,7 +36,7 @@ GRACE_AFTER_FAILURE = min(GRACE, 15.0)
 DEADLINE = float(os.environ.get("MPGLS_TEST_DEADLINE", "120"))
 OUTCOMES = ("passed", "skipped", "failed")
 HERE = Path(__file__).resolve().parent
-pytest.register_assert_rewrite("refusals")  # its assertions explain themselves as those of a test do
+pytest.register_assert_rewrite("refusals", "small_study")  # to explain their failures as those of a test are
 _failed = pytest.StashKey[bool]()
 
 

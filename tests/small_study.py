@@ -1,4 +1,4 @@
-"""Small studies for tests: files written and read with NumPy only, and commands run in this process.
+"""Small studies for tests: files written and read with NumPy and h5py only.
 
 Nothing of mpgls reads the files here, so what a test expects never comes from the code that it tests.
 """
@@ -6,8 +6,10 @@ Nothing of mpgls reads the files here, so what a test expects never comes from t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +42,33 @@ class PlinkFiles:
         return np.isnan(self.dosages[rows]).mean(axis=0)
 
 
+@dataclass(frozen=True)
+class SimulatedStudy:
+    """Files of ``mpgls simulate`` in ``folder``: genotypes ``bfile`` and what they hold, traits and covariates."""
+
+    folder: Path
+    bfile: str
+    pheno: str
+    covar: str
+    plink: PlinkFiles
+
+    def trait(self, name: str = "trait1") -> np.ndarray:
+        return read_table(self.pheno)[name]
+
+    def design(self, covariates: bool = True) -> np.ndarray:
+        """X_L: the intercept, and the covariates."""
+        extra = list(read_table(self.covar).values()) if covariates else []
+        return np.column_stack([np.ones(len(self.plink.ids)), *extra])
+
+
+def on_root(comm: Any, action: Callable[[], object]) -> None:
+    """Let rank 0 change files while the others wait. Collective over ``comm``."""
+    comm.Barrier()  # nobody still reads them
+    if comm.rank == 0:
+        action()
+    comm.Barrier()
+
+
 def read_plink(prefix: str | Path) -> PlinkFiles:
     fam = [line.split() for line in Path(f"{prefix}.fam").read_text().splitlines()]
     bim = [line.split() for line in Path(f"{prefix}.bim").read_text().splitlines()]
@@ -60,10 +89,54 @@ def write_genotypes(prefix: str | Path, dosages: np.ndarray) -> None:
     Path(f"{prefix}.bed").write_bytes(b"\x6c\x1b\x01" + np.bitwise_or.reduce(quads, axis=2).tobytes())
 
 
+def relabel_chromosomes(prefix: str | Path, labels: Sequence[str]) -> None:
+    """Give each SNP of ``prefix.bim`` the chromosome that ``labels`` has for it."""
+    rows = [line.split() for line in Path(f"{prefix}.bim").read_text().splitlines()]
+    write_lines(f"{prefix}.bim", ["\t".join([label, *row[1:]]) for label, row in zip(labels, rows, strict=True)])
+
+
+@dataclass(frozen=True)
+class SnpsWithoutEstimate:
+    """Genotypes of which some SNPs cannot be tested where ``covariate`` is fitted; ``notes`` says why, by SNP."""
+
+    dosages: np.ndarray
+    covariate: np.ndarray
+    notes: dict[int, str]
+
+    @classmethod
+    def among(cls, dosages: np.ndarray) -> SnpsWithoutEstimate:
+        """``dosages`` (n, m > 101) with the first, the last and two other SNPs replaced."""
+        n, m = dosages.shape
+        dosages = dosages.copy()
+        dosages[:, 0] = np.nan
+        dosages[:, 6] = np.where(np.isnan(dosages[:, 6]), np.nan, 1.0)
+        dosages[:, 100] = np.random.default_rng(2).integers(0, 3, n)
+        dosages[:, m - 1] = 2.0
+        notes = {
+            0: "all genotypes missing",
+            6: "monomorphic",
+            100: "collinear with the covariates",
+            m - 1: "monomorphic",
+        }
+        return cls(dosages, 3 - dosages[:, 100], notes)
+
+    def assert_noted(self, results: dict[str, np.ndarray], columns: Sequence[str]) -> np.ndarray:
+        """Only these SNPs have a note and no numbers in ``columns`` of a table; returns which SNPs have an estimate."""
+        assert {k: note for k, note in enumerate(results["NOTE"]) if note != "."} == self.notes
+        estimated = results["NOTE"] == "."
+        for name in columns:
+            assert np.isnan(results[name][~estimated]).all() and np.isfinite(results[name][estimated]).all()
+        return estimated
+
+
 def read_table(path: str | Path) -> dict[str, np.ndarray]:
-    """A table with header ``FID IID name ...``: one float column for each name, in file order."""
+    """A table with header ``FID IID name ...``: one float column for each name, in file order, NaN where it has NA."""
     header, *rows = [line.split() for line in Path(path).read_text().splitlines()]
-    return {name: np.array([float(row[k]) for row in rows]) for k, name in enumerate(header) if k > 1}
+    return {name: _floats([row[k] for row in rows]) for k, name in enumerate(header) if k > 1}
+
+
+def _floats(texts: list[str]) -> np.ndarray:
+    return np.array([np.nan if text == "NA" else float(text) for text in texts])
 
 
 def write_table(path: str | Path, ids: list[tuple[str, str]], columns: dict[str, np.ndarray]) -> str:
@@ -101,15 +174,23 @@ def write_kinship(path: str | Path, ids: list[tuple[str, str]], K: np.ndarray) -
     return str(path)
 
 
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a tab-separated table, each by column."""
+    header, *rows = [line.split("\t") for line in Path(path).read_text().splitlines()]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def read_columns(path: str | Path) -> dict[str, list[str]]:
+    """The columns of a tab-separated table, as text."""
+    header, *rows = [line.split("\t") for line in Path(path).read_text().splitlines()]
+    return {name: [row[k] for row in rows] for k, name in enumerate(header)}
+
+
 def read_results(prefix: str | Path, trait: str) -> dict[str, np.ndarray]:
     """The columns of ``prefix.trait.tsv``: BETA, SE, ... as floats (NaN for NA), ID and NOTE as text."""
-    header, *rows = [line.split("\t") for line in Path(f"{prefix}.{trait}.tsv").read_text().splitlines()]
-    columns = {name: [row[k] for row in rows] for k, name in enumerate(header)}
     text = ("CHR", "ID", "EA", "NEA", "NOTE")
-    return {
-        name: np.array(values if name in text else [np.nan if v == "NA" else float(v) for v in values])
-        for name, values in columns.items()
-    }
+    columns = read_columns(f"{prefix}.{trait}.tsv")
+    return {name: np.array(values) if name in text else _floats(values) for name, values in columns.items()}
 
 
 def read_facts(prefix: str | Path, trait: str | None = None) -> dict:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from mpgls.commands import session
@@ -15,3 +21,24 @@ def quick_commands():
         patch.setattr(session, "gemm_rate", lambda *_: 1.0)
         patch.setattr(StopSignal, "__init__", lambda self: setattr(self, "requested", False))
         yield
+
+
+@pytest.fixture(scope="module")
+def module_comm(quick_commands) -> Iterator[Any]:
+    """A duplicate of COMM_WORLD for what the tests of a module share."""
+    from mpi4py import MPI
+
+    own = MPI.COMM_WORLD.Dup()
+    yield own
+    own.Free()
+
+
+@pytest.fixture(scope="module")
+def module_folder(module_comm) -> Iterator[Path]:
+    """A directory for what the tests of a module share; rank 0 makes it and removes it."""
+    name = tempfile.mkdtemp(prefix="mpgls-test-") if module_comm.rank == 0 else None
+    folder = Path(module_comm.bcast(name, root=0))
+    yield folder
+    module_comm.Barrier()
+    if module_comm.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)

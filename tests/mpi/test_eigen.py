@@ -5,7 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from small_study import read_facts, write_kinship, write_lines
+from small_study import on_root, read_facts, write_kinship, write_lines
 
 from mpgls.commands import eigen
 from mpgls.commands.eigen import EigenConfig
@@ -29,13 +29,6 @@ def grm(comm, shared_tmp_path):
     path = shared_tmp_path / "K.h5"
     on_root(comm, lambda: write_kinship(path, IDS, kinship()))
     return path
-
-
-def on_root(comm, action):
-    """Let rank 0 change files while the others wait."""
-    if comm.rank == 0:
-        action()
-    comm.Barrier()
 
 
 def decompose(comm, grm, out="E", memory=None, **options):

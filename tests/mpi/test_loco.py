@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import oracle
 import pytest
-from mpi4py import MPI
-from small_study import PlinkFiles, read_facts, read_kinship, read_plink, read_results, read_table, write_table
+from small_study import (
+    SimulatedStudy,
+    on_root,
+    read_columns,
+    read_facts,
+    read_kinship,
+    read_plink,
+    read_results,
+    read_table,
+    relabel_chromosomes,
+    write_table,
+)
 
 from mpgls.commands import export, kinship, multi_trait, simulate, single_trait
 from mpgls.commands.export import ExportConfig
@@ -36,15 +45,10 @@ NULLS = ("h2", "h2_se", "s2", "log_likelihood")
 
 
 @dataclass(frozen=True)
-class Study:
-    """Simulated files with missing genotypes and odd chromosomes, and gaps in the second trait."""
+class Study(SimulatedStudy):
+    """Simulated files with missing genotypes and odd chromosomes, gaps in the second trait, and a kinship with sums."""
 
-    folder: Path
-    bfile: str
-    pheno: str
-    covar: str
     grm: str
-    plink: PlinkFiles
 
     @property
     def chromosomes(self):
@@ -58,58 +62,27 @@ class Study:
 
     def model(self, trait, covariates):
         """The rows, X_L and y of a trait."""
-        y = read_table_with_gaps(self.pheno)[trait]
+        y = self.trait(trait)
         rows = np.flatnonzero(np.isfinite(y))
-        extra = list(read_table(self.covar).values()) if covariates else []
-        return rows, np.column_stack([np.ones(N), *extra])[rows], y[rows]
-
-
-def read_table_with_gaps(path):
-    header, *rows = [line.split() for line in Path(path).read_text().splitlines()]
-    return {
-        name: np.array([np.nan if row[k] == "NA" else float(row[k]) for row in rows])
-        for k, name in enumerate(header)
-        if k > 1
-    }
-
-
-def on_root(comm, action):
-    """Let rank 0 change files while the others wait."""
-    if comm.rank == 0:
-        action()
-    comm.Barrier()
-
-
-def relabel(bim, labels):
-    lines = [line.split("\t") for line in Path(bim).read_text().splitlines()]
-    Path(bim).write_text(
-        "".join("\t".join([label, *line[1:]]) + "\n" for label, line in zip(labels, lines, strict=True))
-    )
+        return rows, self.design(covariates)[rows], y[rows]
 
 
 @pytest.fixture(scope="module")
-def study(quick_commands):
-    comm = MPI.COMM_WORLD.Dup()
-    folder = comm.bcast(Path(tempfile.mkdtemp(prefix="mpgls-loco-")) if comm.rank == 0 else None, root=0)
-    prefix = str(folder / "g")
+def study(module_comm, module_folder):
+    comm, folder = module_comm, module_folder
+    prefix, pheno = str(folder / "g"), str(folder / "traits.tsv")
     simulate.run(SimulateConfig(N, M, prefix, traits=3, chromosomes=3, missing=0.04, seed=11), comm)
 
     def change():
-        relabel(f"{prefix}.bim", [label for label, count in RUNS for _ in range(count)])
+        relabel_chromosomes(prefix, [label for label, count in RUNS for _ in range(count)])
         traits = read_table(f"{prefix}.pheno.tsv")
         traits["trait2"][[3, 40, 41, 77]] = np.nan
-        write_table(folder / "traits.tsv", read_plink(prefix).ids, traits)
+        write_table(pheno, read_plink(prefix).ids, traits)
 
     on_root(comm, change)
-    made = Study(
-        folder, prefix, str(folder / "traits.tsv"), f"{prefix}.covar.tsv", str(folder / "K.h5"), read_plink(prefix)
-    )
+    made = Study(folder, prefix, pheno, f"{prefix}.covar.tsv", read_plink(prefix), str(folder / "K.h5"))
     make_kinship(comm, made, "K")
-    yield made
-    comm.Barrier()
-    if comm.rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-    comm.Free()
+    return made
 
 
 def make_kinship(comm, study, out, loco=True, method="centered", block_size=None, **options):
@@ -139,11 +112,6 @@ def scan_all(comm, study, out="m", **options):
     multi_trait.run(configured(MultiTraitConfig, study, out, **{"p_threshold": 1.0, **options}), comm)
     comm.Barrier()
     return study.folder / out
-
-
-def read_columns(path):
-    header, *rows = [line.split("\t") for line in Path(path).read_text().splitlines()]
-    return {name: [row[k] for row in rows] for k, name in enumerate(header)}
 
 
 def assert_same_table(path, other):
@@ -428,10 +396,10 @@ def test_a_snp_without_a_chromosome(comm, study):
         labels = list(study.plink.chromosomes)
         labels[57] = "0"
         shutil.copy(f"{study.bfile}.bim", f"{prefix}.bim")
-        relabel(f"{prefix}.bim", labels)
+        relabel_chromosomes(prefix, labels)
 
     on_root(comm, unplace)
-    other = Study(study.folder, prefix, study.pheno, study.covar, study.grm, study.plink)
+    other = replace(study, bfile=prefix)
     message = rf"u\.bim, line 58: SNP {study.plink.snps[57]} has no chromosome \(its label is '0'\)"
     for action in (lambda: scan(comm, other), lambda: make_kinship(comm, other, "k")):
         with pytest.raises(InputError, match=message):

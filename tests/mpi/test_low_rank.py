@@ -11,11 +11,15 @@ import numpy as np
 import oracle
 import pytest
 from small_study import (
-    PlinkFiles,
+    SimulatedStudy,
+    SnpsWithoutEstimate,
+    on_root,
     read_facts,
     read_plink,
     read_results,
+    read_rows,
     read_table,
+    relabel_chromosomes,
     write_genotypes,
     write_lines,
     write_table,
@@ -36,22 +40,8 @@ STAGES = (0, 1, 2, 4)
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(SimulatedStudy):
     """Simulated files with missing genotypes, on chromosomes of odd names."""
-
-    folder: Path
-    bfile: str
-    pheno: str
-    covar: str
-    plink: PlinkFiles
-
-    def trait(self, name="trait1"):
-        return read_table(self.pheno)[name]
-
-    def design(self, covariates=True):
-        """X_L: the intercept, and the covariates."""
-        extra = list(read_table(self.covar).values()) if covariates else []
-        return np.column_stack([np.ones(N), *extra])
 
     def data(self, chosen=None, rows=slice(None), y=None, X=None, plink=None):
         """What the oracles take first: similarity SNPs and where they lie, tested SNPs and where, trait, design."""
@@ -62,18 +52,11 @@ class Study:
         return snps[:, chosen], chromosomes[chosen], snps, chromosomes, y[rows], X[rows]
 
 
-def relabel(prefix, label_of):
-    """Give every SNP of the .bim another chromosome: ``label_of`` maps its number and its label."""
-    path = Path(f"{prefix}.bim")
-    rows = [line.split() for line in path.read_text().splitlines()]
-    write_lines(path, ["\t".join([label_of(k, row[0]), *row[1:]]) for k, row in enumerate(rows)])
-
-
 @pytest.fixture
 def study(comm, shared_tmp_path):
     prefix = str(shared_tmp_path / "g")
     simulate.run(SimulateConfig(N, M, prefix, traits=3, chromosomes=4, missing=0.04, h2=0.6, seed=5), comm)
-    on_root(comm, lambda: relabel(prefix, lambda _, label: LABELS[label]))
+    on_root(comm, lambda: relabel_chromosomes(prefix, [LABELS[label] for label in read_plink(prefix).chromosomes]))
     return Study(shared_tmp_path, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", read_plink(prefix))
 
 
@@ -110,14 +93,6 @@ def scan(comm, study, out="o", *, names=("trait1",), resume=False, **options):
     return prefix
 
 
-def on_root(comm, action):
-    """Let rank 0 change files while the others wait."""
-    comm.Barrier()
-    if comm.rank == 0:
-        action()
-    comm.Barrier()
-
-
 def found_h2(prefix, trait="trait1"):
     """h2 of each chromosome, as the manifest has it."""
     return {label: model["h2"] for label, model in read_facts(prefix, trait)["loco"].items()}
@@ -125,8 +100,7 @@ def found_h2(prefix, trait="trait1"):
 
 def read_loco(prefix, trait="trait1"):
     """The rows of PREFIX.TRAIT.loco.tsv by chromosome."""
-    header, *rows = [line.split("\t") for line in Path(f"{prefix}.{trait}.loco.tsv").read_text().splitlines()]
-    return {row[1]: dict(zip(header, row, strict=True)) for row in rows}
+    return {row["CHR"]: row for row in read_rows(f"{prefix}.{trait}.loco.tsv")}
 
 
 def assert_scan(prefix, expected, trait="trait1", rtol=1e-8, where=slice(None)):
@@ -289,7 +263,7 @@ def test_similarity_snps_are_counted_or_named(comm, study):
 def test_chromosomes_without_similarity_snps_and_in_no_order(comm, study):
     """A chromosome without similarity SNPs is scanned with all of them; one may lie in pieces all over the .bim."""
     labels = np.array(["2", "X", "1", "un"])[np.random.default_rng(4).integers(0, 4, M)]
-    on_root(comm, lambda: relabel(study.bfile, lambda k, _: labels[k]))
+    on_root(comm, lambda: relabel_chromosomes(study.bfile, labels))
     chosen = np.flatnonzero(labels != "un")[::2]
     path = str(study.folder / "similarity.txt")
     on_root(comm, lambda: write_lines(path, list(study.plink.snps[chosen])))
@@ -360,35 +334,22 @@ def test_filters_of_similarity_and_tested_snps(comm, study):
 
 def test_snps_without_an_estimate_keep_their_row_and_say_why(comm, study):
     """Some of them are similarity SNPs too: they are left out of G."""
-    dosages = study.plink.dosages.copy()
-    dosages[:, 0] = np.nan
-    dosages[:, 6] = np.where(np.isnan(dosages[:, 6]), np.nan, 1.0)
-    dosages[:, 100] = np.random.default_rng(2).integers(0, 3, N)
-    dosages[:, M - 1] = 2.0
+    untestable = SnpsWithoutEstimate.among(study.plink.dosages)
+    dosages, covariate = untestable.dosages, untestable.covariate
     covar = str(study.folder / "covar.tsv")
     on_root(comm, lambda: write_genotypes(study.bfile, dosages))
-    on_root(comm, lambda: write_table(covar, study.plink.ids, {"copy": 3 - dosages[:, 100]}))
-    expected = {
-        0: "all genotypes missing",
-        6: "monomorphic",
-        100: "collinear with the covariates",
-        M - 1: "monomorphic",
-    }
+    on_root(comm, lambda: write_table(covar, study.plink.ids, {"copy": covariate}))
     if comm.rank == 0:
-        usable = np.setdiff1d(np.arange(M), [0, 6, M - 1])
-        similar = np.intersect1d(np.arange(0, M, EVERY), usable)
+        constant = [k for k, note in untestable.notes.items() if "collinear" not in note]
+        similar = np.setdiff1d(np.arange(0, M, EVERY), constant)
         plink = dataclasses.replace(study.plink, dosages=np.where(np.isnan(dosages).all(axis=0), 0.0, dosages))
-        data = study.data(similar, X=np.column_stack([np.ones(N), 3 - dosages[:, 100]]), plink=plink)
+        data = study.data(similar, X=np.column_stack([np.ones(N), covariate]), plink=plink)
         with np.errstate(invalid="ignore", divide="ignore"):
             oracle_scan = low_rank_oracle.by_svd(*data, h2=dict.fromkeys(LABELS.values(), 0.4))
     for precision, team_size in (("double", 1), ("double", comm.size), ("mixed", 1), ("mixed", comm.size)):
         options = {"precision": precision, "team_size": team_size, "block_size": 13}
         out = scan(comm, study, h2=0.4, covar=covar, **options)
-        results = read_results(out, "trait1")
-        assert {k: note for k, note in enumerate(results["NOTE"]) if note != "."} == expected
-        estimated = results["NOTE"] == "."
-        for name in ("BETA", "SE", "STAT", "LOG10P"):
-            assert np.isnan(results[name][~estimated]).all() and np.isfinite(results[name][estimated]).all()
+        estimated = untestable.assert_noted(read_results(out, "trait1"), ("BETA", "SE", "STAT", "LOG10P"))
         if comm.rank == 0:
             assert_scan(out, oracle_scan, rtol=1e-8 if precision == "double" else 1e-4, where=estimated)
 

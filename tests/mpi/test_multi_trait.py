@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,13 @@ import pytest
 from mpi4py import MPI
 from scipy import stats
 from small_study import (
-    PlinkFiles,
+    SimulatedStudy,
+    on_root,
+    read_columns,
     read_facts,
     read_plink,
     read_results,
+    read_rows,
     read_table,
     write_kinship,
     write_lines,
@@ -46,42 +48,18 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(SimulatedStudy):
     """Simulated files with missing genotypes; a kinship in another order, with a sample that has no genotypes."""
 
-    folder: Path
-    bfile: str
-    pheno: str
-    covar: str
     grm: str
     h2_file: str
-    plink: PlinkFiles
     Phi: np.ndarray
-
-    def design(self, covariates: bool = True):
-        """X_L: the intercept, and the covariates."""
-        extra = list(read_table(self.covar).values()) if covariates else []
-        return np.column_stack([np.ones(N), *extra])
-
-
-def collective_folder(comm, name):
-    """A directory for a module's files."""
-    return comm.bcast(Path(tempfile.mkdtemp(prefix=f"mpgls-{name}-")) if comm.rank == 0 else None, root=0)
-
-
-def remove(comm, folder):
-    comm.Barrier()
-    if comm.rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-    comm.Free()
 
 
 @pytest.fixture(scope="module")
-def study(quick_commands):
-    comm = MPI.COMM_WORLD.Dup()
-    folder = collective_folder(comm, "multi")
-    prefix = str(folder / "g")
-    simulate.run(SimulateConfig(N, M, prefix, traits=T, chromosomes=3, missing=0.04, seed=3), comm)
+def study(module_comm, module_folder):
+    folder, prefix = module_folder, str(module_folder / "g")
+    simulate.run(SimulateConfig(N, M, prefix, traits=T, chromosomes=3, missing=0.04, seed=3), module_comm)
     plink = read_plink(prefix)
     X = plink.centred()
     Phi = X @ X.T / M + 0.01 * np.eye(N)
@@ -94,9 +72,8 @@ def study(quick_commands):
         write_kinship(grm, [plink.ids[k] for k in order] + [("X", "x")], K)
         write_lines(h2_file, ["TRAIT\tH2", *(f"{name}\t{h2!r}" for name, h2 in zip(TRAITS, H2, strict=True))])
 
-    on_root(comm, write)
-    yield Study(folder, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", grm, str(h2_file), plink, Phi)
-    remove(comm, folder)
+    on_root(module_comm, write)
+    return Study(folder, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", plink, grm, str(h2_file), Phi)
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +86,6 @@ def expected(study):
         name: dict(zip(EFFECTS, oracle.scan(h2, Phi, study.design(), Y[name], study.plink.centred())[:3], strict=True))
         for name, h2 in zip(TRAITS, H2, strict=True)
     }
-
-
-def on_root(comm, action):
-    """Let rank 0 change files while the others wait."""
-    if comm.rank == 0:
-        action()
-    comm.Barrier()
 
 
 def options_of(study, options):
@@ -144,25 +114,21 @@ def alone(comm, study, trait, h2, **options):
     return results
 
 
-def read_rows(prefix):
+def read_traits(prefix):
     """``prefix.traits.tsv``: trait -> column -> text."""
-    header, *rows = [line.split("\t") for line in Path(f"{prefix}.traits.tsv").read_text().splitlines()]
-    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    return {row["TRAIT"]: row for row in read_rows(f"{prefix}.traits.tsv")}
 
 
 def read_hits(prefix):
     """``prefix.hits.tsv``: trait -> column -> array in the order of the .bim."""
-    header, *rows = [line.split("\t") for line in Path(f"{prefix}.hits.tsv").read_text().splitlines()]
-    found = {}
-    for row in rows:
-        found.setdefault(row[0], []).append(row)
     text = ("TRAIT", "CHR", "ID", "EA", "NEA")
+    columns = {
+        name: np.array(values, dtype=None if name in text else float)
+        for name, values in read_columns(f"{prefix}.hits.tsv").items()
+    }
     return {
-        trait: {
-            name: np.array([row[k] if name in text else float(row[k]) for row in of_trait])
-            for k, name in enumerate(header)
-        }
-        for trait, of_trait in found.items()
+        trait: {name: values[columns["TRAIT"] == trait] for name, values in columns.items()}
+        for trait in dict.fromkeys(columns["TRAIT"].tolist())
     }
 
 
@@ -196,7 +162,7 @@ def assert_scan(prefix, expected, rtol=1e-9):
 def test_every_trait_is_its_single_trait_scan(comm, study, test, covariates):
     names, covar = ("trait2", "trait5", "trait1"), study.covar if covariates else None
     out = scan(comm, study, pheno_name=names, covar=covar, test=test, dense=True, block_size=11)
-    rows = comm.bcast(read_rows(out) if comm.rank == 0 else None, root=0)
+    rows = comm.bcast(read_traits(out) if comm.rank == 0 else None, root=0)
     for name in names:
         single = alone(comm, study, name, float(rows[name]["H2"]), covar=covar, test=test)
         if comm.rank == 0:
@@ -212,7 +178,7 @@ def test_every_trait_is_its_single_trait_scan(comm, study, test, covariates):
 def test_heritabilities_are_the_oracles(comm, study):
     out = scan(comm, study, covar=study.covar)
     if comm.rank == 0:
-        Phi, X_L, rows = oracle.scaled(study.Phi), study.design(), read_rows(out)
+        Phi, X_L, rows = oracle.scaled(study.Phi), study.design(), read_traits(out)
         for name, y in read_table(study.pheno).items():
             h2 = float(rows[name]["H2"])
             assert h2 == pytest.approx(oracle.sharp_h2(Phi, X_L, y), abs=1e-7)
@@ -241,7 +207,7 @@ def test_filters_and_untestable_snps(comm, study):
         passing = of_chromosome & (np.minimum(frequency, 1 - frequency) >= 0.2)
         assert 5 < passing.sum() < of_chromosome.sum()
         np.testing.assert_array_equal(read_hits(out)["trait3"]["ID"], study.plink.snps[passing])
-        assert read_rows(out)["trait3"]["TESTED"] == str(passing.sum())
+        assert read_traits(out)["trait3"]["TESTED"] == str(passing.sum())
         np.testing.assert_array_equal(np.isnan(read_dense(out)["trait3"][0]), ~passing[of_chromosome])
 
 
@@ -321,7 +287,7 @@ def test_traits_with_gaps_are_analysed_over_their_own_samples(comm, study, share
         on_root(comm, lambda present=present, keep=keep: write_lines(keep, [study.plink.ids[k] for k in present]))
         subset = scan(comm, study, "subset", pheno_name=names, covar=study.covar, keep=keep)
         if comm.rank == 0:
-            of_all, of_subset, dense = read_rows(out), read_rows(subset), read_dense(out)
+            of_all, of_subset, dense = read_traits(out), read_traits(subset), read_dense(out)
             for name in names:
                 for column in ("N", "TESTED", "BEST_SNP", "HITS", "FLAGS"):
                     assert of_all[name][column] == of_subset[name][column]
@@ -353,7 +319,7 @@ def test_complete_takes_the_samples_with_every_trait(comm, study, shared_tmp_pat
         for name in ("trait2", "trait5"):
             wanted = oracle.scan(0.4, Phi, X_L, columns[name][used], study.plink.centred(used))
             assert_same(read_hits(out)[name], dict(zip(EFFECTS, wanted[:3], strict=True)))
-            assert read_rows(out)[name]["N"] == str(used.sum())
+            assert read_traits(out)[name]["N"] == str(used.sum())
 
 
 def test_impute_fills_gaps_and_says_so(comm, study, shared_tmp_path):
@@ -361,7 +327,7 @@ def test_impute_fills_gaps_and_says_so(comm, study, shared_tmp_path):
     on_root(comm, lambda: write_table(pheno, study.plink.ids, columns))
     out = scan(comm, study, pheno=pheno, covar=study.covar, h2=0.4, missing="impute", pass_traits=2)
     if comm.rank == 0:
-        flags = {name: row["FLAGS"] for name, row in read_rows(out).items()}
+        flags = {name: row["FLAGS"] for name, row in read_traits(out).items()}
         assert {name for name, text in flags.items() if "imputed" in text} == {"trait1", "trait2", "trait4"}
         X_L, Phi = study.design(), oracle.scaled(study.Phi)
         for name in ("trait1", "trait2", "trait3"):
@@ -399,7 +365,7 @@ def test_a_trait_without_an_answer_has_a_flagged_row_and_the_others_go_on(comm, 
     out = scan(comm, study, pheno=pheno, **options)
     ordinary = scan(comm, study, "ordinary", pheno_name=("trait1", "trait2"), **options)
     if comm.rank == 0:
-        rows, hits, dense, usual = read_rows(out), read_hits(out), read_dense(out), read_hits(ordinary)
+        rows, hits, dense, usual = read_traits(out), read_hits(out), read_dense(out), read_hits(ordinary)
         assert {name: row["FLAGS"] for name, row in rows.items()} == {
             "constant": "constant",
             "absent": "all missing",
@@ -429,24 +395,24 @@ def test_no_trait_at_all_can_be_analysed(comm, study, shared_tmp_path):
     on_root(comm, lambda: write_table(pheno, study.plink.ids, columns))
     out = scan(comm, study, pheno=pheno, dense=True)
     if comm.rank == 0:
-        assert [row["FLAGS"] for row in read_rows(out).values()] == ["constant", "all missing"]
+        assert [row["FLAGS"] for row in read_traits(out).values()] == ["constant", "all missing"]
 
 
 def test_estimates_can_be_given_for_some_traits(comm, study, shared_tmp_path):
     some = str(shared_tmp_path / "some.tsv")
     on_root(comm, lambda: write_lines(some, ["TRAIT\tH2\tNOTE", "trait2\t0.125\tx", "else\t0.5\ty", "trait4\tNA\tz"]))
     out = scan(comm, study, h2_file=some)
-    rows = read_rows(out) if comm.rank == 0 else {}
+    rows = read_traits(out) if comm.rank == 0 else {}
     comm.Barrier()
     free = scan(comm, study)
     if comm.rank == 0:
         assert (rows["trait2"]["H2"], rows["trait2"]["H2_SE"]) == ("0.125", "NA")
         for name in ("trait1", "trait3", "trait4", "trait5"):
-            assert float(rows[name]["H2"]) == pytest.approx(float(read_rows(free)[name]["H2"]), abs=1e-8)
+            assert float(rows[name]["H2"]) == pytest.approx(float(read_traits(free)[name]["H2"]), abs=1e-8)
     comm.Barrier()
     rows = scan(comm, study, h2=0.25)
     if comm.rank == 0:
-        assert {row["H2"] for row in read_rows(rows).values()} == {"0.25"}
+        assert {row["H2"] for row in read_traits(rows).values()} == {"0.25"}
     on_root(comm, lambda: write_lines(some, ["TRAIT\tH2", "else\t0.5"]))
     with pytest.raises(InputError, match="none of the 5 traits"):
         scan(comm, study, h2_file=some)
@@ -506,7 +472,7 @@ def test_files_that_are_no_complete_eigendecomposition(comm, study):
 
 def test_the_row_of_a_trait_sums_up_all_its_tests(comm, study):
     out = scan(comm, study, covar=study.covar, h2_file=study.h2_file, p_threshold=0.05, block_size=5)
-    rows, hits = (read_rows(out), read_hits(out)) if comm.rank == 0 else ({}, {})
+    rows, hits = (read_traits(out), read_hits(out)) if comm.rank == 0 else ({}, {})
     comm.Barrier()
     everything = scan(comm, study, "everything", covar=study.covar, h2_file=study.h2_file)
     if comm.rank:
@@ -590,7 +556,7 @@ def test_gemmas_heritabilities_of_two_mouse_traits(comm, shared_tmp_path):
     run = RunOptions(str(shared_tmp_path / "o"), threads=1)
     multi_trait.run(MultiTraitConfig(run, options, plots=False), comm)
     if comm.rank == 0:
-        rows = read_rows(shared_tmp_path / "o")
+        rows = read_traits(shared_tmp_path / "o")
         assert (rows["trait2"]["N"], rows["trait5"]["N"]) == ("757", "653")
         assert float(rows["trait2"]["H2"]) == pytest.approx(0.590731, abs=1e-4)
         assert float(rows["trait5"]["H2"]) == pytest.approx(0.406097, abs=1e-4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from small_study import PlinkFiles, read_facts, read_plink, read_table, write_lines, write_table
+from small_study import SimulatedStudy, read_columns, read_facts, read_plink, read_table, write_lines, write_table
 
 from mpgls.commands import kinship, ridge, simulate
 from mpgls.commands.inputs import StudyOptions
@@ -38,14 +37,8 @@ EXAMPLE = Path("/usr/share/doc/gemma/example")
 
 
 @dataclass(frozen=True)
-class Files:
-    """Simulated genotypes, a few of them missing, with traits and covariates."""
-
-    folder: Path
-    bfile: str
-    pheno: str
-    covar: str
-    plink: PlinkFiles
+class Files(SimulatedStudy):
+    """Simulated files with a few missing genotypes."""
 
     def Y(self):
         return np.column_stack(list(read_table(self.pheno).values()))
@@ -61,16 +54,10 @@ class Files:
 
 
 @pytest.fixture(scope="module")
-def files(quick_commands):
-    comm = MPI.COMM_WORLD.Dup()
-    folder = comm.bcast(Path(tempfile.mkdtemp(prefix="mpgls-ridge-")) if comm.rank == 0 else None, root=0)
-    prefix = str(folder / "g")
-    simulate.run(SimulateConfig(N, M, prefix, traits=T, chromosomes=3, missing=0.03, seed=5), comm)
-    yield Files(folder, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", read_plink(prefix))
-    comm.Barrier()
-    if comm.rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-    comm.Free()
+def files(module_comm, module_folder):
+    prefix = str(module_folder / "g")
+    simulate.run(SimulateConfig(N, M, prefix, traits=T, chromosomes=3, missing=0.03, seed=5), module_comm)
+    return Files(module_folder, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", read_plink(prefix))
 
 
 def predict(comm, files, out="r", *, covar=False, resume=False, memory=None, grm=None, pheno=None, **options):
@@ -87,10 +74,8 @@ def predict(comm, files, out="r", *, covar=False, resume=False, memory=None, grm
 
 def table(prefix, suffix="targets"):
     """Columns of a table by name, numbers with NaN for NA where they are numbers."""
-    header, *rows = [line.split("\t") for line in Path(f"{prefix}.{suffix}.tsv").read_text().splitlines()]
     columns = {}
-    for k, name in enumerate(header):
-        values = [row[k] for row in rows]
+    for name, values in read_columns(f"{prefix}.{suffix}.tsv").items():
         try:
             columns[name] = np.array([np.nan if value == "NA" else float(value) for value in values])
         except ValueError:
@@ -186,7 +171,7 @@ def test_nested_cross_validation_predictions_and_weights(comm, files, precision,
 def test_covariates_are_fitted_in_every_training_set(comm, files):
     prefix = predict(comm, files, covar=True, permutations=0)
     if comm.rank == 0:
-        C = np.column_stack([np.ones(N), *read_table(files.covar).values()])
+        C = files.design()
         m = read_facts(prefix)["snps"]
         r2 = left_by_covariates(C, files.standardised(), files.Y(), folds_of(prefix), [alpha * m for alpha in ALPHAS])
         np.testing.assert_allclose(by_fold(table(prefix), "R2"), r2, rtol=0, atol=1e-9)
@@ -252,7 +237,7 @@ def test_a_permutation_is_the_whole_nested_loop_on_permuted_residuals(comm, file
         comm.Barrier()
     prefix = predict(comm, files, covar=True, permutations=7, **options)
     if comm.rank == 0:
-        C = np.column_stack([np.ones(N), *read_table(files.covar).values()])
+        C = files.design()
         Y, X, m = files.Y(), files.standardised(), read_facts(prefix)["snps"]
         residuals = Y - C @ np.linalg.lstsq(C, Y, rcond=None)[0]
         null, observed = [], table(prefix)["R2"]
@@ -473,7 +458,7 @@ def test_two_traits_of_mice(comm, files):
             frequency = mice.plink.frequency()
             selected = np.isin(plink.chromosomes, ["1", "17"]) & (np.minimum(frequency, 1 - frequency) >= 0.01)
             mice = dataclasses.replace(mice, plink=dataclasses.replace(plink, dosages=plink.dosages[rows][:, selected]))
-            X, Y = mice.standardised(), np.column_stack(list(read_table_na(pheno).values()))[rows]
+            X, Y = mice.standardised(), np.column_stack(list(read_table(pheno).values()))[rows]
             m = read_facts(out)["snps"]
             assert X.shape[1] == m and rows.size > 200
             r2, chosen, _ = searched(X, Y, folds_of(out), [alpha * m for alpha in ALPHAS])
@@ -481,15 +466,6 @@ def test_two_traits_of_mice(comm, files):
             np.testing.assert_allclose(by_fold(table(out), "ALPHA", 3) * m, chosen)
             assert table(out)["R2"].max() > 0.05
         comm.Barrier()
-
-
-def read_table_na(path):
-    header, *rows = [line.split("\t") for line in Path(path).read_text().splitlines()]
-    return {
-        name: np.array([np.nan if row[k] == "NA" else float(row[k]) for row in rows])
-        for k, name in enumerate(header)
-        if k > 1
-    }
 
 
 def voxel_matrix(files, path, shape=(4, 3, 3)):

@@ -9,7 +9,9 @@ import numpy as np
 import oracle
 import pytest
 from small_study import (
-    PlinkFiles,
+    SimulatedStudy,
+    SnpsWithoutEstimate,
+    on_root,
     read_facts,
     read_plink,
     read_results,
@@ -34,24 +36,11 @@ EFFECTS = ("BETA", "SE", "STAT", "LOG10P")
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(SimulatedStudy):
     """Simulated files with missing genotypes, and a kinship whose mean diagonal is not 1."""
 
-    folder: Path
-    bfile: str
-    pheno: str
-    covar: str
     grm: str
-    plink: PlinkFiles
     Phi: np.ndarray
-
-    def trait(self, name="trait1"):
-        return read_table(self.pheno)[name]
-
-    def design(self, covariates: bool):
-        """X_L: the intercept, and the covariates."""
-        extra = list(read_table(self.covar).values()) if covariates else []
-        return np.column_stack([np.ones(N), *extra])
 
 
 @pytest.fixture
@@ -62,10 +51,8 @@ def study(comm, shared_tmp_path):
     X = plink.centred()
     Phi = X @ X.T / M
     grm = shared_tmp_path / "K.h5"
-    if comm.rank == 0:
-        write_kinship(grm, plink.ids, Phi)
-    comm.Barrier()
-    return Study(shared_tmp_path, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", str(grm), plink, Phi)
+    on_root(comm, lambda: write_kinship(grm, plink.ids, Phi))
+    return Study(shared_tmp_path, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", plink, str(grm), Phi)
 
 
 def scan(comm, study, out="o", *, names=("trait1",), resume=False, plots=False, memory=None, **options):
@@ -88,13 +75,6 @@ def assert_effects(prefix, trait, h2, Phi, X_L, y, snps, test="t", rtol=1e-9):
     for name, expected in zip(EFFECTS, (beta, se, stat, -np.log10(p)), strict=True):
         atol = rtol * np.abs(expected).max()
         np.testing.assert_allclose(results[name][varies], expected, rtol=rtol, atol=atol, err_msg=name)
-
-
-def on_root(comm, action):
-    """Let rank 0 change files while the others wait."""
-    if comm.rank == 0:
-        action()
-    comm.Barrier()
 
 
 # -- figures ------------------------------------------------------------------------------------------------------
@@ -254,29 +234,15 @@ def test_the_fam_has_the_trait_when_no_table_is_given(comm, study):
 
 
 def test_snps_without_an_estimate_keep_their_row_and_say_why(comm, study):
-    dosages = study.plink.dosages.copy()
-    dosages[:, 0] = np.nan
-    dosages[:, 6] = np.where(np.isnan(dosages[:, 6]), np.nan, 1.0)
-    dosages[:, 100] = np.random.default_rng(2).integers(0, 3, N)
-    dosages[:, M - 1] = 2.0
+    untestable = SnpsWithoutEstimate.among(study.plink.dosages)
     covar = str(study.folder / "covar.tsv")
-    on_root(comm, lambda: write_genotypes(study.bfile, dosages))
-    on_root(comm, lambda: write_table(covar, study.plink.ids, {"copy": 3 - dosages[:, 100]}))
-    expected = {
-        0: "all genotypes missing",
-        6: "monomorphic",
-        100: "collinear with the covariates",
-        M - 1: "monomorphic",
-    }
+    on_root(comm, lambda: write_genotypes(study.bfile, untestable.dosages))
+    on_root(comm, lambda: write_table(covar, study.plink.ids, {"copy": untestable.covariate}))
     plain = read_results(scan(comm, study, h2=0.4, covar=covar), "trait1")
     for precision, team_size in (("double", 1), ("double", comm.size), ("mixed", 1), ("mixed", comm.size)):
         options = {"precision": precision, "team_size": team_size, "block_size": 13}
         results = read_results(scan(comm, study, h2=0.4, covar=covar, **options), "trait1")
-        notes = {k: note for k, note in enumerate(results["NOTE"]) if note != "."}
-        assert notes == expected
-        estimated = results["NOTE"] == "."
-        for name in EFFECTS:
-            assert np.isnan(results[name][~estimated]).all() and np.isfinite(results[name][estimated]).all()
+        estimated = untestable.assert_noted(results, EFFECTS)
         np.testing.assert_allclose(results["SE"][estimated], plain["SE"][estimated], rtol=1e-4)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +11,17 @@ import pytest
 import vgwas_oracle as oracle
 from mpi4py import MPI
 from scipy import ndimage
-from small_study import PlinkFiles, read_facts, read_plink, read_table, write_genotypes, write_lines, write_table
+from small_study import (
+    PlinkFiles,
+    on_root,
+    read_facts,
+    read_plink,
+    read_rows,
+    read_table,
+    write_genotypes,
+    write_lines,
+    write_table,
+)
 
 from mpgls.commands import simulate, vgwas, vgwas_scan
 from mpgls.commands.inputs import StudyOptions
@@ -65,11 +73,9 @@ def make_voxels(plink):
 
 
 @pytest.fixture(scope="module")
-def study(quick_commands):
-    comm = MPI.COMM_WORLD.Dup()
-    folder = comm.bcast(Path(tempfile.mkdtemp(prefix="mpgls-vgwas-")) if comm.rank == 0 else None, root=0)
-    prefix = str(folder / "g")
-    simulate.run(SimulateConfig(N, M, prefix, chromosomes=3, missing=0.03, seed=3), comm)
+def study(module_comm, module_folder):
+    folder, prefix = module_folder, str(module_folder / "g")
+    simulate.run(SimulateConfig(N, M, prefix, chromosomes=3, missing=0.03, seed=3), module_comm)
     names = [str(folder / name) for name in ("c.tsv", "v.h5", "p.tsv")]
 
     def write():
@@ -93,15 +99,9 @@ def study(quick_commands):
             folder / "ijk.tsv", ["TRAIT\tI\tJ\tK", *(f"v{k}\t{i}\t{j}\t{q}" for k, (i, j, q) in enumerate(coordinates))]
         )
 
-    if comm.rank == 0:
-        write()
-    comm.Barrier()
+    on_root(module_comm, write)
     plink = read_plink(prefix)
-    yield Study(folder, prefix, *names, plink, *make_voxels(plink))
-    comm.Barrier()
-    if comm.rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-    comm.Free()
+    return Study(folder, prefix, *names, plink, *make_voxels(plink))
 
 
 def scan(comm, study, out="o", memory=None, resume=False, **options):
@@ -279,9 +279,8 @@ def test_traits_with_coordinates_give_what_the_voxel_matrix_gives(comm, study):
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")
 def test_table_and_facts(comm, study):
     prefix = scan(comm, study, "table", plots=True, maps=1, snps=SnpFilter(maf=0.05))
-    header, *rows = [line.split("\t") for line in Path(f"{prefix}.snps.tsv").read_text().splitlines()]
     frequency = np.nan_to_num(study.plink.frequency())
-    by_id = {row[2]: dict(zip(header, row, strict=True)) for row in rows}
+    by_id = {row["ID"]: row for row in read_rows(f"{prefix}.snps.tsv")}
     filtered = np.minimum(frequency, 1 - frequency) < 0.05
     assert set(by_id) == {name for name, drop in zip(study.plink.snps, filtered, strict=True) if not drop}
     best = by_id[study.plink.snps[3]]

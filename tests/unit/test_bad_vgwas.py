@@ -16,7 +16,7 @@ import pytest
 from launch import MPIRUN, mpgls, must_succeed
 from refusals import INPUT, MEMORY, STORAGE, USAGE, check, edit_line, refused
 from small_images import AFFINE, SHAPE, save, small_mask
-from small_study import read_plink, write_genotypes
+from small_study import read_plink, read_rows, write_genotypes
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
 
@@ -64,11 +64,6 @@ def study(good: Path, tmp_path: Path) -> Path:
     return tmp_path / "study"
 
 
-def rows_of(study: Path) -> list[dict[str, str]]:
-    header, *rows = [line.split("\t") for line in (study / "out.snps.tsv").read_text().splitlines()]
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
 def completed(study: Path, arguments: str) -> str:
     """The log of a run that must succeed."""
     must_succeed(0, arguments, study)
@@ -114,7 +109,7 @@ def test_a_person_without_image_is_left_out_and_counted(study: Path) -> None:
     log = completed(study, IMAGES)
     assert "left out because their path is NA: 1 people" in log
     assert "37 in the genotypes" in log and "> 36" in log
-    assert {row["N"] for row in rows_of(study)} == {"36"}
+    assert {row["N"] for row in read_rows(study / "out.snps.tsv")} == {"36"}
 
 
 def test_nobody_has_both_image_and_genotypes(study: Path) -> None:
@@ -219,7 +214,7 @@ def test_snps_that_cannot_be_tested_have_a_note(study: Path) -> None:
     added = [f"{line}\t{value}" for line, value in zip(lines, ["snp", *dosages[:, 7].tolist()], strict=True)]
     (study / "sim.covar.tsv").write_text("\n".join(added) + "\n")
     completed(study, f"{COVAR} --sparsity-threshold 1")
-    rows = rows_of(study)
+    rows = read_rows(study / "out.snps.tsv")
     notes = {k: row["NOTE"] for k, row in enumerate(rows) if row["NOTE"] != "."}
     assert notes == {3: "monomorphic", 4: "all genotypes missing", 7: "collinear with the covariates"}
     assert all(rows[k]["T"] == rows[k]["FWE_P_LOG10P"] == "NA" for k in notes)
