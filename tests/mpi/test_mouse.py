@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
-from mpi4py import MPI
-from small_study import read_facts, read_kinship, read_plink, read_results, write_lines
+from mice import needs_mice, places, read_fastlmm, unpack_mice, write_snps_of_gemma
+from small_study import on_root, read_facts, read_kinship, read_plink, read_results, write_lines
 
 from mpgls.commands import kinship, single_trait
 from mpgls.commands.inputs import StudyOptions
@@ -20,13 +16,10 @@ from mpgls.commands.session import RunOptions
 from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.study.filters import SnpFilter
 
-EXAMPLE = Path("/usr/share/doc/gemma/example")
-DATA = Path(__file__).resolve().parents[1] / "data"
+FASTLMM = "mouse_cd8_fastlmm.tsv.gz"
 FASTLMM_H2 = 0.6097627448019252
 
-pytestmark = pytest.mark.skipif(
-    not (EXAMPLE / "mouse_hs1940.bed.gz").exists(), reason="the mouse data of Debian's package gemma-doc are not here"
-)
+pytestmark = needs_mice
 
 
 @dataclass(frozen=True)
@@ -39,33 +32,19 @@ class Mice:
 
 
 @pytest.fixture(scope="module")
-def mice(quick_commands):
+def mice(module_comm, module_folder):
     """One kinship for all tests here: it is the dear part."""
-    comm = MPI.COMM_WORLD.Dup()
-    folder = comm.bcast(Path(tempfile.mkdtemp(prefix="mpgls-mice-")) if comm.rank == 0 else None, root=0)
-    prefix, snps, tested = (str(folder / name) for name in ("mouse_hs1940", "snps.txt", "tested.txt"))
-    if comm.rank == 0:
-        for suffix in ("bed", "bim", "fam"):
-            with gzip.open(EXAMPLE / f"mouse_hs1940.{suffix}.gz") as packed, open(f"{prefix}.{suffix}", "wb") as file:
-                shutil.copyfileobj(packed, file)
-        Path(snps).write_bytes(gzip.decompress((DATA / "mouse_gemma_snps.txt.gz").read_bytes()))
-        write_lines(tested, list(fastlmm()["SNP"]))
-    comm.Barrier()
-    run, study = RunOptions(str(folder / "K"), threads=1), StudyOptions(prefix, snps=SnpFilter(extract=snps))
-    kinship.run(KinshipConfig(run, study), comm)
-    yield Mice(prefix, str(folder / "K.h5"), tested)
-    comm.Barrier()
-    if comm.rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-    comm.Free()
+    prefix, snps, tested = (str(module_folder / name) for name in ("mouse_hs1940", "snps.txt", "tested.txt"))
 
+    def write():
+        unpack_mice(prefix)
+        write_snps_of_gemma(snps)
+        write_lines(tested, list(read_fastlmm(FASTLMM)["SNP"]))
 
-def fastlmm(name="mouse_cd8_fastlmm.tsv.gz"):
-    """Committed results of FaST-LMM: SNP and Chr (text), PValue, SnpWeight, SnpWeightSE, Nullh2."""
-    lines = gzip.decompress((DATA / name).read_bytes()).decode().splitlines()
-    header, *rows = [line.split("\t") for line in lines]
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    return {name: np.array(values, dtype=None if name in ("SNP", "Chr") else float) for name, values in columns.items()}
+    on_root(module_comm, write)
+    run, study = RunOptions(str(module_folder / "K"), threads=1), StudyOptions(prefix, snps=SnpFilter(extract=snps))
+    kinship.run(KinshipConfig(run, study), module_comm)
+    return Mice(prefix, str(module_folder / "K.h5"), tested)
 
 
 def scan(comm, mice, out, **options):
@@ -99,14 +78,12 @@ def test_fastlmms_heritability(comm, shared_tmp_path, mice):
 def test_fastlmms_p_values_and_effects(comm, shared_tmp_path, mice, precision, tolerance):
     scan(comm, mice, shared_tmp_path / "o", h2=FASTLMM_H2, precision=precision)
     if comm.rank == 0:
-        results, expected = read_results(shared_tmp_path / "o", "pheno"), fastlmm()
-        where = {name: k for k, name in enumerate(results["ID"])}
-        order = [where[name] for name in expected["SNP"]]
+        results, expected = read_results(shared_tmp_path / "o", "pheno"), read_fastlmm(FASTLMM)
+        order = places(expected["SNP"], results["ID"])
         np.testing.assert_allclose(results["P"][order], expected["PValue"], rtol=tolerance)
 
         files = read_plink(mice.prefix)
-        columns = {name: k for k, name in enumerate(files.snps)}
-        X = files.centred(np.isfinite(files.phenotype))[:, [columns[name] for name in expected["SNP"]]]
+        X = files.centred(np.isfinite(files.phenotype))[:, places(expected["SNP"], files.snps)]
         scale = X.std(axis=0)
         effect = results["BETA"][order] * scale
         np.testing.assert_allclose(
@@ -118,7 +95,7 @@ def test_fastlmms_p_values_and_effects(comm, shared_tmp_path, mice, precision, t
 @pytest.mark.deadline(300)
 def test_fastlmm_with_one_chromosome_left_out(comm, shared_tmp_path, mice):
     """FaST-LMM's conventions: SNPs standardised over the mice that have the trait, and K made of them alone."""
-    expected = fastlmm("mouse_cd8_fastlmm_loco.tsv.gz")
+    expected = read_fastlmm("mouse_cd8_fastlmm_loco.tsv.gz")
     keep, tested, given = (str(shared_tmp_path / name) for name in ("keep.txt", "tested.txt", "h2.tsv"))
     null_h2 = dict(zip(expected["Chr"].tolist(), expected["Nullh2"].tolist(), strict=True))
     if comm.rank == 0:
@@ -147,6 +124,5 @@ def test_fastlmm_with_one_chromosome_left_out(comm, shared_tmp_path, mice):
     assert len(scan_without(shared_tmp_path / "given", h2_file=given)) == 19
     if comm.rank == 0:
         results = read_results(shared_tmp_path / "given", "pheno")
-        where = {name: k for k, name in enumerate(results["ID"])}
-        p = results["P"][[where[name] for name in expected["SNP"]]]
-        np.testing.assert_allclose(p, expected["PValue"], rtol=1e-8)
+        order = places(expected["SNP"], results["ID"])
+        np.testing.assert_allclose(results["P"][order], expected["PValue"], rtol=1e-8)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mice import needs_mice, places, read_fastlmm, unpack_mice
 from small_study import read_facts, read_plink, read_results, write_lines
 
 from mpgls.commands import low_rank
@@ -15,20 +14,7 @@ from mpgls.commands.inputs import StudyOptions
 from mpgls.commands.low_rank_config import LowRankConfig
 from mpgls.commands.session import RunOptions
 
-EXAMPLE = Path("/usr/share/doc/gemma/example")
-DATA = Path(__file__).resolve().parents[1] / "data"
-
-pytestmark = pytest.mark.skipif(
-    not (EXAMPLE / "mouse_hs1940.bed.gz").exists(), reason="the mouse data of Debian's package gemma-doc are not here"
-)
-
-
-def fastlmm():
-    """The committed results of FaST-LMM: SNP and CHR (text), PValue, SnpWeight, SnpWeightSE, Nullh2."""
-    lines = gzip.decompress((DATA / "mouse_cd8_fastlmm_every12.tsv.gz").read_bytes()).decode().splitlines()
-    header, *rows = [line.split("\t") for line in lines]
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    return {name: np.array(values, dtype=None if name in ("SNP", "CHR") else float) for name, values in columns.items()}
+pytestmark = needs_mice
 
 
 def scan(comm, prefix, out, **options):
@@ -43,40 +29,31 @@ def scan(comm, prefix, out, **options):
     return results, facts
 
 
-def in_order(results, expected):
-    """Where the SNPs of FaST-LMM stand in the table."""
-    where = {name: k for k, name in enumerate(results["ID"])}
-    return [where[name] for name in expected["SNP"]]
-
-
 @pytest.mark.deadline(240)
 def test_fastlmms_heritabilities_p_values_and_effects(comm, shared_tmp_path):
     prefix, h2_file, out = (str(shared_tmp_path / name) for name in ("mouse_hs1940", "h2.tsv", "o"))
-    expected = fastlmm()
+    expected = read_fastlmm("mouse_cd8_fastlmm_every12.tsv.gz")
     h2 = dict(zip(expected["CHR"], expected["Nullh2"], strict=True))
     if comm.rank == 0:
-        for suffix in ("bed", "bim", "fam"):
-            with gzip.open(EXAMPLE / f"mouse_hs1940.{suffix}.gz") as packed, open(f"{prefix}.{suffix}", "wb") as file:
-                shutil.copyfileobj(packed, file)
+        unpack_mice(prefix)
         write_lines(h2_file, ["TRAIT\tCHR\tH2", *(f"pheno\t{c}\t{value!r}" for c, value in h2.items())])
     comm.Barrier()
 
     results, facts = scan(comm, prefix, out)
     assert (facts["n"], facts["tested"], facts["notes"]) == (1410, 10_992, {"monomorphic": 1234})
     assert {c: model["h2"] for c, model in facts["loco"].items()} == pytest.approx(h2, abs=1e-6)
-    order = in_order(results, expected)
+    order = places(expected["SNP"], results["ID"])
     np.testing.assert_allclose(results["P"][order], expected["PValue"], rtol=1e-5)
 
     results, facts = scan(comm, prefix, out, h2_file=h2_file)
     assert {c: model["h2"] for c, model in facts["loco"].items()} == h2
     assert "stage 1: taken from" in Path(f"{out}.log").read_text()
-    order = in_order(results, expected)
+    order = places(expected["SNP"], results["ID"])
     np.testing.assert_allclose(results["P"][order], expected["PValue"], rtol=1e-8)
     if comm.rank == 0:
         files = read_plink(prefix)
-        columns = {name: k for k, name in enumerate(files.snps)}
-        at = [columns[name] for name in expected["SNP"]]
-        scale = np.nanstd(files.dosages[np.isfinite(files.phenotype)][:, at], axis=0)
+        dosages = files.dosages[np.isfinite(files.phenotype)][:, places(expected["SNP"], files.snps)]
+        scale = np.nanstd(dosages, axis=0)
         np.testing.assert_allclose(results["SE"][order] * scale, expected["SnpWeightSE"], rtol=1e-6)
         effect, least = results["BETA"][order] * scale, expected["SnpWeightSE"].min()
         np.testing.assert_allclose(effect, expected["SnpWeight"], rtol=0, atol=1e-6 * least)

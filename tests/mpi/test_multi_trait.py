@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import h5py
 import numpy as np
 import oracle
 import pytest
+from mice import needs_mice, unpack_mice, write_snps_of_gemma
 from mpi4py import MPI
 from scipy import stats
 from small_study import (
@@ -43,8 +43,6 @@ N, M, T = 127, 89, 5
 H2 = (0.0, 0.37, 0.5, 0.52, 0.93)
 TRAITS = tuple(f"trait{k + 1}" for k in range(T))
 EFFECTS = ("BETA", "SE", "STAT")
-EXAMPLE = Path("/usr/share/doc/gemma/example")
-DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 @dataclass(frozen=True)
@@ -532,17 +530,15 @@ def test_inputs_are_not_overwritten(comm, study):
 # -- real mice ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not (EXAMPLE / "mouse_hs1940.bed.gz").exists(), reason="Debian's package gemma-doc is not here")
+@needs_mice
 def test_gemmas_heritabilities_of_two_mouse_traits(comm, shared_tmp_path):
     """Two traits of the .fam with different samples, in one run, with GEMMA's kinship (of all mice) centred anew."""
     prefix, snps, tested = (str(shared_tmp_path / name) for name in ("mouse_hs1940", "snps.txt", "tested.txt"))
     pheno = str(shared_tmp_path / "pheno.tsv")
 
     def unpack():
-        for suffix in ("bed", "bim", "fam"):
-            with gzip.open(EXAMPLE / f"mouse_hs1940.{suffix}.gz") as packed, open(f"{prefix}.{suffix}", "wb") as file:
-                shutil.copyfileobj(packed, file)
-        Path(snps).write_bytes(gzip.decompress((DATA / "mouse_gemma_snps.txt.gz").read_bytes()))
+        unpack_mice(prefix)
+        write_snps_of_gemma(snps)
         write_lines(tested, Path(snps).read_text().split()[:50])
         rows = [line.split() for line in Path(f"{prefix}.fam").read_text().splitlines()]
         values = np.array([[float(text) if text not in ("-9", "NA") else np.nan for text in row[5:]] for row in rows])

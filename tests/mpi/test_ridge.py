@@ -11,13 +11,23 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from mice import EXAMPLE, needs_mice, unpack_mice
 from mpi4py import MPI
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from small_study import SimulatedStudy, read_columns, read_facts, read_plink, read_table, write_lines, write_table
+from small_study import (
+    SimulatedStudy,
+    read_columns,
+    read_facts,
+    read_plink,
+    read_rows,
+    read_table,
+    write_lines,
+    write_table,
+)
 
 from mpgls.commands import kinship, ridge, simulate
 from mpgls.commands.inputs import StudyOptions
@@ -33,7 +43,6 @@ from mpgls.study.filters import SnpFilter
 N, M, T, P = 127, 89, 5, 37
 ALPHAS = (0.02, 0.5, 3.0, 40.0)
 OUTER, INNER = 4, 3
-EXAMPLE = Path("/usr/share/doc/gemma/example")
 
 
 @dataclass(frozen=True)
@@ -429,13 +438,11 @@ def test_a_run_with_other_options_does_not_resume(comm, files, monkeypatch, narr
         predict(comm, files, "other", resume=True, alpha_choice="shared")
 
 
-@pytest.mark.skipif(not (EXAMPLE / "mouse_hs1940.bed.gz").exists(), reason="needs Debian's package gemma-doc")
+@needs_mice
 def test_two_traits_of_mice(comm, files):
     prefix, keep, pheno = (str(files.folder / name) for name in ("mouse_hs1940", "keep.txt", "mice.tsv"))
     if comm.rank == 0:
-        for suffix in ("bed", "bim", "fam"):
-            with gzip.open(EXAMPLE / f"mouse_hs1940.{suffix}.gz") as packed, open(f"{prefix}.{suffix}", "wb") as file:
-                shutil.copyfileobj(packed, file)
+        unpack_mice(prefix)
         text = gzip.decompress((EXAMPLE / "mouse_hs1940.pheno.txt.gz").read_bytes()).decode()
         values = np.array([[np.nan if v == "NA" else float(v) for v in line.split()] for line in text.splitlines()])
         ids = read_plink(prefix).ids
@@ -449,15 +456,12 @@ def test_two_traits_of_mice(comm, files):
         ridge.run(dataclasses.replace(config, precision=precision), comm)
         if comm.rank == 0:
             plink = read_plink(prefix)
-            analysed = [
-                (line.split("\t")[0], line.split("\t")[1])
-                for line in Path(f"{out}.folds.tsv").read_text().splitlines()[1:]
-            ]
+            analysed = [(row["FID"], row["IID"]) for row in read_rows(f"{out}.folds.tsv")]
             rows = np.array([plink.ids.index(name) for name in analysed])
-            mice = dataclasses.replace(files, plink=dataclasses.replace(plink, dosages=plink.dosages[rows]))
-            frequency = mice.plink.frequency()
+            frequency = plink.frequency(rows)
             selected = np.isin(plink.chromosomes, ["1", "17"]) & (np.minimum(frequency, 1 - frequency) >= 0.01)
-            mice = dataclasses.replace(mice, plink=dataclasses.replace(plink, dosages=plink.dosages[rows][:, selected]))
+            dosages = plink.dosages[np.ix_(rows, selected)]
+            mice = dataclasses.replace(files, plink=dataclasses.replace(plink, dosages=dosages))
             X, Y = mice.standardised(), np.column_stack(list(read_table(pheno).values()))[rows]
             m = read_facts(out)["snps"]
             assert X.shape[1] == m and rows.size > 200
