@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from thread_ranks import on_ranks
 
 from mpgls import errors
 from mpgls.errors import (
@@ -26,54 +24,8 @@ from mpgls.errors import (
 pytest.importorskip("mpi4py")
 
 
-class Ranks:
-    """As many threads as ranks; objects travel pickled, as they do between processes."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.slots: list[Any] = [None] * size
-        self.barrier = threading.Barrier(size, timeout=10)
-
-    def run(self, action: Callable[[Rank], Any]) -> list[Any]:
-        """What ``action(comm)`` returned, or raised, on each rank."""
-        outcomes: list[Any] = [None] * self.size
-
-        def work(rank: int) -> None:
-            try:
-                outcomes[rank] = action(Rank(self, rank))
-            except Exception as error:
-                outcomes[rank] = error
-
-        threads = [threading.Thread(target=work, args=(rank,)) for rank in range(self.size)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return outcomes
-
-
-class Rank:
-    """The two collectives that agreeing needs."""
-
-    def __init__(self, ranks: Ranks, rank: int) -> None:
-        self.ranks, self.rank, self.size = ranks, rank, ranks.size
-
-    def allreduce(self, value: int, op: Any) -> int:
-        return min(self._exchange(value))
-
-    def bcast(self, value: Any, root: int = 0) -> Any:
-        return self._exchange(value)[root]
-
-    def _exchange(self, value: Any) -> list[Any]:
-        self.ranks.slots[self.rank] = pickle.dumps(value)
-        self.ranks.barrier.wait()
-        everyone = [pickle.loads(slot) for slot in self.ranks.slots]
-        self.ranks.barrier.wait()
-        return everyone
-
-
 def agree_on(size: int, failing: dict[int, Exception]) -> list[Any]:
-    return Ranks(size).run(lambda comm: agree(comm, failing.get(comm.rank)))
+    return on_ranks(size, lambda comm: agree(comm, failing.get(comm.rank)))
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -111,7 +63,7 @@ def test_an_unexpected_error_travels_with_its_traceback():
             error = caught
         agree(comm, error)
 
-    for error in Ranks(3).run(fail):
+    for error in on_ranks(3, fail):
         assert type(error) is RuntimeError and "surprise" in str(error) and "test_errors.py" in str(error)
 
 
@@ -121,7 +73,7 @@ def test_an_error_is_agreed_only_after_agreeing():
 
 def test_on_root_gives_everybody_the_result_of_rank_0():
     calls = []
-    assert Ranks(3).run(lambda comm: on_root(comm, lambda: calls.append(comm.rank) or "result")) == ["result"] * 3
+    assert on_ranks(3, lambda comm: on_root(comm, lambda: calls.append(comm.rank) or "result")) == ["result"] * 3
     assert calls == [0]
 
 
@@ -129,7 +81,7 @@ def test_on_root_raises_everywhere():
     def fail():
         raise InputError("bad file")
 
-    assert [str(error) for error in Ranks(3).run(lambda comm: on_root(comm, fail))] == ["bad file"] * 3
+    assert [str(error) for error in on_ranks(3, lambda comm: on_root(comm, fail))] == ["bad file"] * 3
 
 
 def test_exit_codes_are_those_documented():

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from thread_ranks import on_ranks, one_rank
 
 from mpgls.commands.export import ExportConfig, exportable, run
 from mpgls.commands.session import RunOptions
@@ -17,21 +17,6 @@ from mpgls.study.plink import VariantTable
 
 INDEX = np.array([0, 2, 3, 5, 8, 11, 12])
 BIM_ROWS = 14
-
-
-class OneRank:
-    """What export and write_table use of a communicator, for one rank."""
-
-    rank, size = 0, 1
-
-    def allgather(self, value):
-        return [value]
-
-    def allreduce(self, value, op=None):
-        return value
-
-    def bcast(self, value, root=0):
-        return value
 
 
 @pytest.fixture
@@ -92,27 +77,20 @@ def expected(bfile: str, seed: int, df: int) -> bytes:
 @pytest.mark.parametrize("make", [make_single, make_dense])
 def test_both_stores_give_the_table_of_single_trait(tmp_path, bfile, make):
     path = make(tmp_path / "o.h5", bfile)
-    run(ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("y",)), OneRank())
+    run(ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("y",)), one_rank())
     text = (tmp_path / "e.tsv").read_bytes()
     assert text == expected(bfile, 1, 41) and text.startswith("\t".join(COLUMNS).encode())
     assert text.count(b"monomorphic") == 1
-    run(ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("y", "x")), OneRank())
+    run(ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("y", "x")), one_rank())
     assert (tmp_path / "e.y.tsv").read_bytes() == text
     assert (tmp_path / "e.x.tsv").read_bytes() == expected(bfile, 0, 40)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["e.tsv", "e.x.tsv", "e.y.tsv", "g.bim", "o.h5"]
 
 
 def test_any_number_of_ranks_write_the_same(tmp_path, bfile):
-    from test_table import ThreadComm
-
     path = make_dense(tmp_path / "o.h5", bfile)
-    shared: dict = {"barrier": threading.Barrier(3)}
     config = ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("x",))
-    threads = [threading.Thread(target=run, args=(config, ThreadComm(rank, 3, shared))) for rank in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    assert on_ranks(3, lambda comm: run(config, comm)) == [None] * 3
     assert (tmp_path / "e.tsv").read_bytes() == expected(bfile, 0, 40)
 
 
@@ -120,17 +98,17 @@ def test_another_bfile_overrides_and_must_fit(tmp_path, bfile):
     path = make_single(tmp_path / "o.h5", str(tmp_path / "moved"))
     out = RunOptions(str(tmp_path / "e"))
     with pytest.raises(UsageError, match="no longer at"):
-        run(ExportConfig(out, str(path), ("x",)), OneRank())
-    run(ExportConfig(out, str(path), ("x",), bfile), OneRank())
+        run(ExportConfig(out, str(path), ("x",)), one_rank())
+    run(ExportConfig(out, str(path), ("x",), bfile), one_rank())
     assert (tmp_path / "e.tsv").read_bytes() == expected(bfile, 0, 40)
     lines = (tmp_path / "g.bim").read_text().splitlines(keepends=True)
     (tmp_path / "short.bim").write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match=r"short.bim lists 13 SNPs, but .* was made with 14"):
-        run(ExportConfig(out, str(path), ("x",), str(tmp_path / "short")), OneRank())
+        run(ExportConfig(out, str(path), ("x",), str(tmp_path / "short")), one_rank())
     (tmp_path / "short.bim").write_text("".join(lines[:5]))
     path = make_single(tmp_path / "p.h5", bfile, bim_rows=None)
     with pytest.raises(InputError, match=r"lists 5 SNPs, but .* was made with at least 13"):
-        run(ExportConfig(out, str(path), ("x",), str(tmp_path / "short")), OneRank())
+        run(ExportConfig(out, str(path), ("x",), str(tmp_path / "short")), one_rank())
 
 
 @pytest.mark.parametrize("make", [make_single, make_dense])
@@ -138,9 +116,9 @@ def test_traits_that_cannot_be(tmp_path, bfile, make):
     path = make(tmp_path / "o.h5", bfile)
     out = RunOptions(str(tmp_path / "e"))
     with pytest.raises(UsageError, match=r"has no trait 'z'; its traits are x, y"):
-        run(ExportConfig(out, str(path), ("z",)), OneRank())
+        run(ExportConfig(out, str(path), ("z",)), one_rank())
     with pytest.raises(UsageError, match=r"traits: choose with --trait \(x, y"):
-        run(ExportConfig(out, str(path)), OneRank())
+        run(ExportConfig(out, str(path)), one_rank())
 
 
 def test_what_is_not_there_is_said(tmp_path, bfile):
@@ -164,5 +142,5 @@ def test_what_is_not_there_is_said(tmp_path, bfile):
         exportable(open_store(tmp_path / "n.h5"), 0)
     save_attributes(tmp_path / "n.h5", "x", {"df": 7})
     with pytest.raises(UsageError, match="does not name its genotypes"):
-        run(ExportConfig(RunOptions(str(tmp_path / "e")), str(tmp_path / "n.h5")), OneRank())
+        run(ExportConfig(RunOptions(str(tmp_path / "e")), str(tmp_path / "n.h5")), one_rank())
     assert not list(tmp_path.glob("e*"))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from launch import MPIRUN, run
 
 CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
 LIMIT = 40.0  # seconds in which every run must end, on a busy machine too
@@ -22,7 +20,7 @@ rank = MPI.COMM_WORLD.rank
 
 """
 
-pytestmark = pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs mpirun")
+pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
 
 
 def run_on_two_ranks(folder: Path, body: str, **settings: str) -> tuple[int, str]:
@@ -30,28 +28,10 @@ def run_on_two_ranks(folder: Path, body: str, **settings: str) -> tuple[int, str
     shutil.copy(CONFTEST, folder / "conftest.py")
     (folder / "pytest.ini").write_text("[pytest]\naddopts = -q\n")
     (folder / "test_made.py").write_text(HEAD + body)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "OMPI_COMM_", "PYTEST_"))}
-    environment.update(settings, OMPI_MCA_rmaps_base_oversubscribe="1", OMP_NUM_THREADS="1")
-    if os.getuid() == 0:
-        environment.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-    command = [
-        "mpirun",
-        "-n",
-        "2",
-        sys.executable,
-        "-m",
-        "pytest",
-        "--with-mpi",
-        "--color=no",
-        "-p",
-        "no:cacheprovider",
-    ]
-    start = time.monotonic()
-    ended = subprocess.run(
-        [*command, "test_made.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT
-    )
-    assert time.monotonic() - start < LIMIT
-    return ended.returncode, ended.stdout + ended.stderr
+    pytest_words = ["-m", "pytest", "--with-mpi", "--color=no", "-p", "no:cacheprovider", "test_made.py"]
+    ended = run(2, [sys.executable, *pytest_words], folder, **settings)
+    assert ended.seconds < LIMIT
+    return ended.code, ended.out + ended.err
 
 
 def test_all_pass_and_only_rank_0_reports(tmp_path: Path) -> None:

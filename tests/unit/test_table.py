@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from decimal import Decimal
-from functools import reduce
 
 import numpy as np
 import pytest
+from thread_ranks import ThreadRank, on_ranks
 
 from mpgls.errors import InputError, StorageError
 from mpgls.model.gls import NOTE_TEXT, Note
@@ -52,45 +50,6 @@ class Reader:
         self.longest = max(self.longest, stop - start)
         v = self.variants
         return Variants(v.chrom[start:stop], v.id[start:stop], v.pos[start:stop], v.a1[start:stop], v.a2[start:stop])
-
-
-class ThreadComm:
-    """The collectives that write_table uses, for threads of this process in place of ranks."""
-
-    def __init__(self, rank: int, size: int, shared: dict) -> None:
-        self.rank, self.size, self.shared = rank, size, shared
-
-    def allgather(self, value: object) -> list:
-        self.shared[self.rank] = value
-        self.shared["barrier"].wait(timeout=30)
-        values = [self.shared[k] for k in range(self.size)]
-        self.shared["barrier"].wait(timeout=30)
-        return values
-
-    def allreduce(self, value: int, op: Callable) -> int:
-        return reduce(op, self.allgather(value))
-
-    def bcast(self, value: object, root: int) -> object:
-        return self.allgather(value)[root]
-
-
-def on_ranks(size: int, body: Callable[[ThreadComm], object]) -> list:
-    """Run ``body`` on ``size`` thread ranks; the results, or the exceptions, by rank."""
-    shared: dict = {"barrier": threading.Barrier(size)}
-    results: list = [None] * size
-
-    def run(rank: int) -> None:
-        try:
-            results[rank] = body(ThreadComm(rank, size, shared))
-        except Exception as error:
-            results[rank] = error
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    return results
 
 
 def test_header_names_the_columns_in_order():
@@ -186,7 +145,7 @@ def test_table_is_the_same_on_any_number_of_ranks(tmp_path, size, batch):
     expected = HEADER + format_rows(variants, records, 90, "t")
     seen: list[str] = []
 
-    def body(comm: ThreadComm) -> int:
+    def body(comm: ThreadRank) -> int:
         return write_table(
             comm, tmp_path / "t.tsv", Reader(variants), lambda a, b: records[a:b], m, 90, "t", batch=batch,
             on_batch=lambda v, r, p: seen.extend(v.id),
@@ -228,7 +187,7 @@ def test_one_failing_rank_stops_all_and_leaves_no_file(tmp_path):
             raise InputError("row 23 of the .bim is malformed")
         return records[start:stop]
 
-    def body(comm: ThreadComm) -> int:
+    def body(comm: ThreadRank) -> int:
         return write_table(comm, tmp_path / "t.tsv", Reader(make_variants(m)), read, m, 9, "t", batch=4)
 
     results = on_ranks(3, body)

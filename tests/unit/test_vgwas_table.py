@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from thread_ranks import one_rank
 
 from mpgls.errors import StorageError
 from mpgls.model.clusters import RECORD_DTYPE
@@ -22,21 +23,6 @@ ALL = {
     "cluster_mass": Correction(np.array([8.0, 20.0, 0.0])),
     "tfce": Correction(np.array([1.5, 3.0, 0.0])),
 }
-
-
-class OneRank:
-    """The collectives that the table uses, on a rank alone."""
-
-    rank, size = 0, 1
-
-    def allreduce(self, value, op=None):
-        return value
-
-    def allgather(self, value):
-        return [value]
-
-    def bcast(self, value, root=0):
-        return value
 
 
 class Bim:
@@ -114,7 +100,7 @@ def test_the_file_is_the_rows_in_any_batch(tmp_path):
     records = np.tile(make_records(), 1)
     sizes = [
         write_vgwas_table(
-            OneRank(), tmp_path / f"{batch}.tsv", Bim(), lambda a, b: records[a:b], 5, ALL, index=index, batch=batch
+            one_rank(), tmp_path / f"{batch}.tsv", Bim(), lambda a, b: records[a:b], 5, ALL, index=index, batch=batch
         )
         for batch in (1, 2, 65536)
     ]
@@ -127,7 +113,7 @@ def test_the_file_is_the_rows_in_any_batch(tmp_path):
 
 def test_unwritable_place_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match="cannot write"):
-        write_vgwas_table(OneRank(), tmp_path / "absent" / "o.tsv", Bim(), lambda a, b: make_records()[a:b], 5, ALL)
+        write_vgwas_table(one_rank(), tmp_path / "absent" / "o.tsv", Bim(), lambda a, b: make_records()[a:b], 5, ALL)
     with pytest.raises(StorageError, match="cannot write the plot"):
         null_plot(tmp_path / "absent" / "o.png", "tfce", np.arange(9.0), [1.0], ["rs1"])
 
