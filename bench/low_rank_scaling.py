@@ -47,8 +47,7 @@ def main() -> None:
         "quick": options.quick,
     }  # fmt: skip
     report(results)
-    picture = chosen_picture(options, PICTURE)
-    if picture is not None:
+    if (picture := chosen_picture(options, PICTURE)) is not None:
         draw(results, picture)
     finish(results, options.json)
 

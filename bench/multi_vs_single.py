@@ -49,8 +49,7 @@ def main() -> None:
         "single_slope_one_run": slope, "n": n, "m": m, "ranks": RANKS, "quick": options.quick,
     }  # fmt: skip
     report(results)
-    picture = chosen_picture(options, PICTURE)
-    if picture is not None:
+    if (picture := chosen_picture(options, PICTURE)) is not None:
         draw(results, picture)
     finish(results, options.json)
 

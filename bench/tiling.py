@@ -68,8 +68,7 @@ def main() -> None:
         "quick": options.quick,
     }  # fmt: skip
     report(points, results)
-    picture = chosen_picture(options, PICTURE)
-    if picture is not None:
+    if (picture := chosen_picture(options, PICTURE)) is not None:
         draw(points, results, picture)
     finish(results, options.json)
 

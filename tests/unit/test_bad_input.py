@@ -6,6 +6,7 @@ One clear sentence from one rank, the right exit code, no hang, and no file that
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import h5py
@@ -33,9 +34,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def study(good: Path, tmp_path: Path) -> Path:
     """A copy of the study for one test to spoil; its own files may look like results."""
-    for path in good.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    return tmp_path
+    return shutil.copytree(good, tmp_path / "study")
 
 
 def read_K(study: Path) -> np.ndarray:

@@ -34,9 +34,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def study(good: Path, tmp_path: Path) -> Path:
     """A copy of the study for one test to spoil."""
-    for path in good.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    return tmp_path
+    return shutil.copytree(good, tmp_path / "study")
 
 
 # -- options ------------------------------------------------------------------------------------------------------

@@ -60,8 +60,7 @@ def write_images(folder: Path) -> None:
 @pytest.fixture
 def study(good: Path, tmp_path: Path) -> Path:
     """A copy of the study for one test to spoil."""
-    shutil.copytree(good, tmp_path / "study")
-    return tmp_path / "study"
+    return shutil.copytree(good, tmp_path / "study")
 
 
 def completed(study: Path, arguments: str) -> str:
