@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -296,13 +297,15 @@ def test_a_chromosome_of_which_the_kinship_has_nothing(comm, study):
 # -- runs that were stopped ---------------------------------------------------------------------------------------
 
 
-def stop_in(monkeypatch, module, name, number, stop_of):
-    """Ask for a stop as the ``number``-th call of ``module.name`` begins."""
+def stop_in(monkeypatch, module, name, number):
+    """Ask for a stop as the ``number``-th call of ``module.name`` begins, which takes the signal or the session."""
     whole, calls = getattr(module, name), []
 
     def until_then(*arguments):
         calls.append(1)
-        stop_of(arguments).requested = len(calls) == number
+        given = inspect.signature(whole).bind(*arguments).arguments
+        signal = given["stop"] if "stop" in given else given["session"].stop
+        signal.requested = len(calls) == number
         return whole(*arguments)
 
     monkeypatch.setattr(module, name, until_then)
@@ -313,7 +316,7 @@ def test_a_stopped_scan_is_resumed(comm, study, monkeypatch, call):
     options = {"pheno_name": ("trait1", "trait2"), "block_size": 6}
     out = scan(comm, study, "whole", **options)
     with monkeypatch.context() as patch:  # in the first or second trait of the third chromosome
-        stop_in(patch, single_trait, "scan", call, lambda arguments: arguments[7])
+        stop_in(patch, single_trait, "scan", call)
         with pytest.raises(Stopped):
             scan(comm, study, "o", **options)
     comm.Barrier()
@@ -338,7 +341,7 @@ def test_a_stopped_scan_of_many_traits_is_resumed(comm, study, monkeypatch, call
     options = {"trait_block": 1, "pass_traits": 1, "dense": True, "block_size": 9}
     out = scan_all(comm, study, "whole", **options)
     with monkeypatch.context() as patch:
-        stop_in(patch, multi_trait, "scan_tiles", call, lambda arguments: arguments[6].stop)
+        stop_in(patch, multi_trait, "scan_tiles", call)
         with pytest.raises(Stopped):
             scan_all(comm, study, "m", **options)
     comm.Barrier()

@@ -76,7 +76,7 @@ def make_voxels(plink):
 def study(module_comm, module_folder):
     folder, prefix = module_folder, str(module_folder / "g")
     simulate.run(SimulateConfig(N, M, prefix, chromosomes=3, missing=0.03, seed=3), module_comm)
-    names = [str(folder / name) for name in ("c.tsv", "v.h5", "p.tsv")]
+    covar, voxels, pheno, places = (str(folder / name) for name in ("c.tsv", "v.h5", "p.tsv", "ijk.tsv"))
 
     def write():
         dosages = read_plink(prefix).dosages
@@ -86,22 +86,21 @@ def study(module_comm, module_folder):
         plink = read_plink(prefix)
         rng = np.random.default_rng(6)
         columns = {"age": rng.normal(40, 9, N), "sex": rng.integers(0, 2, N).astype(float)}
-        write_table(names[0], plink.ids, columns | {"site": rng.integers(0, 3, N).astype(float)})
+        write_table(covar, plink.ids, columns | {"site": rng.integers(0, 3, N).astype(float)})
         Y, coordinates = make_voxels(plink)
         order = rng.permutation(N)  # people in an order of their own, and one without genotypes
         ids = [plink.ids[k] for k in order] + [("X", "x")]
-        offset = create_voxels(names[1], ids, coordinates, SHAPE, np.diag([2.0, 2.0, 3.0, 1.0]), "mask")
-        with open(names[1], "r+b") as file:
+        offset = create_voxels(voxels, ids, coordinates, SHAPE, np.diag([2.0, 2.0, 3.0, 1.0]), "mask")
+        with open(voxels, "r+b") as file:
             file.seek(offset)
             file.write(np.vstack([Y[order], Y[:1]]).tobytes())
-        write_table(names[2], plink.ids, {f"v{k}": Y[:, k].astype(np.float64) for k in range(Y.shape[1])})
-        write_lines(
-            folder / "ijk.tsv", ["TRAIT\tI\tJ\tK", *(f"v{k}\t{i}\t{j}\t{q}" for k, (i, j, q) in enumerate(coordinates))]
-        )
+        write_table(pheno, plink.ids, {f"v{k}": Y[:, k].astype(np.float64) for k in range(Y.shape[1])})
+        rows = (f"v{voxel}\t{i}\t{j}\t{k}" for voxel, (i, j, k) in enumerate(coordinates))
+        write_lines(places, ["TRAIT\tI\tJ\tK", *rows])
 
     on_root(module_comm, write)
     plink = read_plink(prefix)
-    return Study(folder, prefix, *names, plink, *make_voxels(plink))
+    return Study(folder, prefix, covar, voxels, pheno, plink, *make_voxels(plink))
 
 
 def scan(comm, study, out="o", memory=None, resume=False, **options):

@@ -41,6 +41,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_images(folder: Path) -> None:
+    """An image a person with its mask and list; the voxels of one line of the grid as traits, and their places."""
     ids = read_plink(folder / "sim").ids
     Y = np.random.default_rng(1).standard_normal((len(ids), *SHAPE)).astype(np.float32)
     save(folder / "mask.nii.gz", small_mask().astype(np.uint8))
