@@ -92,6 +92,12 @@ def table(prefix, suffix="targets"):
     return columns
 
 
+def assert_same_tables(prefix, other, *more):
+    """The same bytes in the tables of targets and of the null, and ``more``."""
+    for suffix in ("targets", "null", *more):
+        assert Path(f"{prefix}.{suffix}.tsv").read_bytes() == Path(f"{other}.{suffix}.tsv").read_bytes()
+
+
 def by_fold(columns, name, count=OUTER):
     return np.array([columns[f"{name}_{o + 1}"] for o in range(count)])
 
@@ -267,8 +273,7 @@ def test_any_number_of_ranks_gives_the_same_bits(comm, files, precision):
     prefix = predict(comm, files, "many", precision=precision)
     if comm.rank == 0:
         alone = predict(MPI.COMM_SELF, files, "alone", precision=precision)
-        for suffix in ("null", "targets", "folds"):
-            assert Path(f"{prefix}.{suffix}.tsv").read_bytes() == Path(f"{alone}.{suffix}.tsv").read_bytes()
+        assert_same_tables(prefix, alone, "folds")
 
 
 @pytest.mark.parametrize("options", [{}, {"standardize": "fold"}])
@@ -279,8 +284,7 @@ def test_a_rank_on_each_node_gives_the_same_bits(comm, files, monkeypatch, optio
     monkeypatch.setattr(ridge, "split_node", lambda world: world.Split(world.rank))
     apart = predict(comm, files, "many_nodes", permutations=9, folds=folds, **options)
     if comm.rank == 0:
-        for suffix in ("null", "targets"):
-            assert Path(f"{together}.{suffix}.tsv").read_bytes() == Path(f"{apart}.{suffix}.tsv").read_bytes()
+        assert_same_tables(together, apart)
 
 
 class StopAfter:
@@ -320,8 +324,7 @@ def test_an_interrupted_run_gives_the_same_bits(comm, files, monkeypatch, narrow
     prefix = predict(comm, files, "stopped", resume=True)
     if comm.rank == 0:
         assert "resume:" in Path(f"{prefix}.log").read_text()
-        for suffix in ("null", "targets"):
-            assert Path(f"{prefix}.{suffix}.tsv").read_bytes() == Path(f"{whole}.{suffix}.tsv").read_bytes()
+        assert_same_tables(prefix, whole)
         assert not Path(f"{prefix}.progress").exists()
 
 
@@ -330,8 +333,7 @@ def test_penalties_in_turn_give_the_same_bits(comm, files, monkeypatch):
     monkeypatch.setattr(ridge, "plan_penalties", lambda *_: ([range(0, 3), range(3, 4)], 0))
     in_turn = predict(comm, files, "in_turn", save_predictions=True)
     if comm.rank == 0:
-        for suffix in ("null", "targets"):
-            assert Path(f"{together}.{suffix}.tsv").read_bytes() == Path(f"{in_turn}.{suffix}.tsv").read_bytes()
+        assert_same_tables(together, in_turn)
         with h5py.File(f"{together}.predictions.h5") as a, h5py.File(f"{in_turn}.predictions.h5") as b:
             np.testing.assert_array_equal(a["traits"][...], b["traits"][...])
 
