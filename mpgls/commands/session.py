@@ -57,18 +57,28 @@ class Session:
 
     ``suffixes`` are the endings of the files that the command makes: a fresh run removes what an earlier one left, so
     that no old table is taken for the new one. ``inputs`` are files that the command reads, never to be overwritten.
+    A run that ``adds`` to a finished one goes on with its log, and leaves its files until `remove_earlier`.
     """
 
     def __init__(
-        self, command: str, options: RunOptions, comm: MPI.Comm, suffixes: tuple[str, ...], inputs: Sequence[str] = ()
+        self,
+        command: str,
+        options: RunOptions,
+        comm: MPI.Comm,
+        suffixes: tuple[str, ...],
+        inputs: Sequence[str] = (),
+        adds: bool = False,
     ) -> None:
         from mpi4py import MPI
 
         self.command, self.options, self.comm = command, options, comm
         self.prefix = options.out
         self.timings, self.stop = Timings(), StopSignal()
-        on_root(comm, lambda: _prepare(options, suffixes, inputs))
-        self.log = _open_log(comm, self.path(".log"), options.resume)
+        self._made = [options.out + suffix for suffix in (*suffixes, ".json")]
+        on_root(comm, lambda: _prepare(options, [*self._made, options.out + ".log"], inputs))
+        if not adds:
+            self.remove_earlier()
+        self.log = _open_log(comm, self.path(".log"), options.resume or adds)
         node = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)
         self.threads = limit_threads(node, options.threads)
         self.ranks_per_node = comm.allreduce(node.size, op=MPI.MAX)
@@ -86,6 +96,11 @@ class Session:
     def path(self, suffix: str) -> Path:
         """An output file of this run."""
         return Path(self.prefix + suffix)
+
+    def remove_earlier(self) -> None:
+        """On a fresh run remove what an earlier one left. Collective."""
+        if not self.options.resume:
+            on_root(self.comm, lambda: _remove(self._made))
 
     def machine(self) -> Machine:
         """What a plan must fit. Collective; measures the GEMM rate, so call it when the inputs are known to be good."""
@@ -166,8 +181,8 @@ def refuse_overwriting(outputs: Sequence[str], inputs: Sequence[str]) -> None:
                 raise UsageError(f"the run would overwrite its input {path}: give another --out")
 
 
-def _prepare(options: RunOptions, suffixes: tuple[str, ...], inputs: Sequence[str]) -> None:
-    """Check that the output can be written and, on a fresh run, remove what an earlier run left."""
+def _prepare(options: RunOptions, made: Sequence[str], inputs: Sequence[str]) -> None:
+    """Check that the files to be ``made`` can be written."""
     if os.path.basename(options.out) == "":
         raise UsageError(f"--out {options.out or repr('')} must end in a prefix for the names of the output files")
     directory = os.path.dirname(os.path.abspath(options.out))
@@ -175,11 +190,13 @@ def _prepare(options: RunOptions, suffixes: tuple[str, ...], inputs: Sequence[st
         raise StorageError(f"cannot write {options.out}: there is no directory {directory}")
     if not os.access(directory, os.W_OK):
         raise StorageError(f"cannot write {options.out}: no permission in {directory}")
-    made = [options.out + suffix for suffix in (*suffixes, ".json", ".log")]
     refuse_overwriting(made, inputs)
     for path in made:
         if os.path.isdir(path):
             raise StorageError(f"cannot write {path}: it is a directory")
-        if not options.resume:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+
+
+def _remove(paths: Sequence[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

@@ -31,21 +31,26 @@ from mpgls.la.teams import split_teams
 from mpgls.model.clusters import STATISTICS, Neighbours
 from mpgls.model.mulm import Score, whiten
 from mpgls.report.manifest import file_identity
+from mpgls.stream.unit_log import remove_unit_logs
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-SUFFIXES = (".snps.tsv", *(f".null.{name}.png" for name in STATISTICS))
+EXTRACTED = ".extracted.h5"
+"""The voxel matrix of --images, while the run needs it."""
+SUFFIXES = (".snps.tsv", *(f".null.{name}.png" for name in STATISTICS), EXTRACTED)
 
 
 def run(config: VgwasConfig, comm: MPI.Comm) -> None:
     """Scan all SNPs and voxels. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    kept = KEPT if config.first_permutation == 1 else ()
-    session = Session("vgwas", config.run, comm, (*SUFFIXES, *kept), [*config.study.files(), *config.more_files()])
+    made = (*SUFFIXES, *(() if config.adds else KEPT))
+    session = Session("vgwas", config.run, comm, made, [*config.study.files(), *config.more_files()], config.adds)
     with session.timings.phase("open and check"):
         study = open_study(config.study, comm, session.log, traits=False)
         identities = study.identities + on_root(comm, lambda: [file_identity(path) for path in config.more_files()])
     results = VgwasResults(config, study, identities, session)
+    if config.adds:
+        session.remove_earlier()
     voxels = open_voxel_study(config, study, voxel_file(config, session), session)
     plan = make_plan(config, study, voxels, results.sizes, session)
     inference = make_inference(config, voxels, session)
@@ -56,13 +61,20 @@ def run(config: VgwasConfig, comm: MPI.Comm) -> None:
         facts = results.finish(plan, voxels, inference)
     sizes = {"n": voxels.n, "voxels": voxels.v, "confounds": voxels.Z.shape[1], "df": inference.score.df}
     session.finish({"plan": plan, "inputs": identities, "permutations": config.indices.stop - 1, **sizes, **facts})
+    on_root(comm, lambda: remove_intermediate(session))
+
+
+def remove_intermediate(session: Session) -> None:
+    """Remove what only --resume would have needed, once the manifest says that the run is complete."""
+    remove_unit_logs(session.prefix)
+    session.path(EXTRACTED).unlink(missing_ok=True)
 
 
 def voxel_file(config: VgwasConfig, session: Session) -> str | None:
     """The voxel matrix: as given, or made of the images first; None when the voxels are traits. Collective."""
     if config.images is None or config.mask is None:
         return config.voxels
-    path = session.path(".extracted.h5")
+    path = session.path(EXTRACTED)
     if session.options.resume and on_root(session.comm, path.exists):
         return str(path)
     extract(config.images, config.image_ids, config.mask, path, session.comm, session)

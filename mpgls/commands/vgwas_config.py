@@ -54,7 +54,9 @@ class VgwasConfig:
         for name, least in (("permutations", 0), ("first_permutation", 1), ("seed", 0), ("maps", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}")
-        if self.first_permutation > 1 and self.permutations == 0:
+        if max(self.seed, self.first_permutation + self.permutations) >= 2**63:
+            raise UsageError("--seed and the last permutation must be below 2^63")
+        if self.adds and self.permutations == 0:
             raise UsageError("--first-permutation adds permutations, so --permutations must be at least 1")
         for name in ("block_size", "voxel_chunk"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
@@ -89,7 +91,12 @@ class VgwasConfig:
     def indices(self) -> range:
         """The permutations of this run; the first run of an output has index 0, the data as they are, as well."""
         first = self.first_permutation
-        return range(0 if first == 1 else first, first + self.permutations)
+        return range(first if self.adds else 0, first + self.permutations)
+
+    @property
+    def adds(self) -> bool:
+        """Whether the run adds permutations to a finished one."""
+        return self.first_permutation > 1
 
     def determines_results(self) -> dict[str, Any]:
         """The options that all permutations of one output share."""

@@ -56,7 +56,7 @@ class VgwasResults:
     def _look_back(self) -> tuple[dict[str, np.ndarray], FinishedUnits | None]:
         """Maxima of the permutations before this run's first, and the units that a stopped run has done."""
         config, session, earlier = self.config, self.session, {}
-        if config.first_permutation > 1:
+        if config.adds:
             path = session.path(".maxima.h5")
             if not path.exists():
                 raise UsageError(f"--first-permutation adds to a finished run, but there is no {path}")
@@ -127,8 +127,8 @@ class VgwasResults:
                 for name, values in result.maxima.items():
                     of_run = maxima.setdefault(name, np.zeros(len(indices)))
                     of_run[at] = np.maximum(of_run[at], values)
+                self.constant = result.constant
                 if result.data is not None:
-                    self.constant = result.data.constant
                     records[unit.start : unit.stop] = result.data.records
                     entries = result.data.entries
                     yield {
@@ -136,7 +136,7 @@ class VgwasResults:
                         "beta": entries["beta"], "log10p": inference.score.log10_p(entries["t"]),
                     }  # fmt: skip
 
-        if config.first_permutation > 1:
+        if config.adds:
             assert not list(results())
             maxima = {name: np.concatenate([self.earlier[name], values]) for name, values in maxima.items()}
         else:
@@ -210,7 +210,6 @@ class VgwasResults:
             name: int(np.count_nonzero(correction.p(records[name][tested]) <= 0.05))
             for name, correction in corrections.items()
         }
-        remove_unit_logs(session.prefix)
         return {
             "snps": int(store.count),
             "tested": int(tested.sum()),

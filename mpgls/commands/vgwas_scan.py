@@ -41,20 +41,20 @@ class Unit(NamedTuple):
 
 @dataclass(frozen=True)
 class UnitResult:
-    """Of one unit: ``maxima`` (last - first,) of each statistic over its SNPs; with index 0 also the ``data`` as is."""
+    """Of one unit: ``maxima`` (last - first,) of each statistic over its SNPs, and the voxels that are ``constant``;
+    with index 0 also the ``data`` as is."""
 
     maxima: dict[str, np.ndarray]
+    constant: np.ndarray
     data: Unpermuted | None = None
 
 
 @dataclass(frozen=True)
 class Unpermuted:
-    """Of a block under index 0: ``records`` of its SNPs (RECORD_DTYPE), ``entries`` sorted by SNP and voxel, and the
-    voxels that are ``constant``."""
+    """Of a block under index 0: ``records`` of its SNPs (RECORD_DTYPE) and ``entries`` sorted by SNP and voxel."""
 
     records: np.ndarray
     entries: np.ndarray
-    constant: np.ndarray
 
 
 def cut_units(m: int, indices: range, block: int, permutations: int) -> list[Unit]:
@@ -163,8 +163,8 @@ class UnitScan:
             mine = np.arange(unit.first + comm.rank, unit.last, comm.size)
             maxima, records, found = self._statistics(unit, block, entries, mine)
         maxima, constant = self._join(maxima)
-        data = Unpermuted(records, found, constant) if records is not None and found is not None else None
-        return UnitResult(maxima, data)
+        data = Unpermuted(records, found) if records is not None and found is not None else None
+        return UnitResult(maxima, constant, data)
 
     def _block(self, packed: np.ndarray) -> BlockOfSnps:
         X = np.empty((len(packed), self.voxels.n))

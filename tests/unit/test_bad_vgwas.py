@@ -5,6 +5,7 @@ One clear sentence from one rank and its exit code, or a run that flags what it 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,8 @@ def test_a_constant_voxel_has_no_entry_and_is_counted(study: Path) -> None:
     with h5py.File(study / "out.voxels.h5", "r") as file:
         voxels = np.unique(file["voxel"][...])
     assert 5 not in voxels and len(voxels) == small_mask().sum() - 1
+    completed(study, f"{VOXELS} --sparsity-threshold 1 --first-permutation 4")
+    assert json.loads((study / "out.json").read_text())["constant_voxels"] == 1
 
 
 # -- voxel matrices and traits ------------------------------------------------------------------------------------
@@ -247,6 +250,8 @@ def test_truncated_bed(study: Path) -> None:
         (f"{VOXELS} --team-size 3", ["--team-size", "3"]),
         (f"{TRAITS} --maps 2", ["--maps"]),
         (f"{VOXELS} --first-permutation 0", ["--first-permutation", "0"]),
+        (f"{VOXELS} --seed {2**63}", ["--seed", "2^63"]),
+        (f"{VOXELS} --permutations {2**63}", ["permutation", "2^63"]),
     ],
 )
 def test_options(study: Path, arguments: str, parts: list[str]) -> None:
@@ -264,6 +269,22 @@ def test_too_little_memory(study: Path) -> None:
 # -- earlier results ----------------------------------------------------------------------------------------------
 
 
+def test_voxels_of_earlier_images_are_not_taken_for_those_of_the_present_ones(study: Path) -> None:
+    command = f"{IMAGES} --sparsity-threshold 1"
+    completed(study, command)
+    assert not (study / "out.extracted.h5").exists()
+    expected = (study / "out.snps.tsv").read_bytes()
+    with voxel_matrix(study) as file:
+        file["voxels"][...] = np.random.default_rng(2).standard_normal(file["voxels"].shape)
+    (study / "brain.h5").rename(study / "out.extracted.h5")
+    good = (study / "images.tsv").read_text()
+    (study / "images.tsv").write_text("")
+    check(mpgls(0, command, study), INPUT, "images.tsv")
+    (study / "images.tsv").write_text(good)
+    completed(study, f"{command} --resume")
+    assert (study / "out.snps.tsv").read_bytes() == expected
+
+
 def test_further_permutations_without_earlier_ones(study: Path) -> None:
     refused(study, f"{VOXELS} --first-permutation 4", USAGE, "there is no out.maxima.h5")
 
@@ -275,6 +296,8 @@ def test_further_permutations_that_do_not_fit_the_earlier_ones(study: Path) -> N
     for first in (2, 6):
         ended = mpgls(0, f"{VOXELS} --first-permutation {first}", study)
         check(ended, USAGE, "out.maxima.h5 has 3 permutations", "--first-permutation 4")
+    left = {path.name for path in study.glob("out.*")}
+    assert left >= {"out.snps.tsv", "out.json", "out.voxels.h5", "out.maxima.h5"}, "of a finished run nothing is lost"
     path = study / "out.maxima.h5"
     path.write_bytes(path.read_bytes()[:300])
     check(mpgls(2, f"{VOXELS} --first-permutation 4", study), STORAGE, "out.maxima.h5")
