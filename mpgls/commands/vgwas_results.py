@@ -107,7 +107,6 @@ class VgwasResults:
         write_vgwas_table(
             comm, table, variants, store.records, store.count, corrections, index=index, coordinates=voxels.coordinates
         )
-        session.log.info(f"table of {store.count:,} SNPs: {table}")
         return on_root(comm, lambda: self._report(store, index, corrections, voxels, inference))
 
     def _join(self, plan: VgwasPlan, voxels: VoxelStudy, inference: Inference) -> dict[str, np.ndarray]:
@@ -197,6 +196,7 @@ class VgwasResults:
         records = store.records(0, store.count)
         tested = records["note"] == Note.OK
         files = [str(session.path(suffix)) for suffix in (".snps.tsv", *KEPT)]
+        session.log.info(f"{np.count_nonzero(tested):,} of {store.count:,} SNPs tested: {files[0]}")
         if config.plots:
             for name, correction in corrections.items():
                 path = session.path(f".null.{name}.png")

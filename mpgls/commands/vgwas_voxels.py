@@ -18,7 +18,7 @@ from mpgls.model.mulm import CONSTANT_VOXEL, unit_residuals
 from mpgls.study.align import Cohort, align
 from mpgls.study.coordinates import read_coordinates
 from mpgls.study.images import VoxelMatrix, open_voxels, show_voxel
-from mpgls.study.tables import SampleId, Table, read_table, show_sample
+from mpgls.study.tables import Table, read_table, show_sample
 from mpgls.study.trait_matrix import TraitMatrix, open_traits
 
 if TYPE_CHECKING:
@@ -82,7 +82,12 @@ class VoxelStudy:
 def open_voxel_study(config: VgwasConfig, study: Study, path: str | None, session: Session) -> VoxelStudy:
     """Open the voxels at ``path`` (None: the traits) and intersect the samples. Collective."""
     made = on_root(session.comm, lambda: _open(config, study, path))
-    steps = " > ".join(f"{count:,} {label}" for label, count in made.cohort.funnel)
+    shown = {"in the phenotype table": f"in {made.matrix.path}", "after --keep": "after --keep, --remove and --mind"}
+    if made.blocks is not None:
+        shown["after --keep"] += " and with a block"
+    # everybody in the voxels' file has them
+    funnel = [step for step in made.cohort.funnel if step[0] != "with a phenotype"]
+    steps = " > ".join(f"{count:,} {shown.get(label, label)}" for label, count in funnel)
     session.log.info(f"samples: {steps}")
     session.log.info(f"confounds: {', '.join(made.cohort.covariate_names)}")
     where = "with coordinates" if made.coordinates is not None else "without coordinates: no cluster statistics"
@@ -110,8 +115,12 @@ def _open(config: VgwasConfig, study: Study, path: str | None) -> VoxelStudy:
     anyone = Table(matrix.path, matrix.ids, ("voxels",), np.arange(len(matrix.ids), dtype=np.float64)[:, None])
     ids = study.fileset.samples.ids()
     keep = [ids[row] for row in study.samples]
-    grouped = groups.ids if groups is not None else None
-    cohort = align(study.fileset.samples, anyone, "voxels", covariates, None, _both(keep, grouped))
+    if groups is not None:
+        known = set(groups.ids)
+        keep = [name for name in keep if name in known]
+        if not keep:
+            raise InputError(f"{groups.path}, column {config.blocks!r}: no analysed sample has a block")
+    cohort = align(study.fileset.samples, anyone, "voxels", covariates, None, keep)
     if cohort.rows.size < cohort.X_L.shape[1] + 3:
         raise InputError(f"{cohort.rows.size} samples are too few for {cohort.X_L.shape[1]} confounds and a SNP")
     position = {name: k for k, name in enumerate(matrix.ids)}
@@ -132,11 +141,6 @@ def _covariates(options: StudyOptions, config: VgwasConfig) -> tuple[Table | Non
     others = [k for k, name in enumerate(covariates.names) if name != config.blocks]
     names = tuple(covariates.names[k] for k in others)
     return Table(covariates.path, covariates.ids, names, covariates.values[:, others]), groups
-
-
-def _both(keep: list[SampleId], others: list[SampleId] | None) -> list[SampleId]:
-    known = set(others or ())
-    return keep if others is None else [name for name in keep if name in known]
 
 
 def _blocks_of(cohort: Cohort, groups: Table | None) -> np.ndarray | None:

@@ -262,6 +262,23 @@ def test_column_of_blocks_that_does_not_exist(study: Path) -> None:
     refused(study, f"{COVAR} --blocks site", USAGE, "sim.covar.tsv", "no column 'site'")
 
 
+def test_nobody_has_a_block(study: Path) -> None:
+    rows = [f"{fid}\t{iid}\tNA\n" for fid, iid in read_plink(study / "sim").ids]
+    (study / "sites.txt").write_text("".join(["FID\tIID\tsite\n", *rows]))
+    refused(
+        study, f"{VOXELS} --blocks site --blocks-file sites.txt", INPUT, "sites.txt", "'site'", "no analysed sample"
+    )
+
+
+def test_the_log_says_where_people_and_snps_are_lost(study: Path) -> None:
+    with voxel_matrix(study) as file:
+        file["samples"][4] = [b"other", b"other"]
+    log = completed(study, f"{VOXELS} --maf 0.1")
+    tested = sum(row["NOTE"] == "." for row in rows_of(study))
+    assert "37 in the genotypes > 37 after --keep, --remove and --mind > 36 in brain.h5\n" in log
+    assert 0 < tested < 53 and f"{tested} of 53 SNPs tested: out.snps.tsv" in log
+
+
 def test_too_little_memory(study: Path) -> None:
     refused(study, f"{VOXELS} --memory 0.01", MEMORY, "--memory")
 
