@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 GIB = 2**30
+
+
+def memory_for(need: float) -> str:
+    """The --memory, in GiB, that lets ``need`` bytes fit: 2 % more, rounded up."""
+    return f"{math.ceil(need / GIB * 102) / 100:.2f}"
 
 
 class Log:

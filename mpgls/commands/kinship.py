@@ -27,7 +27,7 @@ from mpgls.errors import InputError, MemoryPlanError, UsageError, agree, on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout, grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.runtime import GIB, Progress, Timings
+from mpgls.runtime import GIB, Progress, Timings, memory_for
 from mpgls.stream.hdf5 import check_room
 from mpgls.stream.kinship_grid import keep_lower, mirror, save_columns, trace
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
@@ -291,6 +291,6 @@ def _plan(config: KinshipConfig, study: Study, chromosomes: Chromosomes, session
             raise MemoryPlanError(f"{short}: the program alone takes {machine.base / GIB:.2f} GiB")
         ranks = -(-machine.ranks * (need - machine.base) // (machine.limit - machine.base))
         raise MemoryPlanError(
-            f"{short}: use at least {ranks} ranks with as much memory each, or --memory {need / GIB * 1.02:.2f}"
+            f"{short}: use at least {ranks} ranks with as much memory each, or --memory {memory_for(need)}"
         )
     return block

@@ -9,7 +9,7 @@ from mpgls.commands.plan_scan import NARROWEST, WIDEST, Machine
 from mpgls.commands.similarity import PANEL
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.la.layout import grid_shape
-from mpgls.runtime import GIB
+from mpgls.runtime import GIB, memory_for
 
 STRIP = 512
 """Columns of a strip of G'G for each process column."""
@@ -124,4 +124,4 @@ def _what_would_fit(machine: Machine, plan: LowRankPlan) -> str:
     assert machine.limit is not None
     name = max(plan.stages, key=lambda stage: plan.stages[stage])
     need = f"the stage {name} needs {plan.peak / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}"
-    return f"{need}: use more ranks, fewer similarity SNPs, or --memory {plan.peak / GIB * 1.02:.2f}"
+    return f"{need}: use more ranks, fewer similarity SNPs, or --memory {memory_for(plan.peak)}"

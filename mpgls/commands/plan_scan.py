@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.la.layout import grid_shape
-from mpgls.runtime import GIB
+from mpgls.runtime import GIB, memory_for
 
 GRID_BLOCK = 128
 """Largest block of the block-cyclic distribution; p?potrf is flat around it."""
@@ -132,4 +132,4 @@ def _what_would_fit(machine: Machine, plan: ScanPlan) -> str:
     if room <= 0:
         return f"{need}: the program alone takes {machine.base / GIB:.2f} GiB"
     ranks = -(-machine.ranks * spread // room)
-    return f"{need}: use at least {ranks} ranks with as much memory each, or --memory {plan.peak / GIB * 1.02:.2f}"
+    return f"{need}: use at least {ranks} ranks with as much memory each, or --memory {memory_for(plan.peak)}"

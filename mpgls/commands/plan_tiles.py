@@ -9,7 +9,7 @@ import numpy as np
 from mpgls.commands.plan_scan import Machine, block_widths, grid_block
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.la.layout import grid_shape
-from mpgls.runtime import GIB
+from mpgls.runtime import GIB, memory_for
 from mpgls.stream.dense_store import panels_of
 
 PANEL = 2048
@@ -143,7 +143,7 @@ def plan_tiles(
     raise MemoryPlanError(
         f"the {name} needs {plan.peak / GIB:.2f} GiB a rank even in the smallest tiles, --memory allows "
         f"{machine.limit / GIB:.2f}: use at least {ranks} ranks with as much memory each, or "
-        f"--memory {plan.peak / GIB * 1.02:.2f}"
+        f"--memory {memory_for(plan.peak)}"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from mpgls.commands.plan_scan import Machine
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.model.mulm import TILE_BYTES, TILE_SNPS
-from mpgls.runtime import GIB
+from mpgls.runtime import GIB, memory_for
 
 UNIT_FLOP = 1e13
 """Work of a unit, at most about this: what is lost when a run is killed."""
@@ -113,7 +113,7 @@ def plan_vgwas(
     assert plan is not None and machine.limit is not None
     raise MemoryPlanError(
         f"{n:,} samples of {v:,} voxels, streamed in chunks of {plan.chunk:,}, need {plan.peak / GIB:.2f} GiB a rank, "
-        f"--memory allows {machine.limit / GIB:.2f}: give --memory {plan.peak / GIB * 1.02:.2f}, or a smaller "
+        f"--memory allows {machine.limit / GIB:.2f}: give --memory {memory_for(plan.peak)}, or a smaller "
         "--sparsity-threshold"
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 from mpgls.commands.session import RunOptions, Session
 from mpgls.errors import MemoryPlanError, agree, on_root
 from mpgls.report.manifest import file_identity
-from mpgls.runtime import GIB, Progress
+from mpgls.runtime import GIB, Progress, memory_for
 from mpgls.stream.voxel_rows import voxel_rows
 from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.nifti import ImageReader, ImageSet, Mask, open_images, read_mask
@@ -140,5 +140,5 @@ def check_memory(held: int, session: Session) -> None:
     if machine.limit and need > machine.limit:
         raise MemoryPlanError(
             f"one image at a time needs {need / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}: "
-            f"give --memory {need / GIB * 1.02:.2f}"
+            f"give --memory {memory_for(need)}"
         )

@@ -14,6 +14,7 @@ import threadpoolctl
 from mpgls import runtime
 from mpgls.errors import Stopped, StorageError
 from mpgls.runtime import (
+    GIB,
     Log,
     Progress,
     StopSignal,
@@ -26,6 +27,7 @@ from mpgls.runtime import (
     launched_rank,
     launched_size,
     limit_threads,
+    memory_for,
     memory_of_process,
     timing_table,
 )
@@ -228,3 +230,8 @@ def test_a_signal_asks_to_stop_and_ends_nothing(number):
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+def test_the_memory_that_messages_advise_is_enough():
+    for need in np.random.default_rng(1).integers(1 << 20, 1 << 31, size=500).tolist():
+        assert need <= float(memory_for(need)) * GIB <= 1.02 * need + 0.01 * GIB
