@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class PlanConfig:
             raise UsageError(f"--ranks must be at least 1, not {self.ranks}")
         if self.ranks_per_node is not None and not 1 <= self.ranks_per_node <= self.ranks:
             raise UsageError(f"--ranks-per-node must be from 1 to --ranks, {self.ranks}, not {self.ranks_per_node}")
-        if self.memory is not None and not self.memory > 0:
+        if self.memory is not None and not 0 < self.memory < math.inf:
             raise UsageError(f"--memory must be positive, not {self.memory}")
 
     @property

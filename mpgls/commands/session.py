@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -44,7 +45,7 @@ class RunOptions:
     checkpoint: float = CHECKPOINT_SECONDS
 
     def __post_init__(self) -> None:
-        if self.memory is not None and self.memory <= 0:
+        if self.memory is not None and not 0 < self.memory < math.inf:
             raise UsageError(f"--memory must be positive, not {self.memory}")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"--threads must be at least 1, not {self.threads}")

@@ -15,6 +15,7 @@ from mpgls.errors import UsageError
 from mpgls.study.filters import SnpFilter
 
 SCAN = "single-trait --bfile g --grm K.h5 --out o"
+PLAN = "plan low-rank --samples 99 --snps 99 --similarity-count 30 --ranks 1"
 
 
 def parse(line):
@@ -90,6 +91,9 @@ def test_team_size(text, size):
         (f"{SCAN} --test f", "--test"),
         (f"{SCAN} --precision half", "--precision"),
         (f"{SCAN} --memory 0", "--memory"),
+        (f"{SCAN} --memory nan", "--memory"),
+        (f"{SCAN} --memory inf", "--memory"),
+        (f"{PLAN} --memory inf", "--memory"),
         (f"{SCAN} --threads 0", "--threads"),
         (f"{SCAN} --checkpoint -1", "--checkpoint"),
         (f"{SCAN} --mind 2", "--mind"),
