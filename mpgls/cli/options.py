@@ -88,7 +88,7 @@ def study_options_of(given: argparse.Namespace) -> Any:
     from mpgls.study.filters import SnpFilter, parse_chromosomes
 
     snps = SnpFilter(
-        chromosomes=parse_chromosomes(given.chr) if given.chr else (),
+        chromosomes=parse_chromosomes(given.chr) if given.chr is not None else (),
         extract=given.extract,
         exclude=given.exclude,
         exclude_negative_bp=given.exclude_negative_bp,

@@ -52,6 +52,10 @@ class StudyOptions:
             raise UsageError("--covar-name needs --covar")
         if self.pheno_name and self.pheno is None:
             raise UsageError("--pheno-name needs --pheno")
+        if self.center_grm and self.grm is None:
+            raise UsageError("--center-grm needs --grm: with --eigen, centring is an option of mpgls eigen")
+        if self.grm_id is not None and self.grm is None:
+            raise UsageError("--grm-id needs --grm")
 
     def files(self) -> list[str]:
         """Every input file but the kinship's, which depend on its format."""
