@@ -145,6 +145,9 @@ def _cohorts(
     traits = phenotype.names if phenotype is not None else (FAM_TRAIT,)
     if not traits:
         raise InputError(f"{options.pheno} has no phenotype column after FID and IID")
+    for trait in traits:
+        if "/" in trait or trait in (".", ".."):  # PREFIX.TRAIT.tsv, and a group of the store
+            raise InputError(f"{options.pheno}: trait {trait!r} cannot be part of a file's name: rename the column")
     dropped = (remove + too_incomplete) or None
     return {trait: align(fileset.samples, phenotype, trait, covariates, model_ids, keep, dropped) for trait in traits}
 

@@ -143,6 +143,15 @@ def covariates(study: Path, columns: dict[str, np.ndarray]) -> str:
     return f"{SCAN} --covar made.txt"
 
 
+def test_trait_that_cannot_name_a_file(study: Path) -> None:
+    table = study / "sim.pheno.tsv"
+    text = table.read_text()
+    for name in ("LDL/HDL", "."):
+        table.write_text(text.replace("trait1", name, 1))
+        for command in (SCAN, "low-rank --bfile sim --pheno sim.pheno.tsv --similarity-every 9 --out out"):
+            refused(study, command, INPUT, f"sim.pheno.tsv: trait {name!r} cannot be part of a file's name")
+
+
 def test_constant_covariates(study: Path) -> None:
     columns = {"age": np.arange(61.0), "batch": np.full(61, 2.0), "site": np.full(61, -1.0)}
     refused(study, covariates(study, columns), INPUT, "'batch' and 'site' are constant")
