@@ -64,7 +64,9 @@ class LowRankProblem:
         if self.q < 1:
             raise UsageError(f"--covariates must be at least 0, not {self.q - 1}")
         if not 1 <= self.chromosomes <= min(self.m, self.K):
-            raise UsageError(f"--chromosomes must be from 1 to the number of SNPs, not {self.chromosomes}")
+            raise UsageError(
+                f"--chromosomes must be from 1 to {min(self.m, self.K):,}, the SNPs there are, not {self.chromosomes}"
+            )
         if self.q >= self.n:
             raise UsageError(f"{self.n} samples are too few for {self.q} covariates with the intercept")
 

@@ -18,6 +18,7 @@ from mpgls.study.genotypes import bytes_per_snp
 
 STRIDE = 65536
 _CHUNK_BYTES = 16 << 20
+_GZIP = b"\x1f\x8b"
 _NEWLINE = ord("\n")
 _LAST_BLANK = ord(" ")
 _MISSING_PHENOTYPES = frozenset({"-9", "na", "nan"})
@@ -288,7 +289,9 @@ def open_fileset(prefix: str | Path) -> Fileset:
     """
     bed, bim, fam = (f"{prefix}{suffix}" for suffix in (".bed", ".bim", ".fam"))
     for path in (bed, bim, fam):
-        _open(path).close()
+        with _open(path) as file:
+            if file.read(len(_GZIP)) == _GZIP:
+                raise InputError(f"{path} is compressed: unpack it with gunzip")
     samples, variants = read_fam(fam), VariantTable.open(bim)
     return Fileset(str(prefix), samples, variants, BedFile.open(bed, samples.iid.size, variants.count))
 

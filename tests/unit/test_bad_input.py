@@ -5,6 +5,7 @@ One clear sentence from one rank, the right exit code, no hang, and no file that
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from pathlib import Path
@@ -74,6 +75,14 @@ def test_bim_or_fam_disagrees_with_the_bed(study: Path, name: str, want: str) ->
     lines = (study / name).read_text().splitlines()[: int(want.split()[0 if name == "sim.bim" else 3])]
     (study / name).write_text("\n".join(lines) + "\n")
     refused(study, SCAN, INPUT, "sim.bed is too long", want)
+
+
+def test_compressed_genotypes(study: Path) -> None:
+    for name in ("sim.bim", "sim.fam", "sim.bed"):
+        content = (study / name).read_bytes()
+        (study / name).write_bytes(gzip.compress(content))
+        refused(study, SCAN, INPUT, f"{name} is compressed: unpack it with gunzip")
+        (study / name).write_bytes(content)
 
 
 def test_malformed_bim(study: Path) -> None:
