@@ -8,6 +8,7 @@ and eigenvectors come out of SLEPc's basis as one local dense block.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,7 @@ def leading_eigenpairs(A_grid: GridMatrix, k: int, slepc_options: str = "") -> t
     eps.setDimensions(k)
     eps.setWhichEigenpairs(SLEPc.EPS.Which.LARGEST_REAL)
     eps.setTolerances(1e-12, 500)
-    eps.setFromOptions()
+    _take_options(PETSc, eps, slepc_options)
     eps.solve()
     if eps.getConverged() < k:
         raise NumericalError(f"Krylov-Schur found {eps.getConverged()} of {k} leading eigenpairs")
@@ -149,12 +150,26 @@ def _libraries(slepc_options: str = "") -> tuple[Any, Any]:
             "--eigensolver scalapack"
         ) from None
     options = PETSc.Options()
-    words = shlex.split(slepc_options)
-    for k, word in enumerate(words):
-        if word.startswith("-"):
-            value = words[k + 1] if k + 1 < len(words) and not words[k + 1].startswith("-") else ""
-            options.setValue(PREFIX + word.lstrip("-"), value)
+    for name, value in split_options(slepc_options):
+        options.setValue(PREFIX + name, value)
     return PETSc, SLEPc
+
+
+def split_options(text: str) -> list[tuple[str, str]]:
+    """``-name value -flag`` as pairs; a flag's value is empty. Raises UsageError."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"--slepc-options {text!r}: {error}") from None
+    pairs: list[tuple[str, str]] = []
+    for word in words:
+        if re.match(r"-+[A-Za-z]", word):  # not a negative number
+            pairs.append((word.lstrip("-"), ""))
+        elif pairs and not pairs[-1][1]:
+            pairs[-1] = (pairs[-1][0], word)
+        else:
+            raise UsageError(f"--slepc-options {text!r}: {word!r} follows no option")
+    return pairs
 
 
 def _has_elpa(comm: MPI.Comm, required: bool) -> bool:
@@ -209,6 +224,17 @@ def _solver(SLEPc: Any, matrix: Any, kind: str, comm: MPI.Comm) -> Any:
     return eps
 
 
+def _take_options(PETSc: Any, eps: Any, slepc_options: str) -> None:
+    """Let the user's options into the solver. Raises UsageError with what PETSc says of a bad value."""
+    try:
+        eps.setFromOptions()
+    except PETSc.Error as error:
+        for name, _ in split_options(slepc_options):
+            PETSc.Options().delValue(PREFIX + name)
+        reason = str(error).splitlines()[-1].partition("] ")[2]
+        raise UsageError(f"--slepc-options {slepc_options!r}: {reason}") from None
+
+
 def _slepc_full(A_grid: GridMatrix, kind: str, slepc_options: str) -> tuple[np.ndarray, GridMatrix]:
     """All eigenpairs by SLEPc: its basis, dealt in whole rows, goes back to the grid as one slab a rank."""
     PETSc, SLEPc = _libraries(slepc_options)
@@ -217,7 +243,7 @@ def _slepc_full(A_grid: GridMatrix, kind: str, slepc_options: str) -> tuple[np.n
     eps = _solver(SLEPc, matrix, kind, comm)
     eps.setDimensions(n)
     eps.setWhichEigenpairs(SLEPc.EPS.Which.SMALLEST_REAL)  # ascending, the order in which the basis is stored
-    eps.setFromOptions()
+    _take_options(PETSc, eps, slepc_options)
     eps.solve()
     if eps.getConverged() < n:
         raise NumericalError(f"SLEPc {kind} found {eps.getConverged()} of {n} eigenpairs")

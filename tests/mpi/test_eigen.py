@@ -11,6 +11,7 @@ from mpgls.commands import eigen
 from mpgls.commands.eigen import EigenConfig
 from mpgls.commands.session import RunOptions
 from mpgls.errors import InputError, MemoryPlanError, StorageError, UsageError
+from mpgls.la.eigen import split_options
 from mpgls.stream.eigen_file import open_eigen_file
 
 N = 113
@@ -139,3 +140,15 @@ def test_wishes_that_cannot_be_met(comm, grm):
     for options in ({"solver": "lapack"}, {"eigenpairs": 0}):
         with pytest.raises(UsageError, match="--eigen"):
             decompose(comm, grm, **options)
+
+
+def test_options_that_slepc_does_not_take(comm, grm):
+    pytest.importorskip("slepc4py")
+    for options, part in (("-eps_type nonsense", "nonsense"), ("-eps_tol abc", "abc"), ("foo", "'foo' follows no")):
+        with pytest.raises(UsageError, match=f"--slepc-options '{options}': .*{part}"):
+            decompose(comm, grm, solver="slepc", slepc_options=options)
+    assert split_options("-eps_target -1.5 -eps_view --eps_tol 1e-9") == [
+        ("eps_target", "-1.5"), ("eps_view", ""), ("eps_tol", "1e-9")
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="No closing quotation"):
+        split_options("-eps_type 'lapack")
