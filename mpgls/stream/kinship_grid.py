@@ -15,6 +15,10 @@ from mpgls.la.layout import Slabs
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import ColumnsToGrid, GridToColumns, slab_width
 from mpgls.study.grm import Kinship
+from mpgls.study.tables import show_sample
+
+SYMMETRY = 1e-5
+"""Difference of a row from its column that is taken for rounding, relative to the largest row."""
 
 
 def load_kinship(Phi_grid: GridMatrix, kinship: Kinship, index: np.ndarray) -> int:
@@ -22,14 +26,28 @@ def load_kinship(Phi_grid: GridMatrix, kinship: Kinship, index: np.ndarray) -> i
 
     A row of a symmetric matrix is a column, so rows of the file go out as [*,VR] columns. Of a lower-triangular file
     each pair arrives once, on either side of the diagonal, and is mirrored at the end. Returns the bytes that this rank
-    read. Raises what ``kinship.rows`` raises, on all ranks.
+    read. Raises what ``kinship.rows`` raises, and InputError for a matrix that is not symmetric, on all ranks.
     """
     target = np.full(kinship.n, -1, dtype=np.int64)
     target[index] = np.arange(index.size)
     nbytes = load_columns(Phi_grid, kinship.rows, kinship.n, target, index)
     if kinship.packed_lower:
         mirror(Phi_grid)
+    else:
+        _check_symmetry(Phi_grid, kinship, index)
     return nbytes
+
+
+def _check_symmetry(Phi_grid: GridMatrix, kinship: Kinship, index: np.ndarray) -> None:
+    """Phi v = Phi'v for a random v, to rounding in float32; InputError on all ranks otherwise. Collective."""
+    v = np.random.default_rng(7).standard_normal((index.size, 1))
+    images = multiply(Phi_grid, v)
+    apart = np.abs(images - multiply(Phi_grid, v, transposed=True))[:, 0]
+    error = None
+    if apart.max() > SYMMETRY * np.abs(images).max():
+        sample = show_sample(kinship.ids[index[apart.argmax()]])
+        error = InputError(f"{kinship.path} is not symmetric: the row and the column of sample {sample} differ")
+    agree(Phi_grid.grid.comm, error)
 
 
 def load_columns(

@@ -198,6 +198,14 @@ def test_kinship_of_the_wrong_size(study: Path) -> None:
     refused(study, SCAN.replace("K.h5", "G"), INPUT, "G.grm.bin holds 60 samples, but G.grm.id lists 61")
 
 
+def test_kinship_that_is_not_symmetric(study: Path) -> None:
+    K = read_K(study)
+    K[7, 40] += 0.02
+    write_K(study, K)
+    for command in (SCAN, SCAN.replace("single-trait", "multi-trait"), "eigen --grm K.h5 --out out"):
+        refused(study, command, INPUT, "K.h5 is not symmetric: the row and the column of sample", ranks=(1, 3))
+
+
 def test_truncated_kinship(study: Path) -> None:
     path = study / "K.h5"
     path.write_bytes(path.read_bytes()[:-5000])
