@@ -46,10 +46,14 @@ class EigenConfig:
         if self.eigenpairs is not None and self.eigenpairs < 1:
             raise UsageError(f"--eigenpairs must be at least 1, not {self.eigenpairs}")
 
+    def inputs(self) -> list[str]:
+        """Files that the command reads, as they are named on the command line."""
+        return [name for name in (self.grm, self.grm_id, self.keep, self.remove) if name is not None]
+
 
 def run(config: EigenConfig, comm: MPI.Comm) -> None:
     """Decompose a kinship and write the pairs. Collective. Raises MpglsError, the same on all ranks."""
-    session = Session("eigen", config.run, comm, (".h5",), [config.grm])
+    session = Session("eigen", config.run, comm, (".h5", ".pcs.tsv"), config.inputs())
     log, timings = session.log, session.timings
     kinship = on_root(comm, lambda: open_kinship(config.grm, config.grm_id))
     index = on_root(comm, lambda: chosen_samples(kinship, config))
@@ -141,7 +145,9 @@ def write_leading(
             file.seek(offset)
             file.write(np.ascontiguousarray(Z_rep[:, ::-1].T).tobytes())
         os.replace(partial, path)
-        write_pcs(session.path(".pcs.tsv"), ids, Z_rep)
+        table = session.path(".pcs.tsv.partial")
+        write_pcs(table, ids, Z_rep)
+        os.replace(table, session.path(".pcs.tsv"))
 
     on_root(session.comm, save)
     session.log.info(f"{k} leading eigenvalues: {', '.join(f'{value:.6g}' for value in lam)}")

@@ -152,3 +152,14 @@ def test_options_that_slepc_does_not_take(comm, grm):
     ]  # fmt: skip
     with pytest.raises(UsageError, match="No closing quotation"):
         split_options("-eps_type 'lapack")
+
+
+def test_a_table_of_an_earlier_run_goes_and_an_input_stays(comm, grm):
+    pytest.importorskip("slepc4py")
+    table = decompose(comm, grm, eigenpairs=2).with_suffix(".pcs.tsv")
+    with pytest.raises(UsageError, match="overwrite its input"):
+        decompose(comm, grm, keep=str(table), eigenpairs=2)
+    assert table.exists()
+    comm.Barrier()
+    decompose(comm, grm)
+    assert not table.exists()
