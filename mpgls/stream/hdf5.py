@@ -27,11 +27,15 @@ def allocate(group: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The HDF5 file at ``path``, for reading; StorageError when it cannot be read."""
+    """The HDF5 file at ``path``, for reading; StorageError when it cannot be read, InputError when it is no HDF5."""
     import h5py
 
     if not os.path.exists(path):
         raise StorageError(f"there is no result store {path}")
+    if os.path.isdir(path):
+        raise StorageError(f"cannot read the result store {path}: it is a directory")
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path} is not a result store of mpgls: it is not an HDF5 file, or damaged")
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -229,7 +229,7 @@ def test_a_file_that_is_no_store(comm, shared_tmp_path):
     comm.Barrier()
     with pytest.raises(InputError, match="not a result store"):
         open_store(f"{path}.h5")
-    with pytest.raises(StorageError, match="cannot read"):
+    with pytest.raises(InputError, match="not an HDF5 file"):
         open_store(path)
     with pytest.raises(StorageError, match="no result store"):
         open_store(shared_tmp_path / "nothing.h5")

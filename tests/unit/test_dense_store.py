@@ -153,7 +153,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="no result store"):
         open_dense(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("nothing")
-    with pytest.raises(StorageError, match="cannot read"):
+    with pytest.raises(InputError, match="not an HDF5 file"):
         open_dense(tmp_path / "text.h5")
     with pytest.raises(StorageError, match="cannot write"):
         make(tmp_path / "absent" / "o.h5")

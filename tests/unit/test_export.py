@@ -9,7 +9,7 @@ from thread_ranks import on_ranks, one_rank
 
 from mpgls.commands.export import ExportConfig, exportable, run
 from mpgls.commands.session import RunOptions
-from mpgls.errors import InputError, UsageError
+from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.report.table import COLUMNS, HEADER, format_rows
 from mpgls.stream.dense_store import create_dense, open_dense, save_trait_values
 from mpgls.stream.store import RECORD_DTYPE, create_store, open_store, save_attributes
@@ -144,3 +144,14 @@ def test_what_is_not_there_is_said(tmp_path, bfile):
     with pytest.raises(UsageError, match="does not name its genotypes"):
         run(ExportConfig(RunOptions(str(tmp_path / "e")), str(tmp_path / "n.h5")), one_rank())
     assert not list(tmp_path.glob("e*"))
+
+
+def test_what_is_no_store(tmp_path):
+    (tmp_path / "text.h5").write_text("text")
+    for name, error, part in (
+        ("none.h5", StorageError, "there is no result store"),
+        (".", StorageError, "it is a directory"),
+        ("text.h5", InputError, "it is not an HDF5 file"),
+    ):
+        with pytest.raises(error, match=part):
+            run(ExportConfig(RunOptions(str(tmp_path / "e")), str(tmp_path / name)), OneRank())
