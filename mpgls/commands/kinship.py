@@ -274,7 +274,7 @@ def _plan(config: KinshipConfig, study: Study, chromosomes: Chromosomes, session
     rows, cols = GridLayout.of((n, n), (grid_block(n, (p_r, p_c)),) * 2, (p_r, p_c)).local_shape(0, 0)
     fixed = machine.base + (2 + config.loco) * 8 * rows * cols + (16 << 20)
     per_snp = 8 * (rows + cols) + 4 * study.fileset.bed.snp_bytes
-    block = config.block_size or max(1, min(WIDEST, study.selected))
+    block = max(1, min(config.block_size or WIDEST, study.selected))
     while machine.limit and fixed + block * per_snp > machine.limit and block > 32 and not config.block_size:
         block //= 2
     need = fixed + block * per_snp

@@ -20,6 +20,7 @@ The decomposition is in decompose.py, the loop over blocks in tile_scan.py, chro
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ from mpgls.commands.scan import own_blocks
 from mpgls.commands.session import Session
 from mpgls.commands.tile_scan import ResidentPanel, RotatedBlock, RotatedSnps, scan_tiles
 from mpgls.commands.trait_groups import TraitGroup, TraitStudy, open_trait_study
-from mpgls.errors import agree, on_root
+from mpgls.errors import StorageError, agree, on_root
 from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, TeamOperator, split_teams
@@ -61,6 +62,7 @@ def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
     session = Session("multi-trait", config.run, comm, SUFFIXES, config.inputs())
     with session.timings.phase("open and check"):
+        check_scratch(config, comm)
         study = open_study(config.study, comm, session.log, traits=False, further=[config.h2_file])
         eigen_file = on_root(comm, lambda: open_eigen_file(config.eigen) if config.eigen else None)
         traits = open_trait_study(config.study, study, eigen_file, config.missing, comm, session.log)
@@ -160,6 +162,12 @@ def scan_group(
     operator.close()
 
 
+def check_scratch(config: MultiTraitConfig, comm: MPI.Comm) -> None:
+    """--scratch must be there on every node, before hours of work. Collective. Raises StorageError on all ranks."""
+    bad = config.scratch is not None and not os.path.isdir(config.scratch)
+    agree(comm, StorageError(f"--scratch {config.scratch}: there is no such directory") if bad else None)
+
+
 def open_scratch(config: MultiTraitConfig, operator: TeamOperator, session: Session) -> ScratchFile:
     """This rank's file for rotated SNPs. Collective. Raises StorageError on all ranks."""
     directory = Path(config.scratch) if config.scratch else session.path("").parent
@@ -231,7 +239,7 @@ def make_plan(
         several_groups=len(traits.groups) > 1,
         dense=config.dense,
         team_size=config.team_size,
-        block=config.block_size,
+        block=None if config.block_size is None else min(config.block_size, study.selected),
         panel=config.trait_block,
         pass_traits=config.pass_traits,
     )

@@ -319,6 +319,12 @@ def test_options(study: Path, more: str, code: int, part: str, ranks: tuple[int,
     refused(study, f"{SCAN} {more}", code, part, ranks=ranks)
 
 
+def test_blocks_are_no_larger_than_the_study(study: Path) -> None:
+    for command in (SCAN.replace("single-trait", "multi-trait"), "kinship --bfile sim --out out"):
+        ended = mpgls(2, f"{command} --block-size 1000000000", study)
+        assert ended.code == 0, ended.err
+
+
 def test_commands(study: Path) -> None:
     refused(study, "multiply --out out", USAGE, "'multiply'", "single-trait", ranks=(1, 4))
     for arguments, part in (
@@ -364,6 +370,12 @@ def test_unwritable_output(study: Path) -> None:
         refused(study, SCAN.replace("--out out", "--out closed/out"), STORAGE, "no permission in")
     elif Path("/proc/self").exists():  # root may write everywhere, except where nothing can be written
         refused(study, SCAN.replace("--out out", "--out /proc/out"), STORAGE, "/proc/out", ranks=(1, 2))
+
+
+def test_scratch_directory_is_looked_at_first(study: Path) -> None:
+    command = SCAN.replace("single-trait", "multi-trait")
+    for name in ("none", "sim.bim"):
+        refused(study, f"{command} --scratch {name}", STORAGE, f"--scratch {name}: there is no such directory")
 
 
 def test_an_input_is_not_overwritten(study: Path) -> None:
