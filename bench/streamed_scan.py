@@ -19,7 +19,8 @@ from unittest import mock
 
 import numpy as np
 
-from mpgls.commands.plan_scan import Machine, grid_block, plan_scan
+from mpgls.commands.machine import Machine, grid_block
+from mpgls.commands.plan_scan import plan_scan
 from mpgls.commands.records import Records
 from mpgls.commands.scan import SnpModel, SnpSolver, scan
 from mpgls.errors import on_root

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.plan_scan import Machine
+from mpgls.commands.machine import Machine
 from mpgls.commands.plan_tiles import plan_tiles
 from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpgls.commands.doctor_rates import POTRF_SIZE
+from mpgls.commands.machine import Machine
 from mpgls.commands.plan_low_rank import LowRankPlan, plan_low_rank
-from mpgls.commands.plan_scan import Machine
 from mpgls.commands.rates import PrecisionRates, Rates
 from mpgls.commands.similarity import PANEL
 from mpgls.errors import UsageError

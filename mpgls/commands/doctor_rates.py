@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.plan_scan import grid_block
+from mpgls.commands.machine import grid_block
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.commands.plan_scan import grid_block
+from mpgls.commands.machine import grid_block
 from mpgls.commands.session import RunOptions, Session
 from mpgls.errors import InputError, MemoryPlanError, UsageError, on_root
 from mpgls.la import eigen

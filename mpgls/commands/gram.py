@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpgls.commands.plan_scan import grid_block
+from mpgls.commands.machine import grid_block
 from mpgls.commands.session import Session
 from mpgls.commands.similarity import PANEL, Similarity
 from mpgls.errors import StorageError, agree, on_root

@@ -17,9 +17,9 @@ from mpgls.commands.low_rank_inputs import SampleSet
 from mpgls.commands.low_rank_null import TOLERANCE
 from mpgls.commands.low_rank_results import LowRankResults
 from mpgls.commands.low_rank_run import Run
+from mpgls.commands.machine import grid_block
 from mpgls.commands.null_figures import estimate_h2
 from mpgls.commands.null_model import Covariance
-from mpgls.commands.plan_scan import grid_block
 from mpgls.commands.scan import SnpModel, SnpSolver, scan
 from mpgls.commands.similarity import Similarity
 from mpgls.la.grid import ProcessGrid

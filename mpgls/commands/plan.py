@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpgls.commands.cost_low_rank import Cost, LowRankProblem, predict
-from mpgls.commands.plan_scan import Machine
+from mpgls.commands.machine import Machine
 from mpgls.commands.rates import Rates
 from mpgls.errors import InputError, StorageError, UsageError, agree, on_root
 from mpgls.runtime import GIB, duration

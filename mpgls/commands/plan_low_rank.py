@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from mpgls.commands.plan_scan import NARROWEST, WIDEST, Machine
+from mpgls.commands.machine import NARROWEST, WIDEST, Machine
 from mpgls.commands.similarity import PANEL
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.la.layout import grid_shape

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mpgls.commands.machine import Machine, block_widths, grid_block
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.la.layout import grid_shape
 from mpgls.runtime import GIB, memory_for
-
-GRID_BLOCK = 128
-"""Largest block of the block-cyclic distribution; p?potrf is flat around it."""
-WIDEST, NARROWEST = 1024, 32
-"""SNPs of a block, chosen automatically between these."""
-FEWEST_ROUNDS = 2
-"""Blocks of a rank at least, so that reading one can hide behind working on another."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the plan must fit: ranks in all, ranks of the fullest node, bytes a rank may use, bytes it uses already."""
-
-    ranks: int
-    ranks_per_node: int
-    limit: int | None
-    base: int
 
 
 @dataclass(frozen=True)
@@ -55,11 +38,6 @@ class ScanPlan:
             + ")",
         ]
         return "\n".join(lines)
-
-
-def grid_block(n: int, grid: tuple[int, int]) -> int:
-    """Block of the n x n distribution: large for speed, small enough that every process row has a few blocks."""
-    return max(1, min(GRID_BLOCK, -(-n // (4 * max(grid)))))
 
 
 def plan_scan(
@@ -109,17 +87,6 @@ def plan_scan(
             if machine.limit is None or plan.peak <= machine.limit:
                 return plan
     raise MemoryPlanError(_what_would_fit(machine, plan))
-
-
-def block_widths(m: int, ranks: int) -> Iterator[int]:
-    """Block widths to try, the best first: wide enough for the BLAS, and as many full blocks for every rank."""
-    rounds = max(FEWEST_ROUNDS, -(-m // (ranks * WIDEST)))
-    width = max(NARROWEST, -(-m // (ranks * rounds)))
-    while True:
-        yield width
-        if width <= NARROWEST:
-            return
-        width = max(NARROWEST, -(-width // 2))
 
 
 def _what_would_fit(machine: Machine, plan: ScanPlan) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.commands.plan_scan import Machine, block_widths, grid_block
+from mpgls.commands.machine import Machine, block_widths, grid_block
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.la.layout import grid_shape
 from mpgls.runtime import GIB, memory_for

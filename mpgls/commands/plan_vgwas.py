@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.commands.plan_scan import Machine
+from mpgls.commands.machine import Machine
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.model.mulm import TILE_BYTES, TILE_SNPS
 from mpgls.runtime import GIB, memory_for

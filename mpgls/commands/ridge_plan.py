@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from mpgls.commands.plan_scan import WIDEST, Machine
+from mpgls.commands.machine import WIDEST, Machine
 from mpgls.commands.ridge_scan import WIDTH
 from mpgls.errors import MemoryPlanError
 from mpgls.la.shared_inverse import BLOCK
 from mpgls.model.folds import NestedFolds
-from mpgls.runtime import GIB
+from mpgls.runtime import GIB, memory_for
 
 NARROWEST = 64
 
@@ -107,5 +105,5 @@ def _check(machine: Machine, need: int, what: str) -> None:
         return
     raise MemoryPlanError(
         f"{what}: {need / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}: use --precision mixed, "
-        f"ranks with more memory, or --memory {np.ceil(need / GIB * 102) / 100:.2f}"
+        f"ranks with more memory, or --memory {memory_for(need)}"
     )

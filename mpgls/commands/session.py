@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpgls.commands.plan_scan import Machine
+from mpgls.commands.machine import Machine
 from mpgls.errors import StorageError, UsageError, agree, on_root
 from mpgls.report.manifest import versions, write_manifest
 from mpgls.runtime import (

@@ -9,9 +9,9 @@ import pytest
 
 from mpgls import cli
 from mpgls.commands.cost_low_rank import COARSE, FINE, PRODUCT_SHARE, LowRankProblem, predict
+from mpgls.commands.machine import Machine
 from mpgls.commands.plan import PAPER_CPU_DAYS, PlanConfig, Source, read_rates, text, write_json
 from mpgls.commands.plan_low_rank import plan_low_rank
-from mpgls.commands.plan_scan import Machine
 from mpgls.commands.rates import Rates
 from mpgls.errors import InputError, MemoryPlanError, StorageError, UsageError
 from mpgls.runtime import GIB

@@ -154,4 +154,4 @@ def test_what_is_no_store(tmp_path):
         ("text.h5", InputError, "it is not an HDF5 file"),
     ):
         with pytest.raises(error, match=part):
-            run(ExportConfig(RunOptions(str(tmp_path / "e")), str(tmp_path / name)), OneRank())
+            run(ExportConfig(RunOptions(str(tmp_path / "e")), str(tmp_path / name)), one_rank())

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from mpgls.commands.machine import NARROWEST, WIDEST, Machine
 from mpgls.commands.plan_low_rank import plan_low_rank
-from mpgls.commands.plan_scan import NARROWEST, WIDEST, Machine
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.runtime import GIB
 

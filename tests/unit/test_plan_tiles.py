@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mpgls.commands.plan_scan import NARROWEST, WIDEST, Machine
+from mpgls.commands.machine import NARROWEST, WIDEST, Machine
 from mpgls.commands.plan_tiles import PANEL, histogram_bytes, plan_tiles
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.model.histograms import Bins, Statistic

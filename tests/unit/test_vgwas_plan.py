@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mpgls.commands.plan_scan import Machine
+from mpgls.commands.machine import Machine
 from mpgls.commands.plan_vgwas import NARROWEST_CHUNK, plan_vgwas
 from mpgls.commands.vgwas_scan import ENTRY_DTYPE, batches, cut_units, in_order
 from mpgls.errors import MemoryPlanError, UsageError

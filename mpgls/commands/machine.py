@@ -1,0 +1,39 @@
+"""What every plan must fit, and the sizes of blocks that all of them choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+GRID_BLOCK = 128
+"""Largest block of the block-cyclic distribution; p?potrf is flat around it."""
+WIDEST, NARROWEST = 1024, 32
+"""SNPs of a block, chosen automatically between these."""
+FEWEST_ROUNDS = 2
+"""Blocks of a rank at least, so that reading one can hide behind working on another."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the plan must fit: ranks in all, ranks of the fullest node, bytes a rank may use, bytes it uses already."""
+
+    ranks: int
+    ranks_per_node: int
+    limit: int | None
+    base: int
+
+
+def grid_block(n: int, grid: tuple[int, int]) -> int:
+    """Block of the n x n distribution: large for speed, small enough that every process row has a few blocks."""
+    return max(1, min(GRID_BLOCK, -(-n // (4 * max(grid)))))
+
+
+def block_widths(m: int, ranks: int) -> Iterator[int]:
+    """Block widths to try, the best first: wide enough for the BLAS, and as many full blocks for every rank."""
+    rounds = max(FEWEST_ROUNDS, -(-m // (ranks * WIDEST)))
+    width = max(NARROWEST, -(-m // (ranks * rounds)))
+    while True:
+        yield width
+        if width <= NARROWEST:
+            return
+        width = max(NARROWEST, -(-width // 2))
