@@ -102,7 +102,7 @@ def permutation_seconds(Y: Any, folds: Any, operators: list[Any], repeats: int) 
     """Median seconds of a permutation of all targets Y (t, n), and median GFLOP/s of GEMM measured in turns with it."""
     import numpy as np
 
-    from mpgls.commands.ridge_scan import TileScanner, tiles_of
+    from mpgls.commands.ridge_parts.scan import TileScanner, tiles_of
     from mpgls.model.nested_scores import Scatter
 
     t, n = Y.shape

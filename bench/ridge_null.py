@@ -40,10 +40,11 @@ def simulate_all(sets: int) -> tuple[list[float], list[float]]:
     import numpy as np
     from mpi4py import MPI
 
-    from mpgls.commands import ridge, session, simulate
-    from mpgls.commands.inputs import StudyOptions
-    from mpgls.commands.ridge_config import FoldOptions, RidgeConfig
-    from mpgls.commands.session import RunOptions
+    from mpgls.commands import ridge, simulate
+    from mpgls.commands.common import session
+    from mpgls.commands.common.inputs import StudyOptions
+    from mpgls.commands.common.session import RunOptions
+    from mpgls.commands.ridge_parts.config import FoldOptions, RidgeConfig
     from mpgls.commands.simulate import SimulateConfig
     from mpgls.runtime import Log
 

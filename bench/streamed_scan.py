@@ -1,9 +1,9 @@
 """The scan of ``mpgls single-trait`` on a .bed file, without its null model: what a benchmark of the scan repeats.
 
-Reader, decoder, solver, statistics and writer are the program's own (``mpgls.commands.scan.scan``). The factor L and
-the whitened columns [X_L~ | y~] are made up, because the cost of a triangular solve does not depend on the numbers:
-L has a diagonal of ones and lower entries of N(0, 1/(16 n)), so that L L' is diagonally dominant in norm and well
-conditioned like the covariance of a sample of distant relatives. No kinship, REML or Cholesky is needed.
+Reader, decoder, solver, statistics and writer are the program's own (``mpgls.commands.mixed_model.scan``). The factor
+L and the whitened columns [X_L~ | y~] are made up, because the cost of a triangular solve does not depend on the
+numbers: L has a diagonal of ones and lower entries of N(0, 1/(16 n)), so that L L' is diagonally dominant in norm and
+well conditioned like the covariance of a sample of distant relatives. No kinship, REML or Cholesky is needed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from unittest import mock
 
 import numpy as np
 
-from mpgls.commands.machine import Machine, grid_block
-from mpgls.commands.plan_scan import plan_scan
-from mpgls.commands.records import Records
-from mpgls.commands.scan import SnpModel, SnpSolver, scan
+from mpgls.commands.common.machine import Machine, grid_block
+from mpgls.commands.mixed_model.plan import plan_scan
+from mpgls.commands.mixed_model.records import Records
+from mpgls.commands.mixed_model.scan import SnpModel, SnpSolver, scan
 from mpgls.errors import on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
@@ -37,7 +37,7 @@ from mpgls.study.plink import BedFile, open_fileset
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-READ_SNPS = "mpgls.commands.scan.read_snps"
+READ_SNPS = "mpgls.commands.mixed_model.scan.read_snps"
 DTYPE = {"double": np.float64, "mixed": np.float32}
 
 

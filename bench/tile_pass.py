@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.machine import Machine
-from mpgls.commands.plan_tiles import plan_tiles
+from mpgls.commands.common.machine import Machine
+from mpgls.commands.multi_trait_parts.plan import plan_tiles
 from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
 from mpgls.model.tiles import Epilogue, LocalPanel, TraitPanel

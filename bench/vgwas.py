@@ -20,7 +20,7 @@ from common import finish, guarded, launched, make_parser, mpirun, numbers, prin
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.commands.vgwas_scan import UnitScan
+    from mpgls.commands.vgwas_parts.scan import UnitScan
 
 FULL = {"samples": 740, "snps": 1000, "voxels": 51_792, "confounds": 10}
 QUICK = {"samples": 740, "snps": 1000, "voxels": 6000, "confounds": 10}
@@ -119,7 +119,7 @@ def on_ranks(options: argparse.Namespace, sizes: dict[str, int]) -> None:
     """Units and products in turns on every rank at once; rank 0 writes the JSON."""
     from mpi4py import MPI
 
-    from mpgls.commands.vgwas_scan import Unit
+    from mpgls.commands.vgwas_parts.scan import Unit
 
     comm = MPI.COMM_WORLD
     scan, packed, R_Y = prepared(comm, options, sizes)
@@ -166,13 +166,13 @@ def prepared(
     comm: MPI.Comm, options: argparse.Namespace, sizes: dict[str, int]
 ) -> tuple[UnitScan, np.ndarray, np.ndarray]:
     """What the program has when its loop begins, the packed SNPs, and R_Y. Collective."""
-    from mpgls.commands.inputs import StudyOptions, open_study, read_snps
-    from mpgls.commands.plan_vgwas import plan_vgwas
-    from mpgls.commands.session import RunOptions, Session
+    from mpgls.commands.common.inputs import StudyOptions, open_study, read_snps
+    from mpgls.commands.common.session import RunOptions, Session
     from mpgls.commands.vgwas import make_inference
-    from mpgls.commands.vgwas_config import VgwasConfig
-    from mpgls.commands.vgwas_scan import UnitScan
-    from mpgls.commands.vgwas_voxels import TeamVoxels, open_voxel_study
+    from mpgls.commands.vgwas_parts.config import VgwasConfig
+    from mpgls.commands.vgwas_parts.plan import plan_vgwas
+    from mpgls.commands.vgwas_parts.scan import UnitScan
+    from mpgls.commands.vgwas_parts.voxels import TeamVoxels, open_voxel_study
     from mpgls.la.teams import split_teams
     from mpgls.model.mulm import whiten
 

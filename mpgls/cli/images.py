@@ -84,7 +84,7 @@ def _inference_options(parser: Any) -> None:
 
 
 def _vgwas_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
-    from mpgls.commands.vgwas_config import VgwasConfig
+    from mpgls.commands.vgwas_parts.config import VgwasConfig
 
     names = (
         "voxels", "images", "image_ids", "mask", "coordinates", "blocks", "blocks_file", "sparsity_threshold",

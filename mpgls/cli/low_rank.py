@@ -51,7 +51,7 @@ def low_rank(commands: Any) -> None:
 
 
 def _low_rank_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
-    from mpgls.commands.low_rank_config import LowRankConfig
+    from mpgls.commands.low_rank_parts.config import LowRankConfig
 
     names = ("similarity_bfile", "similarity_snps", "similarity_every", "similarity_count", "stage", "h2", "h2_file")
     return LowRankConfig(
@@ -98,8 +98,8 @@ def plan(commands: Any) -> None:
 
 
 def _plan_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
-    from mpgls.commands.cost_low_rank import LowRankProblem
     from mpgls.commands.plan import PlanConfig
+    from mpgls.commands.plan_parts.low_rank import LowRankProblem
 
     problem = LowRankProblem(
         given.samples, given.snps, given.similarity_count, given.chromosomes, given.traits, given.covariates + 1,

@@ -84,7 +84,7 @@ def run_options(parser: Any, resume: bool = True, blocks: bool = True) -> None:
 
 def study_options_of(given: argparse.Namespace) -> Any:
     """What the genotype and trait options say, as StudyOptions."""
-    from mpgls.commands.inputs import StudyOptions
+    from mpgls.commands.common.inputs import StudyOptions
     from mpgls.study.filters import SnpFilter, parse_chromosomes
 
     snps = SnpFilter(
@@ -105,7 +105,7 @@ def study_options_of(given: argparse.Namespace) -> Any:
 
 def run_options_of(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
     """What the run options say, as RunOptions."""
-    from mpgls.commands.session import RunOptions
+    from mpgls.commands.common.session import RunOptions
 
     resume, checkpoint = getattr(given, "resume", False), getattr(given, "checkpoint", None)
     more = {} if checkpoint is None else {"checkpoint": checkpoint}

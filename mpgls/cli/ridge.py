@@ -90,7 +90,7 @@ def _fold_options(parser: Any) -> None:
 
 
 def _ridge_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
-    from mpgls.commands.ridge_config import FoldOptions, ImageOptions, RidgeConfig
+    from mpgls.commands.ridge_parts.config import FoldOptions, ImageOptions, RidgeConfig
 
     names = (
         "alpha_choice", "standardize", "permutations", "seed", "blocks", "precision", "save_predictions",
@@ -113,7 +113,7 @@ def _alphas(given: argparse.Namespace) -> tuple[float, ...] | None:
     """The penalties asked for, None for the default ones. Raises UsageError."""
     import numpy as np
 
-    from mpgls.commands.ridge_config import ALPHAS
+    from mpgls.commands.ridge_parts.config import ALPHAS
 
     if given.alphas is not None and given.alpha_count is not None:
         raise UsageError("give either --alphas or --alpha-count")

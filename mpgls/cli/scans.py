@@ -101,7 +101,7 @@ def multi_trait(commands: Any) -> None:
 
 
 def _multi_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
-    from mpgls.commands.multi_config import MultiTraitConfig
+    from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
 
     names = (
         "eigen",

@@ -26,8 +26,8 @@ def export(commands: Any) -> None:
 
 
 def _export_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
+    from mpgls.commands.common.session import RunOptions
     from mpgls.commands.export import ExportConfig
-    from mpgls.commands.session import RunOptions
 
     options = RunOptions(given.out, command_line=("mpgls", *argv))
     return ExportConfig(options, given.store, tuple(given.trait), given.bfile)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mpgls import __version__, runtime
-from mpgls.commands.doctor_probes import MIB, how_to_get, node_memory, read_file, sync_seconds, write_file
-from mpgls.commands.doctor_rates import processor_rates, rate_lines, startup_seconds
+from mpgls.commands.doctor_parts.probes import MIB, how_to_get, node_memory, read_file, sync_seconds, write_file
+from mpgls.commands.doctor_parts.rates import processor_rates, rate_lines, startup_seconds
 from mpgls.errors import MpglsError, StorageError, UsageError, agree
 from mpgls.runtime import GIB
 

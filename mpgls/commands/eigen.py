@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.commands.machine import grid_block
-from mpgls.commands.session import RunOptions, Session
+from mpgls.commands.common.machine import grid_block
+from mpgls.commands.common.session import RunOptions, Session
 from mpgls.errors import InputError, MemoryPlanError, UsageError, on_root
 from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid

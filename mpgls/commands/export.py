@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.session import RunOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.errors import InputError, UsageError, on_root
 from mpgls.report.table import write_table
 from mpgls.runtime import Log, duration

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.inputs import Study, StudyOptions, open_study, read_snps
-from mpgls.commands.machine import WIDEST, grid_block
-from mpgls.commands.session import RunOptions, Session
+from mpgls.commands.common.inputs import Study, StudyOptions, open_study, read_snps
+from mpgls.commands.common.machine import WIDEST, grid_block
+from mpgls.commands.common.session import RunOptions, Session
 from mpgls.errors import InputError, MemoryPlanError, UsageError, agree, on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout, grid_shape

@@ -3,14 +3,15 @@
     0  G   = similarity SNPs, standardised                  packed once a node; only their counts are kept
     1  G'G                                                  K x K on the process grid, strip by strip (gram.py)
     for every chromosome c, G_c = G without c's SNPs, V = h2 G_c G_c'/s_c + (1-h2) I:
-    2  h2  = argmax REML(h2)                                K x K Cholesky only (low_rank_estimate.py)
+    2  h2  = argmax REML(h2)                                K x K Cholesky only (estimate.py)
     4  L_c L_c' = I + w G_c'G_c,   w = h2 / ((1-h2) s_c)
        for every block X of c's SNPs, dealt to teams that each hold L_c:
-           H           = G_c'X                              the one large product (low_rank_scan.py)
+           H           = G_c'X                              the one large product (scan.py)
            S_BL, b_B   = (F'X - w (L_c^-1 G_c'F)'L_c^-1 H) / (1-h2)
            beta, se    = Schur complement of S_BR in the normal equations
 
 Nothing of size n x n or n x m is ever made. [Ludicrous]' stage 3, the files of U, is not needed (model/woodbury.py).
+Files without a folder are in low_rank_parts/.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.commands.given_h2 import given_h2
-from mpgls.commands.gram import GramFile, make_gram, open_gram
-from mpgls.commands.inputs import Study, open_study
-from mpgls.commands.loco import tested_chromosomes
-from mpgls.commands.low_rank_config import LowRankConfig
-from mpgls.commands.low_rank_dense import scan_dense
-from mpgls.commands.low_rank_estimate import NullTable, Products, SimilarityPart, estimate_all, load_covariance
-from mpgls.commands.low_rank_inputs import (
+from mpgls.commands.common.inputs import Study, open_study
+from mpgls.commands.common.session import Session
+from mpgls.commands.low_rank_parts.config import LowRankConfig
+from mpgls.commands.low_rank_parts.dense import scan_dense
+from mpgls.commands.low_rank_parts.estimate import NullTable, Products, SimilarityPart, estimate_all, load_covariance
+from mpgls.commands.low_rank_parts.gram import GramFile, make_gram, open_gram
+from mpgls.commands.low_rank_parts.inputs import (
     SampleSet,
     SimilarityInput,
     make_parts,
     open_similarity,
     sample_sets,
 )
-from mpgls.commands.low_rank_results import LowRankResults
-from mpgls.commands.low_rank_run import Run
-from mpgls.commands.low_rank_scan import scan_part
-from mpgls.commands.low_rank_solver import TestedSnps
-from mpgls.commands.plan_low_rank import LowRankPlan, plan_low_rank
-from mpgls.commands.results import stored_block
-from mpgls.commands.session import Session
-from mpgls.commands.similarity import PackedSnps, Similarity, count_snps, usable
+from mpgls.commands.low_rank_parts.plan import LowRankPlan, plan_low_rank
+from mpgls.commands.low_rank_parts.results import LowRankResults
+from mpgls.commands.low_rank_parts.run import Run
+from mpgls.commands.low_rank_parts.scan import scan_part
+from mpgls.commands.low_rank_parts.similarity import PackedSnps, Similarity, count_snps, usable
+from mpgls.commands.low_rank_parts.solver import TestedSnps
+from mpgls.commands.mixed_model.given_h2 import given_h2
+from mpgls.commands.mixed_model.loco import tested_chromosomes
+from mpgls.commands.mixed_model.results import stored_block
 from mpgls.errors import UsageError, on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams

@@ -15,7 +15,7 @@ For each group of traits over the same samples:
 
 With --loco all of this is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
 
-The decomposition is in decompose.py, the loop over blocks in tile_scan.py, chromosomes are in loco.py.
+In multi_trait_parts/ are the decomposition (decompose.py) and the loop over blocks (tile_scan.py).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.decompose import Decomposer, GroupBasis
-from mpgls.commands.given_h2 import given_h2
-from mpgls.commands.inputs import Study, open_study
-from mpgls.commands.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.commands.multi_config import MultiTraitConfig
-from mpgls.commands.multi_results import SUFFIXES, MultiResults, NullEstimates
-from mpgls.commands.plan_tiles import TilePlan, plan_tiles
-from mpgls.commands.scan import own_blocks
-from mpgls.commands.session import Session
-from mpgls.commands.tile_scan import ResidentPanel, RotatedBlock, RotatedSnps, scan_tiles
-from mpgls.commands.trait_groups import TraitGroup, TraitStudy, open_trait_study
+from mpgls.commands.common.inputs import Study, open_study
+from mpgls.commands.common.session import Session
+from mpgls.commands.mixed_model.given_h2 import given_h2
+from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
+from mpgls.commands.mixed_model.scan import own_blocks
+from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
+from mpgls.commands.multi_trait_parts.decompose import Decomposer, GroupBasis
+from mpgls.commands.multi_trait_parts.plan import TilePlan, plan_tiles
+from mpgls.commands.multi_trait_parts.results import SUFFIXES, MultiResults, NullEstimates
+from mpgls.commands.multi_trait_parts.tile_scan import ResidentPanel, RotatedBlock, RotatedSnps, scan_tiles
+from mpgls.commands.multi_trait_parts.trait_groups import TraitGroup, TraitStudy, open_trait_study
 from mpgls.errors import StorageError, agree, on_root
 from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid

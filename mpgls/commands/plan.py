@@ -7,9 +7,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpgls.commands.cost_low_rank import Cost, LowRankProblem, predict
-from mpgls.commands.machine import Machine
-from mpgls.commands.rates import Rates
+from mpgls.commands.common.machine import Machine
+from mpgls.commands.plan_parts.low_rank import Cost, LowRankProblem, predict
+from mpgls.commands.plan_parts.rates import Rates
 from mpgls.errors import InputError, StorageError, UsageError, agree, on_root
 from mpgls.runtime import GIB, duration
 
@@ -96,7 +96,7 @@ def measure_now(comm: MPI.Comm) -> dict[str, Any]:
     from mpi4py import MPI
 
     from mpgls.commands.doctor import Report, measure
-    from mpgls.commands.doctor_rates import startup_seconds
+    from mpgls.commands.doctor_parts.rates import startup_seconds
     from mpgls.runtime import limit_threads
 
     report = Report({"startup_seconds": startup_seconds(comm)})

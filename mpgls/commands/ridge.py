@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.inputs import Study, open_study
-from mpgls.commands.ridge_config import RidgeConfig
-from mpgls.commands.ridge_kernel import genotype_kernel, given_kernel
-from mpgls.commands.ridge_operators import HeldOperators, Kind, kinds
-from mpgls.commands.ridge_plan import RidgeSizes, plan_kernel, plan_penalties, tile_width
-from mpgls.commands.ridge_results import SUFFIXES, RidgeResults
-from mpgls.commands.ridge_scan import (
+from mpgls.commands.common.inputs import Study, open_study
+from mpgls.commands.common.session import Session
+from mpgls.commands.ridge_parts.config import RidgeConfig
+from mpgls.commands.ridge_parts.kernel import genotype_kernel, given_kernel
+from mpgls.commands.ridge_parts.operators import HeldOperators, Kind, kinds
+from mpgls.commands.ridge_parts.plan import RidgeSizes, plan_kernel, plan_penalties, tile_width
+from mpgls.commands.ridge_parts.results import SUFFIXES, RidgeResults
+from mpgls.commands.ridge_parts.scan import (
     NullPart,
     NullState,
     Observed,
@@ -36,8 +37,7 @@ from mpgls.commands.ridge_scan import (
     join,
     tiles_of,
 )
-from mpgls.commands.ridge_targets import RidgeTargets, open_targets, share_targets, with_parcels
-from mpgls.commands.session import Session
+from mpgls.commands.ridge_parts.targets import RidgeTargets, open_targets, share_targets, with_parcels
 from mpgls.errors import agree, on_root
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.model.kernel_ridge import Direct, largest_eigenvalue

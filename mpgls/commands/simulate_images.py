@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.inputs import Study, StudyOptions, open_study
-from mpgls.commands.session import RunOptions, Session
+from mpgls.commands.common.inputs import Study, StudyOptions, open_study
+from mpgls.commands.common.session import RunOptions, Session
 from mpgls.commands.vgwas_extract import check_memory, each_person
 from mpgls.errors import InputError, StorageError, UsageError, on_root
 from mpgls.stream.voxel_rows import voxel_rows

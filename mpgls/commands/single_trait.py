@@ -11,7 +11,7 @@
 
 With --loco all of this is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
 
-The loop over blocks is in scan.py, REML in null_model.py, chromosomes are in loco.py.
+In mixed_model/ are the loop over blocks (scan.py), REML (null_model.py) and chromosomes (loco.py).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.commands.given_h2 import given_h2
-from mpgls.commands.inputs import Study, StudyOptions, open_study
-from mpgls.commands.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.commands.mixed_check import check_against_double
-from mpgls.commands.null_figures import estimate_h2, keep, null_figures, say_null
-from mpgls.commands.null_models import NullModels
-from mpgls.commands.plan_scan import ScanPlan, plan_scan
-from mpgls.commands.records import Records
-from mpgls.commands.results import open_results, report_parts, stored_block
-from mpgls.commands.scan import SnpModel, SnpSolver, scan
-from mpgls.commands.session import RunOptions, Session
+from mpgls.commands.common.inputs import Study, StudyOptions, open_study
+from mpgls.commands.common.session import RunOptions, Session
+from mpgls.commands.mixed_model.given_h2 import given_h2
+from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
+from mpgls.commands.mixed_model.mixed_check import check_against_double
+from mpgls.commands.mixed_model.null_figures import estimate_h2, keep, null_figures, say_null
+from mpgls.commands.mixed_model.null_models import NullModels
+from mpgls.commands.mixed_model.plan import ScanPlan, plan_scan
+from mpgls.commands.mixed_model.records import Records
+from mpgls.commands.mixed_model.results import open_results, report_parts, stored_block
+from mpgls.commands.mixed_model.scan import SnpModel, SnpSolver, scan
 from mpgls.errors import UsageError, on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams

@@ -9,7 +9,7 @@
         statistics of each SNP: smallest p, volume, sum of -log10 p, clusters, TFCE; their maxima over SNPs
     corrected p = (1 + #{maxima under permutation >= observed}) / (permutations + 1)
 
-Voxels and samples are in vgwas_voxels.py, the loop in vgwas_scan.py, what is made of the results in vgwas_results.py.
+In vgwas_parts/ are voxels and samples (voxels.py), the loop (scan.py) and what is made of its results (results.py).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.inputs import Study, open_study
-from mpgls.commands.plan_vgwas import VgwasPlan, plan_vgwas
-from mpgls.commands.session import Session
-from mpgls.commands.vgwas_config import VgwasConfig
+from mpgls.commands.common.inputs import Study, open_study
+from mpgls.commands.common.session import Session
 from mpgls.commands.vgwas_extract import extract
-from mpgls.commands.vgwas_results import KEPT, VgwasResults
-from mpgls.commands.vgwas_scan import Inference, Unit, UnitScan
-from mpgls.commands.vgwas_voxels import TeamVoxels, VoxelStudy, open_voxel_study
+from mpgls.commands.vgwas_parts.config import VgwasConfig
+from mpgls.commands.vgwas_parts.plan import VgwasPlan, plan_vgwas
+from mpgls.commands.vgwas_parts.results import KEPT, VgwasResults
+from mpgls.commands.vgwas_parts.scan import Inference, Unit, UnitScan
+from mpgls.commands.vgwas_parts.voxels import TeamVoxels, VoxelStudy, open_voxel_study
 from mpgls.errors import InputError, agree, on_root
 from mpgls.la.teams import split_teams
 from mpgls.model.clusters import STATISTICS, Neighbours

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.session import RunOptions, Session
+from mpgls.commands.common.session import RunOptions, Session
 from mpgls.errors import MemoryPlanError, agree, on_root
 from mpgls.report.manifest import file_identity
 from mpgls.runtime import GIB, Progress, memory_for

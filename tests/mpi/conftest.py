@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mpgls.commands import session
+from mpgls.commands.common import session
 from mpgls.runtime import StopSignal
 
 

@@ -8,8 +8,8 @@ import pytest
 from small_study import on_root, read_facts, write_kinship, write_lines
 
 from mpgls.commands import eigen
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.eigen import EigenConfig
-from mpgls.commands.session import RunOptions
 from mpgls.errors import InputError, MemoryPlanError, StorageError, UsageError
 from mpgls.la.eigen import split_options
 from mpgls.stream.eigen_file import open_eigen_file

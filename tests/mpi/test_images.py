@@ -12,8 +12,8 @@ from mpi4py import MPI
 from small_images import AFFINE, SHAPE, save, small_mask, write_images
 
 from mpgls.commands import simulate, simulate_images, vgwas_extract
-from mpgls.commands.inputs import StudyOptions
-from mpgls.commands.session import RunOptions
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.commands.simulate_images import SimulateImagesConfig
 from mpgls.commands.vgwas_extract import VgwasExtractConfig

@@ -8,9 +8,9 @@ from mpi4py import MPI
 from small_study import read_facts, read_kinship, read_plink, write_genotypes, write_lines
 
 from mpgls.commands import kinship, simulate
-from mpgls.commands.inputs import StudyOptions
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.kinship import KinshipConfig
-from mpgls.commands.session import RunOptions
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.errors import InputError, UsageError
 from mpgls.study.filters import SnpFilter

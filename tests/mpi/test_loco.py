@@ -25,11 +25,11 @@ from small_study import (
 )
 
 from mpgls.commands import export, kinship, multi_trait, simulate, single_trait
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.export import ExportConfig
-from mpgls.commands.inputs import StudyOptions
 from mpgls.commands.kinship import KinshipConfig
-from mpgls.commands.multi_config import MultiTraitConfig
-from mpgls.commands.session import RunOptions
+from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError

@@ -25,11 +25,13 @@ from small_study import (
     write_table,
 )
 
-from mpgls.commands import export, gram, low_rank, plan_low_rank, similarity, simulate
+from mpgls.commands import export, low_rank, simulate
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.export import ExportConfig
-from mpgls.commands.inputs import StudyOptions
-from mpgls.commands.low_rank_config import LowRankConfig
-from mpgls.commands.session import RunOptions
+from mpgls.commands.low_rank_parts import gram, similarity
+from mpgls.commands.low_rank_parts import plan as plan_low_rank
+from mpgls.commands.low_rank_parts.config import LowRankConfig
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.errors import InputError
 from mpgls.study.filters import SnpFilter

@@ -10,9 +10,9 @@ from mice import needs_mice, places, read_fastlmm, unpack_mice, write_snps_of_ge
 from small_study import on_root, read_facts, read_kinship, read_plink, read_results, write_lines
 
 from mpgls.commands import kinship, single_trait
-from mpgls.commands.inputs import StudyOptions
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.kinship import KinshipConfig
-from mpgls.commands.session import RunOptions
 from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.study.filters import SnpFilter
 

@@ -10,9 +10,9 @@ from mice import needs_mice, places, read_fastlmm, unpack_mice
 from small_study import read_facts, read_plink, read_results, write_lines
 
 from mpgls.commands import low_rank
-from mpgls.commands.inputs import StudyOptions
-from mpgls.commands.low_rank_config import LowRankConfig
-from mpgls.commands.session import RunOptions
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
+from mpgls.commands.low_rank_parts.config import LowRankConfig
 
 pytestmark = needs_mice
 

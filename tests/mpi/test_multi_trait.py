@@ -28,12 +28,12 @@ from small_study import (
 )
 
 from mpgls.commands import eigen, export, kinship, multi_trait, simulate, single_trait
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.eigen import EigenConfig
 from mpgls.commands.export import ExportConfig
-from mpgls.commands.inputs import StudyOptions
 from mpgls.commands.kinship import KinshipConfig
 from mpgls.commands.multi_trait import MultiTraitConfig
-from mpgls.commands.session import RunOptions
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.errors import InputError, MemoryPlanError, UsageError

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from mpgls.commands import doctor, plan
-from mpgls.commands.cost_low_rank import LowRankProblem, predict
 from mpgls.commands.doctor import DoctorConfig
-from mpgls.commands.doctor_rates import processor_rates, startup_seconds
+from mpgls.commands.doctor_parts.rates import processor_rates, startup_seconds
 from mpgls.commands.plan import PlanConfig
-from mpgls.commands.rates import Rates
+from mpgls.commands.plan_parts.low_rank import LowRankProblem, predict
+from mpgls.commands.plan_parts.rates import Rates
 from mpgls.errors import InputError, MemoryPlanError, StorageError
 
 PROBLEM = LowRankProblem(n=40_000, m=10_000, K=1_000, chromosomes=5, T=2, q=3)

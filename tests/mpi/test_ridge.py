@@ -30,10 +30,10 @@ from small_study import (
 )
 
 from mpgls.commands import kinship, ridge, simulate
-from mpgls.commands.inputs import StudyOptions
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.kinship import KinshipConfig
-from mpgls.commands.ridge_config import FoldOptions, ImageOptions, RidgeConfig
-from mpgls.commands.session import RunOptions
+from mpgls.commands.ridge_parts.config import FoldOptions, ImageOptions, RidgeConfig
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.errors import InputError, MemoryPlanError, Stopped
 from mpgls.model.permute import permutation
@@ -302,7 +302,7 @@ class StopAfter:
 @pytest.fixture
 def narrow_tiles(monkeypatch):
     """Several tiles of permutations, so that there is something to interrupt."""
-    monkeypatch.setattr("mpgls.commands.ridge_scan.WIDTH", 10)
+    monkeypatch.setattr("mpgls.commands.ridge_parts.scan.WIDTH", 10)
 
 
 @pytest.mark.parametrize("later", [0, 3])
@@ -341,7 +341,7 @@ def test_penalties_in_turn_give_the_same_bits(comm, files, monkeypatch):
 def test_targets_in_panels_and_permutations_side_by_side(comm, files, monkeypatch):
     """A tile of one permutation's targets in two panels finds what a tile of many permutations finds."""
     wide = predict(comm, files, "wide")
-    monkeypatch.setattr("mpgls.commands.ridge_scan.WIDTH", 3)
+    monkeypatch.setattr("mpgls.commands.ridge_parts.scan.WIDTH", 3)
     narrow = predict(comm, files, "narrow")
     if comm.rank == 0:
         for name in ("R2", "P", "P_FWE"):

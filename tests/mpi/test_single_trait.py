@@ -23,8 +23,8 @@ from small_study import (
 )
 
 from mpgls.commands import simulate, single_trait
-from mpgls.commands.inputs import StudyOptions
-from mpgls.commands.session import RunOptions
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.errors import InputError, NumericalError, StorageError, UsageError

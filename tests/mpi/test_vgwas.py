@@ -23,11 +23,12 @@ from small_study import (
     write_table,
 )
 
-from mpgls.commands import simulate, vgwas, vgwas_scan
-from mpgls.commands.inputs import StudyOptions
-from mpgls.commands.session import RunOptions
+from mpgls.commands import simulate, vgwas
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.simulate import SimulateConfig
-from mpgls.commands.vgwas_config import VgwasConfig
+from mpgls.commands.vgwas_parts import scan as vgwas_scan
+from mpgls.commands.vgwas_parts.config import VgwasConfig
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
 from mpgls.model import mulm
 from mpgls.model.permute import permutation
@@ -231,7 +232,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(comm, study, monkeypatch):
 
 def test_a_torn_log_costs_only_the_unit_that_was_being_written(comm, study, monkeypatch):
     expected = read(scan(comm, study))
-    monkeypatch.setattr("mpgls.commands.vgwas_results.VgwasResults.finish", lambda *_: {})
+    monkeypatch.setattr("mpgls.commands.vgwas_parts.results.VgwasResults.finish", lambda *_: {})
     monkeypatch.setattr("mpgls.commands.vgwas.remove_intermediate", lambda _: None)
     prefix = scan(comm, study, "torn", block_size=17)
     monkeypatch.undo()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mpgls import __version__, cli
+from mpgls.commands.common.inputs import StudyOptions
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.doctor import DoctorConfig
-from mpgls.commands.inputs import StudyOptions
 from mpgls.commands.kinship import KinshipConfig
-from mpgls.commands.session import RunOptions
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.errors import UsageError

@@ -8,11 +8,11 @@ import json
 import pytest
 
 from mpgls import cli
-from mpgls.commands.cost_low_rank import COARSE, FINE, PRODUCT_SHARE, LowRankProblem, predict
-from mpgls.commands.machine import Machine
+from mpgls.commands.common.machine import Machine
+from mpgls.commands.low_rank_parts.plan import plan_low_rank
 from mpgls.commands.plan import PAPER_CPU_DAYS, PlanConfig, Source, read_rates, text, write_json
-from mpgls.commands.plan_low_rank import plan_low_rank
-from mpgls.commands.rates import Rates
+from mpgls.commands.plan_parts.low_rank import COARSE, FINE, PRODUCT_SHARE, LowRankProblem, predict
+from mpgls.commands.plan_parts.rates import Rates
 from mpgls.errors import InputError, MemoryPlanError, StorageError, UsageError
 from mpgls.runtime import GIB
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from thread_ranks import on_ranks, one_rank
 
+from mpgls.commands.common.session import RunOptions
 from mpgls.commands.export import ExportConfig, exportable, run
-from mpgls.commands.session import RunOptions
 from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.report.table import COLUMNS, HEADER, format_rows
 from mpgls.stream.dense_store import create_dense, open_dense, save_trait_values

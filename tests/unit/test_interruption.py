@@ -123,7 +123,11 @@ __main__.main()
 @pytest.mark.parametrize(
     ("where", "command", "advice"),
     [
-        ("mpgls.commands.null_model Covariance evaluate", SCAN, "run the same command with --resume to go on"),
+        (
+            "mpgls.commands.mixed_model.null_model Covariance evaluate",
+            SCAN,
+            "run the same command with --resume to go on",
+        ),
         ("mpgls.study.genotypes Decoder stats", "kinship --bfile sim --out out", "run the same command again"),
     ],
 )
@@ -164,7 +168,7 @@ KILLER = """
 import os, signal
 from mpi4py import MPI
 from mpgls import __main__
-from mpgls.commands import plan_low_rank
+from mpgls.commands.low_rank_parts import plan as plan_low_rank
 import mpgls.{module} as module
 
 plan_low_rank.STRIP = 30  # several strips

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mpgls.commands.multi_results import mean_over_parts
+from mpgls.commands.multi_trait_parts.results import mean_over_parts
 from mpgls.errors import StorageError
 from mpgls.model.histograms import Bins, Statistic
 from mpgls.report.loco_table import COLUMNS, LocoRow, write_loco

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from mpgls.commands.machine import NARROWEST, WIDEST, Machine
-from mpgls.commands.plan_low_rank import plan_low_rank
+from mpgls.commands.common.machine import NARROWEST, WIDEST, Machine
+from mpgls.commands.low_rank_parts.plan import plan_low_rank
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.runtime import GIB
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from mpgls.commands.machine import NARROWEST, WIDEST, Machine, grid_block
-from mpgls.commands.plan_scan import plan_scan
+from mpgls.commands.common.machine import NARROWEST, WIDEST, Machine, grid_block
+from mpgls.commands.mixed_model.plan import plan_scan
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.runtime import GIB
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from mpgls.commands.machine import NARROWEST, WIDEST, Machine
-from mpgls.commands.plan_tiles import PANEL, histogram_bytes, plan_tiles
+from mpgls.commands.common.machine import NARROWEST, WIDEST, Machine
+from mpgls.commands.multi_trait_parts.plan import PANEL, histogram_bytes, plan_tiles
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.model.histograms import Bins, Statistic
 from mpgls.runtime import GIB

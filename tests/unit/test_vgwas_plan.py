@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from mpgls.commands.machine import Machine
-from mpgls.commands.plan_vgwas import NARROWEST_CHUNK, plan_vgwas
-from mpgls.commands.vgwas_scan import ENTRY_DTYPE, batches, cut_units, in_order
+from mpgls.commands.common.machine import Machine
+from mpgls.commands.vgwas_parts.plan import NARROWEST_CHUNK, plan_vgwas
+from mpgls.commands.vgwas_parts.scan import ENTRY_DTYPE, batches, cut_units, in_order
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.runtime import GIB
 
@@ -80,7 +80,7 @@ def test_a_team_larger_than_the_ranks_is_refused():
 
 
 def test_entries_are_batched_by_whole_permutations(monkeypatch):
-    monkeypatch.setattr("mpgls.commands.vgwas_scan.TOGETHER", 10)
+    monkeypatch.setattr("mpgls.commands.vgwas_parts.scan.TOGETHER", 10)
     rng = np.random.default_rng(2)
     indices = np.arange(3, 60, 2)
     entries = np.zeros(200, dtype=ENTRY_DTYPE)

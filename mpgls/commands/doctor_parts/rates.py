@@ -1,0 +1,201 @@
+"""What ``mpgls doctor`` measures of the processors beside GEMM: one short probe for each kind of work of a scan.
+
+Every probe runs on all ranks at the same time, because the ranks of a node share its memory and its clock, and the
+slowest rank counts. Each takes well below half a second. `mpgls.commands.plan_parts.low_rank` turns the rates into
+seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpgls.commands.common.machine import grid_block
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+POTRF_SIZE = 1536
+"""Rows that the matrix of the Cholesky probe has for each process row."""
+SAMPLES, SNPS = 20_000, 192
+ROWS, COLUMNS = 1024, 512
+ROUNDS = 3
+EXCHANGE_BYTES = 8 << 20
+TOUCHED = 64 << 20
+
+PRECISIONS = (("double", np.float64), ("single", np.float32))
+
+
+def processor_rates(comm: MPI.Comm) -> dict[str, float]:
+    """The rates by name, of the slowest rank while all ranks work, the same on every rank. Collective.
+
+    ``potrf_gflops_*`` Cholesky of a rank alone, ``potrf_grid_gflops_*`` its share of one that all ranks make together;
+    ``trsm_gflops_*`` triangular solve with 512 columns; ``count_genotypes_per_s`` and ``decode_genotypes_per_s_*``;
+    ``products_numbers_per_s_*`` numbers of columns in their products with four others and with themselves;
+    ``epilogue_numbers_per_s`` numbers of a product put right in float64 and stored; ``scale_numbers_per_s`` numbers of
+    a float64 matrix times a scalar; ``touch_mb_per_s`` of new memory written for the first time;
+    ``table_rows_per_s`` of the summary statistics; ``exchange_mb_per_s`` sent by a rank in an Alltoall (0 on one rank).
+    """
+    from mpi4py import MPI
+
+    rates = {}
+    for name, work, run in _probes(comm):
+        rates[name] = comm.allreduce(work / _best(run, comm), op=MPI.MIN)
+    return rates
+
+
+def rate_lines(rates: Mapping[str, float]) -> list[str]:
+    """The rates of `processor_rates` for people."""
+
+    def pair(stem: str, unit: float, what: str) -> str:
+        double, single = (rates[f"{stem}_{precision}"] / unit for precision, _ in PRECISIONS)
+        return f"{double:.3g} {what} float64, {single:.3g} float32"
+
+    sent = rates["exchange_mb_per_s"]
+    return [
+        f"Cholesky      {pair('potrf_gflops', 1, 'GFLOP/s')}, n = {POTRF_SIZE:,}",
+        f"  on a grid   {pair('potrf_grid_gflops', 1, 'GFLOP/s')}, each rank's share of one on all ranks",
+        f"solve         {pair('trsm_gflops', 1, 'GFLOP/s')}",
+        f"decode        {pair('decode_genotypes_per_s', 1e9, 'billion genotypes/s')}",
+        f"count         {rates['count_genotypes_per_s'] / 1e9:.3g} billion genotypes/s",
+        f"products      {pair('products_numbers_per_s', 1e6, 'million numbers/s')}",
+        f"epilogue      {rates['epilogue_numbers_per_s'] / 1e6:,.0f} million numbers/s",
+        f"scaling       {rates['scale_numbers_per_s'] / 1e6:,.0f} million numbers/s",
+        f"new memory    {rates['touch_mb_per_s']:,.0f} MB/s",
+        f"tables        {rates['table_rows_per_s']:,.0f} rows/s",
+        f"exchange      {sent:,.0f} MB/s sent" if sent else "exchange      nothing to send on one rank",
+    ]
+
+
+def startup_seconds(comm: MPI.Comm) -> float:
+    """Seconds from the start of a process until now, the longest; 0 where the kernel does not tell. Collective."""
+    from mpi4py import MPI
+
+    age = 0.0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return float(comm.allreduce(max(0.0, age), op=MPI.MAX))
+
+
+def _best(run: Callable[[], object], comm: MPI.Comm) -> float:
+    """Seconds of the fastest of a few rounds, each started by all ranks together."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        comm.Barrier()
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _probes(comm: MPI.Comm) -> Iterator[tuple[str, float, Callable[[], object]]]:
+    """Each probe as (name, work in the units of the name, what to time); its memory goes when the next one comes."""
+    from mpi4py import MPI
+
+    for suffix, dtype in PRECISIONS:
+        yield from _cholesky(f"potrf_gflops_{suffix}", MPI.COMM_SELF, dtype)
+        yield from _cholesky(f"potrf_grid_gflops_{suffix}", comm, dtype)
+        yield _triangular_solve(f"trsm_gflops_{suffix}", dtype)
+        yield from _genotypes(suffix, dtype)
+        yield _partial_products(suffix, dtype)
+    yield _epilogue()
+    yield _scaling()
+    yield "touch_mb_per_s", TOUCHED / 1e6, lambda: np.empty(TOUCHED, dtype=np.uint8).fill(1)
+    yield _table()
+    yield _exchange(comm)
+
+
+def _cholesky(name: str, comm: MPI.Comm, dtype: type) -> Iterator[tuple[str, float, Callable[[], object]]]:
+    """GFLOP of one rank in p?potrf on the grid of all ranks of ``comm``, as many rows a rank whatever their number."""
+    from mpgls.la import scalapack
+    from mpgls.la.grid import ProcessGrid
+    from mpgls.la.matrix import GridMatrix
+
+    n = int(POTRF_SIZE * comm.size**0.5)
+    with ProcessGrid(comm) as grid:
+        A_grid = GridMatrix.square(grid, n, grid_block(n, grid.shape), dtype)
+
+        def factorise() -> None:
+            A_grid.local[...] = 1e-3
+            A_grid.local[A_grid.diagonal_positions] = 4.0
+            scalapack.potrf(A_grid)
+
+        yield name, n**3 / 3e9 / comm.size, factorise
+
+
+def _triangular_solve(name: str, dtype: type) -> tuple[str, float, Callable[[], object]]:
+    from scipy.linalg import blas
+
+    L: np.ndarray = np.asfortranarray(np.eye(ROWS, dtype=dtype))
+    X: np.ndarray = np.ones((ROWS, COLUMNS), dtype=dtype, order="F")
+    trsm = blas.dtrsm if dtype == np.float64 else blas.strsm
+    return name, ROWS**2 * COLUMNS / 1e9, lambda: trsm(1.0, L, X, lower=1, overwrite_b=1)
+
+
+def _genotypes(suffix: str, dtype: type) -> Iterator[tuple[str, float, Callable[[], object]]]:
+    """Counting packed genotypes (in float64 only: it is the same work), and decoding counted ones."""
+    from mpgls.study.genotypes import Decoder, bytes_per_snp
+
+    packed = np.random.default_rng(1).integers(0, 256, (SNPS, bytes_per_snp(SAMPLES)), dtype=np.uint8)
+    decoder = Decoder(SAMPLES, [np.arange(SAMPLES)], dtype)
+    out: np.ndarray = np.empty((SAMPLES, SNPS), dtype=dtype, order="F")
+    stats = decoder.stats(packed)
+    if suffix == "double":
+        yield "count_genotypes_per_s", SAMPLES * SNPS, lambda: decoder.stats(packed)
+    yield f"decode_genotypes_per_s_{suffix}", SAMPLES * SNPS, lambda: decoder.decode(packed, [out], stats)
+
+
+def _partial_products(suffix: str, dtype: type) -> tuple[str, float, Callable[[], object]]:
+    from mpgls.model.products import partial_products
+
+    F: np.ndarray = np.ones((SAMPLES, 4), dtype=dtype, order="F")
+    X: np.ndarray = np.ones((SAMPLES, COLUMNS), dtype=dtype, order="F")
+    return f"products_numbers_per_s_{suffix}", SAMPLES * COLUMNS, lambda: partial_products(F, X)
+
+
+def _epilogue() -> tuple[str, float, Callable[[], object]]:
+    """From a float32 product to numbers put right in float64, less an outer product and divided by a column, stored."""
+    product, stored = (np.ones((ROWS, COLUMNS), dtype=np.float32, order="F") for _ in range(2))
+    column, row = np.ones(ROWS), np.ones(COLUMNS)
+
+    def put_right() -> None:
+        exact = product - np.multiply.outer(column, row)
+        exact /= column[:, None]
+        stored[...] = exact
+
+    return "epilogue_numbers_per_s", ROWS * COLUMNS, put_right
+
+
+def _scaling() -> tuple[str, float, Callable[[], object]]:
+    """A float64 matrix beyond the caches, times a number."""
+    A = np.ones((4 * ROWS, ROWS))
+    scaled = np.empty_like(A)
+    return "scale_numbers_per_s", A.size, lambda: np.multiply(A, 0.5, out=scaled)
+
+
+def _table() -> tuple[str, float, Callable[[], object]]:
+    """Rows of the summary statistics table, p values and text."""
+    from mpgls.report.table import format_rows
+    from mpgls.stream.store import RECORD_DTYPE
+    from mpgls.study.plink import Variants
+
+    names = [["1"] * SAMPLES, [f"snp{k}" for k in range(SAMPLES)], ["A"] * SAMPLES, ["C"] * SAMPLES]
+    variants = Variants(chrom=names[0], id=names[1], pos=np.arange(SAMPLES), a1=names[2], a2=names[3])
+    records = np.zeros(SAMPLES, dtype=RECORD_DTYPE)
+    records["beta"], records["se"] = np.random.default_rng(2).standard_normal(SAMPLES), 1.0
+    records["eaf"], records["n"] = 0.3, SAMPLES
+    return "table_rows_per_s", SAMPLES, lambda: format_rows(variants, records, 1e4, "t")
+
+
+def _exchange(comm: MPI.Comm) -> tuple[str, float, Callable[[], object]]:
+    """10^6 bytes that a rank sends to the others, all to all."""
+    part = EXCHANGE_BYTES // comm.size
+    out, into = np.zeros(part * comm.size, dtype=np.uint8), np.empty(part * comm.size, dtype=np.uint8)
+    return "exchange_mb_per_s", part * (comm.size - 1) / 1e6, lambda: comm.Alltoall(out, into)

@@ -1,0 +1,166 @@
+"""Stage 1 of the low-rank model: G'G (K x K) on the process grid, strip by strip, kept in a file.
+
+    for strips J of similarity SNPs:
+        A_grid     = G_(J and after)' G_J       each process decodes its own rows' and columns' SNPs: no communication
+        file[:, J] = A_grid                     then the strip is marked as done
+
+Only the lower triangle is computed. A run that was stopped goes on with the first strip that is not marked.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mpgls.commands.common.machine import grid_block
+from mpgls.commands.common.session import Session
+from mpgls.commands.low_rank_parts.similarity import PANEL, Similarity
+from mpgls.errors import StorageError, agree, on_root
+from mpgls.la.grid import ProcessGrid
+from mpgls.la.layout import GridLayout
+from mpgls.la.matrix import GridMatrix
+from mpgls.runtime import Progress
+from mpgls.stream.hdf5 import allocate, opened, read_exactly
+from mpgls.stream.kinship_grid import keep_lower, load_columns, mirror, save_columns
+
+FORMAT = "mpgls-gram"
+AGAIN = "run the same command again to go on"
+"""What early stages advise who stopped them: they need no --resume."""
+
+
+@dataclass(frozen=True)
+class GramFile:
+    """G'G on disk: ``gram`` float64 (K, K), row j holds column j from its diagonal on; and a done-map of its strips."""
+
+    path: Path
+    K: int
+    strip: int
+    offset: int
+    done_offset: int
+    done: np.ndarray
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Columns start..stop of the lower triangle, as rows."""
+        columns = np.empty((stop - start, self.K))
+        with open(self.path, "rb") as file:
+            read_exactly(file, self.offset + 8 * self.K * start, columns)
+        return columns
+
+    def load(self, grid: ProcessGrid) -> GridMatrix:
+        """G'G, both triangles, [MC,MR] on any grid. Collective over the grid."""
+        GG_grid = GridMatrix.square(grid, self.K, grid_block(self.K, grid.shape))
+        load_columns(GG_grid, self.read, self.K)
+        keep_lower(GG_grid)
+        mirror(GG_grid)
+        return GG_grid
+
+
+def open_gram(path: Path, mark: str) -> GramFile | None:
+    """The file if it is there and was made from the same inputs (``mark``), otherwise None."""
+    if not path.exists():
+        return None
+    try:
+        with opened(path) as file:
+            if file.attrs.get("format") != FORMAT or file.attrs["fingerprint"] != mark:
+                return None
+            gram, done = file["gram"], file["done"]
+            offsets = gram.id.get_offset(), done.id.get_offset()
+            return GramFile(path, gram.shape[0], int(file.attrs["strip"]), *offsets, done[...])
+    except (StorageError, KeyError):
+        return None
+
+
+def create_gram(path: Path, mark: str, K: int, strip: int) -> GramFile:
+    """A new file with nothing done. Raises StorageError."""
+    import h5py
+
+    try:
+        with h5py.File(path, "w", libver="latest") as file:
+            file.attrs.update({"format": FORMAT, "version": 1, "fingerprint": mark, "strip": strip})
+            allocate(file, "gram", (K, K), np.float64)
+            allocate(file, "done", (-(-K // strip),), np.uint8)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    made = open_gram(path, mark)
+    assert made is not None
+    return made
+
+
+def make_gram(G: Similarity, path: Path, mark: str, strip: int, grid: ProcessGrid, session: Session) -> GramFile:
+    """G'G in the file at ``path``: what is there already is kept. Collective.
+
+    Raises Stopped, on all ranks, when a signal asked for it between two strips.
+    """
+    comm, timings = grid.comm, session.timings
+    file = on_root(comm, lambda: open_gram(path, mark) or create_gram(path, mark, G.K, strip))
+    left = [k for k in range(file.done.size) if not file.done[k]]
+    if len(left) < file.done.size:
+        session.log.info(f"stage 1: {file.done.size - len(left)} of {file.done.size} strips are in {path}")
+    progress = Progress(session.log, "stage 1, G'G", sum(file.K - k * file.strip for k in left), "rows of strips")
+    finished = 0
+    for k in left:
+        first, last = k * file.strip, min((k + 1) * file.strip, file.K)
+        A_grid = strip_product(G, first, last, grid, session)
+        with timings.phase("write G'G") as writing:
+            writing.nbytes += _save_strip(A_grid, file, first)
+            comm.Barrier()
+            on_root(comm, lambda k=k: _mark_done(file, k))  # type: ignore[misc]
+        finished += file.K - first
+        progress.at(finished)
+        agree(comm, session.stop.problem(AGAIN))
+    return on_root(comm, lambda: open_gram(path, mark))  # type: ignore[return-value]
+
+
+def strip_product(G: Similarity, first: int, last: int, grid: ProcessGrid, session: Session) -> GridMatrix:
+    """Columns first..last of G'G from row ``first`` on, (K-first) x (last-first) [MC,MR], float64."""
+    block = grid_block(G.K, grid.shape)
+    layout = GridLayout.of((G.K - first, last - first), (block, block), grid.shape)
+    A_grid = GridMatrix(grid, layout)
+    rows, cols = first + A_grid.row_indices, first + A_grid.col_indices
+    D_cols, D_rows = (np.empty((G.n, width), dtype=G.dtype, order="F") for width in (cols.size, min(PANEL, rows.size)))
+    with session.timings.phase("decode", nbytes=G.n * cols.size / 4):
+        G.decode(cols, D_cols)
+    total = G.n * G.off_center[cols]  # D'1: missing genotypes count as the mean
+    for start in range(0, rows.size, PANEL):
+        part = rows[start : start + PANEL]
+        D = D_rows[:, : part.size]
+        with session.timings.phase("decode", nbytes=G.n * part.size / 4):
+            G.decode(part, D)
+        with session.timings.phase("G'G", flop=2.0 * G.n * part.size * cols.size):
+            A = G.correct(D.T @ D_cols, part, total)
+            A_grid.local[start : start + part.size] = A / G.sd[cols]
+    return A_grid
+
+
+def _save_strip(A_grid: GridMatrix, file: GramFile, first: int) -> int:
+    """The columns of the strip to their places, synced. Collective; returns this rank's bytes."""
+    nbytes = save_columns(
+        A_grid,
+        file.path,
+        lambda j: file.offset + 8 * file.K * (first + j),
+        # whole rows of the file, because neighbouring columns are written together
+        lambda column, j: np.concatenate([np.zeros(first), column]).astype("<f8"),
+    )
+    error = None
+    try:
+        _sync(file.path)
+    except Exception as caught:
+        error = caught
+    agree(A_grid.grid.comm, error)
+    return nbytes
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _mark_done(file: GramFile, strip: int) -> None:
+    with open(file.path, "rb+") as out:
+        out.seek(file.done_offset + strip)
+        out.write(b"\x01")
+        out.flush()
+        os.fsync(out.fileno())

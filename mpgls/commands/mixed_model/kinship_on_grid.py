@@ -1,0 +1,67 @@
+"""Phi on the process grid: loaded once for all samples, handed out for the samples of each trait or group of traits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpgls.commands.common.session import Session
+from mpgls.la.grid import ProcessGrid
+from mpgls.la.matrix import GridMatrix
+from mpgls.la.redistribute import submatrix
+from mpgls.stream.kinship_grid import center, load_kinship, scale_to_unit_diagonal
+from mpgls.study.grm import Kinship
+
+
+class KinshipOnGrid:
+    """The kinship over ``samples`` (.fam rows, ascending), n x n [MC,MR] in square blocks, to be taken ``uses`` times.
+
+    ``index`` are the positions of the samples in the kinship; ``centered`` takes row and column means away before the
+    scaling, over the samples taken. Creating it is collective; without uses nothing is
+    loaded.
+    """
+
+    def __init__(
+        self,
+        kinship: Kinship,
+        samples: np.ndarray,
+        index: np.ndarray,
+        uses: int,
+        grid: ProcessGrid,
+        block: int,
+        session: Session,
+        centered: bool = False,
+    ) -> None:
+        self.centered = centered
+        self.samples, self.block, self.session, self._left = samples, block, session, uses
+        self._Phi_all_grid: GridMatrix | None = None
+        self._divided_by = 1.0
+        if uses:
+            with session.timings.phase("load kinship") as loading:
+                Phi_grid = GridMatrix.square(grid, samples.size, block)
+                loading.nbytes += load_kinship(Phi_grid, kinship, index)  # Phi_grid = Phi_cols
+            self._Phi_all_grid = Phi_grid
+
+    def take(self, rows: np.ndarray, label: str, to_destroy: bool = False) -> GridMatrix:
+        """Phi over the .fam rows ``rows``, scaled to mean diagonal 1. Collective.
+
+        ``to_destroy``: the caller overwrites it, so it may not be the one that later takes need. With the last of its
+        uses this object keeps no memory.
+        """
+        assert self._Phi_all_grid is not None
+        Phi_grid = self._Phi_all_grid
+        with self.session.timings.phase("select samples"):
+            if rows.size < self.samples.size:
+                Phi_grid = submatrix(Phi_grid, np.searchsorted(self.samples, rows), self.block)
+            if self.centered:
+                center(Phi_grid)
+            mean = self._divided_by * scale_to_unit_diagonal(Phi_grid)
+        if Phi_grid is self._Phi_all_grid:  # scaled in place: the next trait's samples come from the scaled one
+            self._divided_by = mean
+        self._left -= 1
+        if not self._left:
+            self._Phi_all_grid = None
+        elif to_destroy and Phi_grid is self._Phi_all_grid:
+            Phi_grid = GridMatrix(Phi_grid.grid, Phi_grid.layout, Phi_grid.dtype.type, Phi_grid.local.copy(order="F"))
+        how = "centred and divided by" if self.centered else "divided by"
+        self.session.log.info(f"{label}: n = {rows.size:,}; kinship {how} its mean diagonal, {mean:.8g}")
+        return Phi_grid

@@ -1,0 +1,139 @@
+"""Leave one chromosome out: which SNPs are scanned with which kinship.
+
+    Phi_c = (m Phi - S_c) / (m - m_c)        for the SNPs of chromosome c
+
+Without --loco there is one part, all SNPs with the whole Phi. A chromosome of which the kinship has no SNP is scanned
+with the whole Phi, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpgls.commands.common.inputs import Study
+from mpgls.errors import InputError, on_root
+from mpgls.runtime import Log
+from mpgls.study.chromosomes import Chromosomes, chromosomes_of
+from mpgls.study.kinship_h5 import read_keys
+from mpgls.study.snp_keys import keys_of
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+MOST_BLOCKS = 4
+"""Times as many blocks as chromosomes side by side would take: more, and the log says that the .bim is not sorted."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScanPart:
+    """SNPs that share a model of covariance: the numbers of their blocks in the store.
+
+    ``number`` counts the chromosomes, ``label`` is the chromosome's; both None for all SNPs together. ``left_out`` is
+    the number of SNPs that the model lost.
+    """
+
+    number: int | None
+    label: str | None
+    left_out: int
+    blocks: np.ndarray
+
+    def of(self, what: str) -> str:
+        """``what``, and which chromosome it is about."""
+        return what if self.label is None else f"{what}, chromosome {self.label}"
+
+
+@dataclass(frozen=True, eq=False)
+class KinshipPart(ScanPart):
+    """SNPs that share a kinship: ``study`` is the study with that kinship."""
+
+    study: Study
+
+
+def tested_chromosomes(study: Study, loco: bool, comm: MPI.Comm) -> Chromosomes:
+    """The chromosomes of the selected SNPs; without ``loco`` all SNPs are as on one. Collective.
+
+    Raises InputError for a SNP without a chromosome.
+    """
+    if not loco:
+        return Chromosomes.together(study.selected)
+
+    def read() -> Chromosomes:
+        assert study.selection is not None
+        return chromosomes_of(study.fileset.variants, study.selection.index)
+
+    return on_root(comm, read)
+
+
+def check_kinship(study: Study, loco: bool, comm: MPI.Comm, log: Log) -> None:
+    """InputError unless a chromosome can be left out of the kinship; without ``loco`` a warning if one should be.
+
+    Collective.
+    """
+    kinship = study.kinship
+    if not loco:
+        warn_of_contamination(study, comm, log)
+    elif kinship is not None and not kinship.sums:
+        raise InputError(
+            f"{kinship.path} has no sums of single chromosomes, so none can be left out: make the kinship with "
+            "mpgls kinship --loco"
+        )
+
+
+def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -> tuple[np.ndarray, list[KinshipPart]]:
+    """The edges of blocks of at most ``block`` SNPs, none across chromosomes, and the parts in the .bim's order.
+
+    Raises InputError when a chromosome is all of the kinship.
+    """
+    edges, code = chromosomes.blocks(block)
+    if not loco:
+        return edges, [KinshipPart(None, None, 0, np.arange(code.size), study)]
+    kinship = study.kinship
+    assert kinship is not None
+    parts = []
+    for c, label in enumerate(chromosomes.labels):
+        without = dataclasses.replace(study, kinship=kinship.without(label))
+        parts.append(KinshipPart(c, label, kinship.snps_of(label), np.flatnonzero(code == c), without))
+    return edges, parts
+
+
+def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, log: Log) -> None:
+    """What is left out, in the log; nothing without --loco."""
+    if parts[0].label is None:
+        return
+    log.info(
+        f"plan: leave one chromosome out: {len(parts)} chromosomes in turn, each with a null model of its own; one "
+        "kinship at a time in memory"
+    )
+    if absent := [str(part.label) for part in parts if not part.left_out]:
+        log.info(f"the kinship has no SNP of chromosome {', '.join(absent)}: scanned with the whole kinship")
+    if edges.size - 1 > MOST_BLOCKS * (len(parts) + edges[-1] // block):
+        log.warn("the .bim does not have the SNPs of a chromosome side by side: sorted, it would be scanned faster")
+
+
+def warn_of_contamination(study: Study, comm: MPI.Comm, log: Log) -> None:
+    """Say so if the kinship was made of SNPs that are tested, where the kinship's file tells. Collective."""
+
+    def shared() -> str | None:
+        kinship, selection = study.kinship, study.selection
+        if kinship is None or selection is None or not kinship.has_keys:
+            return None
+        of_kinship = read_keys(kinship.path)
+        for first, keys in keys_of(study.fileset.variants, selection.index):
+            at = np.searchsorted(of_kinship, keys)
+            same = np.flatnonzero(of_kinship[np.minimum(at, of_kinship.size - 1)] == keys)
+            if same.size:
+                row = int(selection.index[first + same[0]])
+                return study.fileset.variants.read(row, row + 1).id[0]
+        return None
+
+    example = on_root(comm, shared)
+    if example is not None:
+        log.warn(
+            f"the kinship was made of SNPs that are tested, {example} for one: they are in the model twice, which "
+            "costs power (proximal contamination); mpgls kinship --loco and --loco here leave out their chromosome"
+        )

@@ -1,0 +1,1 @@
+"""Rates and costs behind mpgls plan."""

@@ -1,0 +1,320 @@
+"""What a low-rank run costs: operations, bytes, memory and seconds of each stage, from rates that were measured.
+
+Letters as in low_rank.py: n samples, m tested SNPs, K similarity SNPs, K_c of them without chromosome c, T traits, q
+covariates with the intercept, P ranks, teams of R ranks. A stage's seconds are a sum of terms, each the work of the
+busiest rank over the rate of that work; a term has the name of its phase in the timing table of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mpgls.commands.common.machine import Machine
+from mpgls.commands.doctor_parts.rates import POTRF_SIZE
+from mpgls.commands.low_rank_parts.plan import LowRankPlan, plan_low_rank
+from mpgls.commands.low_rank_parts.similarity import PANEL
+from mpgls.commands.plan_parts.rates import PrecisionRates, Rates
+from mpgls.errors import UsageError
+from mpgls.study.genotypes import bytes_per_snp
+
+COARSE, FINE = 4, 3
+"""Float32 and float64 factorisations of a usual search for h2."""
+HALF_SPEED = 400
+"""Rows a process row at which p?potrf runs at half its final rate."""
+EVALUATION_PASSES = 2
+"""Passes over G'G of an evaluation of REML beside the factorisation: scaling it, and two triangular solves."""
+PRODUCT_SHARE = 0.93
+"""Rate of products of long columns, D'D and D'X, over that of GEMM with square matrices."""
+EVALUATION_SECONDS = 0.008
+"""What proposing the next h2 and the messages of an evaluation take, whatever the sizes."""
+SYNCS = 3
+"""Times that a block of results is made safe when it is complete: its bytes, its mark, the store's."""
+LOAD_PASSES = 2
+"""Passes of loading G'G from its file, each as dear as the epilogue of a product: picking, placing, mirroring."""
+PROJECT_PASSES = 2
+"""Passes over G of G'F: making a panel float64, and multiplying it."""
+PROBE_FLOP = 4 * 2.0 * 1200**3
+"""Products in each precision with which a run measures GEMM before its plan."""
+CHECKED = 32
+"""SNPs that a run in mixed precision solves in double as well."""
+OPEN_SECONDS = 0.1
+PLOT_SECONDS = 0.6
+"""A Manhattan and a QQ plot, by rank 0."""
+ROW_BYTES = 140
+"""A row of the table of summary statistics."""
+
+
+@dataclass(frozen=True)
+class LowRankProblem:
+    """The sizes of a study. ``q`` counts the intercept; ``mixed``: the large products run in float32."""
+
+    n: int
+    m: int
+    K: int
+    chromosomes: int = 22
+    T: int = 1
+    q: int = 4
+    mixed: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("samples", self.n), ("snps", self.m), ("similarity-count", self.K), ("traits", self.T)):
+            if value < 1:
+                raise UsageError(f"--{name} must be at least 1, not {value}")
+        if self.q < 1:
+            raise UsageError(f"--covariates must be at least 0, not {self.q - 1}")
+        if not 1 <= self.chromosomes <= min(self.m, self.K):
+            raise UsageError(
+                f"--chromosomes must be from 1 to {min(self.m, self.K):,}, the SNPs there are, not {self.chromosomes}"
+            )
+        if self.q >= self.n:
+            raise UsageError(f"{self.n} samples are too few for {self.q} covariates with the intercept")
+
+    @property
+    def item(self) -> int:
+        """Bytes of a streamed number."""
+        return 4 if self.mixed else 8
+
+    @property
+    def K_c(self) -> int:
+        """Similarity SNPs without an average chromosome's."""
+        return self.K - self.K // self.chromosomes if self.chromosomes > 1 else self.K
+
+    @property
+    def m_c(self) -> int:
+        """Tested SNPs of an average chromosome."""
+        return -(-self.m // self.chromosomes)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the run. ``flop`` and the bytes are sums over ranks, ``memory`` is bytes of a rank.
+
+    ``terms`` are its seconds by phase.
+    """
+
+    name: str
+    flop: float
+    read: float
+    written: float
+    sent: float
+    memory: float
+    terms: dict[str, float]
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds."""
+        return sum(self.terms.values())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """All stages, and the plan that they keep to."""
+
+    problem: LowRankProblem
+    machine: Machine
+    plan: LowRankPlan
+    stages: list[Stage]
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds from start to end."""
+        return sum(stage.seconds for stage in self.stages)
+
+
+def predict(problem: LowRankProblem, machine: Machine, rates: Rates) -> Cost:
+    """The cost of ``problem`` on ``machine`` with K x K matrices. Raises MemoryPlanError where it does not fit."""
+    plan = plan_low_rank(
+        machine,
+        n=problem.n,
+        K=problem.K,
+        dense=False,
+        largest_part=problem.m_c,
+        snp_bytes=bytes_per_snp(problem.n),
+        similarity_bytes=bytes_per_snp(problem.n),
+        item=problem.item,
+        traits=problem.T,
+        columns=problem.q + problem.T,
+        team_size=None,
+        block=None,
+    )
+    work = _Work(problem, machine, plan, rates)
+    return Cost(problem, machine, plan, [stage() for stage in work.stages()])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The stages of low_rank.py, each with its terms."""
+
+    problem: LowRankProblem
+    machine: Machine
+    plan: LowRankPlan
+    rates: Rates
+
+    @property
+    def streamed(self) -> PrecisionRates:
+        """The rates of the large products and solves."""
+        return self.rates.single if self.problem.mixed else self.rates.double
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the machine."""
+        return -(-self.machine.ranks // self.machine.ranks_per_node)
+
+    def stages(self) -> list[Callable[[], Stage]]:
+        """In the order of the run."""
+        return [self.start, self.similarity, self.gram, self.null, self.scan, self.report]
+
+    def start(self) -> Stage:
+        """Start of the processes, the tables of SNPs and samples that rank 0 reads, and the measuring of GEMM."""
+        lines = self.problem.m + 3.0 * self.problem.n  # .bim; .fam, traits, covariates
+        terms = {
+            "start": self.rates.startup,
+            "open and check": OPEN_SECONDS + lines / self.rates.rows,
+            "GEMM": sum(PROBE_FLOP / 2 / each.gemm for each in (self.rates.double, self.rates.single)),
+        }
+        return Stage("start", 0.0, 0.0, 0.0, 0.0, self.machine.base, terms)
+
+    def similarity(self) -> Stage:
+        """Stage 0: G packed once a node and counted; decoded once a node where it stays; G'F."""
+        p, P, here = self.problem, self.machine.ranks, self.machine.ranks_per_node
+        genotypes = float(p.n) * p.K
+        read = self.nodes * genotypes / 4
+        decoded = genotypes / here if self.plan.resident else genotypes / P
+        terms = {
+            "read similarity SNPs": read / self.rates.read,
+            "stage 0": genotypes / P / self.rates.count,
+            "decode G": decoded / self.streamed.decode + self._touching(decoded if self.plan.resident else 0.0),
+            "G'F": genotypes / P * PROJECT_PASSES / self.rates.double.products,
+        }
+        return Stage(
+            "0 similarity SNPs", 2.0 * genotypes * (p.q + p.T), read, 0.0, 0.0, self.plan.stages["scan"], terms
+        )
+
+    def gram(self) -> Stage:
+        """Stage 1: G'G, rows from the diagonal on of each strip of columns."""
+        p, P, (p_r, p_c) = self.problem, self.machine.ranks, self.plan.grid
+        strips = [(first, min(self.plan.strip, p.K - first)) for first in range(0, p.K, self.plan.strip)]
+        entries = sum(float(p.K - first) * width for first, width in strips)
+        decoded = sum(p.n * ((p.K - first) / p_r + width / p_c) for first, width in strips)
+        panel = min(PANEL, p.K / p_r)
+        flop = 2.0 * p.n * entries
+        terms = {
+            "decode": decoded / self.streamed.decode + self._touching(p.n * (p.K / p_c + len(strips) * panel)),
+            "G'G": flop / P / (PRODUCT_SHARE * self.streamed.gemm) + entries / P / self.rates.epilogue,
+            "write G'G": 8.0 * entries / self.rates.write + self._sending(8.0 * entries) + len(strips) * self._safe(),
+        }
+        return Stage("1 G'G", flop, 0.0, 8.0 * p.K**2, self._sent(8.0 * entries), self.plan.stages["G'G"], terms)
+
+    def null(self) -> Stage:
+        """Stage 2: REML for each chromosome and trait, chromosomes dealt to teams of R ranks."""
+        p, R = self.problem, self.plan.null_team
+        teams = min(max(1, self.machine.ranks // R), p.chromosomes)
+        models = -(-p.chromosomes // teams) * p.T
+        terms = {
+            "load G'G": self._load(teams, R),
+            "REML, single": models * COARSE * self._cholesky(self.rates.single, R),
+            "REML, double": models * FINE * self._cholesky(self.rates.double, R),
+            "REML, solves": models * (COARSE + FINE) * self._solves(R),
+        }
+        flop = p.chromosomes * p.T * (COARSE + FINE) * p.K**3 / 3
+        read = teams * 8.0 * p.K**2
+        return Stage("2 REML", flop, read, 0.0, self._sent(read, R), self.plan.stages["REML"], terms)
+
+    def scan(self) -> Stage:
+        """Stage 4: for each chromosome its factors, then its blocks of tested SNPs."""
+        p, P, B = self.problem, self.machine.ranks, self.plan.block
+        models, passes = p.chromosomes * p.T, -(-p.T // self.plan.traits_at_once)
+        # the busiest rank's SNPs: the blocks of each chromosome are dealt anew
+        mine = float(p.chromosomes * min(p.m_c, B * -(-p.m_c // (B * P))))
+        blocks = self._blocks(mine, passes)
+        read = passes * p.m * p.n / 4
+        terms = {
+            "load G'G": self._load(1, P),
+            "REML, double": models * self._cholesky(self.rates.double, P),
+            "REML, solves": models * self._solves(P),
+            "hand over factor": models * self._hand_over(),
+            "read (waiting)": max(0.0, read / self.rates.read - sum(blocks.values())),  # the next block is read ahead
+            **blocks,
+            "write": models * self._safe(),
+        }
+        if p.mixed:
+            terms["check in double"] = self._check()
+        matrix = float(p.K) ** 2
+        flop = p.m * (2.0 * p.n * p.K_c * passes + p.T * matrix) + models * matrix * p.K / 3
+        memory = max(self.plan.stages["factors"], self.plan.stages["scan"])
+        sent = self._sent(8.0 * matrix) + models * self._sent(p.item * matrix * self._copies())
+        return Stage("4 scan", flop, read + 8.0 * matrix, 32.0 * p.m * p.T, sent, memory, terms)
+
+    def _blocks(self, mine: float, passes: int) -> dict[str, float]:
+        """What ``mine`` tested SNPs cost a rank, each taken ``passes`` times."""
+        p, R = self.problem, self.plan.team_size
+        decoded = mine * p.n + (0.0 if self.plan.resident else mine / self.plan.block * p.n * p.K_c)
+        H = mine * p.K
+        new = p.chromosomes * p.n * min(self.plan.block, p.m_c)
+        moved = self._sending(p.item * H * R, R)  # a team of several ranks deals the rows of H to them
+        return {
+            "decode": passes * (decoded / self.streamed.decode + mine * p.n / self.rates.count) + self._touching(new),
+            "covariate product": passes * mine * p.n / self.streamed.products,
+            "cross product": passes * 2.0 * p.n * p.K_c * mine / (PRODUCT_SHARE * self.streamed.gemm),
+            "scale products": passes * H / self.rates.epilogue,
+            "solve": p.T * (p.K * H / self.streamed.trsm + H / self.rates.scale + moved),
+            "statistics": p.T * H / self.streamed.products,
+        }
+
+    def report(self) -> Stage:
+        """Tables by all ranks, plots by rank 0."""
+        p = self.problem
+        rows = float(p.m) * p.T
+        terms = {"tables": rows / self.machine.ranks / self.rates.rows, "plots": p.T * PLOT_SECONDS}
+        return Stage("tables, plots", 0.0, 32.0 * rows, ROW_BYTES * rows, 0.0, self.machine.base, terms)
+
+    def _check(self) -> float:
+        """Seconds of solving some SNPs in double: G decoded once more, their products, one factor."""
+        p, P, double = self.problem, self.machine.ranks, self.rates.double
+        genotypes = float(p.n) * p.K / P
+        return genotypes / double.decode + 2 * CHECKED * genotypes / double.gemm + self._cholesky(double, P)
+
+    def _touching(self, numbers: float) -> float:
+        """Seconds that memory for so many streamed numbers costs when it is first written."""
+        return self.problem.item * numbers / self.rates.touch
+
+    def _safe(self) -> float:
+        """Seconds until what was written is on disk and marked as done."""
+        return SYNCS * self.rates.sync
+
+    def _cholesky(self, rates: PrecisionRates, R: int) -> float:
+        """Seconds of one factorisation on R ranks: slow where a rank's part is small."""
+        K, rate = self.problem.K, rates.potrf if R == 1 else rates.potrf_grid
+        slower = (1 + HALF_SPEED * R**0.5 / K) / (1 + HALF_SPEED / POTRF_SIZE)
+        return K**3 / 3 / R / rate * slower
+
+    def _solves(self, R: int) -> float:
+        """Seconds of an evaluation of REML on R ranks beside the factorisation."""
+        return EVALUATION_PASSES * float(self.problem.K) ** 2 / R / self.rates.scale + EVALUATION_SECONDS
+
+    def _load(self, teams: int, R: int) -> float:
+        """Seconds until every one of ``teams`` teams of R ranks has G'G from the file."""
+        nbytes = 8.0 * self.problem.K**2
+        placing = LOAD_PASSES * float(self.problem.K) ** 2 / R / self.rates.epilogue
+        return teams * nbytes / self.rates.read + placing + self._sending(nbytes, R)
+
+    def _copies(self) -> int:
+        """Copies of a factor on the machine: one a node, or one a team."""
+        R = self.plan.team_size
+        return self.nodes if R == 1 else max(1, self.machine.ranks // R)
+
+    def _hand_over(self) -> float:
+        """Seconds until each team of the scan has its own factor."""
+        p, P = self.problem, self.machine.ranks
+        return float(p.K) ** 2 / P / self.rates.scale + self._sending(p.item * float(p.K) ** 2 * self._copies())
+
+    def _sent(self, nbytes: float, R: int | None = None) -> float:
+        """The part of ``nbytes``, spread over R ranks and dealt anew, that leaves its rank."""
+        R = self.machine.ranks if R is None else R
+        return nbytes * (R - 1) / R
+
+    def _sending(self, nbytes: float, R: int | None = None) -> float:
+        """Seconds in which R ranks exchange ``nbytes`` among themselves."""
+        R = self.machine.ranks if R is None else R
+        return self._sent(nbytes, R) / R / self.rates.send if R > 1 and self.rates.send else 0.0

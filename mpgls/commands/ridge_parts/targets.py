@@ -1,0 +1,251 @@
+"""The targets of mpgls ridge over the samples that have all of them, and the folds of these samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpgls.commands.common.inputs import Study, StudyOptions
+from mpgls.commands.common.session import Session
+from mpgls.commands.multi_trait_parts.trait_groups import TraitGroup, open_trait_study
+from mpgls.commands.ridge_parts.config import FoldOptions, RidgeConfig
+from mpgls.errors import InputError, on_root
+from mpgls.la.shared import SharedArray
+from mpgls.model.folds import NestedFolds, folds_of_labels, nested_folds
+from mpgls.report.manifest import file_identity
+from mpgls.study.align import check_design
+from mpgls.study.sample_labels import sample_labels
+from mpgls.study.tables import SampleId, read_table, show_sample
+from mpgls.study.trait_matrix import TraitMatrix
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+COLLINEAR = 1e-10
+"""Standard deviation beside the covariates, relative to the target's own, below which nothing is left to predict."""
+
+
+@dataclass(frozen=True)
+class RidgeTargets:
+    """What is predicted: ``traits`` (t,) positions in the matrix of those that vary, over the ``group``'s n samples.
+
+    ``names`` are all that were asked for; ``reasons`` say why some are not analysed. ``blocks`` (n,) are labels of
+    exchangeability blocks, if there are any.
+    """
+
+    matrix: TraitMatrix = field(repr=False)
+    names: tuple[str, ...]
+    reasons: dict[int, str]
+    traits: np.ndarray
+    group: TraitGroup
+    ids: list[SampleId] = field(repr=False)
+    covariate_names: tuple[str, ...]
+    folds: NestedFolds
+    blocks: np.ndarray | None
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return self.group.n
+
+    @property
+    def t(self) -> int:
+        """Targets that are analysed."""
+        return self.traits.size
+
+    def read(self) -> np.ndarray:
+        """All analysed targets in their own units: (n, t) float64."""
+        return self.matrix.read(self.traits)[:, self.group.matrix_rows].T
+
+    def residuals(self) -> tuple[np.ndarray, np.ndarray]:
+        """Targets without what covariates explain, in units of their standard deviation, (n, t), and those units."""
+        Y = self.read()
+        Q = np.linalg.qr(self.group.X_L)[0]
+        Y -= Y.mean(axis=0)
+        Y -= Q @ (Q.T @ Y)
+        scale = np.sqrt(np.square(Y).mean(axis=0))
+        return Y / scale, scale
+
+
+def open_targets(config: RidgeConfig, options: StudyOptions, study: Study, session: Session) -> RidgeTargets:
+    """Read targets, covariates and folds, over the samples that have all targets. Collective.
+
+    Raises InputError, on all ranks, where no target varies, a fold cannot be made or the covariates are collinear
+    within a training set.
+    """
+    comm, log = session.comm, session.log
+    traits = open_trait_study(options, study, None, "complete", comm, log)
+    if not traits.groups:
+        raise InputError(f"no target of {options.pheno} can be analysed: all are constant, missing or unknown")
+    (group,) = traits.groups
+    ids_all = study.fileset.samples.ids()
+    ids = [ids_all[row] for row in group.rows]
+    if group.n < traits.cohort.rows.size:
+        log.info(f"samples: {group.n:,} of {traits.cohort.rows.size:,} have every target and are analysed")
+    reasons = {j: ";".join(flag.value for flag in flags) for j, flags in enumerate(traits.flags) if flags}
+    names = traits.cohort.covariate_names
+
+    def prepare() -> RidgeTargets:
+        blocks = sample_labels(config.blocks, ids) if config.blocks else None
+        folds = make_folds(config.folds, config.seed, ids)
+        check_covariates(folds, group.X_L, names)
+        kept = varying(traits.matrix, group)
+        for j in set(group.traits.tolist()) - set(kept.tolist()):
+            reasons[j] = "collinear with covariates"
+        if kept.size == 0:
+            raise InputError("the covariates explain every target entirely: nothing is left to predict")
+        return RidgeTargets(traits.matrix, traits.matrix.names, reasons, kept, group, ids, names, folds, blocks)
+
+    found = on_root(comm, prepare)
+    sizes = [fold.test.size for fold in found.folds.outer]
+    log.info(
+        f"folds: {len(sizes)} outer with {min(sizes)} to {max(sizes)} samples, {found.folds.inner_count} inner; "
+        f"{found.t:,} targets over {found.n:,} samples"
+    )
+    return found
+
+
+def make_folds(options: FoldOptions, seed: int, ids: list[SampleId]) -> NestedFolds:
+    """Folds of a file, or dealt by keyed shuffles. Raises InputError."""
+    if options.file is not None:
+        return read_folds(options.file, ids)
+    groups = sample_labels(options.groups, ids) if options.groups else None
+    return nested_folds(len(ids), options.outer, options.inner, seed, groups)
+
+
+def read_folds(path: str, ids: list[SampleId]) -> NestedFolds:
+    """Folds from a table FID IID OUTER INNER_1 ... with one column of inner folds for each outer one, in their order.
+
+    The inner label of a sample in its own outer fold's test set is not looked at. Raises InputError.
+    """
+    table = read_table(path)
+    position = {name: k for k, name in enumerate(table.ids)}
+    missing = [name for name in ids if name not in position]
+    if missing:
+        raise InputError(f"{path} has no fold for sample {show_sample(missing[0])} and {len(missing) - 1} others")
+    values = table.values[[position[name] for name in ids]]
+    outer, inner = values[:, 0], values[:, 1:]
+    labels = np.unique(outer)
+    if np.isnan(outer).any() or labels.size < 2 or inner.shape[1] != labels.size:
+        raise InputError(
+            f"{path}: expected FID IID OUTER and one column of inner folds for each of the {labels.size} outer folds "
+            f"(at least 2) among the analysed samples, found {inner.shape[1]}"
+        )
+    counts = set()
+    for o, label in enumerate(labels):
+        column = inner[outer != label, o]
+        if np.isnan(column).any():
+            raise InputError(
+                f"{path}, column {table.names[o + 1]!r}: a sample outside outer fold {label:g} has no fold"
+            )
+        counts.add(np.unique(column).size)
+    if len(counts) > 1 or counts.pop() < 2:
+        raise InputError(f"{path}: every outer fold needs the same number of inner folds, at least 2")
+    return folds_of_labels(outer, inner)
+
+
+def check_covariates(folds: NestedFolds, X_L: np.ndarray, names: tuple[str, ...]) -> None:
+    """InputError, naming the fold, if the covariates are collinear or constant over a training set."""
+    outer, inner = len(folds.outer), folds.inner_count
+    for k in range(len(folds.tests)):
+        training = folds.training(k)
+        where = f"outer fold {k + 1}" if k < outer else f"inner fold {(k - outer) % inner + 1} of outer fold "
+        where += "" if k < outer else str((k - outer) // inner + 1)
+        if training.size <= X_L.shape[1]:
+            raise InputError(f"{where} leaves {training.size} samples to train {X_L.shape[1]} covariates on")
+        try:
+            check_design(X_L[training], names)
+        except InputError as error:
+            raise InputError(f"{where}, training samples: {error}") from None
+
+
+def varying(matrix: TraitMatrix, group: TraitGroup) -> np.ndarray:
+    """The traits of a group that the covariates do not explain entirely."""
+    Q = np.linalg.qr(group.X_L)[0]
+    kept = []
+    for start in range(0, group.traits.size, 256):
+        traits = group.traits[start : start + 256]
+        Y = matrix.read(traits)[:, group.matrix_rows].T
+        Y = Y - Y.mean(axis=0)
+        left = Y - Q @ (Q.T @ Y)
+        kept.append(traits[np.linalg.norm(left, axis=0) > COLLINEAR * np.linalg.norm(Y, axis=0)])
+    return np.concatenate(kept)
+
+
+def share_targets(
+    targets: RidgeTargets, dtype: type, node: MPI.Comm, session: Session
+) -> tuple[SharedArray, np.ndarray]:
+    """Residuals of all targets as (t, n) in memory of each node, and their standard deviations (t,). Collective."""
+    # in Fortran order (t, n) a sample's targets are contiguous: permuting samples copies whole runs
+    Y = SharedArray(node, (targets.t, targets.n), dtype, "targets")
+    made: tuple[np.ndarray, np.ndarray] | None = None
+
+    def read() -> np.ndarray:
+        nonlocal made
+        made = targets.residuals()
+        return made[1]
+
+    with session.timings.phase("read targets"):
+        scale = on_root(session.comm, read)
+        values: np.ndarray = np.empty((targets.n, targets.t), dtype=dtype)
+        if made is not None:
+            values[...] = made[0]
+        leaders = session.comm.Split(0 if node.rank == 0 else 1, session.comm.rank)
+        if node.rank == 0:
+            for start in range(0, targets.n, 1024):
+                leaders.Bcast(values[start : start + 1024], root=0)
+            Y.array[...] = values.T
+        leaders.Free()
+        Y.fence()
+    return Y, scale
+
+
+def with_parcels(config: RidgeConfig, study: Study, session: Session) -> tuple[StudyOptions, dict[str, Any]]:
+    """The study options with the means of parcels as phenotypes, and the parcels' geometry (rank 0). Collective.
+
+    The means are written as a trait file, PREFIX.parcels.h5, that every command takes as --pheno.
+    """
+    if config.image.parcels is None:
+        return config.study, {}
+    from mpgls.commands.vgwas_extract import extract
+    from mpgls.study.images import open_voxels
+    from mpgls.study.parcels import parcel_means, parcellate
+
+    image, count = config.image, config.image.parcels
+    if image.images is not None:
+        assert image.mask is not None
+        made = session.path(".voxels.h5")
+        voxels = extract(image.images, image.image_ids, image.mask, made, session.comm, session)
+    else:
+        path = image.voxels
+        assert path is not None
+        voxels = on_root(session.comm, lambda: open_voxels(path))
+    table = session.path(".parcels.h5")
+    geometry: dict[str, Any] = {}
+
+    def make() -> None:
+        ids = study.fileset.samples.ids()
+        genotyped = {ids[row] for row in study.samples}
+        rows = np.array([k for k, name in enumerate(voxels.ids) if name in genotyped], dtype=np.int64)
+        if rows.size == 0:
+            raise InputError(f"no person of {voxels.path} is among the genotyped samples")
+        labels = parcellate(voxels, count, rows)
+        means = parcel_means(voxels, labels, rows)
+        _write_traits(table, means, [f"parcel{k + 1}" for k in range(count)], [voxels.ids[k] for k in rows])
+        geometry.update(shape=voxels.shape, affine=voxels.affine, coordinates=voxels.coordinates, labels=labels)
+
+    with session.timings.phase("parcels"):
+        on_root(session.comm, make)
+    session.log.info(f"parcels: {count:,} of {voxels.v:,} voxels, by Ward's clustering; means in {table}")
+    identity = on_root(session.comm, lambda: file_identity(voxels.path))
+    study.identities.append(identity)
+    return replace(config.study, pheno=str(table)), geometry
+
+
+def _write_traits(path: Path, values: np.ndarray, names: list[str], ids: list[SampleId]) -> None:
+    from mpgls.report.ridge_table import write_trait_file
+
+    write_trait_file(path, values, names, ids)

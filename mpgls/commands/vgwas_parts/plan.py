@@ -1,0 +1,167 @@
+"""The plan of a voxelwise GWAS: teams, resident or streamed voxels, units of work, and the bytes a rank holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpgls.commands.common.machine import Machine
+from mpgls.errors import MemoryPlanError, UsageError
+from mpgls.model.mulm import TILE_BYTES, TILE_SNPS
+from mpgls.runtime import GIB, memory_for
+
+UNIT_FLOP = 1e13
+"""Work of a unit, at most about this: what is lost when a run is killed."""
+UNITS_A_TEAM = 4
+"""Units of a team, at least, so that all teams end at about the same time."""
+NARROWEST_BLOCK = 64
+WIDEST_STREAMED = 4096
+"""SNPs of a block when voxels are streamed: they are read once for each unit, so units should be large."""
+NARROWEST_RESIDENT, FEWEST_RESIDENT = 512, 8
+"""SNPs and permutations of a unit below which larger units with streamed voxels are the better use of memory."""
+NARROWEST_CHUNK = 256
+ENTRY_BYTES = 120
+"""An entry beyond the threshold: its record, copies while entries are sorted and joined, and its neighbours."""
+SLACK = 48 << 20
+
+
+@dataclass(frozen=True)
+class VgwasPlan:
+    """Sizes that the run keeps to. A unit is ``block`` SNPs under ``permutations`` permutations and all voxels.
+
+    ``chunk``: voxels that a rank holds at a time; ``held``: bytes of a rank, by what they are for.
+    """
+
+    team_size: int
+    streamed: bool
+    block: int
+    permutations: int
+    chunk: int
+    precision: str
+    held: dict[str, int]
+
+    @property
+    def dtype(self) -> type:
+        """Element type of the products."""
+        return np.float64 if self.precision == "double" else np.float32
+
+    @property
+    def peak(self) -> int:
+        """Bytes a rank holds at most."""
+        return sum(self.held.values())
+
+    def text(self, machine: Machine) -> str:
+        """The plan as it stands in the log."""
+        limit = f" of {machine.limit / GIB:.2f} GiB allowed" if machine.limit else ""
+        voxels = f"streamed in chunks of {self.chunk:,}" if self.streamed else "resident"
+        held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.held.items())
+        return (
+            f"plan: {machine.ranks} ranks in teams of {self.team_size}, voxels {voxels}; units of {self.block:,} SNPs "
+            f"x {self.permutations:,} permutations\nplan: at most {self.peak / GIB:.2f} GiB a rank{limit} ({held})"
+        )
+
+
+def plan_vgwas(
+    machine: Machine,
+    *,
+    n: int,
+    m: int,
+    v: int,
+    r: int,
+    permutations: int,
+    threshold: float,
+    snp_bytes: int,
+    precision: str,
+    neighbours: int,
+    team_size: int | None = None,
+    block: int | None = None,
+    chunk: int | None = None,
+    unit_permutations: int | None = None,
+) -> VgwasPlan:
+    """Choose sizes for n samples, m SNPs, v voxels, r confounds and so many ``permutations`` (index 0 included).
+
+    Voxels stay resident, once a node, where they fit; otherwise the ranks of a team hold them together; otherwise, or
+    where the user gives a ``chunk``, they are streamed. ``threshold`` is the share of entries that leave a tile,
+    ``neighbours`` the columns of the neighbour table. Raises MemoryPlanError that names what would fit, UsageError.
+    """
+    if team_size is not None and not 1 <= team_size <= machine.ranks:
+        raise UsageError(f"--team-size must be from 1 to the number of ranks, {machine.ranks}, not {team_size}")
+    item = 8 if precision == "double" else 4
+
+    def held(team: int, streamed: bool, width: int, indices: int, here: int) -> dict[str, int]:
+        entries = int(ENTRY_BYTES * (1.5 * threshold * width * indices * v / team + 1000))
+        resident = item * n * here // (machine.ranks_per_node if team == 1 else 1)
+        voxels = (item + 2 * 4) * n * here if streamed else resident + 2 * (32 << 20)
+        return {
+            "program": machine.base + SLACK + 2 * TILE_BYTES,
+            "voxels": voxels + v * (8 + 12 + 4 * neighbours),
+            "SNPs": width * (n * (8 + 2 * item) + 2 * snp_bytes),
+            "entries": entries,
+        }
+
+    plan = None
+    for team, streamed, here in _layouts(machine.ranks, v, team_size, chunk):
+        units = _units(machine, team, streamed, n, m, v, permutations, block, unit_permutations)
+        for width, indices in units:
+            plan = VgwasPlan(
+                team, streamed, width, indices, here, precision, held(team, streamed, width, indices, here)
+            )
+            if machine.limit is None or plan.peak <= machine.limit:
+                return plan
+    assert plan is not None and machine.limit is not None
+    raise MemoryPlanError(
+        f"{n:,} samples of {v:,} voxels, streamed in chunks of {plan.chunk:,}, need {plan.peak / GIB:.2f} GiB a rank, "
+        f"--memory allows {machine.limit / GIB:.2f}: give --memory {memory_for(plan.peak)}, or a smaller "
+        "--sparsity-threshold"
+    )
+
+
+def _layouts(ranks: int, v: int, team_size: int | None, chunk: int | None) -> Iterator[tuple[int, bool, int]]:
+    """(team, streamed, voxels of a rank at a time) to try, the best first."""
+    teams = [team_size] if team_size else list(range(1, ranks + 1))
+    if chunk is None:
+        for team in teams:
+            yield team, False, -(-v // (ranks // (ranks // team)))
+    team = team_size or 1
+    share = -(-v // team)
+    sizes = [min(share, chunk)] if chunk else []
+    while not chunk and (not sizes or sizes[-1] > NARROWEST_CHUNK):
+        sizes.append(max(min(share, NARROWEST_CHUNK), min(share, sizes[-1] // 2 if sizes else share // 2)))
+        if sizes[-1] == share:
+            break
+    for size in sizes:
+        yield team, True, size
+
+
+def _units(
+    machine: Machine,
+    team: int,
+    streamed: bool,
+    n: int,
+    m: int,
+    v: int,
+    permutations: int,
+    block: int | None,
+    indices: int | None,
+) -> list[tuple[int, int]]:
+    """(SNPs, permutations) of a unit to try, the best first: enough units for all teams, then fewer entries each."""
+    wanted = UNITS_A_TEAM * (machine.ranks // team)
+    blocks = -(-m // (block or (WIDEST_STREAMED if streamed else TILE_SNPS)))
+    if streamed and block is None:
+        blocks = max(blocks, min(machine.ranks // team, -(-m // NARROWEST_BLOCK)))
+        parts = 1
+    else:
+        flop = 2.0 * n * v * -(-m // blocks) * permutations
+        parts = min(permutations, max(round(flop / UNIT_FLOP), -(-wanted // blocks), 1))
+        if blocks * parts < wanted and block is None:
+            blocks = max(blocks, min(-(-wanted // parts), -(-m // NARROWEST_BLOCK)))
+    width = block or -(-m // blocks)
+    tried = [(width, indices or -(-permutations // parts))]
+    fewest, narrowest = (1, NARROWEST_BLOCK) if streamed else (FEWEST_RESIDENT, NARROWEST_RESIDENT)
+    while tried[-1][1] > fewest and not indices:
+        tried.append((width, -(-tried[-1][1] // 2)))
+    while tried[-1][0] > narrowest and not block:
+        tried.append((-(-tried[-1][0] // 2), tried[-1][1]))
+    return tried
