@@ -50,19 +50,24 @@ def align(
     kinship_ids: Sequence[SampleId] | None,
     keep: Iterable[SampleId] | None = None,
     remove: Iterable[SampleId] | None = None,
+    keep_by: str = "--keep",
+    remove_by: str = "--remove",
 ) -> Cohort:
     """Intersect all sources by (FID, IID) and check that the null model can be fitted.
 
     ``trait`` names a column of ``phenotype``, or only labels the .fam's own phenotype when ``phenotype`` is
     None. A sample stays if it is in every source that is given, is in ``keep``, is not in ``remove``, and
-    has a trait value and every covariate.
+    has a trait value and every covariate. ``keep_by`` and ``remove_by`` are the options that made these lists.
 
     Raises InputError when two sources share no sample, a source lists a sample twice, no more samples than
     model columns remain, the trait is constant, or a covariate is constant or collinear with others; UsageError
     when ``phenotype`` has no column ``trait``.
     """
     funnel = _Funnel(samples.ids())
-    _apply_lists(funnel, keep, remove)
+    if keep is not None:  # a repetition in a list to keep is harmless; dict.fromkeys drops it and keeps the order
+        funnel.require(list(dict.fromkeys(keep)), f"the {keep_by} list", f"after {keep_by}")
+    if remove is not None:
+        funnel.drop(set(remove), f"after {remove_by}", f"no sample to analyse is left after {remove_by}")
     y = _trait_values(funnel, samples, phenotype, trait)
     covariate_values = _covariate_values(funnel, covariates)
     kinship_position = np.empty(0, dtype=np.int64)
@@ -168,14 +173,6 @@ class _Funnel:
         if any(self.ids[row][1] in individuals for row in np.flatnonzero(self.kept)):
             message += "; some IIDs agree, but their FIDs differ"
         return message
-
-
-def _apply_lists(funnel: _Funnel, keep: Iterable[SampleId] | None, remove: Iterable[SampleId] | None) -> None:
-    if keep is not None:
-        # A repetition in a list to keep is harmless; dict.fromkeys drops it and keeps the order.
-        funnel.require(list(dict.fromkeys(keep)), "the --keep list", "after --keep")
-    if remove is not None:
-        funnel.drop(set(remove), "after --remove", "--remove leaves no samples to analyse")
 
 
 def _trait_values(funnel: _Funnel, samples: Samples, phenotype: Table | None, trait: str) -> np.ndarray:

@@ -119,7 +119,7 @@ def test_samples_shared_only_outside_of_keep() -> None:
 
 def test_lists_that_leave_nobody() -> None:
     samples = make_samples(4)
-    with pytest.raises(InputError, match="--remove leaves no samples"):
+    with pytest.raises(InputError, match="no sample to analyse is left after --remove"):
         align(samples, None, "y", None, None, remove=samples.ids())
     with pytest.raises(InputError, match="the --keep list lists no samples"):
         align(samples, None, "y", None, None, keep=[])

@@ -152,6 +152,17 @@ def covariates(study: Path, columns: dict[str, np.ndarray]) -> str:
     return f"{SCAN} --covar made.txt"
 
 
+def test_the_option_that_drops_everybody_is_named(study: Path) -> None:
+    bed = bytearray((study / "sim.bed").read_bytes())
+    bed[3:] = b"\x55" * (len(bed) - 3)  # every genotype missing
+    (study / "sim.bed").write_bytes(bed)
+    refused(study, f"{SCAN} --mind 0.5", INPUT, "no sample to analyse is left after --mind")
+    refused(
+        study, f"{SCAN} --mind 0.5 --remove sim.fam", INPUT, "no sample to analyse is left after --remove and --mind"
+    )
+    assert "--keep" not in mpgls(0, SCAN.replace("single-trait", "multi-trait"), study).out
+
+
 def test_trait_that_cannot_name_a_file(study: Path) -> None:
     table = study / "sim.pheno.tsv"
     text = table.read_text()

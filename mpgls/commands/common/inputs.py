@@ -149,7 +149,11 @@ def _cohorts(
         if "/" in trait or trait in (".", ".."):  # PREFIX.TRAIT.tsv, and a group of the store
             raise InputError(f"{options.pheno}: trait {trait!r} cannot be part of a file's name: rename the column")
     dropped = (remove + too_incomplete) or None
-    return {trait: align(fileset.samples, phenotype, trait, covariates, model_ids, keep, dropped) for trait in traits}
+    by = " and ".join(name for name, ids in (("--remove", remove), ("--mind", too_incomplete)) if ids)
+    return {
+        trait: align(fileset.samples, phenotype, trait, covariates, model_ids, keep, dropped, remove_by=by)
+        for trait in traits
+    }
 
 
 def _kept_samples(options: StudyOptions, fileset: Fileset, too_incomplete: list[tuple[str, str]]) -> np.ndarray:

@@ -110,9 +110,11 @@ def _common_samples(options: StudyOptions, study: Study, matrix: TraitMatrix, ei
     anyone = Table(matrix.path, matrix.ids, ("any",), np.arange(len(matrix.ids), dtype=np.float64)[:, None])
     covariates = read_table(options.covar, options.covar_name) if options.covar else None
     ids = study.fileset.samples.ids()
-    keep = [ids[row] for row in study.samples]
+    keep = [ids[row] for row in study.samples] if study.samples.size < len(ids) else None
     kinship_ids = eigen.ids if eigen is not None else study.kinship.ids if study.kinship is not None else None
-    return align(study.fileset.samples, anyone, "any", covariates, kinship_ids, keep)
+    return align(
+        study.fileset.samples, anyone, "any", covariates, kinship_ids, keep, keep_by="--keep, --remove and --mind"
+    )
 
 
 def _flag(mask: MaskGroup, cohort: Cohort, flags: list[list[Flag]]) -> np.ndarray:
