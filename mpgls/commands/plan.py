@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,12 @@ class PlanConfig:
             raise UsageError(f"--ranks-per-node must be from 1 to --ranks, {self.ranks}, not {self.ranks_per_node}")
         if self.memory is not None and not 0 < self.memory < math.inf:
             raise UsageError(f"--memory must be positive, not {self.memory}")
+        if (
+            self.json is not None
+            and self.rates is not None
+            and os.path.realpath(self.json) == os.path.realpath(self.rates)
+        ):
+            raise UsageError(f"the plan would overwrite its rates {self.rates}: give another --json")
 
     @property
     def machine(self) -> Machine:
@@ -66,8 +73,8 @@ class Source:
 def run(config: PlanConfig, comm: MPI.Comm) -> None:
     """Print the plan on rank 0. Collective.
 
-    Raises InputError for a file of rates that is not one, MemoryPlanError when no plan fits, StorageError when the
-    JSON cannot be written.
+    Raises InputError for a file of rates that is not one, MemoryPlanError when no plan fits, StorageError when a file
+    cannot be read or written.
     """
     if config.rates is None:
         facts = measure_now(comm)
@@ -112,12 +119,12 @@ def measure_now(comm: MPI.Comm) -> dict[str, Any]:
 
 
 def read_rates(path: str) -> dict[str, Any]:
-    """The JSON of ``mpgls doctor``. Raises InputError."""
+    """The JSON of ``mpgls doctor``. Raises InputError, and StorageError when it cannot be read."""
     try:
         with open(path, encoding="utf-8") as file:
             facts = json.load(file)
     except OSError as error:
-        raise InputError(f"cannot read the rates {path}: {error.strerror}") from None
+        raise StorageError(f"cannot read the rates {path}: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{path} is not the JSON of mpgls doctor: {error}") from None
     if not isinstance(facts, dict):

@@ -55,7 +55,7 @@ def test_without_a_file_the_rates_are_measured_now(comm, shared_tmp_path, monkey
 
 def test_every_rank_hears_of_an_error(comm, shared_tmp_path):
     missing = str(shared_tmp_path / "none.json")
-    with pytest.raises(InputError, match="cannot read the rates"):
+    with pytest.raises(StorageError, match="cannot read the rates"):
         plan.run(PlanConfig(PROBLEM, ranks=2, rates=missing), comm)
     empty = shared_tmp_path / "empty.json"
     if comm.rank == 0:

@@ -94,6 +94,7 @@ def test_team_size(text, size):
         (f"{SCAN} --memory nan", "--memory"),
         (f"{SCAN} --memory inf", "--memory"),
         (f"{PLAN} --memory inf", "--memory"),
+        (f"{PLAN} --rates r.json --json ./r.json", "overwrite its rates"),
         (f"{SCAN} --threads 0", "--threads"),
         (f"{SCAN} --checkpoint -1", "--checkpoint"),
         (f"{SCAN} --mind 2", "--mind"),
