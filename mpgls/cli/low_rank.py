@@ -30,7 +30,7 @@ def low_rank(commands: Any) -> None:
     genotype_options(parser)
     pheno_options(parser)
     group = parser.add_argument_group("similarity SNPs (one of the first three)")
-    group.add_argument("--similarity-snps", metavar="FILE", help="these SNPs (one ID a line)")
+    group.add_argument("--similarity-snps", metavar="FILE", help="these SNPs (IDs separated by white space)")
     group.add_argument("--similarity-every", type=int, metavar="K", help="every K-th SNP")
     group.add_argument("--similarity-count", type=int, metavar="K", help="K SNPs at equal distances in the .bim")
     group.add_argument(
@@ -40,7 +40,11 @@ def low_rank(commands: Any) -> None:
         "--no-loco", action="store_true", help="do not leave out the similarity SNPs of a SNP's chromosome"
     )
     model = model_options(parser)
-    model.add_argument("--h2-file", metavar="FILE", help="table with columns TRAIT, CHR and H2; others are estimated")
+    model.add_argument(
+        "--h2-file",
+        metavar="FILE",
+        help="table with columns TRAIT, CHR (not with --no-loco) and H2; what it does not have is estimated",
+    )
     model.add_argument(
         "--form", choices=("auto", "low-rank", "dense"), default="auto",
         help="auto: n x n matrices where there are as many similarity SNPs as samples, otherwise K x K",

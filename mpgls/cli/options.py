@@ -31,26 +31,32 @@ def genotype_options(parser: Any) -> None:
     group.add_argument("--remove", metavar="FILE", help="leave these samples out")
     group.add_argument("--mind", type=float, default=1.0, metavar="SHARE", help="largest missing share of a sample")
     group.add_argument("--chr", metavar="LIST", help="chromosomes, such as 1-4,X")
-    group.add_argument("--extract", metavar="FILE", help="analyse only these SNPs (one ID a line)")
+    group.add_argument("--extract", metavar="FILE", help="analyse only these SNPs (IDs separated by white space)")
     group.add_argument("--exclude", metavar="FILE", help="leave these SNPs out")
     group.add_argument("--exclude-negative-bp", action="store_true", help="leave out SNPs with a negative position")
     group.add_argument("--maf", type=float, default=0.0, metavar="FREQ", help="smallest minor allele frequency")
     group.add_argument("--geno", type=float, default=1.0, metavar="SHARE", help="largest missing share of a SNP")
 
 
-def pheno_options(parser: Any) -> Any:
-    """Traits and covariates; returns the group for further ones."""
+def pheno_options(parser: Any, many: bool = False) -> Any:
+    """Traits and covariates; returns the group for further ones. ``many`` traits need --pheno, which may be HDF5."""
     group = parser.add_argument_group("traits and covariates")
-    group.add_argument("--pheno", metavar="FILE", help="table with header FID IID NAME ...; default: the .fam's trait")
-    group.add_argument("--pheno-name", nargs="+", default=(), metavar="NAME", help="columns of --pheno; default: all")
+    pheno, names = "table with header FID IID NAME ...; default: the .fam's trait", "columns of --pheno; default: all"
+    if many:
+        pheno, names = (
+            "table with header FID IID NAME ..., or HDF5",
+            "traits, ranges FIRST:LAST or positions 1-500; default: all",
+        )
+    group.add_argument("--pheno", metavar="FILE", help=pheno)
+    group.add_argument("--pheno-name", nargs="+", default=(), metavar="NAME", help=names)
     group.add_argument("--covar", metavar="FILE", help="table with header FID IID NAME ...")
     group.add_argument("--covar-name", nargs="+", default=(), metavar="NAME", help="columns of --covar; default: all")
     return group
 
 
-def trait_options(parser: Any) -> None:
-    """Traits, covariates and kinship."""
-    group = pheno_options(parser)
+def trait_options(parser: Any, many: bool = False) -> None:
+    """Traits, ``many`` or few, covariates and kinship."""
+    group = pheno_options(parser, many)
     group.add_argument(
         "--grm", metavar="FILE", help="kinship: mpgls .h5, GCTA prefix of .grm.bin, or GEMMA .cXX.txt with --grm-id"
     )

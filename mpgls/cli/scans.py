@@ -72,7 +72,7 @@ def multi_trait(commands: Any) -> None:
         _multi_trait_config,
     )
     genotype_options(parser)
-    trait_options(parser)
+    trait_options(parser, many=True)
     eigen_option(parser)
     loco_option(parser)
     model = model_options(parser)
@@ -84,7 +84,7 @@ def multi_trait(commands: Any) -> None:
     pcs_option(model)
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--p-threshold", type=float, default=5e-8, metavar="P", help="pairs with a smaller p value are written (5e-8)"
+        "--p-threshold", type=float, default=5e-8, metavar="P", help="pairs with p at most P are written (5e-8)"
     )
     output.add_argument("--dense", action="store_true", help="keep every effect and standard error, in PREFIX.h5")
     eigensolver_options(parser)

@@ -78,7 +78,7 @@ def doctor(commands: Any) -> None:
         "mpirun -n 4 mpgls doctor --directory /scratch --json rates.json",
         _doctor_config,
     )
-    parser.add_argument("--directory", default=".", metavar="DIR", help="filesystem whose read rate is measured")
+    parser.add_argument("--directory", default=".", metavar="DIR", help="filesystem whose rates are measured")
     parser.add_argument(
         "--threads", type=int, metavar="T", help="BLAS threads a rank; default: cores / ranks of the node"
     )
