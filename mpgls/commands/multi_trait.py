@@ -165,7 +165,8 @@ def scan_group(
 def check_scratch(config: MultiTraitConfig, comm: MPI.Comm) -> None:
     """--scratch must be there on every node, before hours of work. Collective. Raises StorageError on all ranks."""
     bad = config.scratch is not None and not os.path.isdir(config.scratch)
-    agree(comm, StorageError(f"--scratch {config.scratch}: there is no such directory") if bad else None)
+    what = f"cannot write to --scratch {config.scratch}: there is no such directory"
+    agree(comm, StorageError(what) if bad else None)
 
 
 def open_scratch(config: MultiTraitConfig, operator: TeamOperator, session: Session) -> ScratchFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpgls.errors import StorageError
+from mpgls.errors import InputError, StorageError
 from mpgls.stream.hdf5 import opened
 
 
@@ -41,5 +41,5 @@ def load_stage(path: Path, kind: str, mark: str) -> dict[str, np.ndarray] | None
             if file.attrs.get("format") != kind or file.attrs.get("fingerprint") != mark:
                 return None
             return {name: file[name][...] for name in file}
-    except StorageError:  # half a file, or none of ours: it will be made anew
+    except (StorageError, InputError):  # half a file, or none of ours: it will be made anew
         return None

@@ -18,7 +18,7 @@ import numpy as np
 from mpgls.commands.common.machine import grid_block
 from mpgls.commands.common.session import Session
 from mpgls.commands.low_rank_parts.similarity import PANEL, Similarity
-from mpgls.errors import StorageError, agree, on_root
+from mpgls.errors import InputError, StorageError, agree, on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout
 from mpgls.la.matrix import GridMatrix
@@ -69,7 +69,7 @@ def open_gram(path: Path, mark: str) -> GramFile | None:
             gram, done = file["gram"], file["done"]
             offsets = gram.id.get_offset(), done.id.get_offset()
             return GramFile(path, gram.shape[0], int(file.attrs["strip"]), *offsets, done[...])
-    except (StorageError, KeyError):
+    except (StorageError, InputError, KeyError):
         return None
 
 
