@@ -34,6 +34,8 @@ from mpgls.model.work import Work
 
 TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-4}
 """How large rounding may become, relative to a target, before leave-out gives way to direct smoothers."""
+LOST = 1e-4
+"""How large rounding of the smoothers, made in double precision, may become before a penalty is refused."""
 _STRIP = 1024
 
 
@@ -103,6 +105,11 @@ def leave_out_is_safe(largest: float, alpha: float, dtype: np.dtype | type) -> b
     """Whether errors by leave-out are as good as TOLERANCE asks in this type."""
     dtype = np.dtype(dtype)
     return float(np.finfo(dtype).eps) * amplification(largest, alpha) <= TOLERANCE[dtype]
+
+
+def smallest_penalty(largest: float) -> float:
+    """The smallest penalty that rounding leaves a meaning, beside the ``largest`` eigenvalue of the kernel."""
+    return largest * float(np.finfo(np.float64).eps) / LOST
 
 
 def largest_eigenvalue(K: np.ndarray, C: np.ndarray, steps: int = 30) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from launch import MPIRUN, must_succeed
-from refusals import INPUT, MEMORY, USAGE, refused
+from refusals import INPUT, MEMORY, NUMERICAL, USAGE, refused
 from small_study import read_plink, read_table, write_lines, write_table
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
@@ -47,6 +47,10 @@ def study(tmp_path_factory):
         ("--groups some.txt", INPUT, ["some.txt has no label for 1 of 61"]),
         ("--folds-file folds.txt", INPUT, ["one column of inner folds for each of the 3 outer folds"]),
         ("--covar rare.tsv", INPUT, ["fold", "training samples", "'rare'", "constant"]),
+        ("--outer-folds 61", INPUT, ["outer fold 1 has a single sample"]),
+        ("--outer-folds 3 --inner-folds 25", INPUT, ["inner fold", "of outer fold 1 has a single sample"]),
+        ("--grm-id sim.fam", USAGE, ["--grm-id needs --grm"]),
+        ("--alphas 1 1e-14", NUMERICAL, ["penalty 1e-14", "lost in rounding", "at least"]),
         ("--memory 0.001", MEMORY, ["--memory allows 0.00"]),
         ("--chr 9", INPUT, ["no SNP"]),
     ],

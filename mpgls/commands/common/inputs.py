@@ -50,6 +50,8 @@ class StudyOptions:
             raise UsageError(f"--mind must be from 0 to 1, not {self.mind}")
         if self.covar_name and self.covar is None:
             raise UsageError("--covar-name needs --covar")
+        if self.grm_id is not None and self.grm is None:
+            raise UsageError("--grm-id needs --grm")
         if self.pheno_name and self.pheno is None:
             raise UsageError("--pheno-name needs --pheno")
         if self.center_grm and self.grm is None:

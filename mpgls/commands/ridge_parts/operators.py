@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mpgls.commands.common.session import Session
-from mpgls.errors import agree
+from mpgls.errors import NumericalError, agree
 from mpgls.la.shared import SharedArray
 from mpgls.la.shared_inverse import NotPositiveDefinite, invert
 from mpgls.model.folds import NestedFolds
@@ -20,6 +20,7 @@ from mpgls.model.kernel_ridge import (
     not_positive_definite,
     residual_columns,
     residual_operator,
+    smallest_penalty,
     strips,
 )
 
@@ -27,7 +28,15 @@ Kind = type[LeaveOut] | type[Direct]
 
 
 def kinds(alphas: tuple[float, ...], largest: float, dtype: type, by_fold: bool) -> list[Kind]:
-    """How each penalty is computed: leave-out where rounding allows it and all folds share a kernel."""
+    """How each penalty is computed: leave-out where rounding allows it and all folds share a kernel.
+
+    Raises NumericalError, the same on all ranks, for a penalty that rounding leaves nothing of.
+    """
+    if min(alphas) < (least := smallest_penalty(largest)):
+        raise NumericalError(
+            f"the penalty {min(alphas):g} is lost in rounding beside the kernel's largest eigenvalue, {largest:.4g}: "
+            f"give penalties of at least {least:.1e}"
+        )
     return [LeaveOut if not by_fold and leave_out_is_safe(largest, alpha, dtype) else Direct for alpha in alphas]
 
 

@@ -91,7 +91,7 @@ def open_targets(config: RidgeConfig, options: StudyOptions, study: Study, sessi
     def prepare() -> RidgeTargets:
         blocks = sample_labels(config.blocks, ids) if config.blocks else None
         folds = make_folds(config.folds, config.seed, ids)
-        check_covariates(folds, group.X_L, names)
+        check_folds(folds, group.X_L, names)
         kept = varying(traits.matrix, group)
         for j in set(group.traits.tolist()) - set(kept.tolist()):
             reasons[j] = "collinear with covariates"
@@ -147,13 +147,15 @@ def read_folds(path: str, ids: list[SampleId]) -> NestedFolds:
     return folds_of_labels(outer, inner)
 
 
-def check_covariates(folds: NestedFolds, X_L: np.ndarray, names: tuple[str, ...]) -> None:
-    """InputError, naming the fold, if the covariates are collinear or constant over a training set."""
+def check_folds(folds: NestedFolds, X_L: np.ndarray, names: tuple[str, ...]) -> None:
+    """InputError, naming the fold, if one has no R2 or the covariates are collinear or constant over a training set."""
     outer, inner = len(folds.outer), folds.inner_count
     for k in range(len(folds.tests)):
         training = folds.training(k)
         where = f"outer fold {k + 1}" if k < outer else f"inner fold {(k - outer) % inner + 1} of outer fold "
         where += "" if k < outer else str((k - outer) // inner + 1)
+        if folds.tests[k].size < 2:
+            raise InputError(f"{where} has a single sample, and R2 needs two: ask for fewer folds")
         if training.size <= X_L.shape[1]:
             raise InputError(f"{where} leaves {training.size} samples to train {X_L.shape[1]} covariates on")
         try:
