@@ -59,9 +59,11 @@ def run(config: RidgeConfig, comm: MPI.Comm) -> None:
 
     session = Session("ridge", config.run, comm, SUFFIXES, config.inputs())
     with session.timings.phase("open and check"):
-        study = open_study(config.study, comm, session.log, traits=False)
+        study = open_study(config.study, comm, session.log, traits=False, further=config.tables())
         options, geometry = with_parcels(config, study, session)
         targets = open_targets(config, options, study, session)
+    if session.is_complete({"inputs": study.identities, "options": config.everything()}):
+        return
     node = split_node(comm)
     ridge = Ridge(config, study, targets, node, session)
     ridge.make_kernel()

@@ -48,6 +48,8 @@ def run(config: VgwasConfig, comm: MPI.Comm) -> None:
     with session.timings.phase("open and check"):
         study = open_study(config.study, comm, session.log, traits=False)
         identities = study.identities + on_root(comm, lambda: [file_identity(path) for path in config.more_files()])
+    if session.is_complete({"inputs": identities, "options": config.everything()}):
+        return
     results = VgwasResults(config, study, identities, session)
     if config.adds:
         session.remove_earlier()

@@ -440,6 +440,16 @@ def test_a_run_with_other_options_does_not_resume(comm, files, monkeypatch, narr
         predict(comm, files, "other", resume=True, alpha_choice="shared")
 
 
+def test_a_complete_run_is_not_done_again(comm, files):
+    prefix = predict(comm, files, "complete")
+    before = Path(f"{prefix}.json").stat()
+    predict(comm, files, "complete", resume=True)
+    assert Path(f"{prefix}.json").stat() == before and "nothing is left to do" in Path(f"{prefix}.log").read_text()
+    comm.Barrier()
+    predict(comm, files, "complete", resume=True, save_weights=1)
+    assert Path(f"{prefix}.weights.tsv").exists()
+
+
 @needs_mice
 def test_two_traits_of_mice(comm, files):
     prefix, keep, pheno = (str(files.folder / name) for name in ("mouse_hs1940", "keep.txt", "mice.tsv"))

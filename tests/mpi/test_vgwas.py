@@ -230,6 +230,18 @@ def test_a_stopped_run_resumes_to_the_same_bits(comm, study, monkeypatch):
     assert not list(study.folder.glob("stopped.units.*"))
 
 
+def test_a_complete_run_is_not_done_again(comm, study):
+    prefix = scan(comm, study, "complete")
+    before = Path(f"{prefix}.json").stat()
+    scan(comm, study, "complete", resume=True)
+    assert Path(f"{prefix}.json").stat() == before and "nothing is left to do" in Path(f"{prefix}.log").read_text()
+    comm.Barrier()
+    if comm.rank == 0:
+        Path(f"{prefix}.snps.tsv").unlink()
+    scan(comm, study, "complete", resume=True)
+    assert Path(f"{prefix}.snps.tsv").exists()
+
+
 def test_a_torn_log_costs_only_the_unit_that_was_being_written(comm, study, monkeypatch):
     expected = read(scan(comm, study))
     monkeypatch.setattr("mpgls.commands.vgwas_parts.results.VgwasResults.finish", lambda *_: {})

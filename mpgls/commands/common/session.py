@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from mpgls.runtime import (
     memory_of_process,
     timing_table,
 )
+from mpgls.stream.store import fingerprint
 from mpgls.stream.writer import CHECKPOINT_SECONDS
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Session:
         self.command, self.options, self.comm = command, options, comm
         self.prefix = options.out
         self.timings, self.stop = Timings(), StopSignal()
+        self._mark: str | None = None
         self._made = [options.out + suffix for suffix in (*suffixes, ".json")]
         on_root(comm, lambda: _prepare(options, [*self._made, options.out + ".log"], inputs))
         if not adds:
@@ -118,6 +121,29 @@ class Session:
         if now["pss"] > self._held["largest_pss"]:
             self._held = {"largest_pss": now["pss"], "rss_then": now["rss"]}
 
+    def is_complete(self, determines: dict[str, Any]) -> bool:
+        """Whether --resume finds a run that has ended, and of the same inputs and options (``determines``). Collective.
+
+        Its manifest says so, and the files that it lists are there. Then nothing is left to do, and the log is closed.
+        """
+        self._mark = fingerprint({"command": self.command, **determines})
+        if not on_root(self.comm, self._has_ended):
+            return False
+        self.log.info(f"resume: {self.path('.json')} says that this run is complete: nothing is left to do")
+        self.log.close()
+        return True
+
+    def _has_ended(self) -> bool:
+        if not self.options.resume:
+            return False
+        try:
+            with open(self.path(".json"), encoding="utf-8") as file:
+                manifest = json.load(file)
+        except (OSError, ValueError):
+            return False
+        files = manifest.get("files") or [""]
+        return manifest.get("fingerprint") == self._mark and all(map(os.path.exists, files))
+
     def _measure_gemm(self) -> None:
         self.gemm = {name: self.comm.allreduce(gemm_rate(f"float{bits}")) for name, bits in PRECISION_BITS.items()}
         self.log.info(
@@ -143,6 +169,7 @@ class Session:
         manifest = {
             "command": self.command,
             "command_line": list(self.options.command_line),
+            "fingerprint": self._mark,
             "ranks": self.comm.size,
             "nodes": self.nodes,
             "threads": self.threads,

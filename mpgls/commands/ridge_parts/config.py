@@ -81,7 +81,9 @@ class RidgeConfig:
     plots: bool = True
 
     def __post_init__(self) -> None:
-        if (self.study.pheno is None) == (self.image.parcels is None):
+        if self.study.pheno is not None and self.image.parcels is not None:
+            raise UsageError("targets are either --pheno FILE or --parcels K, not both")
+        if self.study.pheno is None and self.image.parcels is None:
             raise UsageError("ridge needs targets: either --pheno FILE, or --parcels K with --voxels or --images")
         if not self.alphas:
             raise UsageError("--alphas needs at least one penalty")
@@ -113,8 +115,16 @@ class RidgeConfig:
         left_out = ("run", "save_weights", "plots")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
+    def everything(self) -> dict[str, Any]:
+        """All options but those of the run itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "run"}
+
     def inputs(self) -> list[str]:
         """Files that the command reads."""
-        tables = (self.study.grm, self.folds.file, self.folds.groups, self.blocks)
-        names = [name for name in tables if name is not None and name != BY_FAMILY]
-        return [*self.study.files(), *self.image.files(), *names]
+        kernel = [] if self.study.grm is None else [self.study.grm]
+        return [*self.study.files(), *self.image.files(), *kernel, *self.tables()]
+
+    def tables(self) -> list[str]:
+        """Those that say which samples stay together, or are exchanged."""
+        named = (self.folds.file, self.folds.groups, self.blocks)
+        return [name for name in named if name is not None and name != BY_FAMILY]
