@@ -31,6 +31,11 @@ class Table:
     names: tuple[str, ...]
     values: np.ndarray
 
+    @classmethod
+    def of_everyone(cls, path: str, ids: list[SampleId], name: str) -> Table:
+        """A column ``name`` that nobody lacks and that varies: it stands for all traits of a file, whose ``ids`` are."""
+        return cls(path, ids, (name,), np.arange(len(ids), dtype=np.float64)[:, None])
+
 
 def read_table(path: PathLike, wanted: Sequence[str] = ()) -> Table:
     """Read a phenotype or covariate table with the header ``FID IID name ...`` (or ``#FID IID name ...``).

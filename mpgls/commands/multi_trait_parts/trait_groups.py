@@ -106,14 +106,13 @@ def _group(
 
 def _common_samples(options: StudyOptions, study: Study, matrix: TraitMatrix, eigen: EigenFile | None) -> Cohort:
     """Samples with genotypes, covariates and kinship that are in the traits' file; missing values come later."""
-    # a trait that everybody in the file has, and that is not constant, stands for all of them
-    anyone = Table(matrix.path, matrix.ids, ("any",), np.arange(len(matrix.ids), dtype=np.float64)[:, None])
+    everyone = Table.of_everyone(matrix.path, matrix.ids, "any")
     covariates = read_table(options.covar, options.covar_name) if options.covar else None
     ids = study.fileset.samples.ids()
     keep = [ids[row] for row in study.samples] if study.samples.size < len(ids) else None
     kinship_ids = eigen.ids if eigen is not None else study.kinship.ids if study.kinship is not None else None
     return align(
-        study.fileset.samples, anyone, "any", covariates, kinship_ids, keep, keep_by="--keep, --remove and --mind"
+        study.fileset.samples, everyone, "any", covariates, kinship_ids, keep, keep_by="--keep, --remove and --mind"
     )
 
 

@@ -111,8 +111,7 @@ def _open(config: VgwasConfig, study: Study, path: str | None) -> VoxelStudy:
         if config.coordinates is not None:
             coordinates = read_coordinates(config.coordinates, matrix.names)
     covariates, groups = _covariates(options, config)
-    # a trait that everybody in the file has, and that is not constant, stands for all voxels
-    anyone = Table(matrix.path, matrix.ids, ("voxels",), np.arange(len(matrix.ids), dtype=np.float64)[:, None])
+    everyone = Table.of_everyone(matrix.path, matrix.ids, "voxels")
     ids = study.fileset.samples.ids()
     keep = [ids[row] for row in study.samples]
     if groups is not None:
@@ -120,7 +119,7 @@ def _open(config: VgwasConfig, study: Study, path: str | None) -> VoxelStudy:
         keep = [name for name in keep if name in known]
         if not keep:
             raise InputError(f"{groups.path}, column {config.blocks!r}: no analysed sample has a block")
-    cohort = align(study.fileset.samples, anyone, "voxels", covariates, None, keep)
+    cohort = align(study.fileset.samples, everyone, "voxels", covariates, None, keep)
     if cohort.rows.size < cohort.X_L.shape[1] + 3:
         raise InputError(f"{cohort.rows.size} samples are too few for {cohort.X_L.shape[1]} confounds and a SNP")
     position = {name: k for k, name in enumerate(matrix.ids)}
