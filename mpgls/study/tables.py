@@ -33,7 +33,7 @@ class Table:
 
     @classmethod
     def of_everyone(cls, path: str, ids: list[SampleId], name: str) -> Table:
-        """A column ``name`` that nobody lacks and that varies, for the samples ``ids``: it stands for all traits of a file."""
+        """A column ``name`` that all samples ``ids`` have, and that varies: it stands for every trait of the file."""
         return cls(path, ids, (name,), np.arange(len(ids), dtype=np.float64)[:, None])
 
 
