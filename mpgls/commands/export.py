@@ -15,6 +15,7 @@ import numpy as np
 
 from mpgls.commands.common.session import RunOptions
 from mpgls.errors import InputError, UsageError, on_root
+from mpgls.report.manifest import file_identity
 from mpgls.report.table import write_table
 from mpgls.runtime import Log, duration
 from mpgls.stream import dense_store, store
@@ -52,6 +53,7 @@ class _Opened:
     source: store.ResultStore | dense_store.DenseStore
     variants: VariantTable
     traits: tuple[int, ...]
+    same_bim: bool
 
 
 def run(config: ExportConfig, comm: MPI.Comm) -> None:
@@ -61,6 +63,11 @@ def run(config: ExportConfig, comm: MPI.Comm) -> None:
     """
     log = Log(comm.rank)
     opened = on_root(comm, lambda: _open(config))
+    if not opened.same_bim:
+        log.warn(
+            f"{opened.variants.path} is not the .bim that {config.store} was made with: its rows are taken to be the "
+            "same SNPs in the same order"
+        )
     chosen = [exportable(opened.source, trait) for trait in opened.traits]
     for trait in chosen:
         path = Path(f"{config.run.out}.tsv" if len(chosen) == 1 else f"{config.run.out}.{trait.name}.tsv")
@@ -114,7 +121,8 @@ def _open(config: ExportConfig) -> _Opened:
     chosen = _chosen(config, names)
     for trait in chosen:
         exportable(source, trait)
-    return _Opened(source, _variants(config, source), chosen)
+    variants, digest = _variants(config, source), source.attributes.get("bim_sha256")
+    return _Opened(source, variants, chosen, digest is None or digest == file_identity(variants.path)["sha256"])
 
 
 def _chosen(config: ExportConfig, names: tuple[str, ...]) -> tuple[int, ...]:

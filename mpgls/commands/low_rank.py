@@ -64,10 +64,12 @@ def run(config: LowRankConfig, comm: MPI.Comm) -> None:
         similarity = open_similarity(config, study, comm, session.log)
         sets = on_root(comm, lambda: sample_sets(study, similarity.fileset))
         chromosomes = tested_chromosomes(study, config.loco, comm)
+        labels = chromosomes.labels if config.loco else None
+        given = on_root(comm, lambda: given_h2(config.h2, config.h2_file, list(study.cohorts), labels))
     plan = make_plan(config, study, similarity, sets, chromosomes, session)
     results = LowRankResults(config, study, chromosomes, plan.block, similarity.identities, session) if last else None
     with ProcessGrid(comm, plan.grid) as grid:
-        everything = Run(config, study, similarity, chromosomes, plan, grid, session)
+        everything = Run(config, study, similarity, chromosomes, given, plan, grid, session)
         with session.timings.phase("read similarity SNPs") as reading:
             packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, comm)
             reading.nbytes += packed.rows.size / comm.size
@@ -131,9 +133,8 @@ def scan_set_dense(
             f"{G.K:,} similarity SNPs of {G.n:,} samples: the n x n form is cheaper, and it has no stages; "
             "leave --stage out, or give --form low-rank"
         )
-    given = known_h2(run, samples, parts)
     team = split_teams(run.session.comm, run.plan.team_size)
-    scan_dense(run, samples, G, parts, given, team, results)
+    scan_dense(run, samples, G, parts, run.given_h2(samples), team, results)
     team.comm.Free()
     results.report(samples, parts)
 
@@ -173,18 +174,11 @@ def estimate(
     found = on_root(comm, lambda: NullTable.load(path, mark))
     if found is not None and not found.done.all():
         found = None
-    known = known_h2(run, samples, parts).T
+    known = run.given_h2(samples).T
     return run.made(
         2, found, path,
         lambda: estimate_all(gram, products, parts, known, path, mark, run.plan.null_team, run.session),
     )  # fmt: skip
-
-
-def known_h2(run: Run, samples: SampleSet, parts: list[SimilarityPart]) -> np.ndarray:
-    """h2 (parts, T) where the user gave one, NaN where it is to be estimated. Collective. Raises InputError."""
-    config, traits = run.config, list(run.study.cohorts)
-    given = on_root(run.session.comm, lambda: given_h2(config.h2, config.h2_file, traits, parts))
-    return given[:, [traits.index(name) for name in samples.traits]]
 
 
 def make_plan(
@@ -210,7 +204,7 @@ def make_plan(
         traits=max(len(samples.traits) for samples in sets),
         columns=max(samples.F_rep.shape[1] for samples in sets),
         team_size=config.team_size,
-        block=config.block_size or stored_block(session),
+        block=min(config.block_size, study.selected) if config.block_size else stored_block(session),
     )
     session.log.info(plan.text(machine))
     return plan

@@ -30,6 +30,7 @@ from mpgls.commands.common.inputs import Study, open_study
 from mpgls.commands.common.session import Session
 from mpgls.commands.mixed_model.given_h2 import given_h2
 from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
+from mpgls.commands.mixed_model.null_models import check_components
 from mpgls.commands.mixed_model.scan import own_blocks
 from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
 from mpgls.commands.multi_trait_parts.decompose import Decomposer, GroupBasis
@@ -67,11 +68,13 @@ def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
         eigen_file = on_root(comm, lambda: open_eigen_file(config.eigen) if config.eigen else None)
         traits = open_trait_study(config.study, study, eigen_file, config.missing, comm, session.log)
         check_kinship(study, config.loco, comm, session.log)
+        check_components(config.pcs, traits.cohort, "the study")
         chromosomes = tested_chromosomes(study, config.loco, comm)
+        labels = chromosomes.labels if config.loco else None
+        known = on_root(comm, lambda: given_h2(config.h2, config.h2_file, traits.matrix.names, labels))
     plan = make_plan(config, study, traits, chromosomes, session)
     edges, parts = scan_parts(study, chromosomes, plan.block, config.loco)
     describe(parts, edges, plan.block, session.log)
-    known = on_root(comm, lambda: given_h2(config.h2, config.h2_file, traits.matrix.names, parts))
     results = MultiResults(config, study, traits, plan, parts, edges, session)
     facts: list[dict[str, object]] = []
     with ProcessGrid(comm, plan.grid) as grid:

@@ -27,7 +27,7 @@ from mpgls.commands.mixed_model.given_h2 import given_h2
 from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.commands.mixed_model.mixed_check import check_against_double
 from mpgls.commands.mixed_model.null_figures import estimate_h2, keep, null_figures, say_null
-from mpgls.commands.mixed_model.null_models import NullModels
+from mpgls.commands.mixed_model.null_models import NullModels, check_components
 from mpgls.commands.mixed_model.plan import ScanPlan, plan_scan
 from mpgls.commands.mixed_model.records import Records
 from mpgls.commands.mixed_model.results import open_results, report_parts, stored_block
@@ -62,7 +62,9 @@ class SingleTraitConfig:
     plots: bool = True
 
     def __post_init__(self) -> None:
-        if (self.study.grm is None) == (self.eigen is None):
+        if self.study.grm is not None and self.eigen is not None:
+            raise UsageError("give either --grm or --eigen: an eigendecomposition stands in place of the kinship")
+        if self.study.grm is None and self.eigen is None:
             raise UsageError("single-trait needs a kinship, --grm (mpgls kinship makes one), or --eigen in its place")
         if self.pcs < 0:
             raise UsageError(f"--pcs must not be negative, not {self.pcs}")
@@ -97,12 +99,15 @@ def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
         ids = eigen_file.ids if eigen_file is not None else None
         study = open_study(config.study, comm, session.log, model_ids=ids, further=[config.h2_file])
         check_kinship(study, config.loco, comm, session.log)
+        for name, cohort in study.cohorts.items():
+            check_components(config.pcs, cohort, f"trait {name!r}")
         chromosomes = tested_chromosomes(study, config.loco, comm)
+        labels = chromosomes.labels if config.loco else None
+        given = on_root(comm, lambda: given_h2(config.h2, config.h2_file, list(study.cohorts), labels))
     plan = make_plan(config, study, chromosomes, session)
     with session.timings.phase("open and check"):
         edges, parts = scan_parts(study, chromosomes, plan.block, config.loco)
         describe(parts, edges, plan.block, session.log)
-        given = on_root(comm, lambda: given_h2(config.h2, config.h2_file, list(study.cohorts), parts))
         store = open_results(session, study, plan.block, config.determines_results(), edges)
 
     figures: dict[str, list[dict[str, Any]]] = {place.name: [] for place in store.traits}
@@ -197,7 +202,7 @@ def make_plan(config: SingleTraitConfig, study: Study, chromosomes: Chromosomes,
         several_sets=any(cohort.rows.size < n for cohort in cohorts),
         several_traits=len(cohorts) > 1,
         team_size=config.team_size,
-        block=config.block_size or stored_block(session),
+        block=min(config.block_size, study.selected) if config.block_size else stored_block(session),
     )
     session.log.info(plan.text(machine))
     return plan

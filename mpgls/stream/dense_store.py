@@ -157,8 +157,8 @@ def create_dense(
 
     ``group`` (t,) is the sample group of each trait, 0, 1, ... without gaps and in ascending order (one group if
     None). ``panel`` is the largest number of traits computed together. ``attributes`` are kept at the root; `mpgls
-    export` looks for ``bfile`` and ``bim_rows`` there. ``edges`` (blocks+1,) cut the SNPs otherwise, into blocks of at
-    most ``block``.
+    export` looks for ``bfile``, ``bim_rows`` and ``bim_sha256`` there. ``edges`` (blocks+1,) cut the SNPs otherwise,
+    into blocks of at most ``block``.
 
     Raises StorageError when the file cannot be made or the disk is too small for it.
     """

@@ -101,7 +101,7 @@ def create_store(
     """Make a new store for the SNPs ``index`` in blocks of ``block``; every dataset is allocated at once.
 
     ``edges`` (blocks+1,) cut the SNPs otherwise, into blocks of at most that many. ``attributes`` are kept at the root;
-    `mpgls export` looks for ``bfile``, ``bim_rows`` and ``test`` there.
+    `mpgls export` looks for ``bfile``, ``bim_rows``, ``bim_sha256`` and ``test`` there.
 
     Raises StorageError when the file cannot be made.
     """

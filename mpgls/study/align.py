@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 INTERCEPT = "intercept"
 
+# Share of a trait's norm that covariates must leave, or they explain all of it.
+EXPLAINED = 1e-10
+
 # A unit column whose part outside the span of the columns before it is at most this long depends on them.
 COLLINEAR_TOLERANCE = 1e-10
 
@@ -91,6 +94,14 @@ def align(
         kinship_index=kinship_position[rows] if kinship_ids is not None else kinship_position,
         funnel=tuple(funnel.steps),
     )
+
+
+def check_explained(cohort: Cohort, trait: str) -> None:
+    """InputError when the covariates leave nothing of the trait."""
+    y = cohort.y - cohort.y.mean()
+    left = y - cohort.X_L @ np.linalg.lstsq(cohort.X_L, y, rcond=None)[0]
+    if np.linalg.norm(left) <= EXPLAINED * np.linalg.norm(y):
+        raise InputError(f"trait {trait!r} is explained entirely by the covariates {_and(cohort.covariate_names[1:])}")
 
 
 def check_design(X_L: np.ndarray, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from mpgls.study.tables import PathLike, _numbered_lines
 def read_h2_file(path: PathLike) -> dict[str, float]:
     """Trait -> h2 from a table with the columns TRAIT and H2; others are not looked at, so an O.traits.tsv will do.
 
-    Traits whose H2 is NA are left out. Raises InputError, naming the line, for an h2 that is no number or outside
+    NaN where H2 is NA. Raises InputError, naming the line, for an h2 that is no number or outside
     [0, 1), for a trait that occurs twice and for a malformed table; StorageError for an unreadable file.
     """
     return {trait: h2 for (trait,), h2 in _read(os.fspath(path), ("TRAIT",)).items()}
@@ -49,8 +49,7 @@ def _read(name: str, keys: tuple[str, ...]) -> dict[tuple[str, ...], float]:
         if line_of.setdefault(key, number) != number:
             hint = "; values by chromosome are for --loco" if "CHR" in header and len(key) == 1 else ""
             raise InputError(f"{name}: {shown} occurs twice, in lines {line_of[key]} and {number}{hint}")
-        if fields[h2_at] != "NA":
-            found[key] = _h2(fields[h2_at], shown, name, number)
+        found[key] = math.nan if fields[h2_at] == "NA" else _h2(fields[h2_at], shown, name, number)
     return found
 
 

@@ -77,6 +77,13 @@ def test_bim_or_fam_disagrees_with_the_bed(study: Path, name: str, want: str) ->
     refused(study, SCAN, INPUT, "sim.bed is too long", want)
 
 
+def test_a_trait_that_the_covariates_explain(study: Path) -> None:
+    named = f"{SCAN} --covar sim.pheno.tsv --covar-name trait1 --pheno-name trait1"
+    refused(study, named, INPUT, "trait 'trait1' is explained entirely by the covariates", "'trait1'")
+    refused(study, f"{SCAN} --pcs 60", USAGE, "--pcs 60", "61 samples, too few")
+    refused(study, f"{SCAN} --eigen none.h5", USAGE, "either --grm or --eigen", ranks=(0,))
+
+
 def test_compressed_genotypes(study: Path) -> None:
     for name in ("sim.bim", "sim.fam", "sim.bed"):
         content = (study / name).read_bytes()

@@ -119,12 +119,13 @@ def test_no_similarity_snp_varies(study: Path) -> None:
     [
         ("TRAIT CHR H2\ntrait1 1 high\n", ("h2.tsv, line 2", "'high'")),
         ("TRAIT H2\ntrait1 0.5\n", ("h2.tsv, line 1", "TRAIT, CHR and H2")),
-        ("TRAIT CHR H2\nother 1 0.5\n", ("h2.tsv", "trait1")),
+        ("TRAIT CHR H2\nother 1 0.5\n", ("h2.tsv has none of the", "trait1")),
     ],
 )
 def test_h2_file(study: Path, text: str, parts: tuple[str, ...]) -> None:
     (study / "h2.tsv").write_text(text)
     refused(study, f"{SCAN} --h2-file h2.tsv", INPUT, *parts)
+    assert not list(study.glob("out.stage*"))  # read before hours of work
 
 
 # -- stages and output --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from thread_ranks import on_ranks, one_rank
 from mpgls.commands.common.session import RunOptions
 from mpgls.commands.export import ExportConfig, exportable, run
 from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.report.manifest import file_identity
 from mpgls.report.table import COLUMNS, HEADER, format_rows
 from mpgls.stream.dense_store import create_dense, open_dense, save_trait_values
 from mpgls.stream.store import RECORD_DTYPE, create_store, open_store, save_attributes
@@ -109,6 +110,16 @@ def test_another_bfile_overrides_and_must_fit(tmp_path, bfile):
     path = make_single(tmp_path / "p.h5", bfile, bim_rows=None)
     with pytest.raises(InputError, match=r"lists 5 SNPs, but .* was made with at least 13"):
         run(ExportConfig(out, str(path), ("x",), str(tmp_path / "short")), one_rank())
+
+
+def test_another_bim_of_the_same_length_is_told(tmp_path, bfile, capsys):
+    digest = file_identity(f"{bfile}.bim")["sha256"]
+    path, out = make_single(tmp_path / "o.h5", bfile, bim_sha256=digest), RunOptions(str(tmp_path / "e"))
+    run(ExportConfig(out, str(path), ("x",)), one_rank())
+    assert "is not the .bim" not in capsys.readouterr().out
+    (tmp_path / "renamed.bim").write_text(Path(f"{bfile}.bim").read_text().replace("rs", "snp"))
+    run(ExportConfig(out, str(path), ("x",), str(tmp_path / "renamed")), one_rank())
+    assert "renamed.bim is not the .bim" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("make", [make_single, make_dense])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from mpgls.errors import InputError
@@ -11,7 +12,7 @@ from mpgls.study.h2_file import read_h2_by_chromosome, read_h2_file
 def test_h2_file(tmp_path):
     path = tmp_path / "h2.tsv"
     path.write_text("TRAIT\tN\tH2\tFLAGS\nCD8\t5\t0.25\tNA\nx\t7\tNA\tconstant\n\nIL-2\t6\t0\tNA\n")
-    assert read_h2_file(path) == {"CD8": 0.25, "IL-2": 0.0}
+    assert read_h2_file(path) == pytest.approx({"CD8": 0.25, "x": np.nan, "IL-2": 0.0}, nan_ok=True)
     path.write_text("#TRAIT H2\na 0.5\n")
     assert read_h2_file(path) == {"a": 0.5}
 
@@ -39,7 +40,8 @@ def test_malformed_h2_file(tmp_path, text, complaint):
 def test_by_chromosome_labels_are_those_of_chr(tmp_path):
     path = tmp_path / "h2.tsv"
     path.write_text("TRAIT\tCHR\tSNPS\tH2\na\tchr1\t5\t0.25\na\tX\t5\tNA\na\tscaffold_12\t5\t0\nb\t1\t5\t0.5\n")
-    assert read_h2_by_chromosome(path) == {("a", "1"): 0.25, ("a", "SCAFFOLD_12"): 0.0, ("b", "1"): 0.5}
+    expected = {("a", "1"): 0.25, ("a", "X"): np.nan, ("a", "SCAFFOLD_12"): 0.0, ("b", "1"): 0.5}
+    assert read_h2_by_chromosome(path) == pytest.approx(expected, nan_ok=True)
     path.write_text("TRAIT CHR H2\na 1 0.5\na 1 0.5\n")
     with pytest.raises(InputError, match="trait 'a', chromosome 1, occurs twice, in lines 2 and 3"):
         read_h2_by_chromosome(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from mpgls.errors import InputError, UsageError, agree, on_root
 from mpgls.report.manifest import file_identity
 from mpgls.runtime import Log
 from mpgls.stream.reader import BlockReader, RowRuns
-from mpgls.study.align import Cohort, align
+from mpgls.study.align import Cohort, align, check_explained
 from mpgls.study.filters import Selection, SnpFilter, select_snps
 from mpgls.study.genotypes import missing_per_sample
 from mpgls.study.grm import Kinship, open_kinship
@@ -50,8 +51,6 @@ class StudyOptions:
             raise UsageError(f"--mind must be from 0 to 1, not {self.mind}")
         if self.covar_name and self.covar is None:
             raise UsageError("--covar-name needs --covar")
-        if self.grm_id is not None and self.grm is None:
-            raise UsageError("--grm-id needs --grm")
         if self.pheno_name and self.pheno is None:
             raise UsageError("--pheno-name needs --pheno")
         if self.center_grm and self.grm is None:
@@ -80,6 +79,13 @@ class Study:
     selected: int
     selection: Selection | None
     identities: list[dict[str, Any]]
+
+    def genotypes(self) -> dict[str, Any]:
+        """What a result store says of the SNPs that its rows belong to; `mpgls export` looks for it."""
+        bim = f"{self.fileset.prefix}.bim"
+        digest = next(identity["sha256"] for identity in self.identities if identity["path"] == bim)
+        rows = self.fileset.variants.count
+        return {"bfile": os.path.abspath(self.fileset.prefix), "bim_rows": rows, "bim_sha256": digest}
 
     def kinship_index(self) -> np.ndarray:
         """Positions of ``samples`` in the kinship, from the traits' cohorts."""
@@ -152,10 +158,13 @@ def _cohorts(
             raise InputError(f"{options.pheno}: trait {trait!r} cannot be part of a file's name: rename the column")
     dropped = (remove + too_incomplete) or None
     by = " and ".join(name for name, ids in (("--remove", remove), ("--mind", too_incomplete)) if ids)
-    return {
+    cohorts = {
         trait: align(fileset.samples, phenotype, trait, covariates, model_ids, keep, dropped, remove_by=by)
         for trait in traits
     }
+    for trait, cohort in cohorts.items():
+        check_explained(cohort, trait)
+    return cohorts
 
 
 def _kept_samples(options: StudyOptions, fileset: Fileset, too_incomplete: list[tuple[str, str]]) -> np.ndarray:

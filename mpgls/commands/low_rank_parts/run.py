@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from mpgls.commands.common.inputs import Study
 from mpgls.commands.common.session import Session
 from mpgls.commands.low_rank_parts.config import LowRankConfig
@@ -22,15 +24,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Run:
-    """What all stages of a run have in common."""
+    """What all stages of a run have in common; ``given`` (parts, all traits) is h2 where the user gave it, or NaN."""
 
     config: LowRankConfig
     study: Study
     similarity: SimilarityInput
     chromosomes: Chromosomes
+    given: np.ndarray
     plan: LowRankPlan
     grid: ProcessGrid
     session: Session
+
+    def given_h2(self, samples: SampleSet) -> np.ndarray:
+        """h2 (parts, T) of the set's traits where the user gave one, NaN where it is to be estimated."""
+        traits = list(self.study.cohorts)
+        return self.given[:, [traits.index(name) for name in samples.traits]]
 
     def path(self, samples: SampleSet, stage: int) -> Path:
         """The output of an early stage."""

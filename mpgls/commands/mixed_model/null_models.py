@@ -11,9 +11,11 @@ from mpgls.commands.common.session import Session
 from mpgls.commands.mixed_model.kinship_on_grid import KinshipOnGrid
 from mpgls.commands.mixed_model.null_model import Covariance
 from mpgls.commands.mixed_model.spectral_null import SpectralCovariance, in_eigen_order
+from mpgls.errors import UsageError
 from mpgls.la.eigen import leading_eigenpairs
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
+from mpgls.model.gls import degrees_of_freedom
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.stream.kinship_grid import load_columns
 from mpgls.study.align import Cohort
@@ -66,6 +68,13 @@ class NullModels:
         if self.pcs:
             cohort = with_components(cohort, self.file.columns(self.file.n - self.pcs, self.file.n)[::-1].T)
         return SpectralCovariance(self.file.lam, Z_grid, np.column_stack([cohort.X_L, cohort.y])), cohort
+
+
+def check_components(pcs: int, cohort: Cohort, what: str) -> None:
+    """UsageError where ``pcs`` components beside the covariates leave ``what`` no degree of freedom for a SNP."""
+    n, q = cohort.X_L.shape
+    if degrees_of_freedom(n, q + pcs) < 1:
+        raise UsageError(f"--pcs {pcs}: {what} has {n:,} samples, too few for {q + pcs} columns without a SNP")
 
 
 def with_components(cohort: Cohort, Z_rep: np.ndarray) -> Cohort:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +58,7 @@ def open_results(
         for name in made:
             Path(name).unlink(missing_ok=True)
         assert study.selection is not None
-        where = {"bfile": os.path.abspath(study.fileset.prefix), "bim_rows": study.fileset.variants.count}
-        attributes = {**where, "test": options["test"]}
+        attributes = study.genotypes() | {"test": options["test"]}
         return create_store(path, study.selection.index, block, list(study.cohorts), mark, attributes, edges)
 
     return on_root(session.comm, make)

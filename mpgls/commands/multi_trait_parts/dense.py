@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -46,13 +45,14 @@ class DenseTiles:
         self._position[self._order] = np.arange(self._order.size)
         of_group = np.repeat(np.arange(len(traits.groups)), [group.traits.size for group in traits.groups])
         names = [traits.matrix.names[trait] for trait in self._order]
-        where = {"bfile": os.path.abspath(config.study.bfile), "bim_rows": study.fileset.variants.count}
         path = session.path(".h5")
 
         def make() -> DenseStore:
             if resumed:
                 return open_dense(path, mark)
-            return create_dense(path, index, plan.block, names, mark, config.test, of_group, plan.panel, where, edges)
+            return create_dense(
+                path, index, plan.block, names, mark, config.test, of_group, plan.panel, study.genotypes(), edges
+            )
 
         self.store = on_root(session.comm, make)
         self._tile = tuple(np.full((plan.panel, plan.block), np.nan, dtype=np.float32) for _ in range(2))
