@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.common.inputs import Study, StudyOptions, open_study, read_snps
-from mpgls.commands.common.machine import WIDEST, grid_block
+from mpgls.commands.common.machine import WIDEST, does_not_fit, grid_block
 from mpgls.commands.common.session import RunOptions, Session
-from mpgls.errors import InputError, MemoryPlanError, UsageError, agree, on_root
+from mpgls.errors import InputError, UsageError, agree, on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout, grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.runtime import GIB, Progress, Timings, memory_for
+from mpgls.runtime import GIB, Progress, Timings
 from mpgls.stream.hdf5 import check_room
 from mpgls.stream.kinship_grid import keep_lower, mirror, save_columns, trace
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
@@ -286,11 +286,5 @@ def _plan(config: KinshipConfig, study: Study, chromosomes: Chromosomes, session
             f"takes {8 * n * n * (C + 1) / GIB:.2f} GiB"
         )
     if machine.limit and need > machine.limit:
-        short = f"the kinship needs {need / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}"
-        if machine.limit <= machine.base:
-            raise MemoryPlanError(f"{short}: the program alone takes {machine.base / GIB:.2f} GiB")
-        ranks = -(-machine.ranks * (need - machine.base) // (machine.limit - machine.base))
-        raise MemoryPlanError(
-            f"{short}: use at least {ranks} ranks with as much memory each, or --memory {memory_for(need)}"
-        )
+        raise does_not_fit(machine, "the kinship", need, spreads=True)
     return block

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.commands.common.machine import does_not_fit
 from mpgls.commands.common.session import RunOptions, Session
-from mpgls.errors import MemoryPlanError, agree, on_root
+from mpgls.errors import agree, on_root
 from mpgls.report.manifest import file_identity
-from mpgls.runtime import GIB, Progress, memory_for
+from mpgls.runtime import GIB, Progress
 from mpgls.stream.voxel_rows import voxel_rows
 from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.nifti import ImageReader, ImageSet, Mask, open_images, read_mask
@@ -138,7 +139,4 @@ def check_memory(held: int, session: Session) -> None:
     need = machine.base + SLACK + held
     session.log.info(f"plan: one image at a time on each of {machine.ranks} ranks, at most {need / GIB:.2f} GiB a rank")
     if machine.limit and need > machine.limit:
-        raise MemoryPlanError(
-            f"one image at a time needs {need / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}: "
-            f"give --memory {memory_for(need)}"
-        )
+        raise does_not_fit(machine, "one image at a time", need)

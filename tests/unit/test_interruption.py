@@ -199,7 +199,7 @@ def low_rank(folder: Path, out: str, where: str, nth: int, rank: int, number: st
 @pytest.fixture(scope="module")
 def low_rank_table(study: Path) -> bytes:
     """The table of a run that nothing interrupts."""
-    whole = low_rank(study, "lr", "commands.gram - strip_product", 0, 0, "SIGKILL")
+    whole = low_rank(study, "lr", "commands.low_rank_parts.gram - strip_product", 0, 0, "SIGKILL")
     assert whole.code == 0, whole.err
     return (study / "lr.pheno.tsv").read_bytes()
 
@@ -208,9 +208,19 @@ def low_rank_table(study: Path) -> bytes:
 @pytest.mark.parametrize(
     ("where", "nth", "rank", "kept"),
     [
-        ("commands.gram - strip_product", 3, 1, ("stage 0: taken from", "of 5 strips are in")),
-        ("commands.low_rank_null LowRankNull evaluate", 13, 0, ("stage 1: taken from", "stage 2: 2 of 3 null models")),
-        ("commands.low_rank_solver LowRankSolver solve", 70, 1, ("stage 2: taken from", "blocks are done in out.h5")),
+        ("commands.low_rank_parts.gram - strip_product", 3, 1, ("stage 0: taken from", "of 5 strips are in")),
+        (
+            "commands.low_rank_parts.null LowRankNull evaluate",
+            13,
+            0,
+            ("stage 1: taken from", "stage 2: 2 of 3 null models"),
+        ),
+        (
+            "commands.low_rank_parts.solver LowRankSolver solve",
+            70,
+            1,
+            ("stage 2: taken from", "blocks are done in out.h5"),
+        ),
     ],
 )
 def test_an_interrupted_stage_goes_on_to_the_same_table(

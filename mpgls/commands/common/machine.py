@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mpgls.errors import MemoryPlanError
+from mpgls.runtime import GIB, memory_for
+
 GRID_BLOCK = 128
 """Largest block of the block-cyclic distribution; p?potrf is flat around it."""
 WIDEST, NARROWEST = 1024, 32
@@ -21,6 +24,22 @@ class Machine:
     ranks_per_node: int
     limit: int | None
     base: int
+
+
+def does_not_fit(machine: Machine, what: str, need: int, *ways: str, spreads: bool = False) -> MemoryPlanError:
+    """What is said of ``what`` that needs ``need`` bytes a rank, and of the ``ways`` out beside more memory.
+
+    ``spreads``: ranks share what it holds beyond the program, so more of them would do.
+    """
+    assert machine.limit is not None
+    short = f"{what} needs {need / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}"
+    memory, room = f"--memory {memory_for(need)}", machine.limit - machine.base
+    if room <= 0:
+        return MemoryPlanError(f"{short}: the program alone takes {machine.base / GIB:.2f}; give {memory}")
+    if spreads:
+        ranks = -(-machine.ranks * (need - machine.base) // room)
+        ways = (f"at least {ranks} ranks with as much memory each", *ways)
+    return MemoryPlanError(f"{short}: " + (f"use {', '.join(ways)}, or {memory}" if ways else f"give {memory}"))
 
 
 def grid_block(n: int, grid: tuple[int, int]) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from mpgls.commands.common.machine import NARROWEST, WIDEST, Machine
+from mpgls.commands.common.machine import NARROWEST, WIDEST, Machine, does_not_fit
 from mpgls.commands.low_rank_parts.similarity import PANEL
-from mpgls.errors import MemoryPlanError, UsageError
+from mpgls.errors import UsageError
 from mpgls.la.layout import grid_shape
-from mpgls.runtime import GIB, memory_for
+from mpgls.runtime import GIB
 
 STRIP = 512
 """Columns of a strip of G'G for each process column."""
@@ -117,11 +117,5 @@ def plan_low_rank(
         plan = LowRankPlan(n, K, grid, resident, strip, null_team[resident], team, width, count, need)
         if machine.limit is None or plan.peak <= machine.limit:
             return plan
-    raise MemoryPlanError(_what_would_fit(machine, plan))
-
-
-def _what_would_fit(machine: Machine, plan: LowRankPlan) -> str:
-    assert machine.limit is not None
     name = max(plan.stages, key=lambda stage: plan.stages[stage])
-    need = f"the stage {name} needs {plan.peak / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}"
-    return f"{need}: use more ranks, fewer similarity SNPs, or --memory {memory_for(plan.peak)}"
+    raise does_not_fit(machine, f"the stage {name}", plan.peak, "more ranks", "fewer similarity SNPs")

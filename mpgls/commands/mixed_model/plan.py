@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpgls.commands.common.machine import Machine, block_widths, grid_block
-from mpgls.errors import MemoryPlanError, UsageError
+from mpgls.commands.common.machine import Machine, block_widths, does_not_fit, grid_block
+from mpgls.errors import UsageError
 from mpgls.la.layout import grid_shape
-from mpgls.runtime import GIB, memory_for
+from mpgls.runtime import GIB
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,5 @@ def plan_scan(
             plan = ScanPlan(n, grid, grid_block(n, grid), team, width, stages(team, width))
             if machine.limit is None or plan.peak <= machine.limit:
                 return plan
-    raise MemoryPlanError(_what_would_fit(machine, plan))
-
-
-def _what_would_fit(machine: Machine, plan: ScanPlan) -> str:
-    """How many ranks, at the same memory each, would hold the largest stage of the tightest plan tried."""
-    assert machine.limit is not None
-    spread = plan.peak - machine.base
-    room = machine.limit - machine.base
     name = max(plan.stages, key=lambda stage: plan.stages[stage])
-    need = f"the {name} needs {plan.peak / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}"
-    if room <= 0:
-        return f"{need}: the program alone takes {machine.base / GIB:.2f} GiB"
-    ranks = -(-machine.ranks * spread // room)
-    return f"{need}: use at least {ranks} ranks with as much memory each, or --memory {memory_for(plan.peak)}"
+    raise does_not_fit(machine, f"the {name}", plan.peak, spreads=True)

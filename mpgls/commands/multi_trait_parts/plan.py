@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.commands.common.machine import Machine, block_widths, grid_block
-from mpgls.errors import MemoryPlanError, UsageError
+from mpgls.commands.common.machine import Machine, block_widths, does_not_fit, grid_block
+from mpgls.errors import UsageError
 from mpgls.la.layout import grid_shape
-from mpgls.runtime import GIB, memory_for
+from mpgls.runtime import GIB
 from mpgls.stream.dense_store import panels_of
 
 PANEL = 2048
@@ -132,19 +132,9 @@ def plan_tiles(
                         return plan
                     if resident <= traits:
                         break
-    assert plan is not None and machine.limit is not None
-    room = machine.limit - machine.base
-    if room <= 0:
-        raise MemoryPlanError(
-            f"--memory allows {machine.limit / GIB:.2f} GiB a rank: the program alone takes {machine.base / GIB:.2f}"
-        )
-    name = max(plan.stages, key=lambda stage: plan.stages[stage] if plan else 0)
-    ranks = -(-machine.ranks * (plan.peak - machine.base) // room)
-    raise MemoryPlanError(
-        f"the {name} needs {plan.peak / GIB:.2f} GiB a rank even in the smallest tiles, --memory allows "
-        f"{machine.limit / GIB:.2f}: use at least {ranks} ranks with as much memory each, or "
-        f"--memory {memory_for(plan.peak)}"
-    )
+    assert plan is not None
+    name = max(plan.stages, key=plan.stages.__getitem__)
+    raise does_not_fit(machine, f"the {name} in the smallest tiles", plan.peak, spreads=True)
 
 
 def histogram_bytes(n: int) -> int:

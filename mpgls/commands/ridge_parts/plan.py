@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpgls.commands.common.machine import WIDEST, Machine
+from mpgls.commands.common.machine import WIDEST, Machine, does_not_fit
 from mpgls.commands.ridge_parts.scan import WIDTH
-from mpgls.errors import MemoryPlanError
 from mpgls.la.shared_inverse import BLOCK
 from mpgls.model.folds import NestedFolds
-from mpgls.runtime import GIB, memory_for
+from mpgls.runtime import GIB
 
 NARROWEST = 64
 
@@ -72,7 +71,8 @@ def plan_penalties(
         need = max(operator_bytes(machine, sizes, folds, sum(numbers[a] for a in group), by_fold) for group in groups)
         if machine.limit is None or need <= machine.limit or by_fold:
             break
-    _check(machine, need, "the operators of a penalty" if not by_fold else "the operators of all folds and penalties")
+    what = "holding the operators of " + ("all folds and penalties" if by_fold else "a penalty")
+    _check(machine, need, what, *(("--precision mixed",) if sizes.item == 8 else ()))
     return groups, need
 
 
@@ -100,10 +100,6 @@ def _kernel_bytes(machine: Machine, sizes: RidgeSizes, block: int) -> int:
     return machine.base + shared // machine.ranks_per_node + own
 
 
-def _check(machine: Machine, need: int, what: str) -> None:
-    if machine.limit is None or need <= machine.limit:
-        return
-    raise MemoryPlanError(
-        f"{what}: {need / GIB:.2f} GiB a rank, --memory allows {machine.limit / GIB:.2f}: use --precision mixed, "
-        f"ranks with more memory, or --memory {memory_for(need)}"
-    )
+def _check(machine: Machine, need: int, what: str, *ways: str) -> None:
+    if machine.limit is not None and need > machine.limit:
+        raise does_not_fit(machine, what, need, *ways)

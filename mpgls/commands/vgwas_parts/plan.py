@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.commands.common.machine import Machine
-from mpgls.errors import MemoryPlanError, UsageError
+from mpgls.commands.common.machine import Machine, does_not_fit
+from mpgls.errors import UsageError
 from mpgls.model.mulm import TILE_BYTES, TILE_SNPS
-from mpgls.runtime import GIB, memory_for
+from mpgls.runtime import GIB
 
 UNIT_FLOP = 1e13
 """Work of a unit, at most about this: what is lost when a run is killed."""
@@ -110,12 +110,9 @@ def plan_vgwas(
             )
             if machine.limit is None or plan.peak <= machine.limit:
                 return plan
-    assert plan is not None and machine.limit is not None
-    raise MemoryPlanError(
-        f"{n:,} samples of {v:,} voxels, streamed in chunks of {plan.chunk:,}, need {plan.peak / GIB:.2f} GiB a rank, "
-        f"--memory allows {machine.limit / GIB:.2f}: give --memory {memory_for(plan.peak)}, or a smaller "
-        "--sparsity-threshold"
-    )
+    assert plan is not None
+    what = f"a scan of {n:,} samples and {v:,} voxels, streamed in chunks of {plan.chunk:,},"
+    raise does_not_fit(machine, what, plan.peak)
 
 
 def _layouts(ranks: int, v: int, team_size: int | None, chunk: int | None) -> Iterator[tuple[int, bool, int]]:
