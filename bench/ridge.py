@@ -24,7 +24,7 @@ PROTOTYPE = {"core_hours": 4.6, "gflop": 166.0, "seconds": 1.66}
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=5, metavar="R", help="permutations that are timed (5)")
+    parser.add_argument("--repeats", type=int, default=11, metavar="R", help="permutations that are timed (11)")
     parser.add_argument("--no-peers", action="store_true", help="without himalaya and scikit-learn")
     options = parser.parse_args()
     one_thread()
@@ -52,10 +52,11 @@ def measure(prefix: str, n: int, t: int, repeats: int, peers: bool) -> dict[str,
     start = time.process_time()
     operators = leave_out_operators(K, folds)
     build = time.process_time() - start
-    second, rate = permutation_seconds(Y, folds, operators, repeats)
     gflop = 2e-9 * t * len(ALPHAS) * LeaveOut.size(folds)
+    seconds, rates = in_turns(Y, folds, operators, gflop, repeats)
+    second, rate = float(np.median(seconds)), float(np.median(rates))
     fits = t * len(ALPHAS) * OUTER * (INNER + 1)
-    share = gflop / second / rate
+    share = float(np.median(gflop / seconds / rates))
     theirs = {}
     if peers:
         Y_n = np.ascontiguousarray(Y.T)
@@ -64,7 +65,7 @@ def measure(prefix: str, n: int, t: int, repeats: int, peers: bool) -> dict[str,
         f"n = {n:,}, t = {t:,}, {len(ALPHAS)} penalties, {OUTER} x {INNER} folds: {fits:,} fits a permutation, one core"
     )
     rows = [["mpgls", second, gflop / second, 1.0]]
-    rows += [[name, seconds, None, seconds / second] for name, seconds in theirs.items()]
+    rows += [[name, other, None, other / second] for name, other in theirs.items()]
     print_table(["one permutation", "seconds", "GFLOP/s", "times mpgls"], rows)
     print(f"GEMM {rate:.0f} GFLOP/s single: share {share:.2f}; operators built once in {build:.1f} s")
     return {
@@ -77,7 +78,7 @@ def measure(prefix: str, n: int, t: int, repeats: int, peers: bool) -> dict[str,
         "gemm_gflops_single": rate,
         "build_seconds": build,
         "prototype_core_hours_10000": PROTOTYPE["core_hours"],
-        **{f"{name.replace('scikit-learn', 'sklearn')}_ratio": seconds / second for name, seconds in theirs.items()},
+        **{f"{name.replace('scikit-learn', 'sklearn')}_ratio": other / second for name, other in theirs.items()},
     }
 
 
@@ -98,8 +99,8 @@ def leave_out_operators(K: Any, folds: Any) -> list[Any]:
     return operators
 
 
-def permutation_seconds(Y: Any, folds: Any, operators: list[Any], repeats: int) -> tuple[float, float]:
-    """Median seconds of a permutation of all targets Y (t, n), and median GFLOP/s of GEMM measured in turns with it."""
+def in_turns(Y: Any, folds: Any, operators: list[Any], gflop: float, repeats: int) -> tuple[Any, Any]:
+    """Seconds of each permutation of all targets Y (t, n), and GFLOP/s of as much GEMM right before it."""
     import numpy as np
 
     from mpgls.commands.ridge_parts.scan import TileScanner, tiles_of
@@ -115,9 +116,9 @@ def permutation_seconds(Y: Any, folds: Any, operators: list[Any], repeats: int) 
     permutation(1)
     seconds, rates = [], []
     for index in range(2, repeats + 2):
-        rates.append(gemm_rate(np.float32))
+        rates.append(gemm_rate(np.float32, gflop))
         seconds.append(timed(lambda index=index: permutation(index)))
-    return float(np.median(seconds)), float(np.median(rates))
+    return np.array(seconds), np.array(rates)
 
 
 def kernel(prefix: str, n: int) -> Any:
@@ -178,13 +179,14 @@ def scikit_learn(K: Any, Y: Any, folds: Any) -> float:
     return OUTER * (timed(lambda: fit(0)) + INNER * len(ALPHAS) * timed(lambda: fit(OUTER)))
 
 
-def gemm_rate(dtype: Any, n: int = 1200) -> float:
-    """GFLOP/s of the best of three products of two n x n matrices."""
+def gemm_rate(dtype: Any, gflop: float, n: int = 1200) -> float:
+    """GFLOP/s of products of two n x n matrices, ``gflop`` operations of them or a little more."""
     import numpy as np
 
     a = np.ones((n, n), dtype=dtype)
-    out = np.empty_like(a)
-    return 2e-9 * n**3 / min(timed(lambda: np.matmul(a, a, out=out)) for _ in range(3))
+    out = np.matmul(a, a)
+    times = 1 + int(gflop / (2e-9 * n**3))
+    return times * 2e-9 * n**3 / timed(lambda: [np.matmul(a, a, out=out) for _ in range(times)])
 
 
 def timed(work: Callable[[], object]) -> float:
