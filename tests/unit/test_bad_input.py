@@ -397,6 +397,7 @@ def test_scratch_directory_is_looked_at_first(study: Path) -> None:
 
 
 def test_an_input_is_not_overwritten(study: Path) -> None:
+    (study / "sim.covar.tsv").rename(study / "sim.pheno.tsv")  # where the table of the .fam's trait would go
     before = {path.name: path.read_bytes() for path in study.iterdir()}
     refused(study, SCAN.replace("--out out", "--out K"), USAGE, "overwrite its input K.h5", ranks=(1, 2))
     from_fam = SCAN.replace("--pheno sim.pheno.tsv", "--covar sim.pheno.tsv").replace("--out out", "--out sim")

@@ -236,7 +236,7 @@ def test_the_json_holds_what_the_text_says(tmp_path):
 
 def test_a_file_that_holds_no_rates_is_named(tmp_path):
     path = tmp_path / "rates.json"
-    with pytest.raises(InputError, match="cannot read the rates"):
+    with pytest.raises(StorageError, match="cannot read the rates"):
         read_rates(str(path))
     path.write_text("{")
     with pytest.raises(InputError, match="is not the JSON of mpgls doctor"):
