@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.commands.common.inputs import Study, open_study
+from mpgls.commands.common.machine import block_within
 from mpgls.commands.common.session import Session
 from mpgls.commands.low_rank_parts.config import LowRankConfig
 from mpgls.commands.low_rank_parts.dense import scan_dense
@@ -204,7 +205,7 @@ def make_plan(
         traits=max(len(samples.traits) for samples in sets),
         columns=max(samples.F_rep.shape[1] for samples in sets),
         team_size=config.team_size,
-        block=min(config.block_size, study.selected) if config.block_size else stored_block(session),
+        block=block_within(config.block_size, study.selected) or stored_block(session),
     )
     session.log.info(plan.text(machine))
     return plan

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.common.inputs import Study, open_study
+from mpgls.commands.common.machine import block_within
 from mpgls.commands.common.session import Session
 from mpgls.commands.mixed_model.given_h2 import given_h2
 from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
@@ -243,7 +244,7 @@ def make_plan(
         several_groups=len(traits.groups) > 1,
         dense=config.dense,
         team_size=config.team_size,
-        block=None if config.block_size is None else min(config.block_size, study.selected),
+        block=block_within(config.block_size, study.selected),
         panel=config.trait_block,
         pass_traits=config.pass_traits,
     )

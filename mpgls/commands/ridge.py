@@ -43,7 +43,7 @@ from mpgls.la.shared import SharedArray, split_node
 from mpgls.model.kernel_ridge import Direct, largest_eigenvalue
 from mpgls.model.nested_scores import Scatter
 from mpgls.runtime import GIB, Progress, duration
-from mpgls.stream.progress import load_progress, save_progress
+from mpgls.stream.progress import save_progress
 from mpgls.stream.store import fingerprint
 
 if TYPE_CHECKING:
@@ -269,12 +269,10 @@ class Ridge:
     def _start(self) -> NullState:
         """The state of the run to resume, or that of a new one."""
         session = self.session
-        state = load_progress(self.progress, self.mark) if session.options.resume else None
+        state = session.progress_to_resume(self.progress, self.mark)
         if state is not None:
             session.log.info(f"resume: {state.tiles_done:,} tiles are done, {len(state.pending):,} begun")
             return state
-        if session.options.resume:
-            session.log.info(f"resume: there is no {self.progress}, so the run starts anew")
         return NullState(np.full(self.config.permutations, -np.inf), np.zeros(self.targets.t, dtype=np.int64))
 
     def _save(self, state: NullState, penalties_done: int) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.commands.common.inputs import Study, StudyOptions, open_study
+from mpgls.commands.common.machine import block_within
 from mpgls.commands.common.session import RunOptions, Session
 from mpgls.commands.mixed_model.given_h2 import given_h2
 from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
@@ -202,7 +203,7 @@ def make_plan(config: SingleTraitConfig, study: Study, chromosomes: Chromosomes,
         several_sets=any(cohort.rows.size < n for cohort in cohorts),
         several_traits=len(cohorts) > 1,
         team_size=config.team_size,
-        block=min(config.block_size, study.selected) if config.block_size else stored_block(session),
+        block=block_within(config.block_size, study.selected) or stored_block(session),
     )
     session.log.info(plan.text(machine))
     return plan

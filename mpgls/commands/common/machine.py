@@ -47,6 +47,11 @@ def grid_block(n: int, grid: tuple[int, int]) -> int:
     return max(1, min(GRID_BLOCK, -(-n // (4 * max(grid)))))
 
 
+def block_within(wanted: int | None, m: int) -> int | None:
+    """The block that the user asks for, no wider than the m SNPs there are; None where the plan may choose."""
+    return None if wanted is None else min(wanted, m)
+
+
 def block_widths(m: int, ranks: int) -> Iterator[int]:
     """Block widths to try, the best first: wide enough for the BLAS, and as many full blocks for every rank."""
     rounds = max(FEWEST_ROUNDS, -(-m // (ranks * WIDEST)))

@@ -26,6 +26,7 @@ from mpgls.runtime import (
     memory_of_process,
     timing_table,
 )
+from mpgls.stream.progress import load_progress
 from mpgls.stream.store import fingerprint
 from mpgls.stream.writer import CHECKPOINT_SECONDS
 
@@ -120,6 +121,18 @@ class Session:
         now = memory_of_process()
         if now["pss"] > self._held["largest_pss"]:
             self._held = {"largest_pss": now["pss"], "rss_then": now["rss"]}
+
+    def progress_to_resume(self, path: Path, mark: str) -> Any:
+        """The state that --resume goes on from; None to start anew, which the log says. Call on one rank.
+
+        Raises InputError when the file at ``path`` belongs to other inputs or options than ``mark``.
+        """
+        if not self.options.resume:
+            return None
+        state = load_progress(path, mark)
+        if state is None:
+            self.log.info(f"resume: there is no {path}, so the run starts anew")
+        return state
 
     def is_complete(self, determines: dict[str, Any]) -> bool:
         """Whether --resume finds a run that has ended, and of the same inputs and options (``determines``). Collective.

@@ -25,7 +25,7 @@ from mpgls.report.hits_map import genome_of, hits_map, pooled_qq
 from mpgls.report.loco_table import LocoRow, write_loco
 from mpgls.report.trait_table import Flag, TraitRows, write_traits
 from mpgls.stream.histogram_file import Histograms
-from mpgls.stream.progress import load_progress, remove_progress, save_progress
+from mpgls.stream.progress import remove_progress, save_progress
 from mpgls.stream.store import fingerprint
 
 if TYPE_CHECKING:
@@ -107,12 +107,10 @@ class MultiResults:
     def _start(self) -> TraitState:
         """The state of the run to resume, or that of a new one."""
         session, t = self.session, len(self.traits.matrix.names)
-        state = load_progress(self._progress, self._mark) if session.options.resume else None
+        state = session.progress_to_resume(self._progress, self._mark)
         if state is not None:
             session.log.info(f"resume: {len(state.passes)} pass(es) are done")
             return state
-        if session.options.resume:
-            session.log.info(f"resume: there is no {self._progress}, so the run starts anew")
         shape = len(self.parts), t
         nulls = {name: np.full(shape, np.nan) for name in ("h2", "h2_se", "s2", "log_likelihood")}
         best = np.full(t, np.nan), np.full(t, -1, dtype=np.int64)
