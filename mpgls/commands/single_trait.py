@@ -16,8 +16,9 @@ In mixed_model/ are the loop over blocks (scan.py), REML (null_model.py) and chr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,7 +26,14 @@ from mpgls.commands.common.inputs import Study, StudyOptions, open_study
 from mpgls.commands.common.machine import block_within
 from mpgls.commands.common.session import RunOptions, Session
 from mpgls.commands.mixed_model.given_h2 import given_h2
-from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
+from mpgls.commands.mixed_model.loco import (
+    KinshipPart,
+    ScanPart,
+    check_kinship,
+    describe,
+    scan_parts,
+    tested_chromosomes,
+)
 from mpgls.commands.mixed_model.mixed_check import check_against_double
 from mpgls.commands.mixed_model.null_figures import estimate_h2, keep, null_figures, say_null
 from mpgls.commands.mixed_model.null_models import NullModels, check_components
@@ -42,7 +50,11 @@ from mpgls.stream.store import ResultStore, TraitPlace
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpgls.commands.mixed_model.null_model import Covariance
+    from mpgls.commands.mixed_model.spectral_null import SpectralCovariance
+    from mpgls.study.align import Cohort
     from mpgls.study.chromosomes import Chromosomes
+    from mpgls.study.plink import BedFile
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,26 @@ class SingleTraitConfig:
         return {name: getattr(self, name) for name in names}
 
 
+class ScanOptions(Protocol):
+    """The options that the scan of a trait depends on, of whichever command."""
+
+    @property
+    def study(self) -> StudyOptions:
+        """Files and filters."""
+
+    @property
+    def precision(self) -> str:
+        """Of the streamed solve: double or mixed."""
+
+    @property
+    def dtype(self) -> type:
+        """Its element type."""
+
+    @property
+    def test(self) -> str:
+        """t or wald."""
+
+
 def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
     inputs = (*config.study.files(), *(name for name in (config.study.grm, config.eigen, config.h2_file) if name))
@@ -124,7 +156,9 @@ def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
             for trait, place in enumerate(store.traits):
                 of_part = place.kept(part.number)
                 if place.name in unfinished:
-                    of_part = scan_trait(config, part, store, place, models, given[k, trait], team, session)
+                    of_part = scan_trait(
+                        config, part, store, place, models.take, given[k, trait], study.fileset.bed, team, session
+                    )
                 figures[place.name].append(of_part)
                 if part is parts[-1]:
                     facts[place.name] = report(config, study, store, trait, parts, figures[place.name], session)
@@ -133,23 +167,25 @@ def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
 
 
 def scan_trait(
-    config: SingleTraitConfig,
-    part: KinshipPart,
+    config: ScanOptions,
+    part: ScanPart,
     store: ResultStore,
     place: TraitPlace,
-    models: NullModels,
+    take: Callable[[str, str], tuple[Covariance | SpectralCovariance, Cohort]],
     given: float,
+    bed: BedFile,
     team: Team,
     session: Session,
 ) -> dict[str, Any]:
     """Null model and scan of one trait on the SNPs of a part; frees the covariance before the scan. Collective.
 
+    ``take`` hands out the covariance and the samples of a trait, see `NullModels.take`; ``given`` is h2, or NaN.
     Returns the null model's figures, which the store keeps for a run that resumes.
     """
-    timings, log, bed = session.timings, session.log, part.study.fileset.bed
+    timings, log = session.timings, session.log
     # L L' = V(h2);  [X_L~ | y~] = L^-1 [X_L | y]
     label = part.of(place.name)
-    covariance, cohort = models.take(place.name, label)
+    covariance, cohort = take(place.name, label)
     estimate = estimate_h2(given, covariance, store, place, part, session)
     sums = covariance.factorise_at(estimate["h2"])
     figures = estimate | null_figures(estimate["h2"], sums, cohort.covariate_names)

@@ -3,12 +3,13 @@
 T        = G G'                                        once, on the grid
 Phi_c    = (T - G_out G_out') / s_c                    without chromosome c's SNPs, G_out
 h2       = argmax REML(h2),   L L' = h2 Phi_c + (1-h2) I
-for every block X of c's SNPs: X~ = L^-1 X, ...        as single-trait does
+for every block X of c's SNPs: X~ = L^-1 X, ...        by single-trait's scan_trait
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,13 +20,13 @@ from mpgls.commands.low_rank_parts.null import TOLERANCE
 from mpgls.commands.low_rank_parts.results import LowRankResults
 from mpgls.commands.low_rank_parts.run import Run
 from mpgls.commands.low_rank_parts.similarity import Similarity
-from mpgls.commands.mixed_model.null_figures import estimate_h2
 from mpgls.commands.mixed_model.null_model import Covariance
-from mpgls.commands.mixed_model.scan import SnpModel, SnpSolver, scan
+from mpgls.commands.single_trait import scan_trait
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team
 from mpgls.runtime import Timings
+from mpgls.study.align import Cohort
 
 
 def sample_products(G: Similarity, runs: Sequence[slice], grid: ProcessGrid, timings: Timings) -> GridMatrix:
@@ -40,6 +41,20 @@ def sample_products(G: Similarity, runs: Sequence[slice], grid: ProcessGrid, tim
     return T_grid
 
 
+@dataclass(frozen=True)
+class DenseModels:
+    """Hands out the covariance of each trait over ``Phi_grid`` n x n [MC,MR], as `NullModels` does. Collective."""
+
+    Phi_grid: GridMatrix
+    samples: SampleSet
+    timings: Timings
+
+    def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
+        """The covariance and the samples of ``trait``; ``label`` is not needed."""
+        F_rep = self.samples.F_of(self.samples.traits.index(trait))
+        return Covariance(self.Phi_grid, F_rep, self.timings, TOLERANCE), self.samples.cohort
+
+
 def scan_dense(run: Run, samples: SampleSet, G: Similarity, parts: Sequence[SimilarityPart], given: np.ndarray,
                team: Team, results: LowRankResults) -> None:  # fmt: skip
     """Null model and scan of every part and trait. Collective.
@@ -50,10 +65,15 @@ def scan_dense(run: Run, samples: SampleSet, G: Similarity, parts: Sequence[Simi
     T_grid = sample_products(G, [slice(0, G.K)], run.grid, run.session.timings)
     for part, of_part in zip(parts, given, strict=True):
         left = [j for j, name in enumerate(samples.traits) if results.records([name]).left(part.blocks).size]
-        Phi_grid = _without(T_grid, G, part, run) if left else T_grid
+        if not left:
+            continue
+        models = DenseModels(_without(T_grid, G, part, run), samples, run.session.timings)
         for j in left:
-            covariance = Covariance(Phi_grid, samples.F_of(j), run.session.timings, TOLERANCE)
-            _scan_trait(run, samples, covariance, samples.traits[j], part, of_part[j], team, results)
+            name = samples.traits[j]
+            results.figures[name, part.number] = scan_trait(
+                run.config, part, results.store, results.place(name), models.take, of_part[j], run.study.fileset.bed,
+                team, run.session,
+            )  # fmt: skip
 
 
 def _without(T_grid: GridMatrix, G: Similarity, part: SimilarityPart, run: Run) -> GridMatrix:
@@ -63,32 +83,6 @@ def _without(T_grid: GridMatrix, G: Similarity, part: SimilarityPart, run: Run) 
         Phi_grid.local -= sample_products(G, left_out, run.grid, run.session.timings).local
     Phi_grid.local /= part.scale
     return Phi_grid
-
-
-def _scan_trait(
-    run: Run,
-    samples: SampleSet,
-    covariance: Covariance,
-    name: str,
-    part: SimilarityPart,
-    given: float,
-    team: Team,
-    results: LowRankResults,
-) -> None:
-    """The blocks of one part against one trait, with the n x n factor."""
-    session, config, bed = run.session, run.config, run.study.fileset.bed
-    estimate = estimate_h2(given, covariance, results.store, results.place(name), part, session)
-    sums = covariance.factorise_at(estimate["h2"])
-    results.keep_null(name, part, samples, estimate, sums)
-    with session.timings.phase("hand over factor"):
-        factor = covariance.hold(team, results.store.block, config.dtype)
-        F_rep = covariance.whiten(covariance.F_rep)
-    model = SnpModel(sums, F_rep, samples.rows, config.test, config.precision)
-    solver = SnpSolver(model, factor, bed, session.timings)
-    records = results.records([name])
-    scan(solver, bed, records, part.blocks, team, session.comm, session.log, session.stop, part.of(name))
-    session.sample_memory()
-    factor.close()
 
 
 def _runs_left_out(part: SimilarityPart) -> list[slice]:

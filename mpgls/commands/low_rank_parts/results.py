@@ -21,7 +21,8 @@ from mpgls.study.chromosomes import Chromosomes
 class LowRankResults:
     """The store and what is said of every trait. Creating it and its methods are collective.
 
-    ``checked`` is what the check in double found; ``facts`` of each trait go into the manifest.
+    ``figures`` are those of each null model, by trait and part; ``checked`` is what the check in double found, with
+    K x K matrices; ``facts`` of each trait go into the manifest.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class LowRankResults:
         self.checked: dict[str, float] = {}
         self.facts: dict[str, Any] = {}
         self._position = {place.name: k for k, place in enumerate(self.store.traits)}
-        self._figures: dict[tuple[str, int | None], dict[str, Any]] = {}
+        self.figures: dict[tuple[str, int | None], dict[str, Any]] = {}
 
     def place(self, name: str) -> TraitPlace:
         """Where the results of a trait lie, and what was kept of it by the run that this one resumes."""
@@ -56,13 +57,13 @@ class LowRankResults:
     ) -> None:
         """The null model of a trait for the SNPs of a part, kept in the store for a run that resumes."""
         figures = estimate | null_figures(estimate["h2"], sums, samples.cohort.covariate_names)
-        self._figures[name, part.number] = figures
+        self.figures[name, part.number] = figures
         keep(self.store, self.place(name), part, figures, self.session)
 
     def report(self, samples: SampleSet, parts: Sequence[SimilarityPart]) -> None:
         """Tables, plots and facts of the traits of a finished sample set."""
         for name in samples.traits:
-            figures = [self._figures.get((name, p.number)) or self.place(name).kept(p.number) for p in parts]
+            figures = [self.figures.get((name, p.number)) or self.place(name).kept(p.number) for p in parts]
             with self.session.timings.phase("report"):
                 self.facts[name] = report_parts(
                     self.session, self.study, self.store, self._position[name], parts, figures, self.config.test,
