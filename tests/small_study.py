@@ -197,3 +197,12 @@ def read_facts(prefix: str | Path, trait: str | None = None) -> dict:
     """The manifest of a run, or what it says of one trait."""
     manifest = json.loads(Path(f"{prefix}.json").read_text())
     return manifest if trait is None else manifest["traits"][trait]
+
+
+def assert_left_alone(prefix: str | Path, again: Callable[[], object]) -> None:
+    """``again`` finds the run of ``prefix`` complete: it says so in the log and writes no manifest."""
+    manifest = Path(f"{prefix}.json")
+    before = manifest.stat().st_mtime_ns
+    again()
+    assert manifest.stat().st_mtime_ns == before
+    assert "nothing is left to do" in Path(f"{prefix}.log").read_text()

@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from small_study import (
     SimulatedStudy,
+    assert_left_alone,
     read_columns,
     read_facts,
     read_plink,
@@ -442,12 +443,7 @@ def test_a_run_with_other_options_does_not_resume(comm, files, monkeypatch, narr
 
 def test_a_complete_run_is_not_done_again(comm, files):
     prefix = predict(comm, files, "complete")
-    before = Path(f"{prefix}.json").stat().st_mtime_ns
-    predict(comm, files, "complete", resume=True)
-    assert (
-        Path(f"{prefix}.json").stat().st_mtime_ns == before
-        and "nothing is left to do" in Path(f"{prefix}.log").read_text()
-    )
+    assert_left_alone(prefix, lambda: predict(comm, files, "complete", resume=True))
     comm.Barrier()
     predict(comm, files, "complete", resume=True, save_weights=1)
     assert Path(f"{prefix}.weights.tsv").exists()
