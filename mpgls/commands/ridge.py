@@ -62,7 +62,7 @@ def run(config: RidgeConfig, comm: MPI.Comm) -> None:
         study = open_study(config.study, comm, session.log, traits=False, further=config.tables())
         options, geometry = with_parcels(config, study, session)
         targets = open_targets(config, options, study, session)
-    if session.is_complete({"inputs": study.identities, "options": config.everything()}):
+    if session.is_complete(study.identities, config):
         return
     node = split_node(comm)
     ridge = Ridge(config, study, targets, node, session)

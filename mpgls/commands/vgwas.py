@@ -48,7 +48,7 @@ def run(config: VgwasConfig, comm: MPI.Comm) -> None:
     with session.timings.phase("open and check"):
         study = open_study(config.study, comm, session.log, traits=False)
         identities = study.identities + on_root(comm, lambda: [file_identity(path) for path in config.more_files()])
-    if session.is_complete({"inputs": identities, "options": config.everything()}):
+    if session.is_complete(identities, config):
         return
     results = VgwasResults(config, study, identities, session)
     if config.adds:

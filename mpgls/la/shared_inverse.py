@@ -17,20 +17,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mpgls.la.scalapack import NotPositiveDefinite
 from mpgls.la.shared import SharedArray
 
 BLOCK = 512
 """Rows and columns of a sweep."""
 ROWS = 1024
 """Rows of a tile, so that a product is still in the cache when it is subtracted."""
-
-
-class NotPositiveDefinite(Exception):
-    """The matrix is not positive definite; ``order`` is that of a leading block which is not."""
-
-    def __init__(self, order: int) -> None:
-        super().__init__(f"leading block of order {order}")
-        self.order = order
 
 
 def invert(A: SharedArray) -> None:
@@ -49,7 +42,8 @@ def invert(A: SharedArray) -> None:
             # every rank makes S for itself: nothing has to be sent, and all see alike whether there is one
             L, info = lapack.dpotrf(A.array[k, k], lower=1, clean=1)
             if info:
-                raise NotPositiveDefinite(k.start + info)
+                order = k.start + info
+                raise NotPositiveDefinite(f"the leading minor of order {order} (of {n}) is not positive definite")
             S = lapack.dpotri(L, lower=1)[0]
             S += np.tril(S, -1).T
             _make_panels(A, P.array[:, :width], Q.array[:, :width], S, k)

@@ -50,17 +50,12 @@ def residual_operator(V: np.ndarray, C: np.ndarray, alpha: float) -> None:
     V[np.diag_indices(n)] += alpha
     _, info = lapack.dpotrf(V, lower=1, clean=0, overwrite_a=1)
     if info:
-        raise not_positive_definite(alpha, info)
+        raise NumericalError(f"the kernel with penalty {alpha:g} is not positive definite (leading minor {info})")
     lapack.dpotri(V, lower=1, overwrite_c=1)
     _mirror(V)
     F = fitted_root(V, C)
     for strip in strips(n):
         residual_columns(V, F, alpha, strip)
-
-
-def not_positive_definite(alpha: float, order: int) -> NumericalError:
-    """What is said of a kernel that has no inverse with this penalty."""
-    return NumericalError(f"the kernel with penalty {alpha:g} is not positive definite (leading minor {order})")
 
 
 def strips(n: int) -> list[slice]:

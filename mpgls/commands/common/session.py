@@ -134,12 +134,13 @@ class Session:
             self.log.info(f"resume: there is no {path}, so the run starts anew")
         return state
 
-    def is_complete(self, determines: dict[str, Any]) -> bool:
-        """Whether --resume finds a run that has ended, and of the same inputs and options (``determines``). Collective.
+    def is_complete(self, identities: list[dict[str, Any]], config: Any) -> bool:
+        """Whether --resume finds a run that has ended, of the same inputs and options but those of the run. Collective.
 
         Its manifest says so, and the files that it lists are there. Then nothing is left to do, and the log is closed.
         """
-        self._mark = fingerprint({"command": self.command, **determines})
+        options = {name: value for name, value in vars(config).items() if name != "run"}
+        self._mark = fingerprint({"command": self.command, "inputs": identities, "options": options})
         if not on_root(self.comm, self._has_ended):
             return False
         self.log.info(f"resume: {self.path('.json')} says that this run is complete: nothing is left to do")

@@ -115,10 +115,6 @@ class RidgeConfig:
         left_out = ("run", "save_weights", "plots")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
-    def everything(self) -> dict[str, Any]:
-        """All options but those of the run itself."""
-        return {name: value for name, value in self.__dict__.items() if name != "run"}
-
     def inputs(self) -> list[str]:
         """Files that the command reads."""
         kernel = [] if self.study.grm is None else [self.study.grm]

@@ -9,15 +9,15 @@ import numpy as np
 
 from mpgls.commands.common.session import Session
 from mpgls.errors import NumericalError, agree
+from mpgls.la.scalapack import NotPositiveDefinite
 from mpgls.la.shared import SharedArray
-from mpgls.la.shared_inverse import NotPositiveDefinite, invert
+from mpgls.la.shared_inverse import invert
 from mpgls.model.folds import NestedFolds
 from mpgls.model.kernel_ridge import (
     Direct,
     LeaveOut,
     fitted_root,
     leave_out_is_safe,
-    not_positive_definite,
     residual_columns,
     residual_operator,
     smallest_penalty,
@@ -72,7 +72,7 @@ class HeldOperators:
         try:
             invert(D)
         except NotPositiveDefinite as error:
-            raise not_positive_definite(alpha, error.order) from None
+            raise NumericalError(f"the kernel with penalty {alpha:g} has no inverse: {error}") from None
         F = fitted_root(D.array, self.C)
         D.fence()
         for columns in mine:

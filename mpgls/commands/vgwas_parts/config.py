@@ -106,10 +106,6 @@ class VgwasConfig:
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
-    def everything(self) -> dict[str, Any]:
-        """All options but those of the run itself."""
-        return {name: value for name, value in self.__dict__.items() if name != "run"}
-
     def more_files(self) -> list[str]:
         """Input files beside those of ``study``."""
         named = (self.voxels, self.images, self.image_ids, self.mask, self.coordinates, self.blocks_file)

@@ -82,9 +82,7 @@ class VoxelStudy:
 def open_voxel_study(config: VgwasConfig, study: Study, path: str | None, session: Session) -> VoxelStudy:
     """Open the voxels at ``path`` (None: the traits) and intersect the samples. Collective."""
     made = on_root(session.comm, lambda: _open(config, study, path))
-    shown = {"in the phenotype table": f"in {made.matrix.path}", "after --keep": "after --keep, --remove and --mind"}
-    if made.blocks is not None:
-        shown["after --keep"] += " and with a block"
+    shown = {"in the phenotype table": f"in {made.matrix.path}"}
     # everybody in the voxels' file has them
     funnel = [step for step in made.cohort.funnel if step[0] != "with a phenotype"]
     steps = " > ".join(f"{count:,} {shown.get(label, label)}" for label, count in funnel)
@@ -119,7 +117,8 @@ def _open(config: VgwasConfig, study: Study, path: str | None) -> VoxelStudy:
         keep = [name for name in keep if name in known]
         if not keep:
             raise InputError(f"{groups.path}, column {config.blocks!r}: no analysed sample has a block")
-    cohort = align(study.fileset.samples, everyone, "voxels", covariates, None, keep)
+    by = "--keep, --remove and --mind" + (" and with a block" if groups is not None else "")
+    cohort = align(study.fileset.samples, everyone, "voxels", covariates, None, keep, keep_by=by)
     if cohort.rows.size < cohort.X_L.shape[1] + 3:
         raise InputError(f"{cohort.rows.size} samples are too few for {cohort.X_L.shape[1]} confounds and a SNP")
     position = {name: k for k, name in enumerate(matrix.ids)}
