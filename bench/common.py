@@ -171,7 +171,7 @@ def simulated(scratch: Path, n: int, m: int, comm: MPI.Comm | None = None) -> Pa
             mpirun(2, "-m", "mpgls", "simulate", "--samples", str(n), "--snps", str(m), "--out", prefix)
         return prefix
     from mpgls.commands import simulate
-    from mpgls.errors import on_root
+    from mpgls.mpi import on_root
 
     on_root(comm, lambda: scratch.mkdir(parents=True, exist_ok=True))
     if not on_root(comm, lambda: Path(f"{prefix}.fam").exists()):  # the .fam comes last

@@ -18,7 +18,7 @@ from figures import ACCENT, COLOURS, FAINT, IMAGES, add_picture, chosen_picture,
 from multi_data import RANKS, Run, mpgls
 
 from mpgls.report import plots
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB
 
 FULL = {"samples": 100_000, "snps": 20_000, "similarity": 2_000}
 QUICK = {"samples": 8_000, "snps": 3_000, "similarity": 300}

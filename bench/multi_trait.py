@@ -58,7 +58,7 @@ def on_ranks(options: argparse.Namespace) -> None:
     from mpi4py import MPI
     from tile_pass import TilePass, rotate
 
-    from mpgls.runtime import limit_threads
+    from mpgls.run.hardware import limit_threads
 
     comm = MPI.COMM_WORLD
     threads = limit_threads(comm.Split_type(MPI.COMM_TYPE_SHARED), None)

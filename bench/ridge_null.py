@@ -46,7 +46,7 @@ def simulate_all(sets: int) -> tuple[list[float], list[float]]:
     from mpgls.commands.common.session import RunOptions
     from mpgls.commands.ridge_parts.config import FoldOptions, RidgeConfig
     from mpgls.commands.simulate import SimulateConfig
-    from mpgls.runtime import Log
+    from mpgls.run.log import Log
 
     session.gemm_rate = lambda *_: 1.0  # type: ignore[assignment]
     Log.info = lambda *_: None  # type: ignore[assignment, method-assign]

@@ -74,7 +74,7 @@ def on_ranks(options: argparse.Namespace) -> None:
     from mpi4py import MPI
     from streamed_scan import GemmRate, Problem, Scan, read_packed
 
-    from mpgls.runtime import limit_threads
+    from mpgls.run.hardware import limit_threads
 
     comm = MPI.COMM_WORLD
     n, m = options.samples, options.snps

@@ -19,16 +19,17 @@ from unittest import mock
 
 import numpy as np
 
-from mpgls.commands.common.machine import Machine, grid_block
 from mpgls.commands.mixed_model.plan import plan_scan
 from mpgls.commands.mixed_model.records import Records
 from mpgls.commands.mixed_model.scan import SnpModel, SnpSolver, scan
-from mpgls.errors import on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import hold_factor, split_teams
 from mpgls.model.gls import NullSums
-from mpgls.runtime import Log, StopSignal, Timings
+from mpgls.mpi import StopSignal, on_root
+from mpgls.run.clock import Clock
+from mpgls.run.log import Log
+from mpgls.run.plan import Machine, grid_block
 from mpgls.stream.store import create_store
 from mpgls.stream.writer import CHECKPOINT_SECONDS
 from mpgls.study.filters import SnpFilter
@@ -130,7 +131,7 @@ class Scan:
         self.problem, self.block = problem, problem.block(team_size, precision)
         self.team = split_teams(comm, team_size)
         self.factor = hold_factor(problem.L_grid, self.team, self.block, DTYPE[precision])
-        self.solver = SnpSolver(problem.model(precision), self.factor, problem.bed, Timings())
+        self.solver = SnpSolver(problem.model(precision), self.factor, problem.bed, Clock())
         path = problem.scratch / f"scan-{team_size}-{precision}-{comm.size}.h5"
         self.store = on_root(
             comm, lambda: create_store(path, np.arange(problem.bed.m), self.block, ["trait"], "benchmark")
@@ -139,7 +140,7 @@ class Scan:
     def run(self, packed: np.ndarray | None = None) -> Pass:
         """Scan every SNP: from the file, or from ``packed`` (m, snp_bytes) genotypes in memory. Collective."""
         problem, comm = self.problem, self.problem.comm
-        self.solver.timings = timings = Timings()
+        self.solver.timings = timings = Clock()
         # looked up by scan at each call, so that both ways share everything else
         reader: Any = mock.patch(READ_SNPS, _in_memory(packed)) if packed is not None else contextlib.nullcontext()
         if packed is None:

@@ -76,7 +76,7 @@ def on_ranks(options: argparse.Namespace) -> None:
     from mpi4py import MPI
     from streamed_scan import GemmRate, Problem, Scan
 
-    from mpgls.runtime import limit_threads
+    from mpgls.run.hardware import limit_threads
 
     comm = MPI.COMM_WORLD
     threads = limit_threads(comm.Split_type(MPI.COMM_TYPE_SHARED), None)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.common.machine import Machine
 from mpgls.commands.multi_trait_parts.plan import plan_tiles
 from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
 from mpgls.model.tiles import Epilogue, LocalPanel, TraitPanel
+from mpgls.run.plan import Machine
 from mpgls.stream.eigen_file import open_eigen_file
 from mpgls.study.genotypes import Decoder
 from mpgls.study.plink import open_fileset

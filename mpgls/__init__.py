@@ -1,3 +1,5 @@
-"""mpgls: exact mixed-model genome-wide association studies on distributed memory."""
+"""mpgls: MPI-parallel generalised least squares for mixed-model genome-wide association studies."""
 
-__version__ = "0.1.0"
+from mpgls.version import __version__
+
+__all__ = ["__version__"]

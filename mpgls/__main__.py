@@ -12,8 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mpgls import cli
-from mpgls.errors import MpglsError, UsageError, is_agreed, portable
-from mpgls.runtime import check_launcher, launched_rank, launched_size, stderr
+from mpgls.errors import MpglsError, UsageError
+from mpgls.mpi import is_agreed, portable
+from mpgls.run.launcher import check_launcher, launched_rank, launched_size
+from mpgls.run.log import stderr
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mpgls import __version__
 from mpgls.cli import images, kinship, low_rank, ridge, scans, tools
 from mpgls.errors import UsageError
+from mpgls.version import __version__
 
 if TYPE_CHECKING:
     from mpi4py import MPI

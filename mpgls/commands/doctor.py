@@ -11,11 +11,14 @@ import platform
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mpgls import __version__, runtime
 from mpgls.commands.doctor_parts.probes import MIB, how_to_get, node_memory, read_file, sync_seconds, write_file
 from mpgls.commands.doctor_parts.rates import processor_rates, rate_lines, startup_seconds
-from mpgls.errors import MpglsError, StorageError, UsageError, agree
-from mpgls.runtime import GIB
+from mpgls.errors import MpglsError, StorageError, UsageError
+from mpgls.mpi import agree
+from mpgls.run.hardware import blas_kernel_warning, blas_libraries, gemm_rate, limit_threads
+from mpgls.run.launcher import check_launcher
+from mpgls.run.plan import GIB
+from mpgls.version import __version__
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -78,7 +81,7 @@ def run(config: DoctorConfig, comm: MPI.Comm) -> None:
         _mpi(report, comm)
         _libraries(report, comm)
         _slepc(report, comm)
-        threads = runtime.limit_threads(node, config.threads)
+        threads = limit_threads(node, config.threads)
         _hosts(report, comm, node, threads)
         _blas(report, comm)
         measure(report, comm, node, config.directory, (2048 if config.full else 256) * MIB, config.full)
@@ -123,7 +126,7 @@ def _mpi(report: Report, comm: MPI.Comm) -> None:
     library = MPI.Get_library_version().strip("\0").split("\n")[0].strip()
     level = levels.get(MPI.Query_thread(), "unknown")
     standard = ".".join(map(str, MPI.Get_version()))
-    mismatch = runtime.check_launcher(comm.size)
+    mismatch = check_launcher(comm.size)
     report.facts |= {"ranks": comm.size, "mpi": library, "mpi_standard": standard, "mpi_thread_level": level}
     report.facts["launcher_agrees"] = mismatch is None
     if mismatch:
@@ -250,7 +253,7 @@ def _load(node: dict[str, Any], threads: int) -> str:
 
 def _blas(report: Report, comm: MPI.Comm) -> None:
     """The BLAS libraries of the process with their kernels and threads."""
-    libraries = runtime.blas_libraries()
+    libraries = blas_libraries()
     report.facts["blas"] = libraries
     lines = [
         f"{one['library']!s:<14}{one['version']}, kernel {one['kernel']}, threads {one['threads']}, {one['path']}"
@@ -259,7 +262,7 @@ def _blas(report: Report, comm: MPI.Comm) -> None:
     kernels = comm.gather(tuple(sorted({str(one["kernel"]) for one in libraries})), root=0) or []
     if len(set(kernels)) > 1:
         report.notes.append(f"ranks use different BLAS kernels ({sorted(set(kernels))}): the nodes differ")
-    warning = runtime.blas_kernel_warning()
+    warning = blas_kernel_warning()
     if warning:
         report.notes.append(warning)
     report.groups.append(("BLAS", lines or ["none recognised by threadpoolctl"]))
@@ -270,7 +273,7 @@ def _gemm(report: Report, comm: MPI.Comm, n: int, every_rank: bool) -> None:
     lines = []
     for name, dtype in (("double", "float64"), ("single", "float32")):
         comm.Barrier()
-        rates = comm.gather(runtime.gemm_rate(dtype, n), root=0) or [0.0]
+        rates = comm.gather(gemm_rate(dtype, n), root=0) or [0.0]
         report.facts[f"gemm_gflops_{name}"] = min(rates)
         report.facts[f"gemm_gflops_{name}_largest"] = max(rates)
         lines.append(f"{dtype:<14}{min(rates):.1f} GFLOP/s the slowest rank, {max(rates):.1f} the fastest")

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.commands.common.machine import grid_block
 from mpgls.commands.common.session import RunOptions, Session
-from mpgls.errors import InputError, MemoryPlanError, UsageError, on_root
+from mpgls.errors import InputError, MemoryPlanError, UsageError
 from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.report.manifest import file_identity
-from mpgls.runtime import GIB
+from mpgls.mpi import on_root
+from mpgls.run.identity import file_identity
+from mpgls.run.plan import GIB, grid_block
 from mpgls.stream.eigen_file import create_eigen_file
 from mpgls.stream.kinship_grid import center, load_kinship, save_columns, scale_to_unit_diagonal
 from mpgls.study.grm import Kinship, open_kinship

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.common.session import RunOptions
-from mpgls.errors import InputError, UsageError, on_root
-from mpgls.report.manifest import file_identity
+from mpgls.errors import InputError, UsageError
+from mpgls.mpi import on_root
 from mpgls.report.table import write_table
-from mpgls.runtime import Log, duration
+from mpgls.run.identity import file_identity
+from mpgls.run.log import Log, duration
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
 from mpgls.study.plink import VariantTable

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.common.inputs import Study, StudyOptions, open_study, read_snps
-from mpgls.commands.common.machine import WIDEST, does_not_fit, grid_block
 from mpgls.commands.common.session import RunOptions, Session
-from mpgls.errors import InputError, UsageError, agree, on_root
+from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout, grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.runtime import GIB, Progress, Timings
+from mpgls.mpi import agree, on_root
+from mpgls.run.clock import Clock
+from mpgls.run.log import Progress
+from mpgls.run.plan import GIB, WIDEST, does_not_fit, grid_block
 from mpgls.stream.hdf5 import check_room
 from mpgls.stream.kinship_grid import keep_lower, mirror, save_columns, trace
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
@@ -131,7 +133,7 @@ def accumulate(
 class OuterProducts:
     """S += X X' for blocks of packed SNPs: the lower triangle, and of the rest what lies in the same strips."""
 
-    def __init__(self, S_grid: GridMatrix, study: Study, config: KinshipConfig, block: int, timings: Timings) -> None:
+    def __init__(self, S_grid: GridMatrix, study: Study, config: KinshipConfig, block: int, timings: Clock) -> None:
         self.S_grid, self.timings, self.filter = S_grid, timings, config.study.snps
         self.standardized = config.method == "standardized"
         bed, samples = study.fileset.bed, study.samples

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.commands.common.inputs import Study, open_study
-from mpgls.commands.common.machine import block_within
 from mpgls.commands.common.session import Session
 from mpgls.commands.low_rank_parts.config import LowRankConfig
 from mpgls.commands.low_rank_parts.dense import scan_dense
@@ -43,9 +42,11 @@ from mpgls.commands.low_rank_parts.solver import TestedSnps
 from mpgls.commands.mixed_model.given_h2 import given_h2
 from mpgls.commands.mixed_model.loco import tested_chromosomes
 from mpgls.commands.mixed_model.results import stored_block
-from mpgls.errors import UsageError, on_root
+from mpgls.errors import UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
+from mpgls.mpi import on_root
+from mpgls.run.plan import block_within
 from mpgls.stream.stage_file import load_stage, save_stage
 from mpgls.study.chromosomes import Chromosomes
 from mpgls.study.genotypes import SnpStats

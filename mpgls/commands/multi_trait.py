@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.common.inputs import Study, open_study
-from mpgls.commands.common.machine import block_within
 from mpgls.commands.common.session import Session
 from mpgls.commands.mixed_model.given_h2 import given_h2
 from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
@@ -39,7 +38,7 @@ from mpgls.commands.multi_trait_parts.plan import TilePlan, plan_tiles
 from mpgls.commands.multi_trait_parts.results import SUFFIXES, MultiResults, NullEstimates
 from mpgls.commands.multi_trait_parts.tile_scan import ResidentPanel, RotatedBlock, RotatedSnps, scan_tiles
 from mpgls.commands.multi_trait_parts.trait_groups import TraitGroup, TraitStudy, open_trait_study
-from mpgls.errors import StorageError, agree, on_root
+from mpgls.errors import StorageError
 from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, TeamOperator, split_teams
@@ -47,6 +46,8 @@ from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.spectra import maximise_spectral_reml
 from mpgls.model.tiles import Epilogue, Tile, TraitPanel
 from mpgls.model.work import Work
+from mpgls.mpi import agree, on_root
+from mpgls.run.plan import block_within
 from mpgls.stream.eigen_file import open_eigen_file
 from mpgls.stream.scratch import ScratchFile
 

@@ -8,11 +8,12 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpgls.commands.common.machine import Machine
 from mpgls.commands.plan_parts.low_rank import Cost, LowRankProblem, predict
 from mpgls.commands.plan_parts.rates import Rates
-from mpgls.errors import InputError, StorageError, UsageError, agree, on_root
-from mpgls.runtime import GIB, duration
+from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.mpi import agree, on_root
+from mpgls.run.log import duration
+from mpgls.run.plan import GIB, Machine
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -104,7 +105,7 @@ def measure_now(comm: MPI.Comm) -> dict[str, Any]:
 
     from mpgls.commands.doctor import Report, measure
     from mpgls.commands.doctor_parts.rates import startup_seconds
-    from mpgls.runtime import limit_threads
+    from mpgls.run.hardware import limit_threads
 
     report = Report({"startup_seconds": startup_seconds(comm)})
     node = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)

@@ -38,11 +38,12 @@ from mpgls.commands.ridge_parts.scan import (
     tiles_of,
 )
 from mpgls.commands.ridge_parts.targets import RidgeTargets, open_targets, share_targets, with_parcels
-from mpgls.errors import agree, on_root
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.model.kernel_ridge import Direct, largest_eigenvalue
 from mpgls.model.nested_scores import Scatter
-from mpgls.runtime import GIB, Progress, duration
+from mpgls.mpi import agree, on_root
+from mpgls.run.log import Progress, duration
+from mpgls.run.plan import GIB
 from mpgls.stream.progress import save_progress
 from mpgls.stream.store import fingerprint
 

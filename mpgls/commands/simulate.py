@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.errors import StorageError, UsageError, agree
-from mpgls.runtime import GIB, Log, Progress, memory_of_process
+from mpgls.errors import StorageError, UsageError
+from mpgls.mpi import agree
+from mpgls.run.hardware import memory_of_process
+from mpgls.run.log import Log, Progress
+from mpgls.run.plan import GIB
 from mpgls.study.synthetic import Block, BlockMaker
 from mpgls.study.synthetic_haplotypes import Families, Recipe
 from mpgls.study.synthetic_traits import Traits, covariates, factors_for, pool_for

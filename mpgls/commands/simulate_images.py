@@ -19,7 +19,8 @@ import numpy as np
 from mpgls.commands.common.inputs import Study, StudyOptions, open_study
 from mpgls.commands.common.session import RunOptions, Session
 from mpgls.commands.vgwas_extract import check_memory, each_person
-from mpgls.errors import InputError, StorageError, UsageError, on_root
+from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.mpi import on_root
 from mpgls.stream.voxel_rows import voxel_rows
 from mpgls.study.filters import passes
 from mpgls.study.genotypes import Decoder

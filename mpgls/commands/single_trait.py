@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mpgls.commands.common.inputs import Study, StudyOptions, open_study
-from mpgls.commands.common.machine import block_within
 from mpgls.commands.common.session import RunOptions, Session
 from mpgls.commands.mixed_model.given_h2 import given_h2
 from mpgls.commands.mixed_model.loco import (
@@ -41,9 +40,11 @@ from mpgls.commands.mixed_model.plan import ScanPlan, plan_scan
 from mpgls.commands.mixed_model.records import Records
 from mpgls.commands.mixed_model.results import open_results, report_parts, stored_block
 from mpgls.commands.mixed_model.scan import SnpModel, SnpSolver, scan
-from mpgls.errors import UsageError, on_root
+from mpgls.errors import UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams
+from mpgls.mpi import on_root
+from mpgls.run.plan import block_within
 from mpgls.stream.eigen_file import open_eigen_file
 from mpgls.stream.store import ResultStore, TraitPlace
 

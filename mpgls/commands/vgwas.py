@@ -26,11 +26,12 @@ from mpgls.commands.vgwas_parts.plan import VgwasPlan, plan_vgwas
 from mpgls.commands.vgwas_parts.results import KEPT, VgwasResults
 from mpgls.commands.vgwas_parts.scan import Inference, Unit, UnitScan
 from mpgls.commands.vgwas_parts.voxels import TeamVoxels, VoxelStudy, open_voxel_study
-from mpgls.errors import InputError, agree, on_root
+from mpgls.errors import InputError
 from mpgls.la.teams import split_teams
 from mpgls.model.clusters import STATISTICS, Neighbours
 from mpgls.model.mulm import Score, whiten
-from mpgls.report.manifest import file_identity
+from mpgls.mpi import agree, on_root
+from mpgls.run.identity import file_identity
 from mpgls.stream.unit_log import remove_unit_logs
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.common.machine import does_not_fit
 from mpgls.commands.common.session import RunOptions, Session
-from mpgls.errors import agree, on_root
-from mpgls.report.manifest import file_identity
-from mpgls.runtime import GIB, Progress
+from mpgls.mpi import agree, on_root
+from mpgls.run.identity import file_identity
+from mpgls.run.log import Progress
+from mpgls.run.plan import GIB, does_not_fit
 from mpgls.stream.voxel_rows import voxel_rows
 from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.nifti import ImageReader, ImageSet, Mask, open_images, read_mask

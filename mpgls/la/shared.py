@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.errors import MemoryPlanError, agree
+from mpgls.errors import MemoryPlanError
+from mpgls.mpi import agree
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mpgls.errors import StorageError, agree
+from mpgls.errors import StorageError
 from mpgls.model.gls import NOTE_TEXT, Note
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
+from mpgls.mpi import agree
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mpgls.errors import InputError, agree
+from mpgls.errors import InputError
 from mpgls.la import scalapack
 from mpgls.la.eigen import multiply
 from mpgls.la.layout import Slabs
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import ColumnsToGrid, GridToColumns, slab_width
+from mpgls.mpi import agree
 from mpgls.study.grm import Kinship
 from mpgls.study.tables import show_sample
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.errors import StorageError, agree, on_root
+from mpgls.errors import StorageError
+from mpgls.mpi import agree, on_root
 from mpgls.stream.hdf5 import check_room
 from mpgls.study.images import ITEM, create_voxels
 from mpgls.study.nifti import Mask

@@ -17,8 +17,8 @@ from mpgls.commands.common.session import RunOptions
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.commands.simulate_images import SimulateImagesConfig
 from mpgls.commands.vgwas_extract import VgwasExtractConfig
-from mpgls.errors import InputError, MemoryPlanError, MpglsError, Stopped, on_root
-from mpgls.runtime import StopSignal
+from mpgls.errors import InputError, MemoryPlanError, MpglsError, Stopped
+from mpgls.mpi import StopSignal, on_root
 from mpgls.study.filters import SnpFilter
 from mpgls.study.images import open_voxels
 from mpgls.study.nifti import Mask

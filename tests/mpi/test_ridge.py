@@ -38,7 +38,7 @@ from mpgls.commands.ridge_parts.config import FoldOptions, ImageOptions, RidgeCo
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.errors import InputError, MemoryPlanError, Stopped
 from mpgls.model.permute import permutation
-from mpgls.runtime import StopSignal
+from mpgls.mpi import StopSignal
 from mpgls.study.filters import SnpFilter
 
 N, M, T, P = 127, 89, 5, 37

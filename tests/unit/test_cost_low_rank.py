@@ -8,13 +8,12 @@ import json
 import pytest
 
 from mpgls import cli
-from mpgls.commands.common.machine import Machine
 from mpgls.commands.low_rank_parts.plan import plan_low_rank
 from mpgls.commands.plan import PAPER_CPU_DAYS, PlanConfig, Source, read_rates, text, write_json
 from mpgls.commands.plan_parts.low_rank import COARSE, FINE, PRODUCT_SHARE, LowRankProblem, predict
 from mpgls.commands.plan_parts.rates import Rates
 from mpgls.errors import InputError, MemoryPlanError, StorageError, UsageError
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB, Machine
 
 FACTS = {
     **{f"{stem}_gflops_double": 50.0 for stem in ("gemm", "potrf", "potrf_grid", "trsm")},

@@ -8,18 +8,8 @@ import pytest
 from thread_ranks import on_ranks
 
 from mpgls import errors
-from mpgls.errors import (
-    InputError,
-    MemoryPlanError,
-    MpglsError,
-    NumericalError,
-    Stopped,
-    StorageError,
-    UsageError,
-    agree,
-    is_agreed,
-    on_root,
-)
+from mpgls.errors import InputError, MemoryPlanError, MpglsError, NumericalError, Stopped, StorageError, UsageError
+from mpgls.mpi import agree, is_agreed, on_root
 
 pytest.importorskip("mpi4py")
 

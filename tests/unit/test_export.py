@@ -10,8 +10,8 @@ from thread_ranks import on_ranks, one_rank
 from mpgls.commands.common.session import RunOptions
 from mpgls.commands.export import ExportConfig, exportable, run
 from mpgls.errors import InputError, StorageError, UsageError
-from mpgls.report.manifest import file_identity
 from mpgls.report.table import COLUMNS, HEADER, format_rows
+from mpgls.run.identity import file_identity
 from mpgls.stream.dense_store import create_dense, open_dense, save_trait_values
 from mpgls.stream.store import RECORD_DTYPE, create_store, open_store, save_attributes
 from mpgls.study.plink import VariantTable

@@ -14,7 +14,9 @@ import pytest
 
 import mpgls
 from mpgls.errors import StorageError
-from mpgls.report.manifest import file_identity, versions, write_manifest
+from mpgls.report.manifest import write_manifest
+from mpgls.run.identity import file_identity
+from mpgls.run.versions import versions
 
 MIB = 1 << 20
 
@@ -129,7 +131,7 @@ def test_versions_find_petsc_on_disk_without_importing_it(tmp_path):
         "import sys; sys.path = [p for p in sys.path if 'petsc' not in p]\n"
         "import importlib.util as u; real = u.find_spec\n"
         "u.find_spec = lambda name: None if name == 'petsc4py' else real(name)\n"
-        "from mpgls.report.manifest import versions; v = versions()\n"
+        "from mpgls.run.versions import versions; v = versions()\n"
         "print(v['petsc4py'], v['petsc'], 'petsc4py' in sys.modules, 'mpi4py.MPI' in sys.modules)"
     )
     environment = {"PETSC_DIR": str(tmp_path), "PYTHONPATH": str(Path(mpgls.__file__).parents[1]), "PATH": "/usr/bin"}

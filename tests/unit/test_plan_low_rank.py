@@ -7,10 +7,9 @@ import re
 
 import pytest
 
-from mpgls.commands.common.machine import NARROWEST, WIDEST, Machine
 from mpgls.commands.low_rank_parts.plan import plan_low_rank
 from mpgls.errors import MemoryPlanError, UsageError
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine
 
 STUDY = {
     "n": 100_000,

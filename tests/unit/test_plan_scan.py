@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from mpgls.commands.common.machine import NARROWEST, WIDEST, Machine, grid_block
 from mpgls.commands.mixed_model.plan import plan_scan
 from mpgls.errors import MemoryPlanError, UsageError
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine, grid_block
 
 STUDY = {
     "n": 40_000,

@@ -6,11 +6,10 @@ import re
 
 import pytest
 
-from mpgls.commands.common.machine import NARROWEST, WIDEST, Machine
 from mpgls.commands.multi_trait_parts.plan import PANEL, histogram_bytes, plan_tiles
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.model.histograms import Bins, Statistic
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine
 
 STUDY = {
     "n": 3_000,

@@ -11,33 +11,21 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from mpgls import runtime
 from mpgls.errors import Stopped, StorageError
-from mpgls.runtime import (
-    GIB,
-    Log,
-    Progress,
-    StopSignal,
-    Timings,
-    blas_kernel_warning,
-    blas_libraries,
-    check_launcher,
-    duration,
-    gemm_rate,
-    launched_rank,
-    launched_size,
-    limit_threads,
-    memory_for,
-    memory_of_process,
-    timing_table,
-)
+from mpgls.mpi import StopSignal
+from mpgls.run import log
+from mpgls.run.clock import Clock, timing_table
+from mpgls.run.hardware import blas_kernel_warning, blas_libraries, gemm_rate, limit_threads, memory_of_process
+from mpgls.run.launcher import check_launcher, launched_rank, launched_size
+from mpgls.run.log import Log, Progress, duration
+from mpgls.run.plan import GIB, memory_for
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test sets."""
     time = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(runtime.time, "perf_counter", lambda: time.now)
+    monkeypatch.setattr(log.time, "perf_counter", lambda: time.now)
     return time
 
 
@@ -104,7 +92,7 @@ def test_duration(seconds, text):
 
 
 def test_phases_add_up(clock):
-    timings = Timings()
+    timings = Clock()
     for seconds in (2.0, 3.0):
         with timings.phase("solve", flop=1e9) as phase:
             clock.now += seconds
@@ -114,7 +102,7 @@ def test_phases_add_up(clock):
 
 
 def test_a_phase_that_fails_is_counted(clock):
-    timings = Timings()
+    timings = Clock()
     with pytest.raises(ValueError), timings.phase("solve"):
         clock.now += 1.5
         raise ValueError
@@ -122,7 +110,7 @@ def test_a_phase_that_fails_is_counted(clock):
 
 
 def test_gathering_keeps_the_slowest_and_the_fastest_rank(clock):
-    here, there = Timings(), {"solve": (4.0, 3e9, 7.0), "write": (1.0, 0.0, 5.0)}
+    here, there = Clock(), {"solve": (4.0, 3e9, 7.0), "write": (1.0, 0.0, 5.0)}
     with here.phase("solve", flop=1e9):
         clock.now += 2.0
     table = here.gather(SimpleNamespace(gather=lambda mine, root: [mine, there]))
@@ -219,17 +207,15 @@ def test_the_rank_is_known_before_mpi(no_launcher, variable):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_asks_to_stop_and_ends_nothing(number):
-    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        stop = StopSignal()
+    before = {name: signal.getsignal(name) for name in StopSignal.SIGNALS}
+    stop = StopSignal("start again")
+    with stop.listening():
         assert not stop.requested and stop.problem() is None
         os.kill(os.getpid(), number)
         assert stop.requested
-        problem = stop.problem("start again")
+        problem = stop.problem()
         assert isinstance(problem, Stopped) and "start again" in str(problem)
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+    assert {name: signal.getsignal(name) for name in StopSignal.SIGNALS} == before
 
 
 def test_the_memory_that_messages_advise_is_enough():

@@ -7,11 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from mpgls.commands.common.machine import Machine
 from mpgls.commands.vgwas_parts.plan import NARROWEST_CHUNK, plan_vgwas
 from mpgls.commands.vgwas_parts.scan import ENTRY_DTYPE, batches, cut_units, in_order
 from mpgls.errors import MemoryPlanError, UsageError
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB, Machine
 
 BASE = 120 << 20
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.errors import InputError, UsageError, agree, on_root
-from mpgls.report.manifest import file_identity
-from mpgls.runtime import Log
+from mpgls.errors import InputError, UsageError
+from mpgls.mpi import agree, on_root
+from mpgls.run.identity import file_identity
+from mpgls.run.log import Log
 from mpgls.stream.reader import BlockReader, RowRuns
 from mpgls.study.align import Cohort, align, check_explained
 from mpgls.study.filters import Selection, SnpFilter, select_snps

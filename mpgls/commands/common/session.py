@@ -11,21 +11,14 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpgls.commands.common.machine import Machine
-from mpgls.errors import StorageError, UsageError, agree, on_root
-from mpgls.report.manifest import versions, write_manifest
-from mpgls.runtime import (
-    GIB,
-    Log,
-    StopSignal,
-    Timings,
-    blas_kernel_warning,
-    duration,
-    gemm_rate,
-    limit_threads,
-    memory_of_process,
-    timing_table,
-)
+from mpgls.errors import StorageError, UsageError
+from mpgls.mpi import StopSignal, agree, on_root
+from mpgls.report.manifest import write_manifest
+from mpgls.run.clock import Clock, timing_table
+from mpgls.run.hardware import blas_kernel_warning, gemm_rate, limit_threads, memory_of_process
+from mpgls.run.log import Log, duration
+from mpgls.run.plan import GIB, Machine
+from mpgls.run.versions import versions
 from mpgls.stream.progress import load_progress
 from mpgls.stream.store import fingerprint
 from mpgls.stream.writer import CHECKPOINT_SECONDS
@@ -77,7 +70,8 @@ class Session:
 
         self.command, self.options, self.comm = command, options, comm
         self.prefix = options.out
-        self.timings, self.stop = Timings(), StopSignal()
+        self.timings, self.stop = Clock(), StopSignal()
+        self.stop.listening().__enter__()
         self._mark: str | None = None
         self._made = [options.out + suffix for suffix in (*suffixes, ".json")]
         on_root(comm, lambda: _prepare(options, [*self._made, options.out + ".log"], inputs))

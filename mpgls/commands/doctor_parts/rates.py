@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.common.machine import grid_block
+from mpgls.run.plan import grid_block
 
 if TYPE_CHECKING:
     from mpi4py import MPI

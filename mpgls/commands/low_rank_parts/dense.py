@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.commands.common.machine import grid_block
 from mpgls.commands.low_rank_parts.estimate import SimilarityPart
 from mpgls.commands.low_rank_parts.inputs import SampleSet
 from mpgls.commands.low_rank_parts.null import TOLERANCE
@@ -25,11 +24,12 @@ from mpgls.commands.single_trait import scan_trait
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team
-from mpgls.runtime import Timings
+from mpgls.run.clock import Clock
+from mpgls.run.plan import grid_block
 from mpgls.study.align import Cohort
 
 
-def sample_products(G: Similarity, runs: Sequence[slice], grid: ProcessGrid, timings: Timings) -> GridMatrix:
+def sample_products(G: Similarity, runs: Sequence[slice], grid: ProcessGrid, timings: Clock) -> GridMatrix:
     """G G' over the similarity SNPs of ``runs``, (n, n) [MC,MR], float64. No communication."""
     T_grid = GridMatrix.square(grid, G.n, grid_block(G.n, grid.shape))
     rows, cols = T_grid.row_indices, T_grid.col_indices
@@ -47,7 +47,7 @@ class DenseModels:
 
     Phi_grid: GridMatrix
     samples: SampleSet
-    timings: Timings
+    timings: Clock
 
     def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
         """The covariance and the samples of ``trait``; ``label`` is not needed."""

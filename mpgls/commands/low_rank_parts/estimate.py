@@ -14,9 +14,9 @@ from mpgls.commands.low_rank_parts.gram import GramFile
 from mpgls.commands.low_rank_parts.null import LowRankCovariance, LowRankNull
 from mpgls.commands.mixed_model.loco import ScanPart
 from mpgls.commands.mixed_model.null_figures import given_estimate, reml_estimate
-from mpgls.errors import agree, on_root
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams
+from mpgls.mpi import agree, on_root
 from mpgls.stream.stage_file import load_stage, save_stage
 
 if TYPE_CHECKING:

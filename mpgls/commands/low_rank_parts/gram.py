@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mpgls.commands.common.machine import grid_block
 from mpgls.commands.common.session import Session
 from mpgls.commands.low_rank_parts.similarity import PANEL, Similarity
-from mpgls.errors import InputError, StorageError, agree, on_root
+from mpgls.errors import InputError, StorageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout
 from mpgls.la.matrix import GridMatrix
-from mpgls.runtime import Progress
+from mpgls.mpi import agree, on_root
+from mpgls.run.log import Progress
+from mpgls.run.plan import grid_block
 from mpgls.stream.hdf5 import allocate, opened, read_exactly
 from mpgls.stream.kinship_grid import keep_lower, load_columns, mirror, save_columns
 

@@ -10,8 +10,9 @@ import numpy as np
 from mpgls.commands.common.inputs import Study
 from mpgls.commands.low_rank_parts.config import LowRankConfig
 from mpgls.commands.low_rank_parts.estimate import SimilarityPart
-from mpgls.errors import InputError, on_root
-from mpgls.report.manifest import file_identity
+from mpgls.errors import InputError
+from mpgls.mpi import on_root
+from mpgls.run.identity import file_identity
 from mpgls.study.align import Cohort
 from mpgls.study.chromosomes import Chromosomes
 from mpgls.study.filters import select_snps
@@ -22,7 +23,7 @@ from mpgls.study.similarity import SimilaritySnps, by_chromosome, evenly_spaced,
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.runtime import Log
+    from mpgls.run.log import Log
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from mpgls.commands.low_rank_parts.gram import AGAIN
-from mpgls.errors import NumericalError, agree
+from mpgls.errors import NumericalError
 from mpgls.la import scalapack
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.model import reml
 from mpgls.model.gls import NullSums
 from mpgls.model.woodbury import inverse_gram, kernel_weight, null_sums
-from mpgls.runtime import StopSignal, Timings
+from mpgls.mpi import StopSignal, agree
+from mpgls.run.clock import Clock
 
 TOLERANCE = 2e-9
 """Of h2: a factorisation of K x K is cheap, and p values are then good to 1e-8."""
@@ -25,7 +26,7 @@ class LowRankCovariance:
     and a column of the identity, so that no other matrix has to be made for each chromosome.
     """
 
-    def __init__(self, GG_grid: GridMatrix, n: int, timings: Timings) -> None:
+    def __init__(self, GG_grid: GridMatrix, n: int, timings: Clock) -> None:
         self.GG_grid, self.n, self.timings = GG_grid, n, timings
         self.K, self.s = GG_grid.shape[0], 1.0
         self._work = np.empty(GG_grid.local.size, dtype=np.float64)

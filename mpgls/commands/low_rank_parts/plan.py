@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from mpgls.commands.common.machine import NARROWEST, WIDEST, Machine, does_not_fit
 from mpgls.commands.low_rank_parts.similarity import PANEL
 from mpgls.errors import UsageError
 from mpgls.la.layout import grid_shape
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine, does_not_fit
 
 STRIP = 512
 """Columns of a strip of G'G for each process column."""

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.common.inputs import read_snps
-from mpgls.errors import InputError, agree
+from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray, split_node
+from mpgls.mpi import agree
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.plink import BedFile

@@ -17,7 +17,7 @@ from mpgls.la.teams import TeamOperator
 from mpgls.model.gls import COLLINEAR_TOLERANCE, NullSums, SnpFit, fit_snps
 from mpgls.model.products import partial_products
 from mpgls.model.woodbury import inner_products, kernel_weight
-from mpgls.runtime import Timings
+from mpgls.run.clock import Clock
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.plink import BedFile
 from mpgls.study.similarity import exact_shift
@@ -54,7 +54,7 @@ class TestedSnps:
     """
 
     def __init__(
-        self, bed: BedFile, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, timings: Timings
+        self, bed: BedFile, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, timings: Clock
     ) -> None:
         self.G, self.timings, self.n = G, timings, rows.size
         self.mixed = G.dtype == np.float32

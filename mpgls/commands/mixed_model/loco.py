@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.common.inputs import Study
-from mpgls.errors import InputError, on_root
-from mpgls.runtime import Log
+from mpgls.errors import InputError
+from mpgls.mpi import on_root
+from mpgls.run.log import Log
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 from mpgls.study.kinship_h5 import read_keys
 from mpgls.study.snp_keys import keys_of

@@ -11,7 +11,7 @@ from mpgls.commands.mixed_model.null_model import Covariance
 from mpgls.commands.mixed_model.scan import SnpSolver
 from mpgls.commands.mixed_model.spectral_null import SpectralCovariance
 from mpgls.model.products import partial_products
-from mpgls.runtime import Log
+from mpgls.run.log import Log
 from mpgls.stream.store import ResultStore
 from mpgls.study.genotypes import Decoder
 from mpgls.study.plink import BedFile

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.errors import on_root
 from mpgls.model.gls import NullSums, degrees_of_freedom, fit_null
+from mpgls.mpi import on_root
 from mpgls.stream.store import ResultStore, TraitPlace, save_attributes
 
 if TYPE_CHECKING:

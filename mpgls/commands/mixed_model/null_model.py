@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpgls.errors import NumericalError, agree
+from mpgls.errors import NumericalError
 from mpgls.la import scalapack
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator, hold_factor
 from mpgls.model import reml
 from mpgls.model.gls import NullSums
-from mpgls.runtime import Log, StopSignal, Timings
+from mpgls.mpi import StopSignal, agree
+from mpgls.run.clock import Clock
+from mpgls.run.log import Log
 
 
 class Covariance:
@@ -29,7 +31,7 @@ class Covariance:
     """
 
     def __init__(
-        self, Phi_grid: GridMatrix, F_rep: np.ndarray, timings: Timings, tolerance: float = reml.TOLERANCE
+        self, Phi_grid: GridMatrix, F_rep: np.ndarray, timings: Clock, tolerance: float = reml.TOLERANCE
     ) -> None:
         self.Phi_grid, self.F_rep, self.timings, self.tolerance = Phi_grid, F_rep, timings, tolerance
         self.n, self.columns = F_rep.shape

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpgls.commands.common.machine import Machine, block_widths, does_not_fit, grid_block
 from mpgls.errors import UsageError
 from mpgls.la.layout import grid_shape
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB, Machine, block_widths, does_not_fit, grid_block
 
 
 @dataclass(frozen=True)

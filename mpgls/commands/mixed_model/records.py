@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.errors import agree
 from mpgls.model.gls import Note, SnpFit
+from mpgls.mpi import agree
 from mpgls.stream.store import RECORD_DTYPE, ResultStore, TraitPlace
 from mpgls.stream.writer import BlockWriter
 from mpgls.study.filters import SnpFilter, passes

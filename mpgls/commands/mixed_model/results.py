@@ -11,8 +11,9 @@ from mpgls.commands.common.inputs import Study
 from mpgls.commands.common.session import Session, refuse_overwriting
 from mpgls.commands.mixed_model.loco import ScanPart
 from mpgls.commands.mixed_model.null_figures import null_facts
-from mpgls.errors import InputError, agree, on_root
+from mpgls.errors import InputError
 from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.mpi import agree, on_root
 from mpgls.report.loco_table import LocoRow, write_loco
 from mpgls.report.plots import manhattan, qq
 from mpgls.report.summary import Summary, reduce_summary

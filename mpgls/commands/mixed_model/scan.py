@@ -9,11 +9,12 @@ import numpy as np
 
 from mpgls.commands.common.inputs import read_snps
 from mpgls.commands.mixed_model.records import Records
-from mpgls.errors import agree
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import COLLINEAR_TOLERANCE, NullSums, SnpFit, fit_snps
 from mpgls.model.products import partial_products
-from mpgls.runtime import Log, Progress, StopSignal, Timings
+from mpgls.mpi import StopSignal, agree
+from mpgls.run.clock import Clock
+from mpgls.run.log import Log, Progress
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.plink import BedFile
 
@@ -38,7 +39,7 @@ class SnpModel:
 class BlockSolver(Protocol):
     """From packed genotypes to effects: what `scan` asks of a solver."""
 
-    timings: Timings
+    timings: Clock
 
     def solve(self, packed: np.ndarray) -> tuple[SnpStats, list[SnpFit]]:
         """Counts of the SNPs ``packed`` (B, snp_bytes), and their effects on each trait. Collective over a team."""
@@ -47,7 +48,7 @@ class BlockSolver(Protocol):
 class SnpSolver:
     """From packed genotypes to effects, one block at a time, with a team's factor."""
 
-    def __init__(self, model: SnpModel, factor: TeamOperator, bed: BedFile, timings: Timings) -> None:
+    def __init__(self, model: SnpModel, factor: TeamOperator, bed: BedFile, timings: Clock) -> None:
         self.model, self.factor, self.timings = model, factor, timings
         self.F = np.asfortranarray(model.F_rep[factor.rows], dtype=factor.panels[0].dtype)
         self.decoder = Decoder(bed.n, [model.rows[panel] for panel in factor.row_panels], self.F.dtype)

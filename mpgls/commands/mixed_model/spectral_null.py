@@ -17,7 +17,8 @@ from mpgls.la.teams import Team, TeamOperator, hold_basis
 from mpgls.model.gls import NullSums
 from mpgls.model.reml import RemlResult
 from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
-from mpgls.runtime import Log, StopSignal
+from mpgls.mpi import StopSignal
+from mpgls.run.log import Log
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.study.align import Cohort
 

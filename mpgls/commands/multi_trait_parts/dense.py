@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.errors import StorageError, agree, on_root
+from mpgls.errors import StorageError
+from mpgls.mpi import agree, on_root
 from mpgls.stream.dense_store import DenseStore, create_dense, open_dense, save_trait_values
 from mpgls.stream.writer import BlockWriter
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.commands.common.machine import Machine, block_widths, does_not_fit, grid_block
 from mpgls.errors import UsageError
 from mpgls.la.layout import grid_shape
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB, Machine, block_widths, does_not_fit, grid_block
 from mpgls.stream.dense_store import panels_of
 
 PANEL = 2048

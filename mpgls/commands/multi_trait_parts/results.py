@@ -17,9 +17,9 @@ from mpgls.commands.multi_trait_parts.dense import DenseTiles
 from mpgls.commands.multi_trait_parts.plan import TilePlan
 from mpgls.commands.multi_trait_parts.tile_scan import ResidentPanel, RotatedBlock
 from mpgls.commands.multi_trait_parts.trait_groups import TraitGroup, TraitStudy
-from mpgls.errors import on_root
 from mpgls.model.histograms import lambda_gc_of_counts
 from mpgls.model.tiles import Tile
+from mpgls.mpi import on_root
 from mpgls.report.hits import HIT_DTYPE, gather_hits, merge_hits, write_hits
 from mpgls.report.hits_map import genome_of, hits_map, pooled_qq
 from mpgls.report.loco_table import LocoRow, write_loco

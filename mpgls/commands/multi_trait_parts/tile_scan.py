@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mpgls.commands.common.inputs import read_snps
-from mpgls.errors import agree
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import Note
 from mpgls.model.tiles import Epilogue, LocalPanel, Partial, Tile, TraitPanel
-from mpgls.runtime import Progress
+from mpgls.mpi import agree
+from mpgls.run.log import Progress
 from mpgls.stream.scratch import ScratchFile
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder, SnpStats

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.common.inputs import Study, StudyOptions
-from mpgls.errors import InputError, on_root
+from mpgls.errors import InputError
+from mpgls.mpi import on_root
 from mpgls.report.trait_table import Flag
 from mpgls.study.align import Cohort, align, check_design
 from mpgls.study.tables import Table, read_table
@@ -17,7 +18,7 @@ from mpgls.study.trait_matrix import MaskGroup, TraitMatrix, group_traits, imput
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.runtime import Log
+    from mpgls.run.log import Log
     from mpgls.stream.eigen_file import EigenFile
 
 

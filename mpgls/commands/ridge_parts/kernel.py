@@ -13,9 +13,10 @@ import numpy as np
 from mpgls.commands.common.inputs import Study
 from mpgls.commands.common.session import Session
 from mpgls.commands.kinship import every_block
-from mpgls.errors import InputError, agree
+from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray
-from mpgls.runtime import Progress
+from mpgls.mpi import agree
+from mpgls.run.log import Progress
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mpgls.commands.common.session import Session
-from mpgls.errors import NumericalError, agree
+from mpgls.errors import NumericalError
 from mpgls.la.scalapack import NotPositiveDefinite
 from mpgls.la.shared import SharedArray
 from mpgls.la.shared_inverse import invert
@@ -23,6 +23,7 @@ from mpgls.model.kernel_ridge import (
     smallest_penalty,
     strips,
 )
+from mpgls.mpi import agree
 
 Kind = type[LeaveOut] | type[Direct]
 

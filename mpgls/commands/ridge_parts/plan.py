@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpgls.commands.common.machine import WIDEST, Machine, does_not_fit
 from mpgls.commands.ridge_parts.scan import WIDTH
 from mpgls.la.shared_inverse import BLOCK
 from mpgls.model.folds import NestedFolds
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB, WIDEST, Machine, does_not_fit
 
 NARROWEST = 64
 

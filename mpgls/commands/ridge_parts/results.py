@@ -12,9 +12,9 @@ from mpgls.commands.common.session import Session
 from mpgls.commands.ridge_parts.config import RidgeConfig
 from mpgls.commands.ridge_parts.scan import TIE, NullState, Observed
 from mpgls.commands.ridge_parts.targets import RidgeTargets
-from mpgls.errors import agree, on_root
 from mpgls.la.shared import SharedArray
 from mpgls.model.kernel_ridge import dual_coefficients, residual_operator
+from mpgls.mpi import agree, on_root
 from mpgls.report.brain_maps import write_parcel_map
 from mpgls.report.ridge_plots import r2_against_null, r2_by_alpha
 from mpgls.report.ridge_table import TargetRows, write_folds, write_null, write_targets, write_trait_file, write_weights

@@ -12,10 +12,11 @@ from mpgls.commands.common.inputs import Study, StudyOptions
 from mpgls.commands.common.session import Session
 from mpgls.commands.multi_trait_parts.trait_groups import TraitGroup, open_trait_study
 from mpgls.commands.ridge_parts.config import FoldOptions, RidgeConfig
-from mpgls.errors import InputError, on_root
+from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray
 from mpgls.model.folds import NestedFolds, folds_of_labels, nested_folds
-from mpgls.report.manifest import file_identity
+from mpgls.mpi import on_root
+from mpgls.run.identity import file_identity
 from mpgls.study.align import check_design
 from mpgls.study.sample_labels import sample_labels
 from mpgls.study.tables import SampleId, read_table, show_sample

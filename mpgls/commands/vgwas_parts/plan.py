@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.commands.common.machine import Machine, does_not_fit
 from mpgls.errors import UsageError
 from mpgls.model.mulm import TILE_BYTES, TILE_SNPS
-from mpgls.runtime import GIB
+from mpgls.run.plan import GIB, Machine, does_not_fit
 
 UNIT_FLOP = 1e13
 """Work of a unit, at most about this: what is lost when a run is killed."""

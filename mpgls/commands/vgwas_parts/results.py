@@ -14,10 +14,11 @@ from mpgls.commands.vgwas_parts.config import VgwasConfig
 from mpgls.commands.vgwas_parts.plan import VgwasPlan
 from mpgls.commands.vgwas_parts.scan import Inference, Unit, UnitResult, cut_units
 from mpgls.commands.vgwas_parts.voxels import VoxelStudy
-from mpgls.errors import UsageError, on_root
+from mpgls.errors import UsageError
 from mpgls.model.clusters import RECORD_DTYPE, label_entries
 from mpgls.model.extremes import Correction, fit_tail
 from mpgls.model.gls import Note
+from mpgls.mpi import on_root
 from mpgls.report.brain_maps import draw_map, safe_name, write_maps
 from mpgls.report.null_plots import null_plot
 from mpgls.report.vgwas_table import write_vgwas_table

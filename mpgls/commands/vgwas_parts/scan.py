@@ -10,13 +10,13 @@ import numpy as np
 
 from mpgls.commands.common.inputs import Study, read_snps
 from mpgls.commands.vgwas_parts.voxels import Chunk, TeamVoxels, VoxelStudy
-from mpgls.errors import agree
 from mpgls.la.teams import Team
 from mpgls.model.clusters import RECORD_DTYPE, STATISTICS, Neighbours, snp_statistics
 from mpgls.model.gls import Note
 from mpgls.model.mulm import Score, SnpBlock, TileScan
 from mpgls.model.permute import permutation
-from mpgls.runtime import Progress
+from mpgls.mpi import agree
+from mpgls.run.log import Progress
 from mpgls.stream.unit_log import UnitLog
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder, SnpStats

@@ -11,10 +11,11 @@ import numpy as np
 
 from mpgls.commands.common.inputs import Study, StudyOptions
 from mpgls.commands.vgwas_parts.config import VgwasConfig
-from mpgls.errors import InputError, agree, on_root
+from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.la.teams import Team
 from mpgls.model.mulm import CONSTANT_VOXEL, unit_residuals
+from mpgls.mpi import agree, on_root
 from mpgls.study.align import Cohort, align
 from mpgls.study.coordinates import read_coordinates
 from mpgls.study.images import VoxelMatrix, open_voxels, show_voxel

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mpgls.errors import MemoryPlanError
-from mpgls.runtime import GIB, memory_for
+
+GIB = 2**30
 
 GRID_BLOCK = 128
 """Largest block of the block-cyclic distribution; p?potrf is flat around it."""
@@ -14,6 +16,11 @@ WIDEST, NARROWEST = 1024, 32
 """SNPs of a block, chosen automatically between these."""
 FEWEST_ROUNDS = 2
 """Blocks of a rank at least, so that reading one can hide behind working on another."""
+
+
+def memory_for(need: float) -> str:
+    """The --memory, in GiB, that lets ``need`` bytes fit: 2 % more, rounded up."""
+    return f"{math.ceil(need / GIB * 102) / 100:.2f}"
 
 
 @dataclass(frozen=True)

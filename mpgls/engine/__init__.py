@@ -1,0 +1,1 @@
+"""Mathematics that is distributed: V(h2) in its forms, streams of SNPs, tiles and units, Gram matrices."""

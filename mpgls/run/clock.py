@@ -1,0 +1,72 @@
+"""What each phase of a run costs: seconds, floating-point operations and bytes, on one rank and over all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+@dataclass
+class Phase:
+    """What one phase cost this rank."""
+
+    seconds: float = 0.0
+    flop: float = 0.0
+    nbytes: float = 0.0
+    calls: int = 0
+
+
+@dataclass
+class Clock:
+    """Seconds, floating-point operations and bytes of each phase on this rank."""
+
+    phases: dict[str, Phase] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def phase(self, name: str, flop: float = 0.0, nbytes: float = 0.0) -> Iterator[Phase]:
+        """Time the body as part of phase ``name``; the body may add to ``flop`` and ``nbytes``."""
+        entry = self.phases.setdefault(name, Phase())
+        start = time.perf_counter()
+        try:
+            yield entry
+        finally:
+            entry.seconds += time.perf_counter() - start
+            entry.flop += flop
+            entry.nbytes += nbytes
+            entry.calls += 1
+
+    def gather(self, comm: MPI.Comm) -> dict[str, dict[str, float]]:
+        """All ranks' phases on rank 0 (empty elsewhere): sums of work, largest and smallest seconds over ranks."""
+        everyone = comm.gather({k: (v.seconds, v.flop, v.nbytes) for k, v in self.phases.items()}, root=0) or []
+        table: dict[str, dict[str, float]] = {}
+        for name in dict.fromkeys(name for one in everyone for name in one):
+            rows = [one.get(name, (0.0, 0.0, 0.0)) for one in everyone]
+            seconds = [row[0] for row in rows]
+            table[name] = {
+                "seconds": max(seconds),
+                "seconds_smallest": min(seconds),
+                "gflop": sum(row[1] for row in rows) / 1e9,
+                "bytes": sum(row[2] for row in rows),
+            }
+        return table
+
+
+def timing_table(table: dict[str, dict[str, float]], gemm_gflops: float) -> str:
+    """The timing table at the end of a run; ``gemm_gflops`` is the measured rate of all ranks together."""
+    head = f"{'phase':<24}{'seconds':>9}{'min/max':>9}{'GFLOP/s':>10}{'of GEMM':>9}{'MB/s':>9}"
+    lines = [head, "-" * len(head)]
+    for name, row in table.items():
+        seconds = row["seconds"]
+        balance = f"{row['seconds_smallest'] / seconds:.2f}" if seconds > 0 else "-"
+        rate = row["gflop"] / seconds if seconds > 0 else 0.0
+        share = f"{rate / gemm_gflops:.0%}" if rate and gemm_gflops else "-"
+        flops = f"{rate:.1f}" if rate else "-"
+        bandwidth = f"{row['bytes'] / seconds / 1e6:,.0f}" if row["bytes"] and seconds > 0 else "-"
+        lines.append(f"{name:<24}{seconds:>9.2f}{balance:>9}{flops:>10}{share:>9}{bandwidth:>9}")
+    return "\n".join(lines)

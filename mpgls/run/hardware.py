@@ -1,0 +1,93 @@
+"""What this process runs on: memory, cores, BLAS libraries and their speed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+def memory_of_process() -> dict[str, int]:
+    """Bytes of this process as the kernel counts them: ``peak_rss``, ``rss`` and ``pss``.
+
+    PSS divides shared pages by the processes that map them, so a factor shared by the ranks of a node counts once.
+    """
+    found = {"peak_rss": 0, "rss": 0, "pss": 0}
+    keys = {"VmHWM:": "peak_rss", "VmRSS:": "rss", "Pss:": "pss"}
+    for name in ("/proc/self/status", "/proc/self/smaps_rollup"):
+        with contextlib.suppress(OSError), open(name, encoding="ascii") as lines:
+            for line in lines:
+                parts = line.split()
+                if parts and parts[0] in keys:
+                    found[keys[parts[0]]] = int(parts[1]) * 1024
+    return found
+
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def limit_threads(node_comm: MPI.Comm, requested: int | None) -> int:
+    """Bind the number of BLAS threads of this rank so that the ranks of a node do not outnumber its cores.
+
+    ``requested`` (``--threads``) wins, then OMP_NUM_THREADS or OPENBLAS_NUM_THREADS if the user set one, otherwise the
+    node's usable cores divided by its ranks. Every BLAS of the process is limited: NumPy's and ScaLAPACK's may differ.
+    Collective over ``node_comm``, the ranks of one node.
+    """
+    from threadpoolctl import threadpool_limits
+
+    by_user = requested or next((int(v) for k in THREAD_VARIABLES if (v := os.environ.get(k, "")).isdigit()), 0)
+    cores = set().union(*node_comm.allgather(os.sched_getaffinity(0)))
+    threads = by_user or max(1, len(cores) // node_comm.size)
+    threadpool_limits(threads)
+    for name in THREAD_VARIABLES:  # for the libraries that are loaded later: ScaLAPACK's BLAS, SciPy's
+        os.environ[name] = str(threads)
+    return threads
+
+
+def blas_libraries() -> list[dict[str, object]]:
+    """The BLAS libraries of this process: path, version, kernel and threads."""
+    from threadpoolctl import threadpool_info
+
+    return [
+        {
+            "path": entry.get("filepath"),
+            "library": entry.get("internal_api"),
+            "version": entry.get("version"),
+            "kernel": entry.get("architecture"),
+            "threads": entry.get("num_threads"),
+        }
+        for entry in threadpool_info()
+        if entry.get("user_api") == "blas"
+    ]
+
+
+def blas_kernel_warning() -> str | None:
+    """A sentence when OPENBLAS_CORETYPE forces a kernel without AVX-512 on a processor that has it."""
+    forced = os.environ.get("OPENBLAS_CORETYPE", "")
+    if not forced or forced.lower() in {"skylakex", "cooperlake", "sapphirerapids", "zen"}:
+        return None
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="ascii") as lines:
+        if any("avx512f" in line for line in lines):
+            return (
+                f"OPENBLAS_CORETYPE={forced} keeps OpenBLAS from using this processor's AVX-512; "
+                "matrix products run at about half speed: unset it"
+            )
+    return None
+
+
+def gemm_rate(dtype: str = "float64", n: int = 1200, repeats: int = 2) -> float:
+    """GFLOP/s of the best of ``repeats`` products of two n x n matrices on this rank's threads."""
+    import numpy as np
+
+    a = np.ones((n, n), dtype=dtype)
+    b, c = a.copy(), np.empty_like(a)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        np.matmul(a, b, out=c)
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best / 1e9

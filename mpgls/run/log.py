@@ -1,0 +1,92 @@
+"""What a run says to its user: the log of rank 0, progress of streamed phases, durations in words."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from mpgls.errors import StorageError
+
+
+class Log:
+    """Line-based log of rank 0: to stdout and, when a path is given, to a file. Other ranks are silent."""
+
+    def __init__(self, rank: int, path: str | Path | None = None, append: bool = False) -> None:
+        self._speaks = rank == 0
+        self._file: TextIO | None = None
+        self._start = time.perf_counter()
+        if self._speaks and path is not None:
+            try:
+                self._file = open(path, "a" if append else "w", encoding="utf-8")  # noqa: SIM115
+            except OSError as error:
+                raise StorageError(f"cannot write the log {path}: {error.strerror}") from None
+
+    @classmethod
+    def silent(cls) -> Log:
+        """A log that says nothing, on any rank."""
+        return cls(rank=-1)
+
+    def info(self, message: str = "") -> None:
+        """One line (or a block of lines) with the seconds since the start."""
+        if not self._speaks:
+            return
+        stamp = f"{time.perf_counter() - self._start:9.2f}  "
+        for line in message.split("\n"):
+            text = (stamp + line).rstrip()
+            print(text, flush=True)
+            if self._file is not None:
+                print(text, file=self._file, flush=True)
+
+    def warn(self, message: str) -> None:
+        """A line that asks for attention."""
+        self.info(f"WARNING: {message}")
+
+    def seconds(self) -> float:
+        """Seconds since the log was opened."""
+        return time.perf_counter() - self._start
+
+    def close(self) -> None:
+        """Close the log file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class Progress:
+    """Progress of a streamed phase: at most one line every ``interval`` seconds, with rate and time left."""
+
+    def __init__(self, log: Log, label: str, total: int, unit: str, interval: float = 10.0) -> None:
+        self._log, self._label, self._total, self._unit = log, label, total, unit
+        self._interval = interval
+        self._start = self._last = time.perf_counter()
+
+    def at(self, done: int) -> None:
+        """Say how far the phase is, when it is time to."""
+        now = time.perf_counter()
+        if now - self._last < self._interval or done <= 0:
+            return
+        self._last = now
+        rate = done / (now - self._start)
+        left = (self._total - done) / rate
+        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        self._log.info(
+            f"{self._label}: {done:,} of {self._total:,} {self._unit} ({done / self._total:.0%}), "
+            f"{shown} {self._unit}/s, {duration(left)} left"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person writes them: ``12 s``, ``3 min 20 s``, ``5 h 07 min``."""
+    seconds = max(0, round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def stderr(message: str) -> None:
+    """One line to standard error, at once."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,3 @@
+"""The version of mpgls, for everybody."""
+
+__version__ = "0.1.0"
