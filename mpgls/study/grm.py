@@ -128,6 +128,15 @@ def open_kinship(path: PathLike, id_path: PathLike | None = None) -> Kinship:
     raise StorageError(f"there is no kinship at {name}: neither that file nor {prefix}.grm.bin exists")
 
 
+def kinship_files(path: PathLike) -> list[str]:
+    """The files that ``open_kinship`` would read of a kinship of this name, as far as they are there."""
+    name = os.fspath(path)
+    prefix = name.removesuffix(".bin").removesuffix(".grm")
+    if os.path.isfile(name) and (_starts_as_hdf5(name) or not name.endswith((".grm.bin", ".grm"))):
+        return [name]
+    return [f"{prefix}.grm.bin", f"{prefix}.grm.id"] if os.path.isfile(f"{prefix}.grm.bin") else [name]
+
+
 def write_grm_id(prefix: PathLike, ids: Sequence[SampleId]) -> None:
     """Write PREFIX.grm.id, GCTA's sample list: FID, tab, IID. StorageError if that is not possible."""
     path = f"{os.fspath(prefix)}.grm.id"
