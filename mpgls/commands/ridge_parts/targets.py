@@ -188,7 +188,8 @@ def with_parcels(config: RidgeConfig, study: Study, session: Session) -> tuple[S
     """
     if config.image.parcels is None:
         return config.study, {}
-    from mpgls.commands.vgwas_extract import extract
+    from mpgls.engine.images import check_memory, extract, open_stack
+    from mpgls.run.world import World
     from mpgls.study.images import open_voxels
     from mpgls.study.parcels import parcel_means, parcellate
 
@@ -196,7 +197,10 @@ def with_parcels(config: RidgeConfig, study: Study, session: Session) -> tuple[S
     if image.images is not None:
         assert image.mask is not None
         made = session.path(".voxels.h5")
-        voxels = extract(image.images, image.image_ids, image.mask, made, session.comm, session)
+        world = World(session.comm, session.log, session.timings, session.stop)
+        stack = open_stack(image.images, image.image_ids, image.mask, world)
+        check_memory(stack.held, session.machine(), world.log)
+        voxels = extract(stack, made, world)
     else:
         path = image.voxels
         assert path is not None
