@@ -1,62 +1,41 @@
-"""The command line: argv to one frozen config for each command. No numerics, no MPI."""
+"""The command line: argv to the frozen options of one command. No numerics, no MPI."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from mpgls.cli import images, kinship, low_rank, ridge, scans, tools
+from mpgls.cli import before
+from mpgls.cli.parser import Parser, add_command
+from mpgls.commands import COMMANDS, module_of, options_of
 from mpgls.errors import UsageError
+from mpgls.run.options import Options, make
 from mpgls.version import __version__
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-COMMANDS = (
-    kinship.kinship,
-    kinship.eigen,
-    scans.single_trait,
-    scans.multi_trait,
-    low_rank.low_rank,
-    low_rank.plan,
-    images.vgwas_extract,
-    images.vgwas,
-    ridge.ridge,
-    tools.export,
-    tools.simulate,
-    images.simulate_images,
-    tools.doctor,
-)
-"""Every command, in the order of --help."""
-
-
 @dataclass(frozen=True)
 class Command:
-    """A parsed command: its name, its module, and its config."""
+    """A parsed command."""
 
-    name: str
-    module: str
-    config: Any
+    options: Options
+
+    @property
+    def name(self) -> str:
+        """What stands after ``mpgls``."""
+        return self.options.command
 
     def run(self, comm: MPI.Comm) -> None:
         """Run it on all ranks of ``comm``."""
-        importlib.import_module(self.module).run(self.config, comm)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises UsageError instead of exiting, so that one rank speaks for all."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        module_of(self.name).run(self.options, comm)
 
 
 def parse(argv: Sequence[str]) -> Command:
     """The command that ``argv`` asks for. Raises UsageError; exits by itself for --help and --version only."""
-    parser = _Parser(
+    parser = Parser(
         prog="mpgls",
         description="Exact mixed-model genome-wide association studies on one core or a whole cluster.",
         epilog="Every command also runs on many ranks: mpirun -n 64 mpgls COMMAND ...   "
@@ -64,10 +43,22 @@ def parse(argv: Sequence[str]) -> Command:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mpgls {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    for declare in COMMANDS:
-        declare(commands)
-    given = parser.parse_args(argv)
-    if given.command is None:
-        raise UsageError(f"no command was given: {', '.join(commands.choices)} (see mpgls --help)")
-    return Command(given.command, given.module, given.make(given, tuple(argv)))
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    # the module of one command is quickly imported, those of all are not
+    for name in argv[:1] if argv and argv[0] in COMMANDS else COMMANDS:
+        if _has_moved(name):
+            add_command(commands, options_of(name))
+        else:
+            before.declare(name, commands)  # until every command has moved
+    parsed = parser.parse_args(argv)
+    if parsed.command is not None and not _has_moved(parsed.command):
+        return before.Command(parsed.command, parsed.module, parsed.make(parsed, tuple(argv)))  # type: ignore[return-value]
+    given = vars(parsed)
+    name = given.pop("command")
+    if name is None:
+        raise UsageError(f"no command was given: {', '.join(COMMANDS)} (see mpgls --help)")
+    return Command(make(options_of(name), given, ("mpgls", *argv)))
+
+
+def _has_moved(name: str) -> bool:
+    return hasattr(getattr(module_of(name), COMMANDS[name], None), "summary")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,6 +47,23 @@ def limit_threads(node_comm: MPI.Comm, requested: int | None) -> int:
     for name in THREAD_VARIABLES:  # for the libraries that are loaded later: ScaLAPACK's BLAS, SciPy's
         os.environ[name] = str(threads)
     return threads
+
+
+@contextlib.contextmanager
+def limited_threads(node_comm: MPI.Comm, requested: int | None) -> Iterator[int]:
+    """``limit_threads`` while the body runs; the libraries of now, and the environment, are then as they were."""
+    from threadpoolctl import threadpool_limits
+
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    with threadpool_limits():  # remembers the limits of now
+        try:
+            yield limit_threads(node_comm, requested)
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def blas_libraries() -> list[dict[str, object]]:

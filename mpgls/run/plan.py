@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from mpgls.errors import MemoryPlanError
+from mpgls.errors import MemoryPlanError, UsageError
 
 GIB = 2**30
 
@@ -68,3 +69,59 @@ def block_widths(m: int, ranks: int) -> Iterator[int]:
         if width <= NARROWEST:
             return
         width = max(NARROWEST, -(-width // 2))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes that a whole run keeps to. ``stages`` are bytes a rank, by name; a command's plan has sizes of its own."""
+
+    stages: dict[str, int]
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the largest stage."""
+        return max(self.stages.values())
+
+    @property
+    def largest(self) -> str:
+        """The name of the largest stage."""
+        return max(self.stages, key=self.stages.__getitem__)
+
+    def fits(self, machine: Machine) -> bool:
+        """Whether every stage is within the machine's limit."""
+        return machine.limit is None or self.peak <= machine.limit
+
+    def memory_text(self, machine: Machine) -> str:
+        """The line of the log that says how much memory a rank takes."""
+        limit = f" of {machine.limit / GIB:.2f} GiB allowed" if machine.limit else ""
+        sizes = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.stages.items())
+        return f"plan: at most {self.peak / GIB:.2f} GiB a rank{limit} ({sizes})"
+
+
+P = TypeVar("P", bound=Plan)
+
+
+def first_that_fits(
+    machine: Machine,
+    candidates: Iterable[P],
+    what: Callable[[P], str] = lambda plan: f"the {plan.largest}",
+    ways: Sequence[str] = (),
+    spreads: bool = False,
+) -> P:
+    """The first of the ``candidates``, the best first, that fits; they are made one by one.
+
+    Raises MemoryPlanError, see `does_not_fit`, when none does: about the last one, as ``what`` calls it.
+    """
+    plan = None
+    for plan in candidates:
+        if plan.fits(machine):
+            return plan
+    if plan is None:
+        raise ValueError("there is no candidate")
+    raise does_not_fit(machine, what(plan), plan.peak, *ways, spreads=spreads)
+
+
+def check_team_size(team_size: int | None, machine: Machine) -> None:
+    """UsageError for a team of more ranks than there are."""
+    if team_size is not None and not 1 <= team_size <= machine.ranks:
+        raise UsageError(f"--team-size must be from 1 to the number of ranks, {machine.ranks}, not {team_size}")

@@ -1,6 +1,6 @@
 """On which chromosome each selected SNP lies, and blocks of SNPs that do not cross from one to the next.
 
-Any labels will do (1-22, X, 1A, scaffold_12). As in --chr, case and a leading ``chr`` make no difference.
+Any labels will do (1-22, X, 1A, scaffold_12). Case, a leading ``chr`` and leading zeros make no difference.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.errors import InputError
-from mpgls.study.filters import plain_chromosome
+from mpgls.study.chromosome_names import plain_chromosome
 from mpgls.study.plink import VariantTable
 
 UNPLACED = frozenset({"", "0", "."})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from mpgls.errors import InputError
-from mpgls.study.tables import PathLike, _numbered_lines
+from mpgls.study.text import PathLike, TextTable
 
 HEADER = ["TRAIT", "I", "J", "K"]
 LARGEST = 1 << 19
@@ -21,16 +20,14 @@ def read_coordinates(path: PathLike, names: Sequence[str]) -> np.ndarray:
     Raises InputError, naming the line, for a malformed table; for a voxel that is not there, or there twice, and for
     two voxels in one place; StorageError for an unreadable file.
     """
-    source = os.fspath(path)
-    lines = _numbered_lines(source)
-    number, line = next(lines, (1, ""))
-    if line.removeprefix("#").split() != HEADER:
-        raise InputError(f"{source}, line {number}: expected the header 'TRAIT I J K', found {line[:60]!r}")
+    table = TextTable(path, key="TRAIT")
+    source = table.path
+    if table.header != HEADER:
+        raise table.refuse_header("'TRAIT I J K'")
     place: dict[str, tuple[int, int, int]] = {}
-    for number, line in lines:
-        fields = line.split()
+    for number, (name, *indices) in table.rows():
         try:
-            name, (i, j, k) = fields[0], (int(text) for text in fields[1:])
+            i, j, k = map(int, indices)
         except ValueError:
             raise InputError(f"{source}, line {number}: expected a name and three whole numbers i j k") from None
         if max(abs(i), abs(j), abs(k)) > LARGEST:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.errors import InputError, UsageError
+from mpgls.study.chromosome_names import canonical_chromosome, plain_chromosome
 from mpgls.study.genotypes import SnpStats
 from mpgls.study.plink import Variants, VariantTable
+from mpgls.study.tables import read_names
+from mpgls.study.text import part_names
 
 _SHOWN = 3
 
@@ -58,7 +61,7 @@ class Selection:
 
 
 def parse_chromosomes(text: str) -> tuple[str, ...]:
-    """The chromosomes of a list like ``1-4,X,22``, in its order, each once; a leading ``chr`` is left out.
+    """The chromosomes of a list like ``1-4,X,22``, in its order, each once, as `plain_chromosome` has them.
 
     Raises
     ------
@@ -80,21 +83,21 @@ def parse_chromosomes(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def plain_chromosome(chromosome: str) -> str:
-    """A chromosome's name without case and without a leading ``chr``."""
-    return chromosome.upper().removeprefix("CHR")
-
-
 def select_snps(variants: VariantTable, snp_filter: SnpFilter) -> Selection:
-    """Apply the filters that need only the .bim, which is read once, in batches.
+    """Apply the filters that need only the .bim, which is read in batches, once as a rule.
+
+    --chr knows chromosomes by all their names (`mpgls.study.chromosome_names`): X means 23, unless the .bim has both.
 
     Raises
     ------
     StorageError : the .bim or a list of IDs cannot be read.
     InputError : a malformed row of the .bim; an ``--extract`` list without any SNP of it; or no SNP is left.
     """
-    scan = _Scan(snp_filter)
+    scan = _Scan(snp_filter, variants)
     index = [np.flatnonzero(scan.keep(rows)) + start for start, rows in variants.batches()]
+    if twofold := scan.twofold():
+        scan = _Scan(snp_filter, variants, twofold)
+        index = [np.flatnonzero(scan.keep(rows)) + start for start, rows in variants.batches()]
     scan.check_extract(variants)
     selection = Selection(np.concatenate(index), variants.count, scan.negative_bp, scan.reasons)
     if selection.index.size == 0:
@@ -107,13 +110,17 @@ def select_snps(variants: VariantTable, snp_filter: SnpFilter) -> Selection:
 
 
 class _Scan:
-    """The filters, ready to be applied to batch after batch, and their counts so far."""
+    """The filters, ready to be applied to batch after batch, and their counts so far.
 
-    def __init__(self, snp_filter: SnpFilter) -> None:
+    ``twofold`` are canonical names of chromosomes of which only those count that are written as asked for.
+    """
+
+    def __init__(self, snp_filter: SnpFilter, variants: VariantTable, twofold: frozenset[str] = frozenset()) -> None:
         self.filter = snp_filter
         self.wanted_chromosomes = frozenset(map(plain_chromosome, snp_filter.chromosomes))
-        self.extract = _read_ids(snp_filter.extract)
-        self.exclude = _read_ids(snp_filter.exclude)
+        self.wanted_meanings = frozenset(map(canonical_chromosome, snp_filter.chromosomes)) - twofold
+        self.extract = _read_ids(snp_filter.extract, variants)
+        self.exclude = _read_ids(snp_filter.exclude, variants)
         self.chromosomes: dict[str, bool] = {}
         self.extracted = 0
         self.negative_bp = 0
@@ -140,8 +147,16 @@ class _Scan:
     def _on_chromosome(self, rows: Variants) -> np.ndarray:
         # few names for many rows: each name is judged once
         for name in dict.fromkeys(rows.chrom):
-            self.chromosomes.setdefault(name, plain_chromosome(name) in self.wanted_chromosomes)
+            if name not in self.chromosomes:
+                written, meant = plain_chromosome(name), canonical_chromosome(name)
+                self.chromosomes[name] = written in self.wanted_chromosomes or meant in self.wanted_meanings
         return np.fromiter(map(self.chromosomes.__getitem__, rows.chrom), dtype=bool, count=len(rows))
+
+    def twofold(self) -> frozenset[str]:
+        """Canonical names that were met written as asked for and otherwise too, so that these are two chromosomes."""
+        as_asked = {name: plain_chromosome(name) in self.wanted_chromosomes for name in self.chromosomes}
+        met = [{canonical_chromosome(name) for name in as_asked if as_asked[name] is yes} for yes in (True, False)]
+        return frozenset((met[0] & met[1]) & self.wanted_meanings)
 
     def _drop(self, kept: np.ndarray, passing: np.ndarray, flag: str) -> np.ndarray:
         self.reasons[flag] = self.reasons.get(flag, 0) + int(np.count_nonzero(kept & ~passing))
@@ -157,17 +172,19 @@ class _Scan:
         )
 
 
-def _read_ids(path: str | None) -> dict[str, None] | None:
-    """The SNP IDs of a file, one a line, in its order."""
+def _read_ids(path: str | None, variants: VariantTable) -> dict[str, None] | None:
+    """The SNP IDs of a file, separated by blanks, line ends or commas, in its order.
+
+    An ID that has a comma in it, as those of variants with several alleles do, is one name where the .bim has it.
+    """
     if path is None:
         return None
-    try:
-        with open(path, encoding="utf-8") as file:
-            return dict.fromkeys(file.read().split())
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text") from None
+    names = read_names(path)
+    with_comma = {name for name in names if "," in name}
+    known: set[str] = set()
+    for _, rows in variants.batches() if with_comma else ():
+        known |= with_comma.intersection(rows.id)
+    return dict.fromkeys(part_names(names, known))
 
 
 def _are_in(names: list[str], wanted: dict[str, None]) -> np.ndarray:

@@ -17,9 +17,9 @@ from typing import Protocol
 import numpy as np
 
 from mpgls.errors import InputError, StorageError, UsageError
-from mpgls.study.filters import plain_chromosome
+from mpgls.study.chromosome_names import positions_of
 from mpgls.study.kinship_h5 import read_kinship_h5
-from mpgls.study.tables import PathLike, SampleId, index_ids, read_id_list, show_sample
+from mpgls.study.tables import IdList, PathLike, SampleId, index_ids, read_ids, show_sample
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CHUNK = 16 << 20
@@ -51,6 +51,13 @@ class Kinship:
     files: tuple[str, ...]
     sums: tuple[ChromosomeSum, ...] = ()
     has_keys: bool = False
+    notes: tuple[str, ...] = ()
+    """How the file of sample IDs was understood."""
+
+    @property
+    def summary(self) -> str:
+        """One line for the log."""
+        return "; ".join([f"{self.path}: {self.n:,} samples", *self.notes])
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) as (stop-start, n) float64; zero right of the diagonal if ``packed_lower``.
@@ -70,7 +77,15 @@ class Kinship:
 
     def snps_of(self, chromosome: str) -> int:
         """SNPs of the kinship on a chromosome, as far as ``sums`` tell."""
-        return sum(one.snps for one in self.sums if _same(one.chromosome, chromosome))
+        return sum(one.snps for one in self._sums_of(chromosome))
+
+    def chromosomes(self) -> list[str]:
+        """The chromosomes that the kinship has SNPs of, as its file names them, as far as ``sums`` tell."""
+        return [one.chromosome for one in self.sums if one.snps]
+
+    def _sums_of(self, chromosome: str) -> list[ChromosomeSum]:
+        found = [one for one in self.sums if one.snps]
+        return [found[k] for k in positions_of(chromosome, self.chromosomes())]
 
     def without(self, chromosome: str) -> Kinship:
         """Phi_c, the mean over the SNPs that are not on ``chromosome``; Phi where the kinship has none of them.
@@ -84,10 +99,11 @@ class Kinship:
                 f"{self.path}: all {self.snps:,} SNPs of the kinship are on chromosome {chromosome}, so nothing is "
                 "left when it is left out: make the kinship of more chromosomes, or scan without --loco"
             )
-        left_out = [one.source for one in self.sums if one.snps and _same(one.chromosome, chromosome)]
-        if not left_out:
-            return self
-        return dataclasses.replace(self, source=_RowsWithout(self.source, left_out[0], self.snps, left), snps=left)
+        source, snps = self.source, self.snps
+        for one in self._sums_of(chromosome):
+            source = _RowsWithout(source, one.source, snps, snps - one.snps)
+            snps -= one.snps
+        return self if source is self.source else dataclasses.replace(self, source=source, snps=snps)
 
 
 @dataclass(frozen=True)
@@ -99,17 +115,15 @@ class ChromosomeSum:
     source: RowSource
 
 
-def _same(one: str, other: str) -> bool:
-    return plain_chromosome(one) == plain_chromosome(other)
-
-
-def open_kinship(path: PathLike, id_path: PathLike | None = None) -> Kinship:
+def open_kinship(path: PathLike, id_path: PathLike | None = None, known: Sequence[SampleId] | None = None) -> Kinship:
     """Open a kinship in any of three forms, told apart by signature and name.
 
     - mpgls HDF5 (any name), which carries its sample IDs;
     - GCTA: ``path`` is PREFIX, PREFIX.grm or PREFIX.grm.bin, with PREFIX.grm.id beside it (or ``id_path``);
     - GEMMA ``NAME.cXX.txt`` or ``NAME.sXX.txt`` (or any .txt): n lines of n numbers, samples in the order of
       ``id_path``, a .fam; without it NAME.fam.
+
+    ``known`` are the samples of the genotypes, which give FIDs to a list of IDs that has none.
 
     Raises InputError (sizes that disagree with the IDs, a missing ID file, a sample that occurs twice, an
     unknown format), StorageError (no such file) and UsageError (``id_path`` for a file with its own IDs).
@@ -121,11 +135,20 @@ def open_kinship(path: PathLike, id_path: PathLike | None = None) -> Kinship:
                 raise UsageError(f"{name} carries its own sample IDs: leave out --grm-id")
             return _open_h5(name)
         if not name.endswith((".grm.bin", ".grm")):
-            return _open_text(name, id_path)
+            return _open_text(name, id_path, known)
     prefix = name.removesuffix(".bin").removesuffix(".grm")
     if os.path.isfile(f"{prefix}.grm.bin"):
-        return _open_gcta(prefix, id_path)
+        return _open_gcta(prefix, id_path, known)
     raise StorageError(f"there is no kinship at {name}: neither that file nor {prefix}.grm.bin exists")
+
+
+def kinship_files(path: PathLike) -> list[str]:
+    """The files that ``open_kinship`` would read of a kinship of this name, as far as they are there."""
+    name = os.fspath(path)
+    prefix = name.removesuffix(".bin").removesuffix(".grm")
+    if os.path.isfile(name) and (_starts_as_hdf5(name) or not name.endswith((".grm.bin", ".grm"))):
+        return [name]
+    return [f"{prefix}.grm.bin", f"{prefix}.grm.id"] if os.path.isfile(f"{prefix}.grm.bin") else [name]
 
 
 def write_grm_id(prefix: PathLike, ids: Sequence[SampleId]) -> None:
@@ -211,17 +234,18 @@ def _open_h5(path: str) -> Kinship:
     )
 
 
-def _open_gcta(prefix: str, id_path: PathLike | None) -> Kinship:
+def _open_gcta(prefix: str, id_path: PathLike | None, known: Sequence[SampleId] | None) -> Kinship:
     path = f"{prefix}.grm.bin"
     id_name = f"{prefix}.grm.id" if id_path is None else os.fspath(id_path)
-    ids = _read_kinship_ids(path, id_name)
-    n = len(ids)
+    listed = _read_kinship_ids(path, id_name, known)
+    n = len(listed.ids)
     size = os.path.getsize(path)
     if size != 4 * _triangle(n):
         fits = _triangle_order(size)
         what = f"holds {fits} samples" if fits is not None else f"of {size} bytes is truncated or not float32"
         raise InputError(f"{path} {what}, but {id_name} lists {n}, which take {4 * _triangle(n)} bytes")
-    return Kinship(path, ids, n, True, _gcta_snps(prefix), _PackedRows(path), (path, id_name))
+    snps, files = _gcta_snps(prefix), (path, id_name)
+    return Kinship(path, listed.ids, n, True, snps, _PackedRows(path), files, notes=_id_notes(listed))
 
 
 def _gcta_snps(prefix: str) -> int | None:
@@ -233,7 +257,7 @@ def _gcta_snps(prefix: str) -> int | None:
     return int(count) if math.isfinite(count) else None
 
 
-def _open_text(path: str, id_path: PathLike | None) -> Kinship:
+def _open_text(path: str, id_path: PathLike | None, known: Sequence[SampleId] | None) -> Kinship:
     if not path.endswith(".txt"):
         raise InputError(
             f"{path} is not a kinship that mpgls reads: mpgls HDF5, GCTA PREFIX.grm.bin or GEMMA NAME.cXX.txt"
@@ -245,24 +269,30 @@ def _open_text(path: str, id_path: PathLike | None) -> Kinship:
             raise InputError(f"{path} has no sample IDs: name its .fam with --grm-id ({id_name} does not exist)")
     else:
         id_name = os.fspath(id_path)
-    ids = _read_kinship_ids(path, id_name)
+    listed = _read_kinship_ids(path, id_name, known)
+    n = len(listed.ids)
     offsets = _line_offsets(path)
     lines = len(offsets) - 1
     columns = _columns_of_first_line(path)
-    if lines != len(ids) or columns != len(ids):
-        raise InputError(f"{path} has {lines} rows and {columns} columns, but {id_name} lists {len(ids)} samples")
-    return Kinship(path, ids, len(ids), False, None, _TextRows(path, offsets), (path, id_name))
+    if lines != n or columns != n:
+        raise InputError(f"{path} has {lines} rows and {columns} columns, but {id_name} lists {n} samples")
+    rows, files = _TextRows(path, offsets), (path, id_name)
+    return Kinship(path, listed.ids, n, False, None, rows, files, notes=_id_notes(listed))
 
 
-def _read_kinship_ids(path: str, id_name: str) -> list[SampleId]:
+def _id_notes(listed: IdList) -> tuple[str, ...]:
+    return (f"samples of {listed.path}", *listed.notes)
+
+
+def _read_kinship_ids(path: str, id_name: str, known: Sequence[SampleId] | None) -> IdList:
     """The IDs in the file ``id_name`` of the kinship at ``path``; InputError if absent, empty or repeated."""
     if not os.path.isfile(id_name):
         raise InputError(f"the sample IDs of {path} are missing: there is no file {id_name}")
-    ids = read_id_list(id_name)
-    if not ids:
+    listed = read_ids(id_name, known, remarks=False)
+    if not listed.ids:
         raise InputError(f"{id_name} lists no samples")
-    index_ids(ids, id_name)
-    return ids
+    index_ids(listed.ids, id_name)
+    return listed
 
 
 def _starts_as_hdf5(path: str) -> bool:

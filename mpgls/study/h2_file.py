@@ -6,8 +6,8 @@ import math
 import os
 
 from mpgls.errors import InputError
-from mpgls.study.filters import plain_chromosome
-from mpgls.study.tables import PathLike, _numbered_lines
+from mpgls.study.chromosome_names import plain_chromosome, spellings
+from mpgls.study.text import PathLike, TextTable
 
 
 def read_h2_file(path: PathLike) -> dict[str, float]:
@@ -22,39 +22,33 @@ def read_h2_file(path: PathLike) -> dict[str, float]:
 def read_h2_by_chromosome(path: PathLike) -> dict[tuple[str, str], float]:
     """(Trait, chromosome) -> h2 from a table with the columns TRAIT, CHR and H2, such as an O.loco.tsv.
 
-    Chromosomes are in the form of `plain_chromosome`. Raises as `read_h2_file` does.
+    Chromosomes are in the form of `plain_chromosome`, each by all its names (X and 23) that the file does not use for
+    another one. Raises as `read_h2_file` does.
     """
     found = _read(os.fspath(path), ("TRAIT", "CHR"))
-    return {(trait, plain_chromosome(chromosome)): h2 for (trait, chromosome), h2 in found.items()}
+    written = {(trait, plain): h2 for (trait, plain), h2 in found.items()}
+    meant = {(trait, name): h2 for (trait, plain), h2 in written.items() for name in spellings(plain)}
+    return {**meant, **written}
 
 
 def _read(name: str, keys: tuple[str, ...]) -> dict[tuple[str, ...], float]:
-    lines = _numbered_lines(name)
-    number, line = next(lines, (1, ""))
-    header = _fields(line.removeprefix("#"))
+    table = TextTable(name, key="TRAIT")
     columns = (*keys, "H2")
     for column in columns:
-        if header.count(column) != 1:
-            wanted = " and ".join([", ".join(columns[:-1]), columns[-1]])
-            raise InputError(f"{name}, line {number}: expected a header with the columns {wanted}")
-    key_at, h2_at = [header.index(key) for key in keys], header.index("H2")
+        if column not in table.header:
+            raise table.refuse_header(f"with the columns {', '.join(columns[:-1])} and {columns[-1]}")
+    key_at, h2_at = [table.header.index(key) for key in keys], table.header.index("H2")
     found: dict[tuple[str, ...], float] = {}
     line_of: dict[tuple[str, ...], int] = {}
-    for number, line in lines:
-        fields = _fields(line)
-        if len(fields) != len(header):
-            raise InputError(f"{name}, line {number}: {len(fields)} fields, but the header names {len(header)} columns")
-        key = tuple(fields[k] for k in key_at)
-        shown = f"trait {key[0]!r}" + (f", chromosome {key[1]}," if len(key) > 1 else "")
+    for number, fields in table.rows():
+        shown = f"trait {fields[key_at[0]]!r}" + (f", chromosome {fields[key_at[1]]}," if len(keys) > 1 else "")
+        # chr1 and 1 are one key
+        key = (fields[key_at[0]], *(plain_chromosome(fields[k]) for k in key_at[1:]))
         if line_of.setdefault(key, number) != number:
-            hint = "; values by chromosome are for --loco" if "CHR" in header and len(key) == 1 else ""
+            hint = "; values by chromosome are for --loco" if "CHR" in table.header and len(key) == 1 else ""
             raise InputError(f"{name}: {shown} occurs twice, in lines {line_of[key]} and {number}{hint}")
         found[key] = math.nan if fields[h2_at] == "NA" else _h2(fields[h2_at], shown, name, number)
     return found
-
-
-def _fields(line: str) -> list[str]:
-    return [text.strip() for text in line.split("\t")] if "\t" in line else line.split()
 
 
 def _h2(text: str, shown: str, path: str, line: int) -> float:

@@ -15,17 +15,7 @@ import numpy as np
 
 from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.study.images import show_shape, show_voxel
-from mpgls.study.tables import (
-    MISSING,
-    PathLike,
-    SampleId,
-    _numbered_lines,
-    _read_header,
-    _split,
-    index_ids,
-    read_id_list,
-    show_sample,
-)
+from mpgls.study.tables import MISSING, PathLike, SampleId, SampleTable, index_ids, read_ids, show_sample
 
 PATH_COLUMN = "PATH"
 AFFINE_TOLERANCE = 1e-4
@@ -57,7 +47,8 @@ class Mask:
 class ImageSet:
     """Which image is whose: ``paths`` has one file a person, or a single 4-D file whose volumes follow ``ids``.
 
-    ``without`` counts the people of the list whose path is missing (NA); they are not among ``ids``.
+    ``without`` counts the people of the list whose path is missing (NA); they are not among ``ids``. ``notes`` say how
+    the list was understood.
     """
 
     source: str
@@ -65,6 +56,13 @@ class ImageSet:
     paths: tuple[str, ...] = field(repr=False)
     volumes: bool = False
     without: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line for the log: how the list of people was understood."""
+        what = f"{self.source}: {len(self.ids):,} people with an image, {self.without:,} without"
+        return "; ".join([what, *self.notes])
 
 
 def read_mask(path: PathLike) -> Mask:
@@ -89,10 +87,13 @@ def read_mask(path: PathLike) -> Mask:
     return Mask(name, inside, affine)
 
 
-def open_images(images: PathLike, image_ids: PathLike | None = None) -> ImageSet:
+def open_images(
+    images: PathLike, image_ids: PathLike | None = None, known: Sequence[SampleId] | None = None
+) -> ImageSet:
     """The images of a LIST, a table FID IID PATH with paths relative to its own folder; or those of one 4-D image.
 
-    ``image_ids`` names the people of a 4-D image, FID and IID a line, in the order of its volumes.
+    ``image_ids`` names the people of a 4-D image, FID and IID a line, in the order of its volumes. ``known`` are
+    samples that give FIDs to a list without.
 
     Raises InputError, with the line, for a list that is malformed, names a person twice or a file that is not there;
     and for a 4-D image that does not fit its people. UsageError for an image without ``image_ids``, or the reverse.
@@ -102,10 +103,10 @@ def open_images(images: PathLike, image_ids: PathLike | None = None) -> ImageSet
     if is_image and image_ids is None:
         raise UsageError(f"{name} is one image: name the people of its volumes with --image-ids, or give a list")
     if image_ids is None:
-        return _read_list(name)
+        return _read_list(name, known)
     if not is_image:
         raise UsageError(f"--image-ids is for one 4-D image .nii or .nii.gz; {name} names its people itself")
-    return _open_volumes(name, os.fspath(image_ids))
+    return _open_volumes(name, os.fspath(image_ids), known)
 
 
 class ImageReader:
@@ -165,24 +166,16 @@ def write_image(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _read_list(name: str) -> ImageSet:
-    lines = _numbered_lines(name)
-    header = _read_header(name, lines)
-    if PATH_COLUMN not in header:
-        raise InputError(f"{name}: the header has no column {PATH_COLUMN}; it names {', '.join(header)}")
-    column, folder = header.index(PATH_COLUMN), Path(name).parent
-    line_of: dict[SampleId, int] = {}
+def _read_list(name: str, known: Sequence[SampleId] | None) -> ImageSet:
+    table = SampleTable(name, known, who="person", wanted=PATH_COLUMN)
+    if PATH_COLUMN not in table.header:
+        raise InputError(f"{name}: the header has no column {PATH_COLUMN}; it names {', '.join(table.header)}")
+    column, folder = table.header.index(PATH_COLUMN), Path(name).parent
     paths: dict[SampleId, str] = {}
-    for number, line in lines:
-        fields = _split(line, len(header))
-        if len(fields) != len(header):
-            raise InputError(f"{name}, line {number}: {len(fields)} fields, but the header names {len(header)} columns")
-        sample = (fields[0], fields[1])
-        if line_of.setdefault(sample, number) != number:
-            raise InputError(
-                f"{name}: person {show_sample(sample)} occurs twice, in lines {line_of[sample]} and {number}"
-            )
+    without = 0
+    for number, sample, fields in table:
         if fields[column] in MISSING:
+            without += 1
             continue
         path = str(folder / fields[column])
         if not os.path.isfile(path):
@@ -190,13 +183,14 @@ def _read_list(name: str) -> ImageSet:
         paths[sample] = path
     if not paths:
         raise InputError(f"{name} names no image")
-    return ImageSet(name, list(paths), tuple(paths.values()), without=len(line_of) - len(paths))
+    return ImageSet(name, list(paths), tuple(paths.values()), without=without, notes=table.notes)
 
 
-def _open_volumes(name: str, image_ids: str) -> ImageSet:
+def _open_volumes(name: str, image_ids: str, known: Sequence[SampleId] | None) -> ImageSet:
     if not os.path.isfile(name):
         raise StorageError(f"cannot read the images {name}: there is no such file")
-    ids = read_id_list(image_ids)
+    people = read_ids(image_ids, known)
+    ids = people.ids
     with _Image(name) as image:
         shape = image.shape
     if len(shape) != 4:
@@ -204,7 +198,7 @@ def _open_volumes(name: str, image_ids: str) -> ImageSet:
     index_ids(ids, image_ids)
     if shape[3] != len(ids):
         raise InputError(f"{name} has {shape[3]} volumes, but {image_ids} lists {len(ids)} people")
-    return ImageSet(name, ids, (name,), volumes=True)
+    return ImageSet(name, ids, (name,), volumes=True, notes=people.notes)
 
 
 class _Image:

@@ -1,12 +1,15 @@
 """PLINK 1 filesets: samples (.fam), variants (.bim) and the layout of the packed genotypes (.bed).
 
 Everything here is small and can be pickled, so one rank opens the files and broadcasts what it found. A .bim of any
-length stays on disk; only the offset of every 65,536th line is held.
+length stays on disk; only the offset of every 65,536th line is held. A .bim keeps the rules of `mpgls.study.text`, but
+is read by blocks of lines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, ClassVar
@@ -14,69 +17,22 @@ from typing import BinaryIO, ClassVar
 import numpy as np
 
 from mpgls.errors import InputError, StorageError
+from mpgls.study.fam import Samples, read_fam
 from mpgls.study.genotypes import bytes_per_snp
+from mpgls.study.text import PathLike, facts_of_bytes, open_text, reading, split_at_tabs, utf8_chunks, why_unclear
+
+__all__ = [
+    "BedFile", "Fileset", "Samples", "VariantTable", "Variants", "bfile_prefix", "open_fileset", "read_fam",
+]  # fmt: skip
 
 STRIDE = 65536
 _CHUNK_BYTES = 16 << 20
-_GZIP = b"\x1f\x8b"
 _NEWLINE = ord("\n")
 _LAST_BLANK = ord(" ")
-_MISSING_PHENOTYPES = frozenset({"-9", "na", "nan"})
+_GZIP = b"\x1f\x8b"
+_MARK = b"\xef\xbb\xbf"
 _BED_MAGIC = b"\x6c\x1b"
 _SNP_MAJOR = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """The n samples of a .fam, in its order."""
-
-    fid: np.ndarray
-    """(n,) str: family."""
-    iid: np.ndarray
-    """(n,) str: individual within the family."""
-    phenotype: np.ndarray
-    """(n,) float64: the sixth column; NaN for -9, NA and nan."""
-
-    def ids(self) -> list[tuple[str, str]]:
-        """(FID, IID) of every sample."""
-        return list(zip(self.fid.tolist(), self.iid.tolist(), strict=True))
-
-
-def read_fam(path: str | Path) -> Samples:
-    """Read a .fam; columns after the sixth, where GEMMA keeps more phenotypes, are left out.
-
-    Raises
-    ------
-    StorageError : the file cannot be read.
-    InputError : no sample, a line of less than six fields, text as phenotype (with the line), a sample listed twice
-        (with both lines).
-    """
-    rows: dict[tuple[str, str], tuple[int, float]] = {}
-    with _open(path) as file:
-        for line_number, line in enumerate(file, start=1):
-            fields = _fields(line, path, line_number, further=True)
-            sample = (fields[0], fields[1])
-            if sample in rows:
-                raise InputError(
-                    f"{path} lists sample {sample[0]} {sample[1]} twice, on lines {rows[sample][0]} and {line_number}"
-                )
-            rows[sample] = (line_number, _phenotype(fields[5], path, line_number))
-    if not rows:
-        raise InputError(f"{path} lists no sample")
-    fid, iid = zip(*rows, strict=True)
-    return Samples(np.array(fid), np.array(iid), np.array([value for _, value in rows.values()]))
-
-
-def _phenotype(text: str, path: str | Path, line_number: int) -> float:
-    if text.lower() in _MISSING_PHENOTYPES:
-        return np.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.inf
-    if not np.isfinite(value):
-        raise InputError(f"{path}, line {line_number}: the phenotype (column 6) is {text!r}, not a number")
-    return np.nan if value == -9 else value
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +56,14 @@ class VariantTable:
 
     path: Path
     count: int
-    """Lines, so SNPs."""
+    """Lines, so SNPs; empty ones at the end do not count."""
     stride: int
     offsets: np.ndarray
-    """int64: byte offset of the lines 0, stride, 2 stride, ..., and then the size of the file."""
+    """int64: byte offset of the lines 0, stride, 2 stride, ..., and then the end of the last line."""
+    plain: bool = True
+    """Whether the offsets are those of the file; else of the text that it holds compressed or in UTF-16."""
+    notes: tuple[str, ...] = ()
+    """How the file was understood."""
 
     @classmethod
     def open(cls, path: str | Path) -> VariantTable:
@@ -112,24 +72,25 @@ class VariantTable:
         Raises
         ------
         StorageError : the file cannot be read.
-        InputError : it is empty.
+        InputError : it is empty, no text, or its first line is none of a .bim.
         """
-        offsets, count, size, last = [0], 0, 0, _NEWLINE
-        with _open(path) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                newline = np.frombuffer(chunk, dtype=np.uint8) == _NEWLINE
-                found = int(np.count_nonzero(newline))
-                # the lines that end here are count .. count + found - 1; after every stride-th, note the next line
-                first = STRIDE - 1 - count % STRIDE
-                if first < found:
-                    offsets += (np.flatnonzero(newline)[first::STRIDE] + size + 1).tolist()
-                count, size, last = count + found, size + len(chunk), chunk[-1]
-        count += last != _NEWLINE
-        if count == 0:
+        name = str(path)
+        notes, plain, begin = _form(name)
+        lines = _LineCount(begin)
+        for chunk in _raw_chunks(name, begin) if plain else utf8_chunks(name):
+            lines.add(chunk)
+        if lines.count == 0:
             raise InputError(f"{path} lists no SNP")
-        if offsets[-1] != size:
-            offsets.append(size)
-        return cls(Path(path), count, STRIDE, np.array(offsets, dtype=np.int64))
+        if lines.empty:
+            notes.append(f"{lines.empty} empty line{'s' * (lines.empty > 1)} at the end")
+        table = cls(Path(path), lines.count, STRIDE, lines.offsets(), plain, tuple(notes))
+        table.read(0, 1)
+        return table
+
+    @property
+    def summary(self) -> str:
+        """One line for the log: how the file was understood."""
+        return "; ".join([f"{self.path}: {self.count:,} SNPs", *self.notes])
 
     def read(self, start: int, stop: int) -> Variants:
         """The rows ``start`` to ``stop`` (exclusive).
@@ -156,9 +117,12 @@ class VariantTable:
         """The bytes of the lines ``start`` to ``stop`` (exclusive)."""
         first_block, last_block = start // self.stride, -(-stop // self.stride)
         begin, end = int(self.offsets[first_block]), int(self.offsets[last_block])
-        with _open(self.path) as file:
-            file.seek(begin)
-            data = file.read(end - begin)
+        if self.plain:
+            with _open(self.path) as file:
+                file.seek(begin)
+                data = file.read(end - begin)
+        else:
+            data = _UNPACKED.read(str(self.path), begin, end)
         if len(data) != end - begin:
             raise StorageError(f"{self.path} has become shorter since it was opened")
         skip, last = start - first_block * self.stride, stop - first_block * self.stride
@@ -166,6 +130,93 @@ class VariantTable:
             return data
         ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == _NEWLINE) + 1
         return data[ends[skip - 1] if skip else 0 : ends[last - 1] if last <= ends.size else len(data)]
+
+
+class _LineCount:
+    """Counts the lines of a text that begins at byte ``begin``, given chunk by chunk, and where each block starts."""
+
+    def __init__(self, begin: int) -> None:
+        self.count = 0
+        self._starts, self._size, self._newlines, self._last = [begin], begin, 0, _NEWLINE
+        self._end: int | None = begin
+
+    def add(self, chunk: bytes) -> None:
+        """The next bytes."""
+        newline = np.frombuffer(chunk, dtype=np.uint8) == _NEWLINE
+        found = int(np.count_nonzero(newline))
+        # the lines that end here are newlines .. newlines + found - 1; after every stride-th, note the next line
+        first = STRIDE - 1 - self._newlines % STRIDE
+        if first < found:
+            self._starts += (np.flatnonzero(newline)[first::STRIDE] + self._size + 1).tolist()
+        ink = len(chunk.rstrip())
+        if ink:
+            self.count = self._newlines + found - chunk.count(b"\n", ink) + 1
+        if ink or self._end is None:
+            at = chunk.find(b"\n", ink)
+            self._end = self._size + at + 1 if at >= 0 else None
+        self._newlines, self._size, self._last = self._newlines + found, self._size + len(chunk), chunk[-1]
+
+    @property
+    def empty(self) -> int:
+        """Lines without text at the end."""
+        return self._newlines + (self._last != _NEWLINE) - self.count
+
+    def offsets(self) -> np.ndarray:
+        """int64: where the blocks start, and where the last line with text ends."""
+        end = self._size if self._end is None else self._end
+        return np.array([*(start for start in self._starts if start < end), end], dtype=np.int64)
+
+
+class _Unpacked:
+    """Ranges of the text of files that are compressed or in UTF-16.
+
+    Such a text can only be read forward, so the place and the last range are kept from call to call.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file: tuple[str, int, int] | None = None
+        self._at, self._held = 0, b""
+        self._chunks: Iterator[bytes] = iter(())
+
+    def read(self, path: str, begin: int, end: int) -> bytes:
+        """The bytes ``begin`` to ``end`` (exclusive) of the text as `utf8_chunks` gives it; fewer where it ends."""
+        with self._lock, reading(path):
+            known = os.stat(path)
+            file = (path, known.st_mtime_ns, known.st_size)
+            if file != self._file or begin < self._at:
+                self._file, self._at, self._held, self._chunks = file, 0, b"", utf8_chunks(path)
+            parts, size = [self._held], self._at + len(self._held)
+            while size < end and (chunk := next(self._chunks, b"")):
+                # what lies before the range is not kept
+                parts = [*parts, chunk] if size > begin else [chunk]
+                self._at = self._at if size > begin else size
+                size += len(chunk)
+            self._held = b"".join(parts)[max(0, begin - self._at) :]
+            self._at = begin
+            return self._held[: end - begin]
+
+
+_UNPACKED = _Unpacked()
+
+
+def _form(path: str) -> tuple[list[str], bool, int]:
+    """What the log says of a file's bytes, whether its lines can be found in the file itself, and where they begin."""
+    with open_text(path):
+        notes = list(facts_of_bytes(path))
+    with _open(path) as file:
+        start = file.read(_CHUNK_BYTES)
+    old_lines = b"\r" in start and b"\n" not in start
+    if old_lines or "gzip" in notes or "UTF-16" in notes:
+        return notes + ["lines end in CR"] * old_lines, False, 0
+    return notes + ["lines end in CR LF"] * (b"\r\n" in start), True, len(_MARK) if start.startswith(_MARK) else 0
+
+
+def _raw_chunks(path: str, begin: int) -> Iterator[bytes]:
+    with _open(path) as file:
+        file.seek(begin)
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
 
 
 def _parse_regular(data: bytes, count: int) -> Variants | None:
@@ -279,36 +330,55 @@ class Fileset:
     bed: BedFile
 
 
-def open_fileset(prefix: str | Path) -> Fileset:
-    """Open ``prefix``.bed, .bim and .fam.
+def bfile_prefix(given: PathLike) -> str:
+    """The prefix that --bfile means: without the suffix .bed, .bim or .fam, if one of the three files was named."""
+    name = os.fspath(given)
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix in (".bed", ".bim", ".fam") and not os.path.exists(f"{name}.bed") else name
+
+
+def open_fileset(prefix: PathLike, missing_codes: Sequence[float] = ()) -> Fileset:
+    """Open ``prefix``.bed, .bim and .fam; ``prefix`` may be the name of one of them. ``missing_codes``: see `read_fam`.
 
     Raises
     ------
     StorageError : one of them is missing or cannot be read.
     InputError : one is malformed, or they disagree about their sizes.
     """
-    bed, bim, fam = (f"{prefix}{suffix}" for suffix in (".bed", ".bim", ".fam"))
+    name = bfile_prefix(prefix)
+    bed, bim, fam = (f"{name}{suffix}" for suffix in (".bed", ".bim", ".fam"))
     for path in (bed, bim, fam):
         with _open(path) as file:
-            if file.read(len(_GZIP)) == _GZIP:
+            if path == bed and file.read(len(_GZIP)) == _GZIP:
                 raise InputError(f"{path} is compressed: unpack it with gunzip")
-    samples, variants = read_fam(fam), VariantTable.open(bim)
-    return Fileset(str(prefix), samples, variants, BedFile.open(bed, samples.iid.size, variants.count))
+    samples, variants = read_fam(fam, missing_codes), VariantTable.open(bim)
+    try:
+        found = BedFile.open(bed, samples.iid.size, variants.count)
+    except InputError:
+        # a wrong line of the .bim changes its count: that is the fact to report, not the size of the .bed
+        for _ in variants.batches():
+            pass
+        raise
+    return Fileset(name, samples, variants, found)
 
 
-def _open(path: str | Path) -> BinaryIO:
+def _open(path: PathLike) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _fields(line: bytes, path: str | Path, line_number: int, further: bool = False) -> list[str]:
-    """The first six blank-separated fields of a line; more are an error unless ``further`` ones may be there."""
+def _fields(line: bytes, path: Path, line_number: int) -> list[str]:
+    """The six fields of a line, separated by blanks or tabs."""
     fields = line.split()
-    if len(fields) < 6 or (len(fields) > 6 and not further):
-        raise InputError(f"{path}, line {line_number} has {len(fields)} fields, not 6{' or more' if further else ''}")
+    if len(fields) != 6:
+        if not fields:
+            raise InputError(f"{path}, line {line_number} is empty, and lines with text follow")
+        between_tabs = split_at_tabs(line.decode(errors="replace"))
+        why = why_unclear(between_tabs) if len(between_tabs) > 1 else ""
+        raise InputError(f"{path}, line {line_number} has {len(fields)} fields, not 6{why}")
     try:
-        return [item.decode() for item in fields[:6]]
+        return [item.decode() for item in fields]
     except UnicodeDecodeError:
         raise InputError(f"{path}, line {line_number} is not UTF-8 text") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.errors import InputError, UsageError
-from mpgls.study.filters import plain_chromosome
+from mpgls.study.chromosome_names import plain_chromosome, positions_of
 from mpgls.study.plink import VariantTable
 
 MANTISSA_BITS = 24
@@ -23,12 +23,16 @@ class SimilaritySnps:
     chromosome: np.ndarray
 
     def without(self, chromosome: str | None) -> list[slice]:
-        """The SNPs that are not on ``chromosome``, as at most two runs; None leaves nothing out."""
-        left_out = np.flatnonzero(self.chromosome == plain_chromosome(chromosome or ""))
-        if left_out.size == 0:
-            return [slice(0, self.index.size)]
-        runs = [slice(0, int(left_out[0])), slice(int(left_out[-1]) + 1, self.index.size)]
-        return [run for run in runs if run.stop > run.start]
+        """The SNPs that are not on ``chromosome``, as few runs; None leaves nothing out."""
+        labels = self.present()
+        named = [labels[k] for k in positions_of(chromosome, labels)] if chromosome else []
+        kept = np.concatenate([[False], ~np.isin(self.chromosome.astype(str), named), [False]])
+        edges = np.flatnonzero(np.diff(kept)).tolist()
+        return [slice(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+    def present(self) -> list[str]:
+        """The chromosomes, each once, in order."""
+        return list(dict.fromkeys(self.chromosome.tolist()))
 
     def subset(self, kept: np.ndarray) -> SimilaritySnps:
         """Those where ``kept`` (K,) is true."""

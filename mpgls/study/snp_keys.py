@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mpgls.study.filters import plain_chromosome
+from mpgls.study.chromosome_names import canonical_chromosome
 from mpgls.study.plink import Variants, VariantTable
 
 _BASIS, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
 def snp_keys(variants: Variants) -> np.ndarray:
-    """uint64 (B,): the 64-bit FNV-1a hash of chromosome, position and ID, so that equal SNPs have equal keys."""
-    plain = {name: plain_chromosome(name) for name in dict.fromkeys(variants.chrom)}
+    """uint64 (B,): the 64-bit FNV-1a hash of canonical chromosome, position and ID: equal SNPs have equal keys."""
+    canonical = {name: canonical_chromosome(name) for name in dict.fromkeys(variants.chrom)}
     text = [
-        f"{plain[chrom]} {pos} {name}".encode()
+        f"{canonical[chrom]} {pos} {name}".encode()
         for chrom, pos, name in zip(variants.chrom, variants.pos.tolist(), variants.id, strict=True)
     ]
     if not text:

@@ -15,15 +15,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mpgls.errors import InputError, StorageError, UsageError
-from mpgls.study.tables import PathLike, SampleId, _numbered_lines, _read_header, index_ids, read_table, show_sample
+from mpgls.errors import InputError, StorageError
+from mpgls.study.missing import codes_note, doubtful_codes, take_codes
+from mpgls.study.tables import PathLike, SampleId, column_names, index_ids, read_table, show_sample
+from mpgls.study.trait_names import select_names
 
 BLOCK_BYTES = 32 << 20
 """Float64 values of the traits that are looked at together while grouping."""
 
 POLICIES = ("by-mask", "complete", "impute")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SHOWN_NAMES = 10
 
 # Singular values of the observed part of an orthonormal basis below this mean that a covariate does not vary there.
 _RANK_TOLERANCE = 1e-10
@@ -37,13 +38,22 @@ class _Rows(Protocol):
 class TraitMatrix:
     """The chosen traits over the samples of their file. Picklable: rank 0 opens it and broadcasts.
 
-    ``names`` (t,) are the traits in the order asked for, ``ids`` (n,) the samples in the order of the file.
+    ``names`` (t,) are the traits in the order asked for, ``ids`` (n,) the samples in the order of the file. The numbers
+    ``missing_codes`` are missing. ``notes`` and ``warnings`` are those of `mpgls.study.tables.Table`.
     """
 
     path: str
     names: tuple[str, ...]
     ids: list[SampleId] = field(repr=False)
     rows: _Rows = field(repr=False)
+    missing_codes: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line for the log: how the file was understood."""
+        return "; ".join([f"{self.path}: {len(self.ids):,} samples, {len(self.names):,} traits read", *self.notes])
 
     def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """The traits at ``positions`` (k,) of ``names``: (k, n) float64, C order, NaN where missing.
@@ -52,6 +62,7 @@ class TraitMatrix:
         """
         positions = np.asarray(positions, dtype=np.int64)
         values = self.rows.read(positions)
+        take_codes(values, self.missing_codes)
         infinite = np.isinf(values)
         if infinite.any():
             k, i = np.argwhere(infinite)[0]
@@ -84,33 +95,23 @@ class MaskGroup:
     missing: np.ndarray
 
 
-def open_traits(path: PathLike, wanted: Sequence[str] = ()) -> TraitMatrix:
+def open_traits(
+    path: PathLike,
+    wanted: Sequence[str] = (),
+    known: Sequence[SampleId] | None = None,
+    missing_codes: Sequence[float] = (),
+) -> TraitMatrix:
     """Open a trait table (text, as `read_table` takes it) or an HDF5 file; ``wanted`` is read by `select_names`.
+
+    ``known`` are the samples of the genotypes, which give FIDs to a table without, and ``missing_codes`` numbers that
+    stand for a missing value. Of an HDF5 file the first BLOCK_BYTES are searched for other such numbers.
 
     Raises InputError for a malformed file, UsageError for a trait that is not there, StorageError for an unreadable
     file.
     """
     name = os.fspath(path)
-    return _open_hdf5(name, wanted) if _starts_as_hdf5(name) else _open_text(name, wanted)
-
-
-def select_names(names: Sequence[str], wanted: Sequence[str], source: str = "the trait file") -> list[int]:
-    """Positions in ``names`` of what is ``wanted``, in that order; all for nothing or for ``all``.
-
-    Each wanted text is a name, a range ``name1:name2`` (both included), or a range ``a-b`` of positions that count
-    from 1. A name of the file goes before any other meaning. Raises UsageError for what is not there or is asked for
-    twice.
-    """
-    position = {name: k for k, name in enumerate(names)}
-    if not wanted or (tuple(wanted) == ("all",) and "all" not in position):
-        return list(range(len(names)))
-    chosen: dict[int, None] = {}
-    for text in wanted:
-        for k in _meant(text, position, source):
-            if k in chosen:
-                raise UsageError(f"trait {names[k]!r} of {source} is asked for twice")
-            chosen[k] = None
-    return list(chosen)
+    codes = tuple(missing_codes)
+    return _open_hdf5(name, wanted, codes) if _starts_as_hdf5(name) else _open_text(name, wanted, known, codes)
 
 
 def group_traits(matrix: TraitMatrix, kept: np.ndarray, policy: str = "by-mask") -> list[MaskGroup]:
@@ -221,32 +222,6 @@ def _complete(matrix: TraitMatrix, kept: np.ndarray, groups: list[MaskGroup]) ->
     return MaskGroup(traits, samples, constant, np.zeros(traits.size, dtype=np.int64))
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
-
-
-def _meant(text: str, position: dict[str, int], source: str) -> range:
-    """The positions that one wanted text stands for."""
-    if text in position:
-        return range(position[text], position[text] + 1)
-    for cut in (k for k, letter in enumerate(text) if letter == ":"):
-        first, last = text[:cut], text[cut + 1 :]
-        if first in position and last in position:
-            if position[first] > position[last]:
-                raise UsageError(f"{text!r}: trait {last!r} comes before {first!r} in {source}")
-            return range(position[first], position[last] + 1)
-    first, dash, last = text.partition("-")
-    if dash and first.isdecimal() and last.isdecimal():
-        if not 1 <= int(first) <= int(last) <= len(position):
-            raise UsageError(f"{text!r} is no range of the {len(position)} traits of {source}")
-        return range(int(first) - 1, int(last))
-    raise UsageError(f"{source} has no trait {text!r}; its traits are {_some(list(position))}")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more
-
-
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -282,15 +257,18 @@ class _Hdf5Rows:
         return values
 
 
-def _open_text(path: str, wanted: Sequence[str]) -> TraitMatrix:
+def _open_text(
+    path: str, wanted: Sequence[str], known: Sequence[SampleId] | None, codes: tuple[float, ...]
+) -> TraitMatrix:
     if wanted:
-        names = _read_header(path, _numbered_lines(path))[2:]
+        names = column_names(path)
         wanted = [names[k] for k in select_names(names, wanted, path)]
-    table = read_table(path, wanted)
-    return TraitMatrix(path, table.names, table.ids, _TextRows(np.ascontiguousarray(table.values.T)))
+    table = read_table(path, wanted, known, codes)
+    rows = _TextRows(np.ascontiguousarray(table.values.T))
+    return TraitMatrix(path, table.names, table.ids, rows, codes, table.notes, table.warnings)
 
 
-def _open_hdf5(path: str, wanted: Sequence[str]) -> TraitMatrix:
+def _open_hdf5(path: str, wanted: Sequence[str], codes: tuple[float, ...]) -> TraitMatrix:
     import h5py
 
     try:
@@ -311,7 +289,18 @@ def _open_hdf5(path: str, wanted: Sequence[str]) -> TraitMatrix:
     _check_names(path, names)
     index_ids(ids, path)
     columns = np.array(select_names(names, wanted, path), dtype=np.int64)
-    return TraitMatrix(path, tuple(names[k] for k in columns), ids, _Hdf5Rows(path, columns, len(ids)))
+    chosen, rows = tuple(names[k] for k in columns), _Hdf5Rows(path, columns, len(ids))
+    notes: tuple[str, ...] = ("HDF5",)
+    searched = next(TraitMatrix(path, chosen, ids, rows).blocks(), np.empty(0, dtype=np.int64))
+    values = rows.read(searched)
+    if codes:
+        notes += (codes_note(take_codes(values, codes), codes) + _of_first(searched.size, len(chosen)),)
+    warnings = doubtful_codes(path, chosen[: searched.size], values.T)
+    return TraitMatrix(path, chosen, ids, rows, codes, notes, warnings)
+
+
+def _of_first(searched: int, count: int) -> str:
+    return f" among the first {searched:,} traits" if searched < count else ""
 
 
 def _strings(path: str, dataset: Any) -> np.ndarray:

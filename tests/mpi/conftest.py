@@ -12,6 +12,7 @@ import pytest
 
 from mpgls.commands.common import session
 from mpgls.mpi import StopSignal
+from mpgls.run import job
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,6 +20,7 @@ def quick_commands():
     """Commands neither measure the GEMM rate nor take SIGTERM, which tells a test run to say where it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "gemm_rate", lambda *_: 1.0)
+        patch.setattr(job, "gemm_rate", lambda *_: 1.0)
         patch.setattr(StopSignal, "SIGNALS", ())
         yield
 

@@ -20,6 +20,7 @@ FLOORS = {
     "__main__": 9,
     "__init__": 8,
     "cli": 8,
+    "face": 8,
     "commands": 7,
     "engine": 6,
     "run": 5,

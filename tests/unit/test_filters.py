@@ -66,6 +66,36 @@ def test_chromosomes_match_with_and_without_chr(table: VariantTable) -> None:
     assert selection.reasons == {"--chr": 4}
 
 
+@pytest.mark.parametrize(
+    ("labels", "asked", "kept"),
+    [
+        (["22", "X", "x", "Y", "MT"], "23", [1, 2]),
+        (["22", "23", "024", "26"], "X,chrM", [1, 3]),
+        (["01", "chr1", "Chr01", "1A", "10"], "1", [0, 1, 2]),
+        (["1", "25", "PAR1", "par2", "XY"], "PAR", [1, 2, 3, 4]),
+        # cattle: 23 is an autosome beside X
+        (["22", "23", "X", "24", "MT", "1"], "X", [2]),
+        (["22", "23", "X", "24", "MT", "1"], "23", [1]),
+        (["22", "23", "X", "24", "MT", "1"], "20-26", [0, 1, 3, 4]),
+    ],
+)
+def test_chromosomes_are_known_by_all_their_names(tmp_path: Path, labels, asked, kept) -> None:
+    path = tmp_path / "b.bim"
+    path.write_text("".join(f"{label} s{k} 0 {k + 1} A C\n" for k, label in enumerate(labels)))
+    selection = select_snps(VariantTable.open(path), SnpFilter(parse_chromosomes(asked)))
+    assert selection.index.tolist() == kept
+    assert selection.reasons == {"--chr": len(labels) - len(kept)}
+
+
+def test_commas_part_names_that_are_none_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "b.bim"
+    path.write_text("".join(f"1 {name} 0 {k + 1} A C\n" for k, name in enumerate(["a", "b", "a,b", "c", "d"])))
+    table = VariantTable.open(path)
+    assert select_snps(table, SnpFilter(extract=id_list(tmp_path, "a,b"))).index.tolist() == [2]
+    assert select_snps(table, SnpFilter(extract=id_list(tmp_path, "a,c\nd, q,\n"))).index.tolist() == [0, 3, 4]
+    assert select_snps(table, SnpFilter(exclude=id_list(tmp_path, "\ufeffa,c,d\r\n\r\n"))).index.tolist() == [1, 2]
+
+
 def test_extract_and_exclude(table: VariantTable, tmp_path: Path) -> None:
     ids = id_list(tmp_path, "a\nc\n\nnever\n")
     assert select_snps(table, SnpFilter(extract=ids)).index.tolist() == [0, 2, 6]

@@ -134,7 +134,7 @@ def test_gemma_ids(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no file .*absent\.fam"):
         open_kinship(path, tmp_path / "absent.fam")
     with open(fam, "a") as stream:
-        stream.write("new sample 0 0 0 0\n")
+        stream.write("new sample 0 0 0 0 0\n")
     with pytest.raises(InputError, match=r"has 7 rows and 7 columns, but .*mice\.fam lists 8 samples"):
         open_kinship(path, fam)
     fam.write_text("a b\nc d\na b\n")

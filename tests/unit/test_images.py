@@ -167,7 +167,7 @@ def test_people_without_a_path_are_counted(tmp_path):
         ("FID\tIID\tFILE\nF0\tI0\tx.nii\n", "no column PATH; it names FID, IID, FILE"),
         ("FID\tIID\tPATH\nF0\tI0\n", "line 2: 2 fields"),
         ("FID\tIID\tPATH\nF0\tI0\timages/brain 0.nii\nF1\tI1\tx.nii\n", "line 3: there is no image .*x.nii .*'F1 I1'"),
-        ("FID\tIID\tPATH\nF0\tI0\tmask.nii.gz\n\nF0\tI0\tmask.nii.gz\n", "'F0 I0' occurs twice, in lines 2 and 4"),
+        ("FID\tIID\tPATH\nF0\tI0\tmask.nii.gz\nF0\tI0\tmask.nii.gz\n", "'F0 I0' occurs twice, in lines 2 and 3"),
         ("FID\tIID\tPATH\nF0\tI0\tNA\n", "names no image"),
     ],
 )

@@ -7,6 +7,13 @@ import pytest
 
 from mpgls.errors import InputError
 from mpgls.study import plink
+from mpgls.study.chromosome_names import (
+    canonical_chromosome,
+    check_left_out,
+    plain_chromosome,
+    positions_of,
+    spellings,
+)
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 from mpgls.study.plink import VariantTable
 from mpgls.study.snp_keys import keys_of, snp_keys
@@ -70,6 +77,44 @@ def test_a_snp_without_chromosome_is_named_if_it_is_selected(tmp_path, label):
     with pytest.raises(InputError, match=rf"g\.bim, line 3: SNP rs2 has no chromosome \(its label is '{label}'\)"):
         chromosomes_of(bim, np.arange(4))
     assert chromosomes_of(bim, np.array([0, 1, 3])).labels == ("1", "2")
+
+
+def test_leading_zeros_are_no_difference_and_two_names_in_one_file_are_two_chromosomes(tmp_path):
+    found = chromosomes_of(make_bim(tmp_path / "g.bim", ["01", "1", "chr01", "23", "X", "023"]), np.arange(6))
+    assert found.labels == ("01", "23", "X")
+    np.testing.assert_array_equal(found.code, [0, 1, 2, 1])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1", "01"), ("chr1", "1"), ("X", "23"), ("chrY", "24"), ("XY", "par1"), ("MT", "chrM"), ("26", "m"), ("0X", "X")],
+)
+def test_snps_are_known_again_under_another_name_of_their_chromosome(tmp_path, one, other):
+    bims = [make_bim(tmp_path / f"{k}.bim", [label]) for k, label in enumerate((one, other, "7"))]
+    keys = [int(snp_keys(bim.read(0, 1))[0]) for bim in bims]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_names_of_chromosomes():
+    assert [plain_chromosome(name) for name in ("chr01", "Chr1", "1", " x", "0", "00", "1a", "010", "000012F")] == [
+        "1", "1", "1", "X", "0", "0", "1A", "10", "12F"
+    ]  # fmt: skip
+    assert [canonical_chromosome(name) for name in ("chrX", "y", "PAR2", "M", "chrMT", "2L", "scaffold_12")] == [
+        "23", "24", "25", "26", "26", "2L", "SCAFFOLD_12"
+    ]  # fmt: skip
+    assert spellings("X") == ("X", "23") and spellings("5") == ("5",) and spellings("26") == ("26", "MT", "M")
+    assert positions_of("23", ["22", "X", "1"]) == [1] and positions_of("X", ["23", "x", "X"]) == [1, 2]
+    assert positions_of("9", ["1"]) == []
+
+
+def test_chromosomes_that_cannot_be_left_out_are_named():
+    assert check_left_out(["01", "X"], ["1", "2", "23"], "K.h5") == ()
+    (warning,) = check_left_out(["1", "2", "X", "MT"], ["1"], "K.h5")
+    assert warning == "K.h5 has no SNP of chromosomes 2, X, MT: nothing is left out for them"
+    with pytest.raises(InputError, match=r"K\.h5 has no SNP of any tested chromosome.*tested ones are A01, A02, those"):
+        check_left_out(["A01", "A02"], ["1", "2"], "K.h5")
+    with pytest.raises(InputError, match=r"those of K\.h5 are none"):
+        check_left_out(["1"], [], "K.h5")
 
 
 def test_keys_tell_snps_apart_and_know_them_again(bim, tmp_path):

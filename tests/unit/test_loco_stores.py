@@ -111,7 +111,7 @@ def test_the_table_can_be_given_back(tmp_path):
     assert lines[1] == ["CD8", "1", "967", "901", "0.30000000000000004", "0.05", "1.5", "-1597.25"]
     assert lines[2] == ["CD8", "chrX", "0", "3", "0.0", "NA", "2.0", "NA"]
     assert lines[3] == ["flat", "1", "967", "0", "NA", "NA", "NA", "NA"]
-    expected = {("CD8", "1"): 0.1 + 0.2, ("CD8", "X"): 0.0, ("flat", "1"): nan}
+    expected = {("CD8", "1"): 0.1 + 0.2, ("CD8", "X"): 0.0, ("CD8", "23"): 0.0, ("flat", "1"): nan}
     assert read_h2_by_chromosome(path) == pytest.approx(expected, abs=0.0, rel=0.0, nan_ok=True)
     with pytest.raises(StorageError, match="cannot write"):
         write_loco(tmp_path / "absent" / "o.tsv", rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from mpgls.errors import InputError, StorageError
 from mpgls.study import plink
-from mpgls.study.plink import BedFile, VariantTable, open_fileset, read_fam
+from mpgls.study.plink import BedFile, VariantTable, bfile_prefix, open_fileset, read_fam
 
 
 def write(path: Path, data: str | bytes) -> Path:
@@ -30,8 +31,65 @@ def test_fam_ids_and_missing_phenotypes(tmp_path: Path) -> None:
 
 
 def test_fam_columns_after_the_sixth_are_left_out(tmp_path: Path) -> None:
-    samples = read_fam(write(tmp_path / "a.fam", "F1 1 0 0 1 1.5 NA text\nF1 2 0 0 1 2\n"))
+    samples = read_fam(write(tmp_path / "a.fam", "F1 1 0 0 1 1.5 NA text\nF1 2 0 0 1 2 3 4\n"))
     assert samples.phenotype.tolist() == [1.5, 2.0]
+
+
+@pytest.mark.parametrize("text", ["tall", "inf", "1_0", "."])
+def test_text_as_phenotype_is_a_fault_where_the_phenotype_is_used(tmp_path: Path, text: str) -> None:
+    samples = read_fam(write(tmp_path / "a.fam", f"F1 1 0 0 1 1\nF1 2 0 0 1 {text}\nF1 3 0 0 1 wide\n"))
+    assert samples.ids() == [("F1", "1"), ("F1", "2"), ("F1", "3")]
+    assert samples.notes == () and "its phenotype holds text" in samples.phenotype_note
+    with pytest.raises(InputError, match=rf"a\.fam, line 2: the phenotype \(column 6\) is {text!r}, not a number"):
+        _ = samples.phenotype
+    with pytest.raises(InputError, match="line 2"):
+        _ = pickle.loads(pickle.dumps(samples)).phenotype
+
+
+@pytest.mark.parametrize(
+    ("column", "expected", "note"),
+    [
+        ("1 2 0 -9 2", [1, 2, None, None, 2], "case/control, 2 of 2, 1 of 1, and 1 of 0, which are missing; 2 missing"),
+        ("1.0 2.0 0.00 NA 1", [1, 2, None, None, 1], "case/control, 1 of 2, 2 of 1, and 1 of 0"),
+        ("1 2 2 1 1", [1, 2, 2, 1, 1], "case/control, 2 of 2, 3 of 1; 0 missing"),
+        ("0 1 1 0 -9", [0, 1, 1, 0, None], "numbers; 1 missing, 1 of them -9"),  # a 0/1 column is what it is
+        ("0 1 2 3 -9", [0, 1, 2, 3, None], "numbers"),
+        ("0 1 2 1.5 0", [0, 1, 2, 1.5, 0], "numbers; 0 missing"),
+        ("-9 -9.0 nan NA 7", [None, None, None, None, 7], "numbers; 4 missing, 2 of them -9"),
+    ],
+)
+def test_missing_phenotypes_as_plink_has_them(tmp_path: Path, column: str, expected: list, note: str) -> None:
+    lines = "".join(f"F {k} 0 0 1 {text}\n" for k, text in enumerate(column.split()))
+    samples = read_fam(write(tmp_path / "a.fam", lines))
+    np.testing.assert_array_equal(samples.phenotype, np.array(expected, dtype=float))
+    assert note in samples.phenotype_note
+
+
+def test_codes_that_the_user_gives_are_missing_in_the_fam_too(tmp_path: Path) -> None:
+    samples = read_fam(write(tmp_path / "a.fam", "F 1 0 0 1 99\nF 2 0 0 1 1\nF 3 0 0 1 2\n"), missing_codes=(99.0,))
+    np.testing.assert_array_equal(samples.phenotype, [np.nan, 1, 2])
+    assert "case/control" in samples.phenotype_note and "1 values of 99 are missing" in samples.phenotype_note
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "ids", "phenotype"),
+    [
+        ("#FID IID PAT MAT SEX PHENO1", "F 1 0 0 2 5", ("F", "1"), 5.0),
+        ("FID IID SEX BMI", "F 1 2 5", ("F", "1"), 5.0),
+        ("#IID SEX QT", "1 2 5", ("0", "1"), 5.0),
+        ("#FID IID SEX", "F 1 2", ("F", "1"), np.nan),
+    ],
+)
+def test_a_fam_with_a_header_is_read_as_plink_2_reads_it(tmp_path: Path, header, row, ids, phenotype) -> None:
+    samples = read_fam(write(tmp_path / "a.fam", f"{header}\n{row}\n"))
+    assert samples.ids() == [ids]
+    np.testing.assert_array_equal(samples.phenotype, [phenotype])
+    assert "header" in samples.summary
+
+
+def test_a_family_may_begin_with_a_hash(tmp_path: Path) -> None:
+    samples = read_fam(write(tmp_path / "a.fam", "# I0 0 0 1 2\n#12 I1 0 0 1 3\n##x I2 0 0 1 4\n"))
+    assert samples.ids() == [("#", "I0"), ("#12", "I1"), ("##x", "I2")]
 
 
 @pytest.mark.parametrize(
@@ -39,9 +97,17 @@ def test_fam_columns_after_the_sixth_are_left_out(tmp_path: Path) -> None:
     [
         ("F1 1 0 0 1 1\nF2 1 0 0 1 1\nF1 1 0 0 1 2\n", "F1 1 twice, on lines 1 and 3"),
         ("F1 1 0 0 1 1\nF2 1 0 0 1\n", "line 2 has 5 fields"),
-        ("F1 1 0 0 1 1\n\n", "line 2 has 0 fields"),
-        ("F1 1 0 0 1 tall\n", "line 1.*'tall'"),
-        ("F1 1 0 0 1 inf\n", "line 1.*'inf'"),
+        ("F1 1 0 0 1 1\n\nF2 1 0 0 1 1\n", "line 2 is empty"),
+        ("F1 1 0 0 1 1\nF2 1 0 0 1 1 7\n", "line 2 has 7 fields, but line 1 has 6"),
+        ("F1 1 0 0 1\n", "line 1 has 5 fields, not 6 or more"),
+        # the sex would be read as the phenotype
+        (
+            "F1\t1\t0\t0\t1\t5\nF1\tplant 17\t0\t0\t2\t5\n",
+            "line 2 has 7 fields, but line 1 has 6: 'plant 17' in column 2 has a blank",
+        ),
+        ("F1\tplant 1\t0\t0\t1\t5\nF1\tplant 2\t0\t0\t2\t5\n", "line 1 has 7 fields: 'plant 1' in column 2"),
+        # two parents not given: the column after the phenotype would be read in its place
+        ("F1\t1\t\t\t1\t5\t6\t7\n", r"line 1 has 6 fields: column 3 is empty \(two tabs in a row\)"),
         (b"F1 1 0 0 1 1\n\xff 1 0 0 1 1\n", "line 2 is not UTF-8"),
         ("", "lists no sample"),
     ],
@@ -88,7 +154,9 @@ def test_variant_batches_cover_all_rows(tmp_path: Path) -> None:
     [
         ("1 rs 0 5 A", "line 4 has 5 fields"),
         ("1 rs 0 5 A C extra", "line 4 has 7 fields"),
-        ("", "line 4 has 0 fields"),
+        ("", "line 4 is empty"),
+        (" \t", "line 4 is empty"),
+        ("1\trs 4\t0\t5\tA\tC", "line 4 has 7 fields, not 6: 'rs 4' in column 2 has a blank"),
         ("1 rs 0 5e3 A C", "line 4.*rs is '5e3'"),
         ("1 rs 0 99999999999999999999 A C", "line 4.*not a whole number"),
         (b"1 \xff 0 5 A C", "line 4 is not UTF-8"),
@@ -147,6 +215,64 @@ def test_bed_offsets(tmp_path: Path) -> None:
 def test_broken_beds(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         BedFile.open(write(tmp_path / "a.bed", data), 9, 4)
+
+
+@pytest.mark.parametrize("tail", ["\n", "\n\n\n", "\n \t\n\r\n", "\n   "])
+@pytest.mark.parametrize("chunk", [7, 64, 1 << 24])
+def test_empty_lines_at_the_end_of_a_bim_are_no_snps(tmp_path, monkeypatch, tail: str, chunk: int) -> None:
+    monkeypatch.setattr(plink, "STRIDE", 2)
+    monkeypatch.setattr(plink, "_CHUNK_BYTES", chunk)
+    rows = bim_rows(4)
+    table = VariantTable.open(write(tmp_path / "a.bim", "\n".join(rows) + tail))
+    assert table.count == 4 and table.offsets.size == 3
+    assert [name for _, part in table.batches(3) for name in part.id] == [f"rs{k}" for k in range(4)]
+    assert ("empty line" in table.summary) == (tail != "\n")
+
+
+def test_a_wrong_line_of_the_bim_is_not_blamed_on_the_bed(tmp_path: Path) -> None:
+    prefix = tmp_path / "g"
+    write(Path(f"{prefix}.fam"), "".join(f"F {k} 0 0 0 {k}\n" for k in range(9)))
+    write(Path(f"{prefix}.bed"), bed_bytes(9, 4))
+    rows = bim_rows(4)
+    write(Path(f"{prefix}.bim"), "\n".join([*rows[:2], "", *rows[2:]]))
+    with pytest.raises(InputError, match=r"g\.bim, line 3 is empty"):
+        open_fileset(prefix)
+    write(Path(f"{prefix}.bim"), "\n".join(rows) + "\n\n")
+    assert open_fileset(prefix).variants.count == 4
+    write(Path(f"{prefix}.bim"), "\n".join(bim_rows(5)))
+    with pytest.raises(InputError, match=r"g\.bed is truncated: .*want 5 SNPs"):
+        open_fileset(prefix)
+
+
+def test_a_file_of_the_set_may_be_named_in_place_of_the_prefix(tmp_path: Path) -> None:
+    prefix = tmp_path / "g"
+    write(Path(f"{prefix}.fam"), "F 1 0 0 0 1\n")
+    write(Path(f"{prefix}.bim"), bim_rows(1)[0])
+    write(Path(f"{prefix}.bed"), bed_bytes(1, 1))
+    for suffix in ("", ".bed", ".bim", ".fam"):
+        assert open_fileset(f"{prefix}{suffix}").prefix == str(prefix)
+    assert bfile_prefix("x.ped") == "x.ped"
+    write(tmp_path / "g.bed.bed", bed_bytes(1, 1))
+    assert bfile_prefix(f"{prefix}.bed") == f"{prefix}.bed"
+    with pytest.raises(StorageError, match=r"cannot read .*q\.bed: No such file"):
+        open_fileset(tmp_path / "q.bed")
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 1 << 22])
+def test_a_compressed_bim_is_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(plink, "STRIDE", 5)
+    monkeypatch.setattr("mpgls.study.text._CHUNK_CHARACTERS", chunk)
+    rows = bim_rows(33)
+    path = write(tmp_path / "a.bim", gzip.compress(("\n".join(rows) + "\n").encode()))
+    table = pickle.loads(pickle.dumps(VariantTable.open(path)))
+    assert "gzip" in table.summary and table.count == 33
+    for start, stop in [(0, 33), (7, 9), (8, 30), (2, 3), (32, 33), (10, 20), (10, 12), (0, 1)]:
+        assert table.read(start, stop).id == [f"rs{k}" for k in range(start, stop)]
+    write(path, gzip.compress("\n".join(row.replace("rs", "new") for row in rows).encode()))
+    assert VariantTable.open(path).read(3, 4).id == ["new3"]
+    write(path, gzip.compress(rows[0].encode()))
+    with pytest.raises(StorageError, match="shorter"):
+        table.read(0, 33)
 
 
 def test_fileset_opens_and_can_be_sent(tmp_path: Path) -> None:

@@ -69,9 +69,19 @@ def test_leaving_one_out_keeps_at_most_two_runs():
     assert snps.without("chr2") == [slice(0, 2), slice(5, 7)]
     assert snps.without("x") == [slice(0, 5)]
     assert snps.without("9") == snps.without(None) == [slice(0, 7)]
+    assert snps.without("01") == [slice(2, 7)] and snps.without("23") == [slice(0, 5)]
+    assert snps.present() == ["1", "2", "X"]
     alone = snps.subset(np.array([False, False, True, False, True, False, False]))
     assert alone.index.tolist() == [12, 14] and alone.chromosome.tolist() == ["2", "2"]
     assert alone.without("2") == [] and alone.without("1") == [slice(0, 2)]
+
+
+def test_a_chromosome_of_several_names_is_left_out_whole():
+    snps = SimilaritySnps(np.arange(6), np.array(["PAR1", "23", "PAR2", "X", "2", "2"], dtype=object))
+    assert snps.without("25") == [slice(1, 2), slice(3, 6)]
+    assert snps.without("PAR2") == [slice(0, 2), slice(3, 6)]
+    # where a file has both they are two
+    assert snps.without("X") == [slice(0, 3), slice(4, 6)] and snps.without("23") == [slice(0, 1), slice(2, 6)]
 
 
 def test_samples_are_found_by_family_and_name():

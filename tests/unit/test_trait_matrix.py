@@ -89,6 +89,8 @@ def test_wanted_traits_come_in_the_order_asked_for(matrix_path):
         (["a:b"], [3]),
         (["CD8:a:b"], [1, 2, 3]),
         (["a:b:b"], [3, 4]),
+        (["CD8,b"], [1, 4]),
+        (["IL-2:CD8,4-5,"], [0, 1, 3, 4]),
     ],
 )
 def test_names_and_ranges(wanted, positions):
@@ -167,6 +169,38 @@ def test_infinite_value_is_named(tmp_path):
     matrix.read([1, 2])
     with pytest.raises(InputError, match="trait 'CD8' of sample 'f3 i3' is -inf"):
         matrix.read([3, 0])
+
+
+@pytest.mark.parametrize("form", [write_text, write_hdf5])
+def test_codes_of_missing_values(tmp_path, form):
+    values = np.array([[1.0, -9.0, 3.0, -9.0], [0.0, 1.0, 2.0, 0.0], [5.0, 0.0, 7.0, 8.0]])
+    path = form(tmp_path / "t", values, names=("y", "sex", "z"))
+    matrix = open_traits(path)
+    np.testing.assert_array_equal(matrix.read([0, 1, 2]), values)
+    assert "2 values of column 'y' are -9 and are read as numbers" in matrix.warnings[0]
+    assert "2 values of column 'sex' are 0" in matrix.warnings[1]
+    matrix = pickle.loads(pickle.dumps(open_traits(path, missing_codes=[-9, 0])))
+    values[(values == -9) | (values == 0)] = np.nan
+    np.testing.assert_array_equal(matrix.read([2, 0, 1]), values[[2, 0, 1]])
+    assert matrix.warnings == () and "5 values of -9 and 0 are missing" in matrix.summary
+    groups = group_by_mask(matrix, np.arange(4))
+    assert [group.samples.tolist() for group in groups] == [[0, 2], [1, 2], [0, 2, 3]]
+
+
+def test_codes_are_looked_for_in_the_first_block_of_a_large_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(trait_matrix, "BLOCK_BYTES", 2 * 4 * 8)
+    path = write_hdf5(tmp_path / "t.h5", np.full((3, 4), -9.0), names=("a", "b", "c"))
+    assert "8 values of 2 columns ('a', 'b') are -9" in open_traits(path).warnings[0]
+    summary = open_traits(path, missing_codes=(-9.0,)).summary
+    assert "8 values of -9 are missing (--missing-code) among the first 2 traits" in summary
+
+
+def test_traits_of_people_without_fid(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("#IID y z\ni1 1 2\ni0 3 4\n")
+    matrix = open_traits(path, ["z,y"], known=[("f0", "i0"), ("f1", "i1")])
+    assert matrix.names == ("z", "y") and matrix.ids == [("f1", "i1"), ("f0", "i0")]
+    np.testing.assert_array_equal(matrix.read([0, 1]), [[2, 4], [1, 3]])
 
 
 def test_absent_file(tmp_path):

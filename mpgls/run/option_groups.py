@@ -1,0 +1,354 @@
+"""Groups of options that several commands share, under PLINK 2's names where it has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpgls.errors import UsageError
+from mpgls.run.options import Check, Options, at_least, between, flag, option, required, the_file
+from mpgls.study.filters import SnpFilter, parse_chromosomes
+from mpgls.study.grm import kinship_files
+
+PRECISIONS = ("double", "mixed")
+CHECKPOINT_SECONDS = 15.0
+"""How often results are synced and marked as done by default: what is lost at most when a run is killed."""
+HERITABILITY = Check("at least 0 and below 1", lambda value: 0 <= value < 1)
+POSITIVE = Check("positive", lambda value: 0 < value < math.inf)
+
+
+def plink_files(prefix: str) -> Iterable[str]:
+    """The three files of a PLINK 1 fileset."""
+    return [f"{prefix}.{suffix}" for suffix in ("bed", "bim", "fam")]
+
+
+def team_size(text: str) -> int | None:
+    """The ranks of a team, None for auto. Raises UsageError."""
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"--team-size must be auto or a number of ranks, not {text!r}")
+    return int(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Options):
+    """What every computing command has."""
+
+    out: str = required("prefix of all output files", metavar="PREFIX", changes_results=False)
+    memory: float | None = option(
+        None,
+        "memory a rank may use; the plan keeps within it",
+        metavar="GIB",
+        check=POSITIVE,
+        changes_results=False,
+    )
+    threads: int | None = option(
+        None,
+        "BLAS threads a rank; default: cores / ranks of the node",
+        metavar="T",
+        check=at_least(1),
+        changes_results=False,
+    )
+    resume: bool = flag("go on where a stopped run left off; leave a complete one as it is", changes_results=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions(RunOptions):
+    """Of commands that mark what is done while they run."""
+
+    checkpoint: float = option(
+        CHECKPOINT_SECONDS,
+        f"seconds between two marks of what is done ({CHECKPOINT_SECONDS:g})",
+        metavar="SEC",
+        check=at_least(0, " seconds or more"),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockOptions(Options):
+    """Of commands that stream SNPs."""
+
+    block_size: int | None = option(
+        None,
+        "SNPs of a block; default: chosen by the plan",
+        metavar="B",
+        check=at_least(1),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotOptions(Options):
+    """Of commands that draw."""
+
+    no_plots: bool = flag("do not draw plots", group="output", changes_results=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeamOptions(Options):
+    """Of commands whose ranks hold an operator in teams."""
+
+    team_size: int | None = option(
+        None,
+        "ranks that hold one copy of the factor or basis together; auto: as few as memory allows",
+        metavar="auto|R",
+        parse=team_size,
+        check=at_least(1),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionOptions(Options):
+    """How the large products are computed."""
+
+    precision: str = option(
+        "double",
+        "mixed streams the large products and solves in single precision",
+        group="model",
+        choices=PRECISIONS,
+    )
+
+    @property
+    def dtype(self) -> type:
+        """Element type of what is streamed."""
+        return np.float64 if self.precision == "double" else np.float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(Options):
+    """Which samples are analysed."""
+
+    keep: str | None = option(
+        None,
+        "analyse only these samples (FID IID a line)",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
+    remove: str | None = option(
+        None, "leave these samples out", group="genotypes and filters", metavar="FILE", reads=the_file
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenotypeOptions(SampleOptions):
+    """PLINK files and the filters of samples and SNPs."""
+
+    bfile: str = required(
+        "PLINK 1 files PREFIX.bed, .bim and .fam", group="genotypes and filters", metavar="PREFIX", reads=plink_files
+    )
+    mind: float = option(
+        1.0, "largest missing share of a sample", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
+    )
+    chr: str | None = option(None, "chromosomes, such as 1-4,X", group="genotypes and filters", metavar="LIST")
+    extract: str | None = option(
+        None,
+        "analyse only these SNPs (IDs separated by white space)",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
+    exclude: str | None = option(
+        None, "leave these SNPs out", group="genotypes and filters", metavar="FILE", reads=the_file
+    )
+    exclude_negative_bp: bool = flag("leave out SNPs with a negative position", group="genotypes and filters")
+    maf: float = option(
+        0.0,
+        "smallest minor allele frequency",
+        group="genotypes and filters",
+        metavar="FREQ",
+        check=between(0, 0.5),
+    )
+    geno: float = option(
+        1.0, "largest missing share of a SNP", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
+    )
+
+    def check(self) -> None:
+        super().check()
+        _ = self.snps  # a list of chromosomes that is none
+
+    @property
+    def snps(self) -> SnpFilter:
+        """The filters of SNPs. Raises UsageError."""
+        chromosomes = parse_chromosomes(self.chr) if self.chr is not None else ()
+        return SnpFilter(chromosomes, self.extract, self.exclude, self.exclude_negative_bp, self.maf, self.geno)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CovariateOptions(Options):
+    """The covariates beside the intercept."""
+
+    covar: str | None = option(
+        None,
+        "table with header FID IID NAME ...",
+        group="traits and covariates",
+        metavar="FILE",
+        reads=the_file,
+    )
+    covar_name: tuple[str, ...] = option(
+        (), "columns of --covar; default: all", group="traits and covariates", metavar="NAME"
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.covar_name and self.covar is None:
+            raise UsageError("--covar-name needs --covar")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraitOptions(CovariateOptions):
+    """Traits of a table, or the one of the .fam."""
+
+    pheno: str | None = option(
+        None,
+        "table with header FID IID NAME ...; default: the .fam's trait",
+        group="traits and covariates",
+        metavar="FILE",
+        reads=the_file,
+    )
+    pheno_name: tuple[str, ...] = option(
+        (), "columns of --pheno; default: all", group="traits and covariates", metavar="NAME"
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.pheno_name and self.pheno is None:
+            raise UsageError("--pheno-name needs --pheno")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyTraitOptions(TraitOptions):
+    """Traits of a table or an HDF5 file, up to 10^5."""
+
+    pheno: str | None = option(
+        None,
+        "table with header FID IID NAME ..., or HDF5",
+        group="traits and covariates",
+        metavar="FILE",
+        reads=the_file,
+    )
+    pheno_name: tuple[str, ...] = option(
+        (),
+        "traits, ranges FIRST:LAST or positions 1-500; default: all",
+        group="traits and covariates",
+        metavar="NAME",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KinshipOptions(Options):
+    """A kinship of all samples."""
+
+    grm: str | None = option(
+        None,
+        "kinship: mpgls .h5, GCTA prefix of .grm.bin, or GEMMA .cXX.txt with --grm-id",
+        group="kinship",
+        metavar="FILE",
+        reads=kinship_files,
+    )
+    grm_id: str | None = option(
+        None,
+        "a .fam with the samples of a GEMMA kinship, in its order",
+        group="kinship",
+        metavar="FILE",
+        reads=the_file,
+    )
+    center_grm: bool = flag(
+        "centre the kinship over the analysed samples: h2 is then GEMMA's pve",
+        group="kinship",
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.center_grm and self.grm is None:
+            raise UsageError("--center-grm needs --grm: with --eigen, centring is an option of mpgls eigen")
+        if self.grm_id is not None and self.grm is None:
+            raise UsageError("--grm-id needs --grm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanKinshipOptions(KinshipOptions):
+    """A kinship or its eigendecomposition, whole or without a chromosome at a time, for a scan."""
+
+    eigen: str | None = option(
+        None,
+        "eigendecomposition made by mpgls eigen, instead of --grm",
+        group="kinship",
+        metavar="FILE",
+        reads=the_file,
+    )
+    loco: bool = flag(
+        "scan each chromosome with the kinship of all others (--grm made by mpgls kinship --loco)", group="kinship"
+    )
+    pcs: int = option(
+        0,
+        "K leading eigenvectors as covariates (0)",
+        group="model",
+        metavar="K",
+        check=Check("not negative", lambda value: value >= 0),
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.grm is not None and self.eigen is not None:
+            raise UsageError("give either --grm or --eigen: an eigendecomposition stands in place of the kinship")
+        if self.grm is None and self.eigen is None:
+            raise UsageError(
+                f"{self.command} needs a kinship, --grm (mpgls kinship makes one), or --eigen in its place"
+            )
+        if self.loco and self.eigen is not None:
+            raise UsageError(
+                "--loco decomposes a kinship for each chromosome: give --grm, made with --loco, not --eigen"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(PrecisionOptions):
+    """The mixed model of a scan."""
+
+    h2: float | None = option(
+        None,
+        "heritability to use instead of the REML estimate",
+        group="model",
+        metavar="X",
+        check=HERITABILITY,
+    )
+    h2_file: str | None = option(
+        None,
+        "table with columns TRAIT and H2, with --loco also CHR; what it does not have is estimated",
+        group="model",
+        metavar="FILE",
+        reads=the_file,
+    )
+    test: str = option(
+        "t",
+        "t re-estimates the variance for each SNP (FaST-LMM, GEMMA); wald keeps the null model's (GCTA)",
+        group="model",
+        choices=("t", "wald"),
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.h2 is not None and self.h2_file is not None:
+            raise UsageError("give either --h2 or --h2-file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EigensolverOptions(Options):
+    """How a kinship is decomposed."""
+
+    eigensolver: str = option(
+        "auto",
+        "auto: SLEPc's ELPA where it has it, otherwise ScaLAPACK's divide and conquer",
+        group="kinship",
+        choices=("auto", "slepc", "scalapack"),
+    )
+    slepc_options: str = option(
+        "", "options for SLEPc, such as '-eps_tol 1e-9'", group="kinship", metavar="TEXT", changes_results=False
+    )

@@ -1,0 +1,38 @@
+"""What a run has finished so far, or a stage hands to the next: a few arrays in one HDF5 file, replaced at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mpgls.errors import InputError
+from mpgls.stream.files import replaced
+from mpgls.stream.hdf5 import opened
+
+FORMAT, VERSION = "mpgls-state", 1
+
+
+def save_state(path: Path, made_from: str, facts: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace the file by ``arrays`` and the text ``facts``, synced. Call on one rank. Raises StorageError."""
+    import h5py
+
+    with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+        file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": made_from, "facts": facts})
+        for name, values in arrays.items():
+            file[name] = values
+
+
+def load_state(path: Path) -> tuple[str, str, dict[str, np.ndarray]] | None:
+    """What the file was made from, its facts and its arrays; None where there is no file.
+
+    Raises StorageError when it cannot be read, InputError when it is no such file.
+    """
+    if not path.exists():
+        return None
+    with opened(path) as file:
+        if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
+            raise InputError(f"{path} is not a progress file of this version of mpgls")
+        arrays = {name: file[name][...] for name in file}
+        return str(file.attrs["made_from"]), str(file.attrs["facts"]), arrays

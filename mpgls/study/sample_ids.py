@@ -1,0 +1,129 @@
+"""Who is who: samples by FID and IID, in lists of them and in the first columns of a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mpgls.errors import InputError
+from mpgls.study.text import PathLike, TextRows
+
+SampleId = tuple[str, str]
+NO_FAMILY = "0"
+"""The FID of a sample without family, as PLINK has it: two samples with it are of no common family."""
+
+
+@dataclass(frozen=True)
+class IdList:
+    """The samples of a list in its order, repetitions included, and what the log says of the file."""
+
+    path: str
+    ids: list[SampleId] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line for the log."""
+        return "; ".join([f"{self.path}: {len(self.ids):,} samples listed", *self.notes])
+
+
+class SampleColumns:
+    """Where the lines of a file have FID and IID. ``first`` is the column after them; ``note`` says what was done.
+
+    ``header`` begins with FID and IID, or with IID alone: the FID is then that of the sample of ``known`` that has this
+    IID, and 0 where there is none. Raises InputError for another header.
+    """
+
+    def __init__(self, path: str, header: Sequence[str], line: int, known: Sequence[SampleId] | None = None) -> None:
+        self._path, self._alone = path, header[0] == "IID"
+        if (self._alone and "FID" in header) or (not self._alone and list(header[:2]) != ["FID", "IID"]):
+            raise InputError(
+                f"{path}, line {line}: the header must begin with FID and IID, or with IID where there is no FID; "
+                f"it begins with {' '.join(header[:3])}"
+            )
+        self.first = 1 if self._alone else 2
+        self._families: dict[str, str | None] = {}
+        if self._alone:
+            for fid, iid in known or ():
+                self._families[iid] = None if self._families.get(iid, fid) != fid else fid
+            of_known = "that of the genotypes' sample with the same IID" if known else NO_FAMILY
+            self.note = f"no column FID: FID is {of_known}"
+        else:
+            self.note = "columns FID and IID"
+
+    def sample(self, number: int, fields: Sequence[str]) -> SampleId:
+        """The sample of line ``number``. Raises InputError for an ID that is empty, has a blank or several families."""
+        fid, iid = (NO_FAMILY, fields[0]) if self._alone else (fields[0], fields[1])
+        if not fid or not iid:
+            raise InputError(f"{self._path}, line {number}: the FID or the IID is empty")
+        if " " in fid or " " in iid:
+            wrong = iid if " " in iid else fid
+            raise InputError(f"{self._path}, line {number}: the ID {wrong!r} has a blank in it, which no .fam can have")
+        if not self._alone:
+            return fid, iid
+        family = self._families.get(iid, NO_FAMILY)
+        if family is None:
+            raise InputError(
+                f"{self._path}, line {number}: the file has no FID, and several families of the genotypes have an IID "
+                f"{iid!r}: add a column FID"
+            )
+        return family, iid
+
+
+def read_ids(path: PathLike, known: Sequence[SampleId] | None = None, remarks: bool = True) -> IdList:
+    """The samples of a list, one a line: FID and IID, or IID alone. Further fields are not used, so a .fam will do.
+
+    A header begins with #FID, #IID, FID or IID. Without one, lines of a single field are IIDs. ``known`` are samples
+    that give an IID its FID. Repetitions are kept: they are harmless in a list to keep or remove, and `index_ids`
+    refuses them where they are not. Without ``remarks`` every line but a header is a sample.
+
+    Raises InputError for a line with another number of fields than the first, and StorageError for an unreadable file.
+    """
+    rows = TextRows(path, least=2, remarks=remarks)
+    header = rows.header or (["FID", "IID"] if rows.width != 1 else ["IID"])
+    columns = SampleColumns(rows.path, header, rows.line, known)
+    ids = [columns.sample(number, fields) for number, fields in rows]
+    notes = (("header: " if rows.header else "no header: ") + columns.note, *rows.lines.notes)
+    return IdList(rows.path, ids, notes)
+
+
+def read_id_list(path: PathLike, known: Sequence[SampleId] | None = None) -> list[SampleId]:
+    """The samples that `read_ids` finds."""
+    return read_ids(path, known).ids
+
+
+def index_ids(ids: Sequence[SampleId], source: str) -> dict[SampleId, int]:
+    """Position of each (FID, IID) in ``ids``; InputError, naming ``source``, if a sample occurs twice."""
+    index = {sample: position for position, sample in enumerate(ids)}
+    if len(index) < len(ids):
+        first: dict[SampleId, int] = {}
+        for position, sample in enumerate(ids):
+            if sample in first:
+                raise InputError(
+                    f"{source} lists sample {show_sample(sample)} twice "
+                    f"(entries {first[sample] + 1} and {position + 1})"
+                )
+            first[sample] = position
+    return index
+
+
+def show_sample(sample: SampleId) -> str:
+    """A sample as messages show it: its FID and IID in quotes."""
+    return f"'{sample[0]} {sample[1]}'"
+
+
+class OncePerSample:
+    """Remembers the line of each sample. Raises InputError, naming both lines, for a second one."""
+
+    def __init__(self, path: PathLike, who: str = "sample") -> None:
+        self._path, self._who = os.fspath(path), who
+        self.line_of: dict[SampleId, int] = {}
+
+    def add(self, sample: SampleId, number: int) -> None:
+        """Sample ``sample`` stands in line ``number``."""
+        if self.line_of.setdefault(sample, number) != number:
+            raise InputError(
+                f"{self._path}: {self._who} {show_sample(sample)} occurs twice, in lines {self.line_of[sample]} and "
+                f"{number}"
+            )
