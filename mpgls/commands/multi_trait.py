@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.common.inputs import Study, open_study, read_snps
+from mpgls.commands.common.inputs import Study, open_study
 from mpgls.commands.common.session import Session
 from mpgls.commands.common.trait_study import open_trait_study
 from mpgls.commands.mixed_model.given_h2 import given_h2
@@ -50,6 +50,7 @@ from mpgls.model.work import Work
 from mpgls.run.plan import block_within
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import open_eigen_file
+from mpgls.stream.packed import read_snps
 from mpgls.stream.scratch import ScratchFile
 from mpgls.study.genotypes import Decoder
 
