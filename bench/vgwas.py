@@ -20,13 +20,15 @@ from common import finish, guarded, launched, make_parser, mpirun, numbers, prin
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.commands.vgwas_parts.scan import UnitScan
+    from mpgls.engine.voxelwise import UnitScan
 
 FULL = {"samples": 740, "snps": 1000, "voxels": 51_792, "confounds": 10}
 QUICK = {"samples": 740, "snps": 1000, "voxels": 6000, "confounds": 10}
 PAPER = {"snps": 418_669, "voxels": 51_792, "permutations": 1000, "core_days": 53.6, "rate": 5.5e6}
 """[vGWAS] Figure 3: all SNPs and permutations; core-days, and associations a second and core, as published."""
 DAY = 86_400.0
+THRESHOLD = 1e-4
+"""Sparsity threshold, a p value."""
 
 
 def main() -> None:
@@ -119,7 +121,7 @@ def on_ranks(options: argparse.Namespace, sizes: dict[str, int]) -> None:
     """Units and products in turns on every rank at once; rank 0 writes the JSON."""
     from mpi4py import MPI
 
-    from mpgls.commands.vgwas_parts.scan import Unit
+    from mpgls.engine.voxel_units import Unit
 
     comm = MPI.COMM_WORLD
     scan, packed, R_Y = prepared(comm, options, sizes)
@@ -132,14 +134,14 @@ def on_ranks(options: argparse.Namespace, sizes: dict[str, int]) -> None:
         first = 1 + options.permutations * (repeat * comm.size + comm.rank)
         unit = Unit(0, len(packed), first, first + options.permutations)
         if repeat == 0:
-            scan._unit(unit._replace(last=first + 1), packed)  # memory is touched for the first time
-            scan.session.timings.phases.clear()
+            scan.unit(unit._replace(last=first + 1), packed)  # memory is touched for the first time
+            scan.world.clock.phases.clear()
             continue
-        seconds["unit"].append(timed(comm, lambda unit=unit: scan._unit(unit, packed)) / options.permutations)
+        seconds["unit"].append(timed(comm, lambda unit=unit: scan.unit(unit, packed)) / options.permutations)
         seconds["gemm"].append(timed(comm, lambda: np.matmul(X, R_Y.T, out=out)))
     unit_s, gemm_s = (float(np.median(seconds[name])) for name in ("unit", "gemm"))
     pairs = float(len(X)) * len(R_Y)
-    spent = {name: phase.seconds for name, phase in scan.session.timings.phases.items()}
+    spent = {name: phase.seconds for name, phase in scan.world.clock.phases.items()}
     if comm.rank == 0:
         finish(
             {
@@ -166,34 +168,38 @@ def prepared(
     comm: MPI.Comm, options: argparse.Namespace, sizes: dict[str, int]
 ) -> tuple[UnitScan, np.ndarray, np.ndarray]:
     """What the program has when its loop begins, the packed SNPs, and R_Y. Collective."""
-    from mpgls.commands.common.inputs import StudyOptions, open_study, read_snps
-    from mpgls.commands.common.session import RunOptions, Session
-    from mpgls.commands.vgwas import make_inference
-    from mpgls.commands.vgwas_parts.config import VgwasConfig
-    from mpgls.commands.vgwas_parts.plan import plan_vgwas
-    from mpgls.commands.vgwas_parts.scan import UnitScan
-    from mpgls.commands.vgwas_parts.voxels import TeamVoxels, open_voxel_study
+    from mpgls.engine.voxels import TeamVoxels
+    from mpgls.engine.voxelwise import Inference, UnitScan
+    from mpgls.engine.voxelwise_plan import VoxelwiseScan, Wishes, plan_voxelwise
+    from mpgls.la.shared import split_node
     from mpgls.la.teams import split_teams
-    from mpgls.model.mulm import whiten
+    from mpgls.model.clusters import Neighbours
+    from mpgls.model.mulm import Score
+    from mpgls.model.permute import Permutations
+    from mpgls.run.hardware import limit_threads
+    from mpgls.run.plan import Machine
+    from mpgls.run.world import World
+    from mpgls.study.filters import SnpFilter
+    from mpgls.study.plink import open_fileset
+    from mpgls.study.voxel_study import Confounds, VoxelSource, align_voxels
 
-    prefix = options.scratch / f"sim-{sizes['samples']}x{sizes['snps']}"
-    covar, voxels_file = confounds(prefix, sizes["confounds"]), str(images(prefix, sizes["voxels"]))
-    run = RunOptions(str(options.scratch / "vgwas"), threads=1)
-    config = VgwasConfig(run, StudyOptions(str(prefix), covar=str(covar)), voxels=voxels_file)
-    session = Session("vgwas", run, comm, ())
-    study = open_study(config.study, comm, session.log, traits=False)
-    voxels = open_voxel_study(config, study, voxels_file, session)
-    plan = plan_vgwas(
-        session.machine(), n=voxels.n, m=study.selected, v=voxels.v, r=voxels.Z.shape[1], permutations=1001,
-        threshold=config.sparsity_threshold, snp_bytes=study.fileset.bed.snp_bytes, precision="mixed", neighbours=3,
+    prefix, world, node = options.scratch / f"sim-{sizes['samples']}x{sizes['snps']}", World(comm), split_node(comm)
+    limit_threads(node, 1)
+    files = open_fileset(prefix)
+    source = VoxelSource.of_matrix(str(images(prefix, sizes["voxels"])))
+    table = Confounds.read(str(confounds(prefix, sizes["confounds"])), (), None, None)
+    voxels = align_voxels(files.samples, np.arange(files.bed.n), source, table)
+    work = VoxelwiseScan(
+        n=voxels.n, m=files.bed.m, v=voxels.v, r=voxels.Z.shape[1], permutations=1001, threshold=THRESHOLD,
+        snp_bytes=files.bed.snp_bytes, neighbours=3, dtype=np.float32,
     )  # fmt: skip
-    team = split_teams(comm, 1)
-    share = TeamVoxels(voxels, whiten(voxels.Z), plan, team, session)
-    inference = make_inference(config, voxels, session)
-    scan = UnitScan(study, voxels, share, inference, config.seed, config.study.snps, team, session)
-    stream = read_snps(study.fileset.bed, [np.arange(study.selected)], comm)
-    packed = next(iter(stream))[1].copy()
-    return scan, packed, next(iter(share)).R_Y
+    plan = plan_voxelwise(Machine(comm.size, node.size, None, 0), work, Wishes())
+    share = TeamVoxels(voxels, plan, split_teams(comm, 1), world)
+    score = Score(voxels.n - voxels.Z.shape[1] - 1, THRESHOLD)
+    inference = Inference(score, Neighbours.of(source.matrix.coordinates), 0.1)
+    scan = UnitScan(files.bed, SnpFilter(), share, inference, Permutations(1, voxels.n))
+    packed = np.fromfile(files.bed.path, np.uint8, offset=files.bed.HEADER).reshape(files.bed.m, -1)
+    return scan, packed, next(iter(share)).R_Y_team
 
 
 # -- others ---------------------------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ import numpy as np
 
 from mpgls.commands.common.inputs import Study, StudyOptions, open_study
 from mpgls.commands.common.session import RunOptions, Session
-from mpgls.commands.vgwas_extract import check_memory, each_person
+from mpgls.engine.images import check_memory, each_person
 from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.mpi import on_root
+from mpgls.run.world import World
 from mpgls.stream.voxel_rows import voxel_rows
 from mpgls.study.filters import passes
 from mpgls.study.genotypes import Decoder
@@ -88,6 +89,8 @@ def run(config: SimulateImagesConfig, comm: MPI.Comm) -> None:
     """Make the images. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
     inputs = [*config.study.files(), config.mask]
     session = Session("simulate-images", config.run, comm, (".h5", ".images.tsv", ".causal.tsv"), inputs)
+    session.stop.advice = "run the same command again"
+    world = World(comm, session.log, session.timings, session.stop)
     with session.timings.phase("open and check"):
         study = open_study(config.study, comm, session.log, traits=False)
         mask = on_root(comm, lambda: read_mask(config.mask))
@@ -102,9 +105,9 @@ def run(config: SimulateImagesConfig, comm: MPI.Comm) -> None:
     v = int(mask.inside.sum())
     session.log.info(f"{len(ids):,} people x {v:,} voxels, {config.causal} causal SNPs")
     # for each voxel of the mask its coordinates and the values, and for each of the grid the mask and the image
-    check_memory(noise.nbytes + causal.x.nbytes + 48 * v + 5 * mask.inside.size, session)
+    check_memory(noise.nbytes + causal.x.nbytes + 48 * v + 5 * mask.inside.size, session.machine(), world.log)
     write = write_matrix if config.form == "h5" else write_images
-    made = write(recipe, ids, study.samples, mask, session)
+    made = write(recipe, ids, study.samples, mask, session.prefix, world)
     table = session.path(".causal.tsv")
     on_root(comm, lambda: write_causal(table, causal, effects / causal.sd, places))
     session.log.info(f"wrote {made} and {table}")
@@ -145,41 +148,41 @@ def draw_causal(study: Study, config: SimulateImagesConfig) -> CausalSnps:
 
 
 def write_matrix(
-    recipe: ImageRecipe, ids: Sequence[tuple[str, str]], people: np.ndarray, mask: Mask, session: Session
+    recipe: ImageRecipe, ids: Sequence[tuple[str, str]], people: np.ndarray, mask: Mask, prefix: str, world: World
 ) -> Path:
     """PREFIX.h5, the voxel matrix. Collective."""
-    path = session.path(".h5")
-    with voxel_rows(path, ids, mask, session.comm) as rows:
+    path = Path(prefix + ".h5")
+    with voxel_rows(path, ids, mask, world.comm) as rows:
 
         def make(i: int) -> None:
-            with session.timings.phase("make images"):
+            with world.phase("make images"):
                 values = recipe.image(i, int(people[i]))
-            with session.timings.phase("write", nbytes=values.nbytes):
+            with world.phase("write", nbytes=values.nbytes):
                 rows.write(i, values)
 
-        each_person(len(ids), session.comm, session, "images", make)
+        each_person(len(ids), world, "images", make)
     return path
 
 
 def write_images(
-    recipe: ImageRecipe, ids: Sequence[tuple[str, str]], people: np.ndarray, mask: Mask, session: Session
+    recipe: ImageRecipe, ids: Sequence[tuple[str, str]], people: np.ndarray, mask: Mask, prefix: str, world: World
 ) -> Path:
     """PREFIX.images/NUMBER.nii.gz of every person, zero outside the mask; and PREFIX.images.tsv last. Collective."""
-    folder, table = session.path(".images"), session.path(".images.tsv")
-    on_root(session.comm, lambda: _make_folder(folder))
+    folder, table = Path(prefix + ".images"), Path(prefix + ".images.tsv")
+    world.on_root(lambda: _make_folder(folder))
     digits = len(str(len(ids)))
     names = [f"{i + 1:0{digits}d}.nii.gz" for i in range(len(ids))]
 
     def make(i: int) -> None:
-        with session.timings.phase("make images"):
+        with world.phase("make images"):
             volume = np.zeros(mask.shape, dtype=np.float32)
             volume[mask.inside] = recipe.image(i, int(people[i]))
-        with session.timings.phase("write", nbytes=volume.nbytes):
+        with world.phase("write", nbytes=volume.nbytes):
             write_image(folder / names[i], volume, mask.affine)
 
-    each_person(len(ids), session.comm, session, "images", make)
+    each_person(len(ids), world, "images", make)
     lines = [f"{fid}\t{iid}\t{folder.name}/{name}\n" for (fid, iid), name in zip(ids, names, strict=True)]
-    on_root(session.comm, lambda: _write_text(table, ["FID\tIID\tPATH\n", *lines]))
+    world.on_root(lambda: _write_text(table, ["FID\tIID\tPATH\n", *lines]))
     return table
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 
@@ -25,3 +27,16 @@ def permutation(seed: int, index: int, n: int, blocks: np.ndarray | None = None)
     # both sorts line up the samples block by block, one in their own order and one in that of the keys
     result[np.argsort(blocks, kind="stable")] = np.lexsort((keys, blocks))
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class Permutations:
+    """All permutations of ``n`` samples under one ``seed``, within ``blocks`` (n,) if there are any."""
+
+    seed: int
+    n: int
+    blocks: np.ndarray | None = None
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Permutation ``index``, int64 (n,); 0 is the identity."""
+        return permutation(self.seed, index, self.n, self.blocks)

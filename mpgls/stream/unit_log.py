@@ -1,28 +1,33 @@
 """Results of units of work, appended to one file a rank: what is whole in it is done, whatever ended the run.
 
-A file begins with a line that names the format, then the fingerprint, then the sizes that the units were cut in (JSON).
-Each unit follows as its length and checksum, then its pickled result. A unit that was being written when the run ended
-fails its checksum, and it and what follows are cut off when the file is opened again.
+A file begins with a line that names the format, then a line of JSON: ``made_from``, what the results depend on, and
+``sizes``, what the units were cut in. Each unit follows as its length and checksum (uint64 and uint32, little-endian),
+then its body: the length of a JSON header (uint32), the header, and the bytes of its arrays in C order. The header has
+``key``, a list of integers, and ``arrays``, the name, type and shape of each. A unit that was being written when the
+run ended fails its checksum, and it and what follows are cut off when the file is opened again. Nothing in a file is
+ever run as code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import pickle
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from mpgls.errors import InputError, StorageError
 
-MAGIC = b"mpgls-units-1\n"
+MAGIC = b"mpgls-units-2\n"
 _FRAME = struct.Struct("<QI")
-_KEY_BYTES = struct.Struct("<I")
+_HEADER_BYTES = struct.Struct("<I")
 
 Key = tuple[int, ...]
 
@@ -36,41 +41,34 @@ class UnitLog:
     _file: BinaryIO | None = field(default=None, repr=False)
     _synced: float = 0.0
 
-    def open(self, mark: str, sizes: dict[str, Any]) -> None:
+    def open(self, mark: str, sizes: Mapping[str, int]) -> None:
         """Go on after the whole units of the file, or start it. Raises StorageError."""
-        try:
+        with self._writing():
             end = _whole(self.path) if self.path.exists() else 0
             self._file = open(self.path, "r+b" if end else "wb")  # noqa: SIM115
             self._file.truncate(end)
             self._file.seek(end)
             if not end:
-                self._file.write(MAGIC + mark.encode() + b"\n" + json.dumps(sizes, sort_keys=True).encode() + b"\n")
+                self._file.write(MAGIC + _json({"made_from": mark, "sizes": dict(sizes)}) + b"\n")
             self._sync()
-        except OSError as error:
-            raise self._problem(error) from None
 
-    def append(self, key: Key, result: Any) -> None:
-        """One finished unit. Raises StorageError."""
+    def append(self, key: Key, arrays: Mapping[str, np.ndarray]) -> None:
+        """One finished unit and its result. Raises StorageError."""
         assert self._file is not None
-        name, data = pickle.dumps(key), pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
-        body = _KEY_BYTES.pack(len(name)) + name + data
-        try:
+        body = _packed(key, arrays)
+        with self._writing():
             self._file.write(_FRAME.pack(len(body), zlib.crc32(body)))
             self._file.write(body)
             self._file.flush()
             if time.perf_counter() - self._synced > self.checkpoint_seconds:
                 self._sync()
-        except OSError as error:
-            raise self._problem(error) from None
 
     def close(self) -> None:
         """To the disk. Raises StorageError."""
         if self._file is not None:
-            try:
+            with self._writing():
                 self._sync()
                 self._file.close()
-            except OSError as error:
-                raise self._problem(error) from None
             self._file = None
 
     def _sync(self) -> None:
@@ -79,18 +77,22 @@ class UnitLog:
         os.fsync(self._file.fileno())
         self._synced = time.perf_counter()
 
-    def _problem(self, error: OSError) -> StorageError:
-        return StorageError(f"cannot write {self.path}: {error.strerror or error}")
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True)
 class FinishedUnits:
     """Where each finished unit's result lies, and the sizes that the units were cut in."""
 
-    sizes: dict[str, Any]
+    sizes: dict[str, int]
     places: dict[Key, tuple[Path, int, int]]
 
-    def read(self, key: Key) -> Any:
+    def read(self, key: Key) -> dict[str, np.ndarray]:
         """The result of a unit. Raises StorageError."""
         if key not in self.places:
             raise StorageError("results of this run are gone: does another run write to the same --out?")
@@ -98,9 +100,9 @@ class FinishedUnits:
         try:
             with open(path, "rb") as file:
                 file.seek(offset)
-                return pickle.loads(file.read(length))
-        except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
+                return _arrays(file.read(length))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def rank_path(prefix: str, rank: int) -> Path:
@@ -130,7 +132,7 @@ def finished_units(prefix: str, mark: str) -> FinishedUnits | None:
     for path in unit_logs(prefix):
         try:
             with open(path, "rb") as file:
-                found = _header(file, path, mark)
+                found = _sizes(file, path, mark)
                 if found is None:
                     continue
                 if sizes is not None and sizes != found:
@@ -142,41 +144,91 @@ def finished_units(prefix: str, mark: str) -> FinishedUnits | None:
     return None if sizes is None else FinishedUnits(sizes, places)
 
 
-def _header(file: BinaryIO, path: Path, mark: str) -> dict[str, Any] | None:
-    """The sizes; None for a file that ends within its header."""
-    magic, found, sizes = file.readline(), file.readline(), file.readline()
-    if not sizes.endswith(b"\n"):
+def _sizes(file: BinaryIO, path: Path, mark: str) -> dict[str, int] | None:
+    """The sizes; None for a file that ends within its first two lines."""
+    magic, line = file.readline(), file.readline()
+    if not line.endswith(b"\n"):
         return None
     if magic != MAGIC:
-        raise InputError(f"{path} is not a log of this version of mpgls")
-    if found != mark.encode() + b"\n":
+        raise InputError(f"{path} is not a log of this version of mpgls: run without --resume to start anew")
+    try:
+        header = json.loads(line)
+        made_from, sizes = header["made_from"], dict(header["sizes"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is damaged: run without --resume to start anew") from None
+    if made_from != mark:
         raise InputError(
             f"{path} was made from other inputs or options, so it cannot be resumed: "
             "run with the same command line, or without --resume to start anew"
         )
-    return dict(json.loads(sizes))
+    return sizes
 
 
 def _frames(file: BinaryIO) -> Iterator[tuple[Key, int, int]]:
-    """(key, offset of the result, its length) of each whole unit from the file's position on."""
+    """(key, offset, length) of the body of each whole unit from the file's position on."""
     while len(head := file.read(_FRAME.size)) == _FRAME.size:
         length, checksum = _FRAME.unpack(head)
         start, left = file.tell(), os.fstat(file.fileno()).st_size - file.tell()
         body = file.read(length) if length <= left else b""
         if len(body) != length or zlib.crc32(body) != checksum:
             return
-        name = _KEY_BYTES.unpack_from(body)[0]
-        skip = _KEY_BYTES.size + name
-        yield tuple(pickle.loads(body[_KEY_BYTES.size : skip])), start + skip, length - skip
+        yield tuple(_header(body)[0]["key"]), start, length
 
 
 def _whole(path: Path) -> int:
-    """Bytes up to the end of the last whole unit; 0 when not even the header is whole."""
+    """Bytes up to the end of the last whole unit; 0 when not even the first two lines are whole."""
     with open(path, "rb") as file:
-        lines = [file.readline() for _ in range(3)]
-        if lines[0] != MAGIC or not lines[2].endswith(b"\n"):
+        if file.readline() != MAGIC or not file.readline().endswith(b"\n"):
             return 0
         end = file.tell()
-        for _, offset, length in _frames(file):
-            end = offset + length
+        for _, start, length in _frames(file):
+            end = start + length
         return end
+
+
+# -- the body of a unit ---------------------------------------------------------------------------------------------
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _packed(key: Key, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The body of a unit. Raises ValueError for arrays of Python objects, which only a pickle could hold."""
+    described, data = [], []
+    for name, values in arrays.items():
+        if values.dtype.hasobject:
+            raise ValueError(f"array {name!r} holds Python objects")
+        described.append({"name": name, "type": _description(values.dtype), "shape": values.shape})
+        data.append(np.ascontiguousarray(values).tobytes())
+    header = _json({"key": [int(one) for one in key], "arrays": described})
+    return b"".join([_HEADER_BYTES.pack(len(header)), header, *data])
+
+
+def _header(body: bytes) -> tuple[dict[str, Any], int]:
+    """The header of a body, and where its arrays begin."""
+    end = _HEADER_BYTES.size + _HEADER_BYTES.unpack_from(body)[0]
+    return json.loads(body[_HEADER_BYTES.size : end]), end
+
+
+def _arrays(body: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a body. Raises ValueError when they do not fill it."""
+    header, at = _header(body)
+    found = {}
+    for one in header["arrays"]:
+        dtype, shape = _dtype(one["type"]), tuple(one["shape"])
+        count = int(np.prod(shape, dtype=np.int64))
+        found[one["name"]] = np.frombuffer(body, dtype, count, at).reshape(shape).copy()
+        at += count * dtype.itemsize
+    if at != len(body):
+        raise ValueError(f"the arrays of a unit take {at} bytes, and it has {len(body)}")
+    return found
+
+
+def _description(dtype: np.dtype) -> Any:
+    """A type as JSON: its text, such as "<f8", or pairs of name and text for a record without gaps."""
+    return dtype.descr if dtype.names else dtype.str
+
+
+def _dtype(description: Any) -> np.dtype:
+    return np.dtype(description if isinstance(description, str) else [tuple(field) for field in description])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.errors import StorageError
-from mpgls.mpi import agree, on_root
+from mpgls.mpi import on_root, together
 from mpgls.stream.hdf5 import check_room
 from mpgls.study.images import ITEM, create_voxels
 from mpgls.study.nifti import Mask
@@ -60,22 +60,14 @@ def voxel_rows(path: Path, ids: Sequence[SampleId], mask: Mask, comm: MPI.Comm) 
         check_room(partial, ITEM * len(ids) * len(coordinates), "the voxel matrix takes")
         return create_voxels(partial, ids, coordinates, mask.shape, mask.affine, mask.path)
 
-    offset = on_root(comm, create)
-    file = -1
-    error: Exception | None = None
+    offset, file = on_root(comm, create), -1
     try:
-        file = os.open(partial, os.O_WRONLY)
-    except OSError as caught:
-        error = caught
-    try:
-        agree(comm, error)
+        with together(comm):
+            file = os.open(partial, os.O_WRONLY)
         rows = VoxelRows(file, partial, offset, coordinates.shape[0])
         yield rows
-        try:
+        with together(comm):
             rows.sync()
-        except StorageError as caught:
-            error = caught
-        agree(comm, error)
         on_root(comm, lambda: os.replace(partial, path))
     except BaseException:
         if comm.rank == 0:

@@ -28,8 +28,8 @@ from mpgls.commands import simulate, vgwas
 from mpgls.commands.common.inputs import StudyOptions
 from mpgls.commands.common.session import RunOptions
 from mpgls.commands.simulate import SimulateConfig
-from mpgls.commands.vgwas_parts import scan as vgwas_scan
 from mpgls.commands.vgwas_parts.config import VgwasConfig
+from mpgls.engine import voxelwise
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
 from mpgls.model import mulm
 from mpgls.model.permute import permutation
@@ -200,7 +200,7 @@ def test_every_bit_is_the_same_on_other_ranks_in_other_tiles_teams_and_chunks(co
     for team in range(1, comm.size + 1):
         same(read(scan(comm, study, precision=precision, team_size=team)), expected)
         same(read(scan(comm, study, precision=precision, team_size=team, voxel_chunk=29)), expected)
-    monkeypatch.setattr(vgwas_scan, "TOGETHER", 50)
+    monkeypatch.setattr(voxelwise, "TOGETHER", 50)
     tile = mulm.TileScan.__init__
     monkeypatch.setattr(mulm.TileScan, "__init__", lambda self, *given: tile(self, *given, tile_snps=9, tile_bytes=999))
     same(read(scan(comm, study, precision=precision)), expected)
@@ -208,23 +208,23 @@ def test_every_bit_is_the_same_on_other_ranks_in_other_tiles_teams_and_chunks(co
 
 def test_a_stopped_run_resumes_to_the_same_bits(comm, study, monkeypatch):
     expected = read(scan(comm, study))
-    unit = vgwas_scan.UnitScan._unit
+    unit = voxelwise.UnitScan.unit
     done = [0]
 
     def stopping(self, *given):
         done[0] += 1
-        self.session.stop.requested = done[0] > 2
+        self.world.stop.requested = done[0] > 2
         return unit(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(vgwas_scan.UnitScan, "_unit", stopping)
+        patch.setattr(voxelwise.UnitScan, "unit", stopping)
         with pytest.raises(Stopped):
             scan(comm, study, "stopped", block_size=7)
     with pytest.raises(InputError, match="other inputs or options"):
         scan(comm, study, "stopped", resume=True, seed=9)
     units = []
     with monkeypatch.context() as patch:
-        patch.setattr(vgwas_scan.UnitScan, "_unit", lambda self, *given: units.append(1) or unit(self, *given))
+        patch.setattr(voxelwise.UnitScan, "unit", lambda self, *given: units.append(1) or unit(self, *given))
         same(read(scan(comm, study, "stopped", resume=True)), expected)
     assert comm.allreduce(len(units)) + 2 * comm.size >= -(-M // 7)
     assert comm.allreduce(len(units)) > 0

@@ -7,21 +7,22 @@ import itertools
 import numpy as np
 import pytest
 
-from mpgls.commands.vgwas_parts.plan import NARROWEST_CHUNK, plan_vgwas
-from mpgls.commands.vgwas_parts.scan import ENTRY_DTYPE, batches, cut_units, in_order
+from mpgls.engine.voxel_units import ENTRY_DTYPE, cut_units
+from mpgls.engine.voxelwise import batches, in_order
+from mpgls.engine.voxelwise_plan import NARROWEST_CHUNK, VoxelwiseScan, Wishes, plan_voxelwise
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.run.plan import GIB, Machine
 
 BASE = 120 << 20
 
 
-def plan(ranks=2, per_node=None, gib=None, **sizes):
+def plan(ranks=2, per_node=None, gib=None, wishes=None, **sizes):
     machine = Machine(ranks, per_node or ranks, None if gib is None else int(gib * GIB), BASE)
     usual = {
         "n": 740, "m": 10_000, "v": 51_792, "r": 10, "permutations": 1001, "threshold": 1e-4, "snp_bytes": 185,
-        "precision": "mixed", "neighbours": 3,
+        "dtype": np.float32, "neighbours": 3,
     }  # fmt: skip
-    return plan_vgwas(machine, **usual | sizes)
+    return plan_voxelwise(machine, VoxelwiseScan(**usual | sizes), wishes or Wishes())
 
 
 def test_voxels_that_fit_stay_and_ranks_of_a_node_share_them():
@@ -46,7 +47,7 @@ def test_voxels_beyond_all_memory_are_streamed():
 
 
 def test_a_given_chunk_is_streamed_and_given_sizes_are_kept():
-    one = plan(chunk=5000, block=700, team_size=2, unit_permutations=13)
+    one = plan(wishes=Wishes(team_size=2, block=700, chunk=5000, permutations=13))
     assert one.streamed and (one.chunk, one.block, one.team_size, one.permutations) == (5000, 700, 2, 13)
 
 
@@ -75,11 +76,11 @@ def test_what_cannot_fit_is_refused_with_what_would():
 
 def test_a_team_larger_than_the_ranks_is_refused():
     with pytest.raises(UsageError, match="from 1 to the number of ranks, 2, not 3"):
-        plan(team_size=3)
+        plan(wishes=Wishes(team_size=3))
 
 
 def test_entries_are_batched_by_whole_permutations(monkeypatch):
-    monkeypatch.setattr("mpgls.commands.vgwas_parts.scan.TOGETHER", 10)
+    monkeypatch.setattr("mpgls.engine.voxelwise.TOGETHER", 10)
     rng = np.random.default_rng(2)
     indices = np.arange(3, 60, 2)
     entries = np.zeros(200, dtype=ENTRY_DTYPE)

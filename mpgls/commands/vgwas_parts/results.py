@@ -11,11 +11,11 @@ import numpy as np
 
 from mpgls.commands.common.inputs import Study
 from mpgls.commands.vgwas_parts.config import VgwasConfig
-from mpgls.commands.vgwas_parts.plan import VgwasPlan
-from mpgls.commands.vgwas_parts.scan import Inference, Unit, UnitResult, cut_units
-from mpgls.commands.vgwas_parts.voxels import VoxelStudy
+from mpgls.engine.voxel_units import JoinedUnits, Unit, cut_units
+from mpgls.engine.voxelwise import Inference
+from mpgls.engine.voxelwise_plan import VoxelwisePlan
 from mpgls.errors import UsageError
-from mpgls.model.clusters import RECORD_DTYPE, label_entries
+from mpgls.model.clusters import label_entries
 from mpgls.model.extremes import Correction, fit_tail
 from mpgls.model.gls import Note
 from mpgls.mpi import on_root
@@ -32,6 +32,7 @@ from mpgls.stream.unit_log import (
 )
 from mpgls.stream.vgwas_files import EntriesFile, load_maxima, open_entries, save_entries, save_maxima
 from mpgls.study.images import VoxelMatrix
+from mpgls.study.voxel_study import VoxelStudy
 
 if TYPE_CHECKING:
     from mpgls.commands.common.session import Session
@@ -81,7 +82,7 @@ class VgwasResults:
         """The sizes that a stopped run has cut its units in."""
         return self.finished.sizes if self.finished is not None else {}
 
-    def left(self, plan: VgwasPlan) -> list[Unit]:
+    def left(self, plan: VoxelwisePlan) -> list[Unit]:
         """The units that are not done."""
         units = cut_units(self.study.selected, self.config.indices, plan.block, plan.permutations)
         done = self.finished.places if self.finished is not None else {}
@@ -90,13 +91,14 @@ class VgwasResults:
             self.session.log.info(f"resume: {len(units) - len(left):,} of {len(units):,} units are done")
         return left
 
-    def open_log(self, plan: VgwasPlan) -> UnitLog:
-        """This rank's log of finished units."""
+    def open_log(self, plan: VoxelwisePlan, writes: bool) -> UnitLog:
+        """This rank's log of finished units, open if it ``writes``."""
         log = UnitLog(rank_path(self.session.prefix, self.session.comm.rank), self.session.options.checkpoint)
-        log.open(self._unit_mark, {"block": plan.block, "permutations": plan.permutations})
+        if writes:
+            log.open(self._unit_mark, {"block": plan.block, "permutations": plan.permutations})
         return log
 
-    def finish(self, plan: VgwasPlan, voxels: VoxelStudy, inference: Inference) -> dict[str, Any]:
+    def finish(self, plan: VoxelwisePlan, voxels: VoxelStudy, inference: Inference) -> dict[str, Any]:
         """Join all units and write every file; returns facts for the manifest. Collective."""
         comm, session = self.session.comm, self.session
         maxima = on_root(comm, lambda: self._join(plan, voxels, inference))
@@ -110,37 +112,30 @@ class VgwasResults:
         )
         return on_root(comm, lambda: self._report(store, index, corrections, voxels, inference))
 
-    def _join(self, plan: VgwasPlan, voxels: VoxelStudy, inference: Inference) -> dict[str, np.ndarray]:
+    def _join(self, plan: VoxelwisePlan, voxels: VoxelStudy, inference: Inference) -> dict[str, np.ndarray]:
         """The maxima of all permutations so far; writes both HDF5 files."""
         config, session = self.config, self.session
         done = finished_units(session.prefix, self._unit_mark)
         assert done is not None and self.study.selection is not None
-        units = cut_units(self.study.selected, config.indices, plan.block, plan.permutations)
-        indices, index = config.indices, self.study.selection.index
-        maxima: dict[str, np.ndarray] = {}
-        records = np.zeros(index.size, dtype=RECORD_DTYPE)
+        index = self.study.selection.index
+        units = cut_units(index.size, config.indices, plan.block, plan.permutations)
+        joined = JoinedUnits(units, config.indices, index.size)
 
-        def results() -> Iterator[dict[str, np.ndarray]]:
-            for unit in units:
-                result: UnitResult = done.read(tuple(unit))
-                at = slice(unit.first - indices.start, unit.last - indices.start)
-                for name, values in result.maxima.items():
-                    of_run = maxima.setdefault(name, np.zeros(len(indices)))
-                    of_run[at] = np.maximum(of_run[at], values)
-                self.constant = result.constant
-                if result.data is not None:
-                    records[unit.start : unit.stop] = result.data.records
-                    entries = result.data.entries
-                    yield {
-                        "snp": index[unit.start + entries["snp"]], "voxel": entries["voxel"], "t": entries["t"],
-                        "beta": entries["beta"], "log10p": inference.score.log10_p(entries["t"]),
-                    }  # fmt: skip
+        def pairs() -> Iterator[dict[str, np.ndarray]]:
+            for unit, entries in joined.blocks(lambda unit: done.read(tuple(unit))):
+                yield {
+                    "snp": index[unit.start + entries["snp"]], "voxel": entries["voxel"], "t": entries["t"],
+                    "beta": entries["beta"], "log10p": inference.score.log10_p(entries["t"]),
+                }  # fmt: skip
 
         if config.adds:
-            assert not list(results())
-            maxima = {name: np.concatenate([self.earlier[name], values]) for name, values in maxima.items()}
+            assert not list(pairs())
         else:
-            self._save_entries(results(), index, records, voxels, inference)
+            self._save_entries(pairs(), index, joined, voxels, inference)
+        maxima = joined.maxima
+        if config.adds:
+            maxima = {name: np.concatenate([self.earlier[name], values]) for name, values in maxima.items()}
+        self.constant = joined.constant
         save_maxima(session.path(".maxima.h5"), maxima, self._mark)
         return maxima
 
@@ -148,7 +143,7 @@ class VgwasResults:
         self,
         blocks: Iterator[dict[str, np.ndarray]],
         index: np.ndarray,
-        records: np.ndarray,
+        joined: JoinedUnits,
         voxels: VoxelStudy,
         inference: Inference,
     ) -> None:
@@ -156,12 +151,13 @@ class VgwasResults:
         attributes: dict[str, Any] = {"threshold": self.config.sparsity_threshold, "df": inference.score.df}
         if isinstance(matrix, VoxelMatrix):
             attributes |= {"shape": np.array(matrix.shape), "affine": matrix.affine}
-        count = save_entries(path, index, records, blocks, self._mark, attributes, voxels.coordinates)
-        if self.constant.size:
+        count = save_entries(path, index, joined.records, blocks, self._mark, attributes, voxels.coordinates)
+        constant = joined.constant
+        if constant.size:
             self.session.log.warn(
-                f"{self.constant.size:,} voxels do not vary beside the confounds and are not tested: "
-                f"{', '.join(voxels.name(voxel) for voxel in self.constant[:SHOWN].tolist())}"
-                + (", ..." if self.constant.size > SHOWN else "")
+                f"{constant.size:,} voxels do not vary beside the confounds and are not tested: "
+                f"{', '.join(voxels.name(voxel) for voxel in constant[:SHOWN].tolist())}"
+                + (", ..." if constant.size > SHOWN else "")
             )
         self.session.log.info(f"{count:,} pairs of SNP and voxel with p <= {self.config.sparsity_threshold:g}: {path}")
 

@@ -27,7 +27,35 @@ SLACK = 48 << 20
 
 
 @dataclass(frozen=True)
-class VgwasPlan:
+class VoxelwiseScan:
+    """What is to be scanned: n samples, m SNPs, v voxels, r confounds, ``permutations`` with index 0 among them.
+
+    ``threshold`` is the share of entries that leave a tile, ``neighbours`` the columns of the neighbour table.
+    """
+
+    n: int
+    m: int
+    v: int
+    r: int
+    permutations: int
+    threshold: float
+    snp_bytes: int
+    neighbours: int
+    dtype: type
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Sizes that are given, by the user or by a run that is resumed; None where the plan may choose."""
+
+    team_size: int | None = None
+    block: int | None = None
+    chunk: int | None = None
+    permutations: int | None = None
+
+
+@dataclass(frozen=True)
+class VoxelwisePlan:
     """Sizes that the run keeps to. A unit is ``block`` SNPs under ``permutations`` permutations and all voxels.
 
     ``chunk``: voxels that a rank holds at a time; ``held``: bytes of a rank, by what they are for.
@@ -62,56 +90,44 @@ class VgwasPlan:
         )
 
 
-def plan_vgwas(
-    machine: Machine,
-    *,
-    n: int,
-    m: int,
-    v: int,
-    r: int,
-    permutations: int,
-    threshold: float,
-    snp_bytes: int,
-    precision: str,
-    neighbours: int,
-    team_size: int | None = None,
-    block: int | None = None,
-    chunk: int | None = None,
-    unit_permutations: int | None = None,
-) -> VgwasPlan:
-    """Choose sizes for n samples, m SNPs, v voxels, r confounds and so many ``permutations`` (index 0 included).
+def plan_voxelwise(machine: Machine, scan: VoxelwiseScan, wishes: Wishes) -> VoxelwisePlan:
+    """The first candidate that fits. Raises MemoryPlanError that names what would, UsageError."""
+    plan = None
+    for plan in candidates(machine, scan, wishes):
+        if machine.limit is None or plan.peak <= machine.limit:
+            return plan
+    assert plan is not None
+    what = f"a scan of {scan.n:,} samples and {scan.v:,} voxels, streamed in chunks of {plan.chunk:,},"
+    raise does_not_fit(machine, what, plan.peak)
+
+
+def candidates(machine: Machine, scan: VoxelwiseScan, wishes: Wishes) -> Iterator[VoxelwisePlan]:
+    """Plans, the best first.
 
     Voxels stay resident, once a node, where they fit; otherwise the ranks of a team hold them together; otherwise, or
-    where the user gives a ``chunk``, they are streamed. ``threshold`` is the share of entries that leave a tile,
-    ``neighbours`` the columns of the neighbour table. Raises MemoryPlanError that names what would fit, UsageError.
+    where a chunk is given, they are streamed. Raises UsageError for a team of more ranks than there are.
     """
+    team_size = wishes.team_size
     if team_size is not None and not 1 <= team_size <= machine.ranks:
         raise UsageError(f"--team-size must be from 1 to the number of ranks, {machine.ranks}, not {team_size}")
-    item = 8 if precision == "double" else 4
+    precision = "double" if np.dtype(scan.dtype).itemsize == 8 else "mixed"
+    for team, streamed, here in _layouts(machine.ranks, scan.v, team_size, wishes.chunk):
+        for block, indices in _units(machine.ranks // team, streamed, scan, wishes):
+            held = _held(machine, scan, (team, streamed, block, indices, here))
+            yield VoxelwisePlan(team, streamed, block, indices, here, precision, held)
 
-    def held(team: int, streamed: bool, width: int, indices: int, here: int) -> dict[str, int]:
-        entries = int(ENTRY_BYTES * (1.5 * threshold * width * indices * v / team + 1000))
-        resident = item * n * here // (machine.ranks_per_node if team == 1 else 1)
-        voxels = (item + 2 * 4) * n * here if streamed else resident + 2 * (32 << 20)
-        return {
-            "program": machine.base + SLACK + 2 * TILE_BYTES,
-            "voxels": voxels + v * (8 + 12 + 4 * neighbours),
-            "SNPs": width * (n * (8 + 2 * item) + 2 * snp_bytes),
-            "entries": entries,
-        }
 
-    plan = None
-    for team, streamed, here in _layouts(machine.ranks, v, team_size, chunk):
-        units = _units(machine, team, streamed, n, m, v, permutations, block, unit_permutations)
-        for width, indices in units:
-            plan = VgwasPlan(
-                team, streamed, width, indices, here, precision, held(team, streamed, width, indices, here)
-            )
-            if machine.limit is None or plan.peak <= machine.limit:
-                return plan
-    assert plan is not None
-    what = f"a scan of {n:,} samples and {v:,} voxels, streamed in chunks of {plan.chunk:,},"
-    raise does_not_fit(machine, what, plan.peak)
+def _held(machine: Machine, scan: VoxelwiseScan, sizes: tuple[int, bool, int, int, int]) -> dict[str, int]:
+    """Bytes of a rank by what they are for."""
+    (team, streamed, block, indices, here), item = sizes, np.dtype(scan.dtype).itemsize
+    resident = item * scan.n * here // (machine.ranks_per_node if team == 1 else 1)
+    voxels = (item + 2 * 4) * scan.n * here if streamed else resident + 2 * (32 << 20)
+    return {
+        "program": machine.base + SLACK + 2 * TILE_BYTES,
+        "voxels": voxels + scan.v * (8 + 12 + 4 * scan.neighbours),
+        "SNPs": block * (scan.n * (8 + 2 * item) + 2 * scan.snp_bytes),
+        "entries": int(ENTRY_BYTES * (1.5 * scan.threshold * block * indices * scan.v / team + 1000)),
+    }
 
 
 def _layouts(ranks: int, v: int, team_size: int | None, chunk: int | None) -> Iterator[tuple[int, bool, int]]:
@@ -131,25 +147,16 @@ def _layouts(ranks: int, v: int, team_size: int | None, chunk: int | None) -> It
         yield team, True, size
 
 
-def _units(
-    machine: Machine,
-    team: int,
-    streamed: bool,
-    n: int,
-    m: int,
-    v: int,
-    permutations: int,
-    block: int | None,
-    indices: int | None,
-) -> list[tuple[int, int]]:
+def _units(teams: int, streamed: bool, scan: VoxelwiseScan, wishes: Wishes) -> list[tuple[int, int]]:
     """(SNPs, permutations) of a unit to try, the best first: enough units for all teams, then fewer entries each."""
-    wanted = UNITS_A_TEAM * (machine.ranks // team)
+    m, permutations, block, indices = scan.m, scan.permutations, wishes.block, wishes.permutations
+    wanted = UNITS_A_TEAM * teams
     blocks = -(-m // (block or (WIDEST_STREAMED if streamed else TILE_SNPS)))
     if streamed and block is None:
-        blocks = max(blocks, min(machine.ranks // team, -(-m // NARROWEST_BLOCK)))
+        blocks = max(blocks, min(teams, -(-m // NARROWEST_BLOCK)))
         parts = 1
     else:
-        flop = 2.0 * n * v * -(-m // blocks) * permutations
+        flop = 2.0 * scan.n * scan.v * -(-m // blocks) * permutations
         parts = min(permutations, max(round(flop / UNIT_FLOP), -(-wanted // blocks), 1))
         if blocks * parts < wanted and block is None:
             blocks = max(blocks, min(-(-wanted // parts), -(-m // NARROWEST_BLOCK)))

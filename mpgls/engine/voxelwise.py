@@ -1,0 +1,227 @@
+"""The search of a voxelwise GWAS: blocks of SNPs against all voxels of a team, under permutations of the samples.
+
+    for every permutation P of a unit:
+        beta    = (P'R_X)' R_Y                             one matrix product, a tile at a time
+        Gamma^2 = column sums of ((P'Z_w)' R_Y)^2
+        keep the pairs with p(F) <= the sparsity threshold, while the tile is in cache
+    statistics of each SNP and permutation: smallest p, volume, sum of -log10 p, clusters, TFCE; their maxima over SNPs
+
+([vGWAS] Da Mota et al., Algorithm 2.1.) In a team the ranks search their own voxels; then each gets the pairs of its
+share of the permutations, so that clusters are found where a whole brain is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpgls.engine.voxel_units import ENTRY_DTYPE, Unit, UnitResult, Unpermuted
+from mpgls.engine.voxels import Chunk, TeamVoxels
+from mpgls.la.teams import Team
+from mpgls.model.clusters import RECORD_DTYPE, STATISTICS, Neighbours, snp_statistics
+from mpgls.model.gls import Note
+from mpgls.model.mulm import Score, SnpBlock, TileScan
+from mpgls.model.permute import Permutations
+from mpgls.stream.reader import BlockReader, RowRuns
+from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.genotypes import Decoder, SnpStats
+from mpgls.study.plink import BedFile
+
+TOGETHER = 1 << 18
+"""Entries whose clusters are found together."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How entries become statistics of a SNP."""
+
+    score: Score
+    neighbours: Neighbours | None
+    tfce_step: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The statistics that are taken."""
+        return STATISTICS if self.neighbours is not None else STATISTICS[:3]
+
+    def statistics(self, group: np.ndarray, entries: np.ndarray, groups: int) -> dict[str, np.ndarray]:
+        """The decision statistics of each of ``groups`` groups, from its entries sorted by (group, voxel)."""
+        log10p = self.score.log10_p(entries["t"])
+        return snp_statistics(
+            group, entries["voxel"], entries["t"], log10p, groups, self.neighbours,
+            step=self.tfce_step, start=self.score.t_threshold,
+        )  # fmt: skip
+
+
+class SnpsOfUnit:
+    """The decoded block of a unit: counts, notes, and the residuals of the SNPs that can be ``tested`` (k,)."""
+
+    def __init__(self, stats: SnpStats, X: np.ndarray, Z_w: np.ndarray, dtype: type, snp_filter: SnpFilter) -> None:
+        self.stats = stats
+        self.note = np.full(stats.n_obs.size, Note.OK, dtype=np.int32)
+        self.note[stats.monomorphic] = Note.MONOMORPHIC
+        self.note[stats.n_obs == 0] = Note.ALL_MISSING
+        self.note[~passes(stats, snp_filter)] = Note.FILTERED
+        self.tested = np.flatnonzero(self.note == Note.OK)
+        self.residuals = SnpBlock(X[self.tested], Z_w, dtype)
+        self.note[self.tested[self.residuals.lengths == 0]] = Note.COLLINEAR
+
+    def entries(self, tiles: TileScan, chunk: Chunk, index: int, order: np.ndarray) -> np.ndarray:
+        """Entries of the block and a chunk of voxels under the permutation ``order``, ENTRY_DTYPE, in no order."""
+        found = tiles.entries(self.residuals, order, chunk.R_Y_team, chunk.lengths_team > 0)
+        entries = np.empty(len(found), dtype=ENTRY_DTYPE)
+        entries["index"], entries["snp"] = index, self.tested[found.snp]
+        entries["voxel"], entries["t"] = chunk.first + found.voxel, found.t
+        # the effect of an allele on the voxel, in the voxel's unit
+        entries["beta"] = found.beta * chunk.lengths_team[found.voxel] / self.residuals.lengths[found.snp]
+        return entries
+
+    def records(self, entries: np.ndarray, figures: Mapping[str, np.ndarray]) -> np.ndarray:
+        """RECORD_DTYPE of the SNPs of the block, from their statistics and sorted ``entries``."""
+        records = np.zeros(self.note.size, dtype=RECORD_DTYPE)
+        for name, values in figures.items():
+            records[name] = values
+        records["note"], records["n"], records["eaf"] = self.note, self.stats.n_obs, self.stats.eaf
+        records["peak_voxel"], records["t"] = -1, np.nan
+        # the first of the largest |t| of each SNP
+        order = np.lexsort((entries["voxel"], -np.abs(entries["t"]), entries["snp"]))
+        snps, first = np.unique(entries["snp"][order], return_index=True)
+        records["peak_voxel"][snps] = entries["voxel"][order[first]]
+        records["t"][snps] = entries["t"][order[first]]
+        return records
+
+
+class UnitScan:
+    """Works on units; everything that all units of this rank share."""
+
+    def __init__(
+        self,
+        bed: BedFile,
+        snp_filter: SnpFilter,
+        share: TeamVoxels,
+        inference: Inference,
+        permutations: Permutations,
+    ) -> None:
+        self.bed, self.snp_filter, self.share = bed, snp_filter, share
+        self.inference, self.permutations = inference, permutations
+        self.team, self.world, self.n = share.team, share.world, share.voxels.n
+        self.decoder = Decoder(bed.n, [share.voxels.cohort.rows], np.float64)
+        self.tiles = TileScan(inference.score, len(share.Z_w_rep), self.n, share.dtype)
+
+    def results(self, units: Sequence[Unit], index_rep: np.ndarray) -> Iterator[tuple[Unit, UnitResult]]:
+        """(unit, result) of each of the ``units``, those of this rank's team; ``index_rep`` are the rows of the .bim.
+
+        The result is whole on the team's first rank. Opening and ending are collective over the world: at the end all
+        ranks raise Stopped if a signal came, which ends the units of a team early.
+        """
+        world, rows = self.world, [RowRuns.of(index_rep[unit.start : unit.stop]) for unit in units]
+        with world.together():
+            stream = iter(BlockReader(self.bed.path, self.bed.HEADER, self.bed.snp_bytes, rows))
+        progress, done = world.progress("vgwas", sum(unit.work for unit in units), "SNP permutations"), 0
+        for unit in units:
+            with world.phase("read SNPs (waiting)") as reading:
+                packed = next(stream)[1]
+                reading.nbytes += packed.size
+            result = self.unit(unit, packed)
+            if result is None:
+                break
+            yield unit, result
+            done += unit.work
+            progress.at(done)
+        world.raise_if_stopped()
+
+    def unit(self, unit: Unit, packed: np.ndarray) -> UnitResult | None:
+        """The result of a unit, whole on the first rank of the team; None to stop. Collective over the team."""
+        world, comm = self.world, self.team.comm
+        with world.phase("decode", nbytes=packed.size):
+            block = self._block(packed)
+        entries = self._search(unit, block)
+        stopped = world.stop.requested
+        if stopped if comm.size == 1 else comm.allreduce(stopped):
+            return None
+        with world.phase("combine in team", nbytes=entries.nbytes):
+            entries = to_owners(self.team, entries, unit.first)
+        with world.phase("clusters"):
+            return self._joined(*self._statistics(unit, block, entries))
+
+    def _block(self, packed: np.ndarray) -> SnpsOfUnit:
+        X = np.empty((len(packed), self.n))
+        stats = self.decoder.decode(packed, [X.T])
+        return SnpsOfUnit(stats, X, self.share.Z_w_rep, self.share.dtype, self.snp_filter)
+
+    def _search(self, unit: Unit, block: SnpsOfUnit) -> np.ndarray:
+        """Entries of this rank's voxels under all the unit's permutations, which are the inner loop."""
+        found = [np.empty(0, dtype=ENTRY_DTYPE)]
+        for chunk in self.share:
+            flop = 2.0 * self.n * block.tested.size * len(chunk.R_Y_team)
+            for index in range(unit.first, unit.last):
+                if self.world.stop.requested:
+                    return found[0]
+                with self.world.phase("tiles", flop=flop):
+                    found.append(block.entries(self.tiles, chunk, index, self.permutations[index]))
+        return np.concatenate(found)
+
+    def _statistics(
+        self, unit: Unit, block: SnpsOfUnit, entries: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], Unpermuted | None]:
+        """Maxima of this rank's permutations (0 elsewhere); the data as they are where index 0 is among them."""
+        B, comm = unit.stop - unit.start, self.team.comm
+        entries = in_order(entries, B, self.share.voxels.v)
+        maxima = {name: np.zeros(unit.last - unit.first) for name in self.inference.names}
+        data = None
+        for part, indices in batches(entries, np.arange(unit.first + comm.rank, unit.last, comm.size)):
+            group = (np.searchsorted(indices, part["index"]) * B + part["snp"]).astype(np.int64)
+            figures = self.inference.statistics(group, part, indices.size * B)
+            for name, values in figures.items():
+                maxima[name][indices - unit.first] = values.reshape(indices.size, B).max(axis=1)
+            if indices[0] == 0:
+                found = part[part["index"] == 0]
+                records = block.records(found, {name: values[:B] for name, values in figures.items()})
+                data = Unpermuted(records, found)
+        return maxima, data
+
+    def _joined(self, maxima: dict[str, np.ndarray], data: Unpermuted | None) -> UnitResult:
+        """Maxima and constant voxels of the team, on its first rank, which has index 0 of every unit that has it."""
+        comm, constant = self.team.comm, self.share.constant()
+        if comm.size == 1:
+            return UnitResult(maxima, constant, data)
+        parts = comm.gather((maxima, constant), root=0) or [(maxima, constant)]
+        joined = {name: np.max([part[name] for part, _ in parts], axis=0) for name in maxima}
+        return UnitResult(joined, np.concatenate([voxels for _, voxels in parts]), data)
+
+
+def in_order(entries: np.ndarray, B: int, v: int) -> np.ndarray:
+    """The entries sorted by permutation, SNP and voxel."""
+    key = (entries["index"].astype(np.int64) * B + entries["snp"]) * v + entries["voxel"]
+    return entries[np.argsort(key, kind="stable")]
+
+
+def batches(entries: np.ndarray, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(entries, permutations) of consecutive ``indices``, about TOGETHER entries at a time; entries are sorted."""
+    edges = np.searchsorted(entries["index"], np.append(indices, indices[-1:] + 1))
+    first = 0
+    while first < indices.size:
+        last = max(first + 1, int(np.searchsorted(edges, edges[first] + TOGETHER, side="right")) - 1)
+        last = min(last, indices.size)
+        yield entries[edges[first] : edges[last]], indices[first:last]
+        first = last
+
+
+def to_owners(team: Team, entries: np.ndarray, first: int) -> np.ndarray:
+    """Entries of this rank's permutations, dealt to the team in turn from ``first`` on. Collective over the team."""
+    comm = team.comm
+    if comm.size == 1:
+        return entries
+    from mpi4py import MPI
+
+    owner = (entries["index"] - first) % comm.size
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner, minlength=comm.size)
+    arriving = np.array(comm.alltoall(counts.tolist()))
+    received = np.empty(int(arriving.sum()), dtype=ENTRY_DTYPE)
+    kind = MPI.BYTE.Create_contiguous(ENTRY_DTYPE.itemsize).Commit()
+    comm.Alltoallv([entries[order], (counts, None), kind], [received, (arriving, None), kind])
+    kind.Free()
+    return received
