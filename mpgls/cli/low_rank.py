@@ -1,4 +1,4 @@
-"""The low-rank mixed model and its cost model."""
+"""The low-rank mixed model."""
 
 from __future__ import annotations
 
@@ -66,47 +66,3 @@ def _low_rank_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
         team_size=team_size(given.team_size),
         plots=not given.no_plots,
     )
-
-
-def plan(commands: Any) -> None:
-    """Declare ``mpgls plan``."""
-    parser = add_command(
-        commands,
-        "plan",
-        "what a run would cost in operations, bytes, memory and hours, before it is started",
-        "mpgls plan low-rank --samples 1000000 --snps 1000000 --similarity-count 50000 --ranks 64 --rates rates.json",
-        _plan_config,
-    )
-    parser.add_argument("what", choices=("low-rank",), metavar="low-rank", help="the command whose run is planned")
-    study = parser.add_argument_group("study")
-    study.add_argument("--samples", type=int, required=True, metavar="N", help="number of samples")
-    study.add_argument("--snps", type=int, required=True, metavar="M", help="number of tested SNPs")
-    study.add_argument("--similarity-count", type=int, required=True, metavar="K", help="number of similarity SNPs")
-    study.add_argument("--chromosomes", type=int, default=22, metavar="C", help="chromosomes left out in turn (22)")
-    study.add_argument("--traits", type=int, default=1, metavar="T", help="number of traits (1)")
-    study.add_argument("--covariates", type=int, default=3, metavar="Q", help="covariates beside the intercept (3)")
-    study.add_argument(
-        "--precision", choices=("double", "mixed"), default="mixed",
-        help="mixed streams the large products and solves in single precision; the default here",
-    )  # fmt: skip
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--ranks", type=int, required=True, metavar="P", help="number of ranks")
-    machine.add_argument("--ranks-per-node", type=int, metavar="R", help="ranks of a node; default: all on one")
-    machine.add_argument("--memory", type=float, metavar="GIB", help="memory a rank may use; default: no limit")
-    machine.add_argument(
-        "--rates",
-        metavar="FILE",
-        help="rates that mpgls doctor --json FILE measured there; default: measured here, now",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the plan as JSON as well")
-
-
-def _plan_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
-    from mpgls.commands.plan import PlanConfig
-    from mpgls.commands.plan_parts.low_rank import LowRankProblem
-
-    problem = LowRankProblem(
-        given.samples, given.snps, given.similarity_count, given.chromosomes, given.traits, given.covariates + 1,
-        given.precision == "mixed",
-    )  # fmt: skip
-    return PlanConfig(problem, given.ranks, given.ranks_per_node, given.memory, given.rates, given.json)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mpgls.commands.doctor_parts.rates import POTRF_SIZE
 from mpgls.commands.low_rank_parts.plan import LowRankPlan, plan_low_rank
 from mpgls.commands.low_rank_parts.similarity import PANEL
-from mpgls.commands.plan_parts.rates import PrecisionRates, Rates
+from mpgls.engine.probes import POTRF_SIZE
+from mpgls.engine.rates import PrecisionRates, Rates
 from mpgls.errors import UsageError
 from mpgls.run.plan import Machine
 from mpgls.study.genotypes import bytes_per_snp
