@@ -21,7 +21,7 @@ import numpy as np
 
 from mpgls.commands.mixed_model.plan import plan_scan
 from mpgls.commands.mixed_model.records import Records
-from mpgls.commands.mixed_model.scan import SnpModel, SnpSolver, scan
+from mpgls.engine.snp_scan import SnpModel, SnpSolver, scan
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import hold_factor, split_teams

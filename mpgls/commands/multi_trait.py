@@ -30,15 +30,15 @@ import numpy as np
 from mpgls.commands.common.inputs import Study, open_study
 from mpgls.commands.common.session import Session
 from mpgls.commands.common.trait_study import open_trait_study
-from mpgls.commands.mixed_model.given_h2 import given_h2
-from mpgls.commands.mixed_model.kinship_on_grid import KinshipOnGrid
-from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.commands.mixed_model.null_models import check_components
-from mpgls.commands.mixed_model.scan import own_blocks
 from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
 from mpgls.commands.multi_trait_parts.plan import TilePlan, plan_tiles
 from mpgls.commands.multi_trait_parts.results import SUFFIXES, open_ledger, report
+from mpgls.commands.scan_parts.given_h2 import given_h2
 from mpgls.engine.eigenbasis import Eigenbasis, decompose, load_vectors, maximise_reml_of_traits, rotate_traits
+from mpgls.engine.kinship_on_grid import KinshipOnGrid
+from mpgls.engine.models import check_components
+from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
+from mpgls.engine.snp_scan import own_blocks
 from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, scan_tiles
 from mpgls.errors import StorageError
 from mpgls.la.grid import ProcessGrid
