@@ -58,12 +58,12 @@ class CholeskyCovariance:
                 f"factor ({error})"
             ) from None
 
-    def point(self, h2: float, F_rep: np.ndarray, dtype: type) -> reml.RemlPoint:
+    def point(self, h2: float, F: np.ndarray, dtype: type) -> reml.RemlPoint:
         """The REML log-likelihood and its slope; FAILED where V is not positive definite. Collective."""
         if h2 == 0.0:
-            return self._without_kinship(F_rep)
+            return self._without_kinship(F)
         try:
-            sums, U_gram = self._factorise(h2, dtype).sums_and_inverse(F_rep)
+            sums, U_gram = self._factorise(h2, dtype).sums_and_inverse(F)
         except scalapack.NotPositiveDefinite:
             return reml.FAILED
         return reml.reml_point(sums, reml.slope_gram(h2, sums.gram, U_gram))

@@ -7,7 +7,7 @@ teams of ranks, whose `TeamOperator` whitens the stream of SNPs. Neither remembe
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -54,8 +54,11 @@ class PointwiseCovariance(Protocol):
     n: int
     tolerance: float
 
-    def point(self, h2: float, F_rep: np.ndarray, dtype: type) -> RemlPoint:
-        """The REML log-likelihood and its slope at ``h2``; `reml.FAILED` where there is no factor. Collective."""
+    def point(self, h2: float, F: Any, dtype: type) -> RemlPoint:
+        """The REML log-likelihood and its slope at ``h2`` for F = [X_L | y] as this covariance sees it. Collective.
+
+        `reml.FAILED` where there is no factor.
+        """
 
 
 def log_det_gram(X_L: np.ndarray) -> float:

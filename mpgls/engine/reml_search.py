@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from mpgls.model import reml
 from mpgls.run.world import World
 
 
-def maximise_reml(V: PointwiseCovariance, F_rep: np.ndarray, world: World) -> reml.RemlResult:
+def maximise_reml(V: PointwiseCovariance, F: Any, world: World) -> reml.RemlResult:
     """The h2 that maximises the REML likelihood of F = [X_L | y], to ``V.tolerance``. Collective.
 
     Raises Stopped, on all ranks, when a signal asked for it between two evaluations; NumericalError, see
@@ -21,7 +22,7 @@ def maximise_reml(V: PointwiseCovariance, F_rep: np.ndarray, world: World) -> re
     def points(name: str, dtype: type) -> Callable[[float], reml.RemlPoint]:
         def point(h2: float) -> reml.RemlPoint:
             world.raise_if_stopped()
-            found = V.point(h2, F_rep, dtype)
+            found = V.point(h2, F, dtype)
             world.log.info(f"  REML {name}: h2 {h2:.8f}  log-likelihood {found.log_likelihood:.6f}")
             return found
 

@@ -21,7 +21,7 @@ from mpgls.study.similarity import SimilaritySnps, by_chromosome, evenly_spaced,
 
 @dataclass(frozen=True)
 class SimilarityChoice:
-    """Which SNPs measure similarity: those of the file ``snps``, every ``every``-th, or ``count`` of them spread evenly."""
+    """Which SNPs measure similarity: those of the file ``snps``, every ``every``-th, or ``count`` spread evenly."""
 
     bfile: str | None
     snps: str | None
