@@ -29,7 +29,6 @@ def declare(name: str, commands: Any) -> None:
 
     own = {
         "kinship": kinship.kinship,
-        "eigen": kinship.eigen,
         "single-trait": scans.single_trait,
         "multi-trait": scans.multi_trait,
         "low-rank": low_rank.low_rank,

@@ -30,12 +30,18 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
     with writing(path):
         try:
             yield partial
-            sync(partial)
-            os.replace(partial, target)
+            publish(partial, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
+
+
+def publish(partial: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Give a complete file, synced, its name. Call on one rank. Raises StorageError."""
+    with writing(path):
+        sync(partial)
+        os.replace(partial, path)
 
 
 def write_text(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
