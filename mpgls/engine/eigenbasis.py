@@ -15,7 +15,7 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator, hold_basis
 from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
 from mpgls.stream.eigen_file import create_eigen_file
-from mpgls.stream.files import publish
+from mpgls.stream.files import replaced_by_all
 from mpgls.stream.kinship_grid import load_columns, save_columns
 
 if TYPE_CHECKING:
@@ -88,12 +88,10 @@ def save_pairs(
 
     ``ids`` (n,) are the samples. Raises StorageError on all ranks.
     """
-    n, partial = len(ids), path.with_name(f"{path.name}.partial")
-    with world.phase("write", nbytes=8.0 * n * n / world.size):
-        about = {"solver": pairs.how, **attributes}
+    n, about = len(ids), {"solver": pairs.how, **attributes}
+    with world.phase("write", nbytes=8.0 * n * n / world.size), replaced_by_all(world.comm, path) as partial:
         offset = world.on_root(lambda: create_eigen_file(partial, pairs.lam, ids, about))
         save_columns(pairs.Z_grid, partial, lambda i: offset + 8 * n * i, lambda column, i: column.astype("<f8"))
-        world.on_root(lambda: publish(partial, path))
 
 
 def load_vectors(file: EigenFile, grid: ProcessGrid, block: int, world: World, label: str) -> GridMatrix:
