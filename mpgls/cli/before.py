@@ -25,7 +25,7 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import images, kinship, low_rank, ridge, scans, tools
+    from mpgls.cli import kinship, low_rank, ridge, scans, tools
 
     own = {
         "kinship": kinship.kinship,
@@ -34,12 +34,9 @@ def declare(name: str, commands: Any) -> None:
         "multi-trait": scans.multi_trait,
         "low-rank": low_rank.low_rank,
         "plan": low_rank.plan,
-        "vgwas-extract": images.vgwas_extract,
-        "vgwas": images.vgwas,
         "ridge": ridge.ridge,
         "export": tools.export,
         "simulate": tools.simulate,
-        "simulate-images": images.simulate_images,
         "doctor": tools.doctor,
     }
     own[name](commands)
