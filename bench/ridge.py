@@ -103,15 +103,15 @@ def in_turns(Y: Any, folds: Any, operators: list[Any], gflop: float, repeats: in
     """Seconds of each permutation of all targets Y (t, n), and GFLOP/s of as much GEMM right before it."""
     import numpy as np
 
-    from mpgls.commands.ridge_parts.scan import TileScanner, tiles_of
+    from mpgls.engine.permutation_tiles import Permutations, TileScanner, tiles_of
     from mpgls.model.nested_scores import Scatter
 
     t, n = Y.shape
-    scanner = TileScanner(Y, Scatter(folds, np.ones((n, 1)), np.float32), 1, None, len(ALPHAS), False, False)
+    scanner = TileScanner(Y, Scatter(folds, np.ones((n, 1)), np.float32), Permutations(seed=1), len(ALPHAS))
 
     def permutation(index: int) -> None:
         for tile in tiles_of(t, index, index + 1, False):
-            scanner.mean_r2(tile, scanner.score(tile, operators, 0, None))
+            scanner.mean_r2(tile, scanner.score(tile, operators))
 
     permutation(1)
     seconds, rates = [], []

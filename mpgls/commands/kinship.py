@@ -13,28 +13,26 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.common.inputs import Study, StudyOptions, open_study, read_snps
+from mpgls.commands.common.inputs import Study, StudyOptions, open_study
 from mpgls.commands.common.session import RunOptions, Session
+from mpgls.engine.genotype_blocks import GenotypeBlocks
+from mpgls.engine.kinship_sums import chromosome_sums, save_square
 from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout, grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.mpi import agree, on_root
-from mpgls.run.clock import Clock
-from mpgls.run.log import Progress
+from mpgls.mpi import on_root
 from mpgls.run.plan import GIB, WIDEST, does_not_fit, grid_block
+from mpgls.run.world import World
 from mpgls.stream.hdf5 import check_room
-from mpgls.stream.kinship_grid import keep_lower, mirror, save_columns, trace
+from mpgls.stream.kinship_grid import save_columns, trace
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
-from mpgls.study.filters import passes
-from mpgls.study.genotypes import Decoder
 from mpgls.study.grm import write_grm_id
 from mpgls.study.kinship_h5 import KinshipH5, create_kinship_h5, finish_kinship_h5, read_kinship_h5
 from mpgls.study.snp_keys import keys_of
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 METHODS = ("centered", "standardized")
-STRIPS = 16
-"""Column strips of the local product; above the diagonal a strip is cut off, which saves almost half."""
 
 
 @dataclass(frozen=True)
@@ -75,120 +71,34 @@ def run(config: KinshipConfig, comm: MPI.Comm) -> None:
         index = comm.bcast(study.selection.index if study.selection is not None else None, root=0)
         chromosomes = on_root(comm, lambda: _chromosomes(config, study, index))
     block = _plan(config, study, chromosomes, session)
+    genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, config.study.snps, block)
+    session.stop.advice = "run the same command again"
+    world = World(comm, session.log, session.timings, session.stop)
     with ProcessGrid(comm) as grid:
         file = create(config, study, chromosomes, session)
         K_grid = GridMatrix.square(grid, study.samples.size, grid_block(study.samples.size, grid.shape))
-        counted = accumulate(K_grid, study, index, chromosomes, file, config, block, session)
-        used = int(counted.sum())
-        if used == 0:
+        S_grid = GridMatrix(grid, K_grid.layout) if config.loco else K_grid
+        used = []
+        for c, of_chromosome in chromosome_sums(S_grid, genotypes, chromosomes, config.method == "standardized", world):
+            used.append(of_chromosome)
+            if config.loco:
+                with world.phase("write", nbytes=S_grid.local.nbytes):
+                    save_square(S_grid, file.path, file.sums[c].offset)
+                K_grid.local += S_grid.local
+        counted = np.sort(np.concatenate(used))
+        if counted.size == 0:
             on_root(comm, lambda: os.unlink(file.path))
             raise InputError("no SNP is left after the filters: the kinship would be empty")
-        K_grid.local /= used
+        K_grid.local /= counted.size
         mean = trace(K_grid) / study.samples.size
-        session.log.info(f"{used:,} SNPs used; mean diagonal {mean:.8f}")
-        snps_of = [int(counted[chromosomes.positions(c)].sum()) for c in range(len(file.sums))]
+        session.log.info(f"{counted.size:,} SNPs used; mean diagonal {mean:.8f}")
+        snps_of = [one.size for one in used[: len(file.sums)]]
         files = write(K_grid, study, file, index[counted], snps_of, config, session)
-    facts = {"method": config.method, "snps": used, "n": study.samples.size, "mean_diagonal": mean, "files": files}
+    facts = {
+        "method": config.method, "snps": counted.size, "n": study.samples.size, "mean_diagonal": mean, "files": files,
+    }  # fmt: skip
     loco = dict(zip(chromosomes.labels, snps_of, strict=True)) if config.loco else None
     session.finish(facts | {"loco": loco})
-
-
-def accumulate(
-    K_grid: GridMatrix,
-    study: Study,
-    index: np.ndarray,
-    chromosomes: Chromosomes,
-    file: KinshipH5,
-    config: KinshipConfig,
-    block: int,
-    session: Session,
-) -> np.ndarray:
-    """K = sum_c S_c over the .bim rows ``index``, chromosome by chromosome, symmetric; S_c goes to the file if asked.
-
-    Returns which SNPs passed the filters, (m,) bool. Collective.
-    """
-    S_grid = GridMatrix(K_grid.grid, K_grid.layout) if file.sums else K_grid
-    products = OuterProducts(S_grid, study, config, block, session.timings)
-    groups = [chromosomes.positions(c) for c in range(len(chromosomes.labels))]
-    cut = [[group[start : start + block] for start in range(0, group.size, block)] for group in groups]
-    stream = every_block(study, [index[snps] for blocks in cut for snps in blocks], K_grid.grid.comm, session)
-    progress = Progress(session.log, "kinship", index.size, "SNPs")
-    counted = np.zeros(index.size, dtype=bool)
-    done = 0
-    for c, blocks in enumerate(cut):
-        for snps in blocks:
-            counted[snps] = products.add(next(stream))
-            done += snps.size
-            progress.at(done)
-        keep_lower(S_grid)
-        mirror(S_grid)
-        if file.sums:
-            with session.timings.phase("write", nbytes=S_grid.local.nbytes):
-                save_square(S_grid, file.path, file.sums[c].offset)
-            K_grid.local += S_grid.local
-            S_grid.local[...] = 0.0
-    return counted
-
-
-class OuterProducts:
-    """S += X X' for blocks of packed SNPs: the lower triangle, and of the rest what lies in the same strips."""
-
-    def __init__(self, S_grid: GridMatrix, study: Study, config: KinshipConfig, block: int, timings: Clock) -> None:
-        self.S_grid, self.timings, self.filter = S_grid, timings, config.study.snps
-        self.standardized = config.method == "standardized"
-        bed, samples = study.fileset.bed, study.samples
-        sides = S_grid.row_indices, S_grid.col_indices
-        # the same samples twice: as the rows and as the columns of this rank's part of S
-        self._row_decoder, self._col_decoder = (Decoder(bed.n, [samples[side]], np.float64) for side in sides)
-        self._whole = Decoder(bed.n, [samples], np.float64)
-        self._X_rows, self._X_cols = (np.empty((side.size, block), order="F") for side in sides)
-        self._strips = list(lower_strips(S_grid))
-        self._flop = sum(
-            2.0 * (S_grid.local.shape[0] - first) * (strip.stop - strip.start) for first, strip in self._strips
-        )
-
-    def add(self, packed: np.ndarray) -> np.ndarray:
-        """Add the SNPs ``packed`` (B, snp_bytes) that pass the filters and vary; returns which, (B,) bool."""
-        B = packed.shape[0]
-        X_rows, X_cols = self._X_rows[:, :B], self._X_cols[:, :B]
-        with self.timings.phase("decode", nbytes=packed.size):
-            stats = self._whole.stats(packed)
-            counted = passes(stats, self.filter) & ~stats.monomorphic
-            scale = counted.astype(np.float64)
-            if self.standardized:
-                np.divide(scale, stats.variance, out=scale, where=counted)
-            self._row_decoder.decode(packed, [X_rows], stats)
-            self._col_decoder.decode(packed, [X_cols], stats)
-            X_rows *= scale
-        with self.timings.phase("product", flop=self._flop * B):
-            for first, strip in self._strips:
-                self.S_grid.local[first:, strip] += X_rows[first:] @ X_cols[strip].T
-        return counted
-
-
-def every_block(study: Study, blocks: list[np.ndarray], comm: MPI.Comm, session: Session) -> Iterator[np.ndarray]:
-    """The packed genotypes of ``blocks`` of .bim rows, one by one, on every rank; each block is read by one rank."""
-    stream = iter(read_snps(study.fileset.bed, blocks[comm.rank :: comm.size], comm))
-    buffer = np.empty((max(map(len, blocks)), study.fileset.bed.snp_bytes), dtype=np.uint8)
-    for k, wanted in enumerate(blocks):
-        packed, error = buffer[: wanted.size], None
-        with session.timings.phase("read and share", nbytes=packed.size / comm.size):
-            if k % comm.size == comm.rank:
-                try:
-                    packed[...] = next(stream)[1]
-                except Exception as caught:
-                    error = caught
-            agree(comm, error or session.stop.problem("run the same command again"))
-            comm.Bcast(packed, root=k % comm.size)
-        yield packed
-
-
-def lower_strips(K_grid: GridMatrix) -> Iterator[tuple[int, slice]]:
-    """Strips of local columns with the first local row on or below the diagonal of the strip's first column."""
-    width = max(1, -(-K_grid.col_indices.size // STRIPS))
-    for start in range(0, K_grid.col_indices.size, width):
-        strip = slice(start, min(start + width, K_grid.col_indices.size))
-        yield int(np.searchsorted(K_grid.row_indices, K_grid.col_indices[start])), strip
 
 
 def create(config: KinshipConfig, study: Study, chromosomes: Chromosomes, session: Session) -> KinshipH5:
@@ -232,12 +142,6 @@ def write(
         files += _write_gcta(K_grid, _ids(study), index.size, session)
     session.log.info(f"kinship of {n:,} samples: {', '.join(files)}")
     return files
-
-
-def save_square(A_grid: GridMatrix, path: str, offset: int) -> None:
-    """Write a symmetric matrix, all n x n float64, at byte ``offset`` of an existing file. Collective."""
-    n = A_grid.shape[0]
-    save_columns(A_grid, path, lambda i: offset + 8 * n * i, lambda row, i: row.astype("<f8"))
 
 
 def _ids(study: Study) -> list[SampleId]:

@@ -13,6 +13,9 @@ from mpgls.mpi import agree
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+PIECE = 1 << 24
+"""Numbers of a message between nodes."""
+
 
 def split_node(world: MPI.Comm) -> MPI.Comm:
     """The ranks of ``world`` on this rank's node. Collective."""
@@ -44,6 +47,18 @@ class SharedArray:
         memory, _ = self._window.Shared_query(0)
         whole: np.ndarray = np.frombuffer(memory, dtype=dtype, count=count)  # type: ignore[call-overload]
         self.array = whole.reshape(shape[::-1]).T
+
+    def fill(self, comm: MPI.Comm, values: np.ndarray | None) -> None:
+        """Copy ``values`` of rank 0 of ``comm`` into the array of each node. Collective over ``comm``."""
+        leaders = comm.Split(0 if self.comm.rank == 0 else 1, comm.rank)
+        if self.comm.rank == 0:
+            flat = self.array.T.reshape(-1)
+            if values is not None and comm.rank == 0:
+                self.array[...] = values
+            for start in range(0, flat.size, PIECE):
+                leaders.Bcast(flat[start : start + PIECE], root=0)
+        leaders.Free()
+        self.fence()
 
     def fence(self) -> None:
         """What any rank wrote before is what every rank reads after. Collective over the node."""

@@ -26,70 +26,70 @@ ROWS = 1024
 """Rows of a tile, so that a product is still in the cache when it is subtracted."""
 
 
-def invert(A: SharedArray) -> None:
-    """Overwrite the symmetric positive definite ``A`` (n, n), float64, by its inverse. Collective over the node.
+def invert(A_node: SharedArray) -> None:
+    """Overwrite the symmetric positive definite ``A_node`` (n, n), float64, by its inverse. Collective over the node.
 
-    Only the lower triangle is read. Raises NotPositiveDefinite, on all ranks; ``A`` is then of no use.
+    Only the lower triangle is read. Raises NotPositiveDefinite, on all ranks; it is then of no use.
     """
     from scipy.linalg import lapack
 
-    n, node = A.array.shape[0], A.comm
-    P, Q = (SharedArray(node, (n, min(BLOCK, n)), np.float64, "panel") for _ in range(2))
-    A.fence()
+    n, node = A_node.array.shape[0], A_node.comm
+    P_node, Q_node = (SharedArray(node, (n, min(BLOCK, n)), np.float64, "panel") for _ in range(2))
+    A_node.fence()
     try:
         for k in _blocks(n, BLOCK):
             width = k.stop - k.start
             # every rank makes S for itself: nothing has to be sent, and all see alike whether there is one
-            L, info = lapack.dpotrf(A.array[k, k], lower=1, clean=1)
+            L, info = lapack.dpotrf(A_node.array[k, k], lower=1, clean=1)
             if info:
                 order = k.start + info
                 raise NotPositiveDefinite(f"the leading minor of order {order} (of {n}) is not positive definite")
             S = lapack.dpotri(L, lower=1)[0]
             S += np.tril(S, -1).T
-            _make_panels(A, P.array[:, :width], Q.array[:, :width], S, k)
-            A.fence()
-            _update(A, P.array[:, :width], Q.array[:, :width], S, k)
-            A.fence()
-        _negate_and_mirror(A)
-        A.fence()
+            _make_panels(A_node, P_node.array[:, :width], Q_node.array[:, :width], S, k)
+            A_node.fence()
+            _update(A_node, P_node.array[:, :width], Q_node.array[:, :width], S, k)
+            A_node.fence()
+        _negate_and_mirror(A_node)
+        A_node.fence()
     finally:
-        P.close()
-        Q.close()
+        P_node.close()
+        Q_node.close()
 
 
 def _blocks(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _mine(A: SharedArray, blocks: list[slice]) -> list[slice]:
-    return blocks[A.comm.rank :: A.comm.size]
+def _mine(A_node: SharedArray, blocks: list[slice]) -> list[slice]:
+    return blocks[A_node.comm.rank :: A_node.comm.size]
 
 
-def _make_panels(A: SharedArray, P: np.ndarray, Q: np.ndarray, S: np.ndarray, k: slice) -> None:
+def _make_panels(A_node: SharedArray, P: np.ndarray, Q: np.ndarray, S: np.ndarray, k: slice) -> None:
     """This rank's rows of P = A_:k, zero in rows k, and of Q = P S."""
-    for rows in _mine(A, _blocks(A.array.shape[0], BLOCK)):
+    for rows in _mine(A_node, _blocks(A_node.array.shape[0], BLOCK)):
         if rows == k:
             P[rows] = 0.0
         else:
-            P[rows] = A.array[rows, k] if rows.start > k.start else A.array[k, rows].T
+            P[rows] = A_node.array[rows, k] if rows.start > k.start else A_node.array[k, rows].T
         Q[rows] = P[rows] @ S
 
 
-def _update(A: SharedArray, P: np.ndarray, Q: np.ndarray, S: np.ndarray, k: slice) -> None:
+def _update(A_node: SharedArray, P: np.ndarray, Q: np.ndarray, S: np.ndarray, k: slice) -> None:
     """This rank's tiles of the lower triangle after the sweep of k."""
-    n = A.array.shape[0]
+    n = A_node.array.shape[0]
     work: np.ndarray = np.empty(min(ROWS, n) * min(BLOCK, n))
-    for columns in _mine(A, _blocks(n, BLOCK)):
+    for columns in _mine(A_node, _blocks(n, BLOCK)):
         if columns == k:
-            A.array[k.stop :, k] = Q[k.stop :]
-            A.array[k, k] = -S
+            A_node.array[k.stop :, k] = Q[k.stop :]
+            A_node.array[k, k] = -S
             continue
         if columns.start < k.start:
-            A.array[k, columns] = Q[columns].T
+            A_node.array[k, columns] = Q[columns].T
         for rows in _below(columns, k, n):
             shape = rows.stop - rows.start, columns.stop - columns.start
             product = work[: shape[0] * shape[1]].reshape(shape, order="F")
-            A.array[rows, columns] -= np.matmul(Q[rows], P[columns].T, out=product)
+            A_node.array[rows, columns] -= np.matmul(Q[rows], P[columns].T, out=product)
 
 
 def _below(columns: slice, k: slice, n: int) -> Iterator[slice]:
@@ -99,10 +99,10 @@ def _below(columns: slice, k: slice, n: int) -> Iterator[slice]:
             yield slice(start, min(start + ROWS, last))
 
 
-def _negate_and_mirror(A: SharedArray) -> None:
-    for columns in _mine(A, _blocks(A.array.shape[0], BLOCK)):
-        below = A.array[columns.stop :, columns]
+def _negate_and_mirror(A_node: SharedArray) -> None:
+    for columns in _mine(A_node, _blocks(A_node.array.shape[0], BLOCK)):
+        below = A_node.array[columns.stop :, columns]
         np.negative(below, out=below)
-        A.array[columns, columns.stop :] = below.T
-        square = -np.tril(A.array[columns, columns])
-        A.array[columns, columns] = square + np.tril(square, -1).T
+        A_node.array[columns, columns.stop :] = below.T
+        square = -np.tril(A_node.array[columns, columns])
+        A_node.array[columns, columns] = square + np.tril(square, -1).T

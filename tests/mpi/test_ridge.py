@@ -303,7 +303,7 @@ class StopAfter:
 @pytest.fixture
 def narrow_tiles(monkeypatch):
     """Several tiles of permutations, so that there is something to interrupt."""
-    monkeypatch.setattr("mpgls.commands.ridge_parts.scan.WIDTH", 10)
+    monkeypatch.setattr("mpgls.engine.permutation_tiles.WIDTH", 10)
 
 
 @pytest.mark.parametrize("later", [0, 3])
@@ -329,6 +329,25 @@ def test_an_interrupted_run_gives_the_same_bits(comm, files, monkeypatch, narrow
         assert not Path(f"{prefix}.progress").exists()
 
 
+def test_interrupted_twice_with_penalties_in_turn(comm, files, monkeypatch, narrow_tiles):
+    """What waited when the first run was stopped is on every rank of the second: only its owner's copy is kept."""
+    monkeypatch.setattr(ridge, "plan_penalties", lambda *_: ([range(0, 1), range(1, 2), range(2, 4)], 0))
+    whole = predict(comm, files, "whole_run")
+    rounds = -(-20 // comm.size)
+    group = 2 + rounds - 1
+    for resume in (False, True):
+        with monkeypatch.context() as patch:
+            StopAfter(patch, 1 + group)
+            with pytest.raises(Stopped):
+                predict(comm, files, "twice", resume=resume)
+        comm.Barrier()
+    begun = "resume: 0 tiles are done, 20 begun"
+    prefix = predict(comm, files, "twice", resume=True)
+    if comm.rank == 0:
+        assert Path(f"{prefix}.log").read_text().count(begun) == 2
+        assert_same_tables(prefix, whole)
+
+
 def test_penalties_in_turn_give_the_same_bits(comm, files, monkeypatch):
     together = predict(comm, files, "together", save_predictions=True)
     monkeypatch.setattr(ridge, "plan_penalties", lambda *_: ([range(0, 3), range(3, 4)], 0))
@@ -342,7 +361,7 @@ def test_penalties_in_turn_give_the_same_bits(comm, files, monkeypatch):
 def test_targets_in_panels_and_permutations_side_by_side(comm, files, monkeypatch):
     """A tile of one permutation's targets in two panels finds what a tile of many permutations finds."""
     wide = predict(comm, files, "wide")
-    monkeypatch.setattr("mpgls.commands.ridge_parts.scan.WIDTH", 3)
+    monkeypatch.setattr("mpgls.engine.permutation_tiles.WIDTH", 3)
     narrow = predict(comm, files, "narrow")
     if comm.rank == 0:
         for name in ("R2", "P", "P_FWE"):

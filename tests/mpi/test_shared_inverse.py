@@ -46,7 +46,9 @@ def test_scaled_residual_and_bits(comm, n, condition):
     A = covariance(n, condition)
     X = inverse_of(comm, A)
     size = np.linalg.norm(A, 1) * np.linalg.norm(X, 1)
-    assert np.linalg.norm(np.eye(n) - A @ X, 1) < 30 * n * np.finfo(float).eps * size
+    # a sweep multiplies by an explicit inverse, which costs up to a root of the condition beside Cholesky's residual
+    bound = max(1.0, 0.1 * np.sqrt(condition)) * n * np.finfo(float).eps * size
+    assert np.linalg.norm(np.eye(n) - A @ X, 1) < bound
     np.testing.assert_array_equal(X, X.T)
     np.testing.assert_array_equal(X, inverse_of(MPI.COMM_SELF, A))
 

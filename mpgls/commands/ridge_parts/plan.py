@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpgls.commands.ridge_parts.scan import WIDTH
 from mpgls.la.shared_inverse import BLOCK
 from mpgls.model.folds import NestedFolds
 from mpgls.run.plan import GIB, WIDEST, Machine, does_not_fit
@@ -37,11 +36,6 @@ class RidgePlan:
         stages = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.stages.items())
         peak = max(self.stages.values()) / GIB
         return f"plan: SNP blocks of {self.block}; at most {peak:.2f} GiB a rank{limit} ({stages})"
-
-
-def tile_width(t: int, whole: bool) -> int:
-    """Columns of the widest tile."""
-    return max(WIDTH, t) if whole else WIDTH
 
 
 def plan_kernel(machine: Machine, sizes: RidgeSizes, block: int | None) -> RidgePlan:

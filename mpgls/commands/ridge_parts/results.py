@@ -7,20 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.commands.common.inputs import Study, read_snps
+from mpgls.commands.common.inputs import Study
 from mpgls.commands.common.session import Session
 from mpgls.commands.ridge_parts.config import RidgeConfig
-from mpgls.commands.ridge_parts.scan import TIE, NullState, Observed
 from mpgls.commands.ridge_parts.targets import RidgeTargets
-from mpgls.la.shared import SharedArray
-from mpgls.model.kernel_ridge import dual_coefficients, residual_operator
-from mpgls.mpi import agree, on_root
+from mpgls.engine.fold_operators import FoldProblem
+from mpgls.engine.genotype_blocks import GenotypeBlocks
+from mpgls.engine.null_state import NullState
+from mpgls.engine.permutation_tiles import Observed
+from mpgls.engine.snp_weights import dual_of_all, snp_weights
+from mpgls.mpi import on_root
 from mpgls.report.brain_maps import write_parcel_map
 from mpgls.report.ridge_plots import r2_against_null, r2_by_alpha
 from mpgls.report.ridge_table import TargetRows, write_folds, write_null, write_targets, write_trait_file, write_weights
+from mpgls.run.world import World
 from mpgls.stream.progress import remove_progress
-from mpgls.study.filters import passes
-from mpgls.study.genotypes import Decoder
 
 SUFFIXES = (
     ".targets.tsv", ".null.tsv", ".folds.tsv", ".predictions.h5", ".weights.tsv", ".null.png", ".alphas.png",
@@ -28,8 +29,6 @@ SUFFIXES = (
 )  # fmt: skip
 SHOWN = 5
 """Targets that the log names."""
-WEIGHT_BLOCK = 1024
-"""SNPs of a block while weights are made."""
 
 
 class RidgeResults:
@@ -42,6 +41,7 @@ class RidgeResults:
         self.config, self.study, self.targets, self.session = config, study, targets, session
         self.scale, self.used, self.geometry = scale, used, geometry
         self.alphas = np.array(config.alphas)
+        self.world = World(session.comm, session.log, session.timings, session.stop)
 
     def write(self, state: NullState) -> dict[str, Any]:
         """Tables, predictions, maps and plots; returns facts for the manifest. Collective."""
@@ -72,7 +72,7 @@ class RidgeResults:
 
     def _rows(self, observed: Observed, state: NullState) -> TargetRows:
         """The rows of all targets, those that were not analysed with their reason and no numbers."""
-        targets, P = self.targets, self.config.permutations
+        targets = self.targets
         everyone, outer = len(targets.names), len(observed.r2)
 
         def spread(values: np.ndarray) -> np.ndarray:
@@ -80,12 +80,7 @@ class RidgeResults:
             whole[..., targets.traits] = values
             return whole
 
-        p = (1.0 + state.counts) / (P + 1.0)
-        ordered = np.sort(state.maxima)
-        reached = observed.mean - TIE[np.dtype(self.config.dtype)]
-        p_fwe = (1.0 + P - np.searchsorted(ordered, reached)) / (P + 1.0)
-        if P == 0:
-            p[:] = p_fwe[:] = np.nan
+        p, p_fwe = state.p_values(self.config.dtype)
         flags = [targets.reasons.get(j, "") for j in range(everyone)]
         for k, j in enumerate(targets.traits):
             if observed.constant[:, k].any():
@@ -115,20 +110,18 @@ class RidgeResults:
     def _analysed_names(self) -> list[str]:
         return [self.targets.names[j] for j in self.targets.traits]
 
-    # -- SNP weights --------------------------------------------------------------------------------------------------
-
-    def write_weights(self, state: NullState, K: SharedArray) -> dict[str, Any]:
+    def write_weights(self, state: NullState, problem: FoldProblem, genotypes: GenotypeBlocks) -> dict[str, Any]:
         """Weights of the model of all samples for the targets predicted best, per copy of EA. Collective.
 
-        The penalty is the one with the largest mean R2 over the outer folds. With a = V^-1 (y - C b) the weights of
-        standardised SNPs are X'a / m.
+        The penalty is the one with the largest mean R2 over the outer folds. ``problem`` has the kernel of all samples.
         """
         observed = state.observed
         assert observed is not None
         chosen = np.argsort(-observed.mean, kind="stable")[: self.config.save_weights]
-        with self.session.timings.phase("weights"):
-            a = on_root(self.session.comm, lambda: self._dual(observed, chosen, K.array))
-            index, eaf, weights = self._project(a)
+        Y = on_root(self.session.comm, lambda: self.targets.read()[:, chosen])
+        with self.world.phase("weights"):
+            a_rep = dual_of_all(problem, Y, self._best_penalties(observed)[chosen], self.world)
+            index, eaf, weights = snp_weights(genotypes, a_rep, self.used, self.world)
 
             def write() -> None:
                 names = [self._analysed_names()[k] for k in chosen]
@@ -139,43 +132,9 @@ class RidgeResults:
             on_root(self.session.comm, write)
         return {"weights": str(self.session.path(".weights.tsv"))}
 
-    def _dual(self, observed: Observed, chosen: np.ndarray, K: np.ndarray) -> np.ndarray:
-        """Dual coefficients (n, k) of the chosen targets, in the targets' units."""
+    def _best_penalties(self, observed: Observed) -> np.ndarray:
+        """The penalty (t,) of each target's model of all samples."""
         by_alpha = observed.by_alpha
         if self.config.alpha_choice == "shared":
             by_alpha = np.broadcast_to(by_alpha.mean(axis=1, keepdims=True), by_alpha.shape)
-        best = by_alpha.argmax(axis=0)[chosen]
-        Y = self.targets.read()[:, chosen]
-        a = np.empty_like(Y)
-        for penalty in np.unique(best):
-            D = K.copy(order="F")
-            residual_operator(D, self.targets.group.X_L, self.alphas[penalty])
-            a[:, best == penalty] = dual_coefficients(D, Y[:, best == penalty], self.alphas[penalty])
-        return a
-
-    def _project(self, a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """.bim rows, frequencies of A1 and weights (m, k) of all SNPs, on rank 0. Collective."""
-        comm, study, bed = self.session.comm, self.study, self.study.fileset.bed
-        index = comm.bcast(study.selection.index if study.selection is not None else None, root=0)
-        rows = self.targets.group.rows
-        blocks = [index[start : start + WEIGHT_BLOCK] for start in range(0, index.size, WEIGHT_BLOCK)]
-        mine = blocks[comm.rank :: comm.size]
-        decoder, X_block = Decoder(bed.n, [rows], np.float64), np.empty((rows.size, WEIGHT_BLOCK), order="F")
-        reader = read_snps(bed, mine, comm)
-        found, error = [], None
-        try:
-            for wanted, (_, packed) in zip(mine, reader, strict=True):
-                X = X_block[:, : packed.shape[0]]
-                stats = decoder.decode(packed, [X])
-                kept = passes(stats, self.config.study.snps) & ~stats.monomorphic
-                weights = (X.T @ a)[kept] / (self.used * stats.variance[kept, None])
-                found.append((wanted[kept], stats.eaf[kept], weights))
-        except Exception as caught:
-            error = caught
-        agree(comm, error)
-        everyone = [part for theirs in comm.gather(found, root=0) or [] for part in theirs]
-        if not everyone:
-            return index[:0], np.empty(0), np.empty((0, a.shape[1]))
-        index, eaf, weights = (np.concatenate(column) for column in zip(*everyone, strict=True))
-        order = np.argsort(index)
-        return index[order], eaf[order], weights[order]
+        return self.alphas[by_alpha.argmax(axis=0)]

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mpgls.commands.common.inputs import Study, StudyOptions
 from mpgls.commands.common.session import Session
-from mpgls.commands.multi_trait_parts.trait_groups import TraitGroup, open_trait_study
+from mpgls.commands.common.trait_study import open_trait_study
 from mpgls.commands.ridge_parts.config import FoldOptions, RidgeConfig
 from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray
+from mpgls.model.covariates import explained, unit_residuals
 from mpgls.model.folds import NestedFolds, folds_of_labels, nested_folds
+from mpgls.model.trait_flags import flag_text
 from mpgls.mpi import on_root
 from mpgls.run.identity import file_identity
+from mpgls.run.world import World
 from mpgls.study.align import check_design
 from mpgls.study.sample_labels import sample_labels
 from mpgls.study.tables import SampleId, read_table, show_sample
+from mpgls.study.trait_groups import TraitGroup
 from mpgls.study.trait_matrix import TraitMatrix
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
-COLLINEAR = 1e-10
-"""Standard deviation beside the covariates, relative to the target's own, below which nothing is left to predict."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +59,9 @@ class RidgeTargets:
         """All analysed targets in their own units: (n, t) float64."""
         return self.matrix.read(self.traits)[:, self.group.matrix_rows].T
 
-    def residuals(self) -> tuple[np.ndarray, np.ndarray]:
+    def unit_residuals(self) -> tuple[np.ndarray, np.ndarray]:
         """Targets without what covariates explain, in units of their standard deviation, (n, t), and those units."""
-        Y = self.read()
-        Q = np.linalg.qr(self.group.X_L)[0]
-        Y -= Y.mean(axis=0)
-        Y -= Q @ (Q.T @ Y)
-        scale = np.sqrt(np.square(Y).mean(axis=0))
-        return Y / scale, scale
+        return unit_residuals(self.read(), self.group.X_L)
 
 
 def open_targets(config: RidgeConfig, options: StudyOptions, study: Study, session: Session) -> RidgeTargets:
@@ -86,7 +79,7 @@ def open_targets(config: RidgeConfig, options: StudyOptions, study: Study, sessi
     ids = [ids_all[row] for row in group.rows]
     if group.n < traits.cohort.rows.size:
         log.info(f"samples: {group.n:,} of {traits.cohort.rows.size:,} have every target and are analysed")
-    reasons = {j: ";".join(flag.value for flag in flags) for j, flags in enumerate(traits.flags) if flags}
+    reasons = {j: flag_text(flags) for j, flags in enumerate(traits.flags.tolist()) if flags}
     names = traits.cohort.covariate_names
 
     def prepare() -> RidgeTargets:
@@ -167,43 +160,27 @@ def check_folds(folds: NestedFolds, X_L: np.ndarray, names: tuple[str, ...]) -> 
 
 def varying(matrix: TraitMatrix, group: TraitGroup) -> np.ndarray:
     """The traits of a group that the covariates do not explain entirely."""
-    Q = np.linalg.qr(group.X_L)[0]
     kept = []
     for start in range(0, group.traits.size, 256):
         traits = group.traits[start : start + 256]
-        Y = matrix.read(traits)[:, group.matrix_rows].T
-        Y = Y - Y.mean(axis=0)
-        left = Y - Q @ (Q.T @ Y)
-        kept.append(traits[np.linalg.norm(left, axis=0) > COLLINEAR * np.linalg.norm(Y, axis=0)])
+        kept.append(traits[~explained(matrix.read(traits)[:, group.matrix_rows].T, group.X_L)])
     return np.concatenate(kept)
 
 
-def share_targets(
-    targets: RidgeTargets, dtype: type, node: MPI.Comm, session: Session
-) -> tuple[SharedArray, np.ndarray]:
-    """Residuals of all targets as (t, n) in memory of each node, and their standard deviations (t,). Collective."""
+def share_targets(Y_node: SharedArray, targets: RidgeTargets, world: World) -> np.ndarray:
+    """Fill ``Y_node`` (t, n) with the residuals of all targets; returns their standard deviations (t,). Collective."""
     # in Fortran order (t, n) a sample's targets are contiguous: permuting samples copies whole runs
-    Y = SharedArray(node, (targets.t, targets.n), dtype, "targets")
-    made: tuple[np.ndarray, np.ndarray] | None = None
+    residuals: np.ndarray | None = None
 
     def read() -> np.ndarray:
-        nonlocal made
-        made = targets.residuals()
-        return made[1]
+        nonlocal residuals
+        residuals, scale = targets.unit_residuals()
+        return scale
 
-    with session.timings.phase("read targets"):
-        scale = on_root(session.comm, read)
-        values: np.ndarray = np.empty((targets.n, targets.t), dtype=dtype)
-        if made is not None:
-            values[...] = made[0]
-        leaders = session.comm.Split(0 if node.rank == 0 else 1, session.comm.rank)
-        if node.rank == 0:
-            for start in range(0, targets.n, 1024):
-                leaders.Bcast(values[start : start + 1024], root=0)
-            Y.array[...] = values.T
-        leaders.Free()
-        Y.fence()
-    return Y, scale
+    with world.phase("read targets"):
+        scale = world.on_root(read)
+        Y_node.fill(world.comm, None if residuals is None else residuals.T)
+    return scale
 
 
 def with_parcels(config: RidgeConfig, study: Study, session: Session) -> tuple[StudyOptions, dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,13 +19,11 @@ from mpgls.model.work import Work
 
 WIDTH = 1024
 """Columns of a tile: permutations times targets."""
-TIE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-6}
-"""A permuted R2 below the observed one by no more than this counts as equal: rounding must not decide."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Permutations ``first`` to ``last - 1`` of the targets ``start`` to ``stop - 1``."""
+    """Permutations ``first`` to ``last - 1`` of the targets ``start`` to ``stop - 1``; 0 is the identity."""
 
     first: int
     last: int
@@ -36,6 +34,16 @@ class Tile:
     def width(self) -> int:
         """Columns."""
         return (self.last - self.first) * (self.stop - self.start)
+
+    @property
+    def observed(self) -> bool:
+        """Whether its targets are not permuted; then all are, because permutation 0 has tiles of its own."""
+        return self.first == 0
+
+
+def all_tiles(t: int, permutations: int, whole: bool) -> list[Tile]:
+    """The tiles of the observed t targets, then of all permutations of them."""
+    return [*tiles_of(t, 0, 1, whole), *tiles_of(t, 1, permutations + 1, whole)]
 
 
 def tiles_of(t: int, first: int, last: int, whole: bool) -> list[Tile]:
@@ -48,11 +56,17 @@ def tiles_of(t: int, first: int, last: int, whole: bool) -> list[Tile]:
     return [Tile(p, p + 1, a, b) for p in range(first, last) for a, b in itertools.pairwise(edges)]
 
 
+def tile_width(t: int, whole: bool) -> int:
+    """Columns of the widest tile."""
+    return max(WIDTH, t) if whole else WIDTH
+
+
 @dataclass
 class TileScores:
     """R2 of a tile by penalty: mean of the inner folds, and of each outer fold, (penalties, outer, width).
 
-    Of the observed targets also r, and the errors of prediction (penalties, n, width) if they are to be kept.
+    Of the observed targets also r, the errors of prediction (penalties, n, width) if they are to be kept, and where a
+    fold is constant.
     """
 
     inner: np.ndarray
@@ -74,7 +88,7 @@ class Observed:
     chosen: np.ndarray
     constant: np.ndarray
     by_alpha: np.ndarray
-    errors: np.ndarray | None
+    errors: np.ndarray | None = None
 
     @property
     def mean(self) -> np.ndarray:
@@ -82,39 +96,56 @@ class Observed:
         return self.r2.mean(axis=0)
 
 
-@dataclass
-class NullState:
-    """What the run has so far. ``maxima`` (permutations,) of mean R2 over targets; ``counts`` (t,) of R2 as large."""
+def join(parts: list[tuple[Tile, Observed]]) -> Observed:
+    """The observed targets of all tiles, in order."""
+    ordered = [one for _, one in sorted(parts, key=lambda part: part[0].start)]
+    whole = {
+        name: np.concatenate([getattr(one, name) for one in ordered], axis=1)
+        for name in ("r2", "r", "chosen", "constant", "by_alpha")
+    }
+    kept = [one.errors for one in ordered if one.errors is not None]
+    return Observed(**whole, errors=np.concatenate(kept, axis=1) if kept else None)
 
-    maxima: np.ndarray
-    counts: np.ndarray
-    observed: Observed | None = None
-    tiles_done: int = 0
-    pending: dict[int, TileScores] = field(default_factory=dict)
-    penalties_done: int = 0
+
+@dataclass(frozen=True, eq=False)
+class Permutations:
+    """Which permutations a tile holds: ``seed``, and exchangeability ``blocks`` (n,) if there are any."""
+
+    seed: int
+    blocks: np.ndarray | None = None
 
 
 class TileScanner:
-    """Evaluates tiles of the targets ``Y`` (t, n), Fortran order, on this rank."""
+    """Evaluates tiles of the targets ``Y`` (t, n), Fortran order, on this rank, with so many ``penalties``.
+
+    ``shared``: the penalty of an outer fold is the same for all targets. ``keep_errors`` of the observed targets.
+    """
 
     def __init__(
-        self, Y: np.ndarray, scatter: Scatter, seed: int, blocks: np.ndarray | None, penalties: int, shared: bool,
-        keep_errors: bool,
-    ) -> None:  # fmt: skip
-        self.Y, self.scatter, self.seed, self.blocks = Y.T, scatter, seed, blocks
+        self,
+        Y: np.ndarray,
+        scatter: Scatter,
+        permutations: Permutations,
+        penalties: int,
+        shared: bool = False,
+        keep_errors: bool = False,
+    ) -> None:
+        self.Y, self.scatter, self.permutations = Y.T, scatter, permutations
         self.penalties, self.shared, self.keep_errors = penalties, shared, keep_errors
         self.work = Work()
 
     def columns(self, tile: Tile) -> np.ndarray:
-        """The tile's permuted targets, (n, width)."""
+        """The tile's permuted targets Y_pi, (n, width)."""
         n, panel = self.Y.shape[0], tile.stop - tile.start
         Y = self.work.array("targets", (n, tile.width), self.Y.dtype)
         for k, index in enumerate(range(tile.first, tile.last)):
-            order = permutation(self.seed, index, n, self.blocks)
+            order = permutation(self.permutations.seed, index, n, self.permutations.blocks)
             Y[:, k * panel : (k + 1) * panel] = self.Y[order, tile.start : tile.stop]
         return Y
 
-    def score(self, tile: Tile, operators: Sequence[Operators], first: int, scores: TileScores | None) -> TileScores:
+    def score(
+        self, tile: Tile, operators: Sequence[Operators], first: int = 0, scores: TileScores | None = None
+    ) -> TileScores:
         """Add the penalties ``first``, first + 1, ... to the tile's scores."""
         Y = self.columns(tile)
         if scores is None:
@@ -134,7 +165,7 @@ class TileScanner:
     def _empty(self, tile: Tile) -> TileScores:
         shape = (self.penalties, len(self.scatter.folds.outer), tile.width)
         scores = TileScores(np.empty(shape), np.empty(shape))
-        if tile.first == 0:
+        if tile.observed:
             scores.r = np.empty(shape)
             if self.keep_errors:
                 scores.errors = np.empty((self.penalties, self.Y.shape[0], tile.width), dtype=self.Y.dtype)
@@ -158,35 +189,3 @@ class TileScanner:
 
     def _together(self, tile: Tile) -> int | None:
         return tile.stop - tile.start if self.shared else None
-
-
-def join(parts: list[tuple[Tile, Observed]]) -> Observed:
-    """The observed targets of all tiles, in order."""
-    ordered = [one for _, one in sorted(parts, key=lambda part: part[0].start)]
-    whole = {
-        name: np.concatenate([getattr(one, name) for one in ordered], axis=1)
-        for name in ("r2", "r", "chosen", "constant", "by_alpha")
-    }
-    kept = [one.errors for one in ordered if one.errors is not None]
-    return Observed(**whole, errors=np.concatenate(kept, axis=1) if kept else None)
-
-
-@dataclass(frozen=True)
-class NullPart:
-    """What one tile of permutations adds: maxima over its targets, and how many reach the observed R2 of each."""
-
-    tile: Tile
-    maxima: np.ndarray
-    counts: np.ndarray
-
-    @classmethod
-    def of(cls, tile: Tile, r2: np.ndarray, observed: np.ndarray, dtype: np.dtype) -> NullPart:
-        """From mean R2 (permutations, targets) and that of the unpermuted targets (t,)."""
-        reached = r2 >= observed[tile.start : tile.stop] - TIE[dtype]
-        return cls(tile, r2.max(axis=1), reached.sum(axis=0))
-
-    def add_to(self, state: NullState) -> None:
-        """The maximum and integer sums do not depend on the order of tiles."""
-        at = slice(self.tile.first - 1, self.tile.last - 1)
-        np.maximum(state.maxima[at], self.maxima, out=state.maxima[at])
-        state.counts[self.tile.start : self.tile.stop] += self.counts
