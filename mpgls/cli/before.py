@@ -25,18 +25,12 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import kinship, low_rank, ridge, scans, tools
+    from mpgls.cli import kinship, ridge, scans
 
     own = {
         "kinship": kinship.kinship,
         "eigen": kinship.eigen,
-        "single-trait": scans.single_trait,
         "multi-trait": scans.multi_trait,
-        "low-rank": low_rank.low_rank,
-        "plan": low_rank.plan,
         "ridge": ridge.ridge,
-        "export": tools.export,
-        "simulate": tools.simulate,
-        "doctor": tools.doctor,
     }
     own[name](commands)

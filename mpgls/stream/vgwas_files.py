@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.errors import InputError
 from mpgls.stream.files import replaced
 from mpgls.stream.hdf5 import check_store, opened, read_exactly
 from mpgls.stream.mark import Mark
@@ -41,7 +40,7 @@ def save_maxima(path: Path, maxima: Mapping[str, np.ndarray], mark: Mark) -> Non
 def load_maxima(path: Path, mark: Mark) -> dict[str, np.ndarray]:
     """The maxima of each statistic. Raises StorageError, or InputError for other inputs or options."""
     with opened(path) as file:
-        _check(file, path, MAXIMA_FORMAT, mark)
+        check_store(file, path, MAXIMA_FORMAT, VERSION, mark)
         return {name: file[name][...] for name in file}
 
 
@@ -108,7 +107,7 @@ class EntriesFile:
 def open_entries(path: Path, mark: Mark) -> EntriesFile:
     """Open PREFIX.voxels.h5. Raises StorageError, or InputError for other inputs or options."""
     with opened(path) as file:
-        _check(file, path, ENTRIES_FORMAT, mark)
+        check_store(file, path, ENTRIES_FORMAT, VERSION, mark)
         records = file["records"]
         return EntriesFile(path, records.shape[0], records.id.get_offset(), records.dtype)
 
@@ -120,11 +119,3 @@ def _search(column: Any, value: int) -> int:
         middle = (low + high) // 2
         low, high = (middle + 1, high) if column[middle] < value else (low, middle)
     return low
-
-
-def _check(file: Any, path: Path, kind: str, mark: Mark) -> None:
-    """InputError unless the open ``file`` is of this format and version, and was made from what ``mark`` says."""
-    check_store(file, path, kind, None)
-    if file.attrs.get("version") != VERSION:
-        raise InputError(f"{path} was made by another version of mpgls: make it anew, without --first-permutation")
-    mark.check(str(file.attrs["made_from"]), path)

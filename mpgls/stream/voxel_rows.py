@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.mpi import on_root, together
-from mpgls.stream.files import write_at, writing
+from mpgls.stream.files import replaced_by_all, write_at, writing
 from mpgls.stream.hdf5 import check_room
 from mpgls.study.images import ITEM, create_voxels
 from mpgls.study.nifti import Mask
@@ -32,11 +32,6 @@ class VoxelRows:
         with writing(self._path):
             write_at(self._file, np.ascontiguousarray(row, dtype="<f4").data, self._offset + ITEM * self._v * i)
 
-    def sync(self) -> None:
-        """Wait until the rows are on disk. Raises StorageError."""
-        with writing(self._path):
-            os.fsync(self._file)
-
 
 @contextlib.contextmanager
 def voxel_rows(
@@ -48,25 +43,17 @@ def voxel_rows(
     name; if the body raises, it is removed. Raises StorageError, also when the disk has no room, on all ranks.
     """
     coordinates = mask.coordinates
-    partial = path.with_name(path.name + ".partial")
+    with replaced_by_all(comm, path) as partial:
 
-    def create() -> int:
-        check_room(partial, ITEM * len(ids) * len(coordinates), "the voxel matrix takes")
-        return create_voxels(partial, ids, coordinates, mask.shape, mask.affine, mask.path, made_from)
+        def create() -> int:
+            check_room(partial, ITEM * len(ids) * len(coordinates), "the voxel matrix takes")
+            return create_voxels(partial, ids, coordinates, mask.shape, mask.affine, mask.path, made_from)
 
-    offset, file = on_root(comm, create), -1
-    try:
-        with together(comm), writing(partial):
-            file = os.open(partial, os.O_WRONLY)
-        rows = VoxelRows(file, partial, offset, coordinates.shape[0])
-        yield rows
-        with together(comm):
-            rows.sync()
-        on_root(comm, lambda: os.replace(partial, path))
-    except BaseException:
-        if comm.rank == 0:
-            partial.unlink(missing_ok=True)
-        raise
-    finally:
-        if file >= 0:
-            os.close(file)
+        offset, file = on_root(comm, create), -1
+        try:
+            with together(comm), writing(partial):
+                file = os.open(partial, os.O_WRONLY)
+            yield VoxelRows(file, partial, offset, coordinates.shape[0])
+        finally:
+            if file >= 0:
+                os.close(file)

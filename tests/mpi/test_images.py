@@ -14,8 +14,6 @@ from small_images import AFFINE, SHAPE, save, small_mask, write_images
 from small_study import assert_left_alone
 
 import mpgls
-from mpgls.commands import simulate
-from mpgls.commands.simulate import SimulateConfig
 from mpgls.errors import InputError, MemoryPlanError, MpglsError, Stopped
 from mpgls.mpi import StopSignal, on_root
 from mpgls.study.images import open_voxels
@@ -46,7 +44,7 @@ def study(comm, shared_tmp_path) -> Path:
 @pytest.fixture
 def genotypes(comm, shared_tmp_path) -> Path:
     """37 people, 211 SNPs, some genotypes missing, and a mask."""
-    simulate.run(SimulateConfig(37, 211, str(shared_tmp_path / "g"), missing=0.02, family_size=1, seed=4), comm)
+    mpgls.simulate(comm=comm, samples=37, snps=211, out=shared_tmp_path / "g", missing=0.02, families=1, seed=4)
     on_root(comm, lambda: save(shared_tmp_path / "mask.nii.gz", small_mask().astype(np.uint8)))
     return shared_tmp_path
 

@@ -25,8 +25,6 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.commands import simulate
-from mpgls.commands.simulate import SimulateConfig
 from mpgls.engine import voxelwise
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
 from mpgls.model import mulm
@@ -74,7 +72,7 @@ def make_voxels(plink):
 @pytest.fixture(scope="module")
 def study(module_comm, module_folder):
     folder, prefix = module_folder, str(module_folder / "g")
-    simulate.run(SimulateConfig(N, M, prefix, chromosomes=3, missing=0.03, seed=3), module_comm)
+    mpgls.simulate(comm=module_comm, samples=N, snps=M, out=prefix, chromosomes=3, missing=0.03, seed=3)
     covar, voxels, pheno, places = (str(folder / name) for name in ("c.tsv", "v.h5", "p.tsv", "ijk.tsv"))
 
     def write():
