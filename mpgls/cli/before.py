@@ -28,7 +28,6 @@ def declare(name: str, commands: Any) -> None:
     from mpgls.cli import images, kinship, low_rank, ridge, scans, tools
 
     own = {
-        "kinship": kinship.kinship,
         "eigen": kinship.eigen,
         "single-trait": scans.single_trait,
         "multi-trait": scans.multi_trait,

@@ -8,7 +8,7 @@ from mpgls import __version__, cli
 from mpgls.commands.common.inputs import StudyOptions
 from mpgls.commands.common.session import RunOptions
 from mpgls.commands.doctor import DoctorConfig
-from mpgls.commands.kinship import KinshipConfig
+from mpgls.commands.kinship import Kinship
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.errors import UsageError
@@ -32,7 +32,7 @@ def test_defaults_are_those_of_the_configs():
     run = RunOptions("o", command_line=("mpgls", *SCAN.split()))
     assert config(SCAN) == SingleTraitConfig(run, StudyOptions("g", grm="K.h5"))
     line = "kinship --bfile g --out K"
-    assert config(line) == KinshipConfig(RunOptions("K", command_line=("mpgls", *line.split())), StudyOptions("g"))
+    assert parse(line).options == Kinship(bfile="g", out="K", command_line=("mpgls", *line.split()))
 
 
 def test_every_option_of_the_study_arrives():
@@ -65,7 +65,7 @@ def test_every_option_of_the_model_and_the_run_arrives():
 
 
 def test_options_of_kinship_and_simulate():
-    made = config("kinship --bfile g --out K --method standardized --grm-bin --block-size 9")
+    made = parse("kinship --bfile g --out K --method standardized --grm-bin --block-size 9").options
     assert (made.method, made.grm_bin, made.block_size) == ("standardized", True, 9)
     made = config("simulate --samples 9 --snps 5 --out g --families 3 --missing 0.1 --causal-share 0.4")
     assert (made.family_size, made.missing, made.causal_share) == (3, 0.1, 0.4)
