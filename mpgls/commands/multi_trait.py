@@ -15,12 +15,13 @@ For each group of traits over the same samples:
 
 With --loco all of this is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
 
-In multi_trait_parts/ are the decomposition (decompose.py) and the loop over blocks (tile_scan.py).
+In engine/ are the basis and the null models (eigenbasis.py) and the loop over blocks (tile_scan.py).
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,34 +29,38 @@ import numpy as np
 
 from mpgls.commands.common.inputs import Study, open_study
 from mpgls.commands.common.session import Session
+from mpgls.commands.common.trait_study import open_trait_study
 from mpgls.commands.mixed_model.given_h2 import given_h2
+from mpgls.commands.mixed_model.kinship_on_grid import KinshipOnGrid
 from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.commands.mixed_model.null_models import check_components
 from mpgls.commands.mixed_model.scan import own_blocks
 from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
-from mpgls.commands.multi_trait_parts.decompose import Decomposer, GroupBasis
 from mpgls.commands.multi_trait_parts.plan import TilePlan, plan_tiles
-from mpgls.commands.multi_trait_parts.results import SUFFIXES, MultiResults, NullEstimates
-from mpgls.commands.multi_trait_parts.tile_scan import ResidentPanel, RotatedBlock, RotatedSnps, scan_tiles
-from mpgls.commands.multi_trait_parts.trait_groups import TraitGroup, TraitStudy, open_trait_study
+from mpgls.commands.multi_trait_parts.results import SUFFIXES, open_ledger, report
+from mpgls.engine.eigenbasis import Eigenbasis, decompose, load_vectors, maximise_reml_of_traits, rotate_traits
+from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, scan_tiles
 from mpgls.errors import StorageError
-from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, TeamOperator, split_teams
 from mpgls.model.h2_basis import TOLERANCE
-from mpgls.model.spectra import maximise_spectral_reml
-from mpgls.model.tiles import Epilogue, Tile, TraitPanel
+from mpgls.model.tiles import Epilogue, TraitPanel
+from mpgls.model.trait_records import Pass
 from mpgls.model.work import Work
-from mpgls.mpi import agree, on_root
 from mpgls.run.plan import block_within
+from mpgls.run.world import World
 from mpgls.stream.eigen_file import open_eigen_file
+from mpgls.stream.packed import read_snps
 from mpgls.stream.scratch import ScratchFile
+from mpgls.study.genotypes import Decoder
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpgls.engine.trait_ledger import TraitLedger
     from mpgls.stream.eigen_file import EigenFile
     from mpgls.study.chromosomes import Chromosomes
+    from mpgls.study.trait_groups import TraitGroup, TraitStudy
 
 SHOWN_GROUPS = 20
 """Groups that the plan lists."""
@@ -64,166 +69,144 @@ SHOWN_GROUPS = 20
 def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
     session = Session("multi-trait", config.run, comm, SUFFIXES, config.inputs())
-    with session.timings.phase("open and check"):
-        check_scratch(config, comm)
+    world = World(comm, session.log, session.timings, session.stop)
+    with world.phase("open and check"):
+        check_scratch(config, world)
         study = open_study(config.study, comm, session.log, traits=False, further=[config.h2_file])
-        eigen_file = on_root(comm, lambda: open_eigen_file(config.eigen) if config.eigen else None)
+        eigen_file = world.on_root(lambda: open_eigen_file(config.eigen) if config.eigen else None)
         traits = open_trait_study(config.study, study, eigen_file, config.missing, comm, session.log)
         check_kinship(study, config.loco, comm, session.log)
         check_components(config.pcs, traits.cohort, "the study")
         chromosomes = tested_chromosomes(study, config.loco, comm)
         labels = chromosomes.labels if config.loco else None
-        known = on_root(comm, lambda: given_h2(config.h2, config.h2_file, traits.matrix.names, labels))
+        known = world.on_root(lambda: given_h2(config.h2, config.h2_file, traits.matrix.names, labels))
     plan = make_plan(config, study, traits, chromosomes, session)
     edges, parts = scan_parts(study, chromosomes, plan.block, config.loco)
     describe(parts, edges, plan.block, session.log)
-    results = MultiResults(config, study, traits, plan, parts, edges, session)
-    facts: list[dict[str, object]] = []
+    ledger = open_ledger(config, study, traits, plan, edges, len(parts), session, world)
     with ProcessGrid(comm, plan.grid) as grid:
         team = split_teams(comm, plan.team_size)
-        for c, part in enumerate(parts):
-            facts += scan_part(config, part, c, traits, eigen_file, known[c], plan, grid, team, results, session)
+        scan = TraitScan(config, traits, eigen_file, plan, edges, ledger, grid, team, world)
+        facts = [fact for c, part in enumerate(parts) for fact in scan.part(part, c, known[c], session)]
         team.comm.Free()
-    with session.timings.phase("report"):
-        outcome = results.finish()
+    with world.phase("report"):
+        outcome = report(config, study, traits, parts, ledger, session)
     session.finish({"plan": plan, "inputs": study.identities, "groups": facts, **outcome})
 
 
-def scan_part(
-    config: MultiTraitConfig,
-    part: KinshipPart,
-    c: int,
-    traits: TraitStudy,
-    eigen_file: EigenFile | None,
-    known: np.ndarray,
-    plan: TilePlan,
-    grid: ProcessGrid,
-    team: Team,
-    results: MultiResults,
-    session: Session,
-) -> list[dict[str, object]]:
-    """All groups of traits against the SNPs that share the kinship of ``part``, number ``c``. Collective.
+@dataclass(frozen=True)
+class TraitScan:
+    """What the parts of a scan share. Its methods are collective."""
 
-    Returns what the manifest says of the decompositions.
-    """
-    left = [
-        [panels for panels in plan.passes(group.traits.size) if not results.is_done(c, g, panels)]
-        for g, group in enumerate(traits.groups)
-    ]
-    uses = sum(1 for passes in left if passes)
-    decomposer = Decomposer(
-        config.solver, config.slepc_options, part.study, traits, uses, eigen_file, grid, plan.grid_block, session,
-        config.study.center_grm,
-    )  # fmt: skip
-    for g, group in enumerate(traits.groups):
-        if left[g]:
-            basis = decomposer.take(group, part.of(f"group {g + 1} of {len(traits.groups)}"), config.pcs)
-            scan_group(config, part, c, traits, g, left[g], basis, known, plan, team, results, session)
-            del basis  # before the next group's, not after it
-    return [fact if part.label is None else {"chromosome": part.label, **fact} for fact in decomposer.facts]
+    config: MultiTraitConfig
+    traits: TraitStudy
+    eigen_file: EigenFile | None
+    plan: TilePlan
+    edges: np.ndarray
+    ledger: TraitLedger
+    grid: ProcessGrid
+    team: Team
+    world: World
+
+    def part(self, part: KinshipPart, c: int, known: np.ndarray, session: Session) -> list[dict[str, object]]:
+        """All groups of traits against the SNPs that share the kinship of ``part``, number ``c``.
+
+        ``known`` (t,) are heritabilities that are given. Returns what the manifest says of the decompositions.
+        """
+        groups = self.traits.groups
+        left = [self.ledger.left(self.plan.passes(c, g, group.traits.size)) for g, group in enumerate(groups)]
+        phi = self._kinship(part.study, sum(map(bool, left)), session)
+        facts = []
+        for g, group in enumerate(groups):
+            if left[g]:
+                basis, fact = self._basis(phi, group, part.of(f"group {g + 1} of {len(groups)}"))
+                self._group(part, g, left[g], basis, known)
+                del basis  # before the next group's, not after it
+                facts.append(fact if part.label is None else {"chromosome": part.label, **fact})
+        return [] if phi is None else facts
+
+    def _kinship(self, study: Study, uses: int, session: Session) -> KinshipOnGrid | None:
+        """Phi on the grid, to be taken by as many groups as ``uses``; None where the basis is given."""
+        if self.eigen_file is not None:
+            return None
+        assert study.kinship is not None
+        position = np.full(study.fileset.bed.n, -1, dtype=np.int64)
+        for group in self.traits.groups:
+            position[group.rows] = group.kinship_index
+        samples = np.flatnonzero(position >= 0)
+        centered, block = self.config.study.center_grm, self.plan.grid_block
+        return KinshipOnGrid(study.kinship, samples, position[samples], uses, self.grid, block, session, centered)
+
+    def _basis(self, phi: KinshipOnGrid | None, group: TraitGroup, label: str) -> tuple[Eigenbasis, dict[str, object]]:
+        """The eigenbasis of a group's kinship, and what the manifest says of it."""
+        config = self.config
+        if phi is None:
+            assert self.eigen_file is not None
+            Z_grid = load_vectors(self.eigen_file, self.grid, self.plan.grid_block, self.world, label)
+            return Eigenbasis(self.eigen_file.lam, Z_grid, group.X_L, config.pcs), {}
+        Phi_grid = phi.take(group.rows, label, to_destroy=True)
+        pairs = decompose(Phi_grid, config.solver, config.slepc_options, self.world, label)
+        fact = {"n": group.n, "solver": pairs.how, "residual": pairs.residual}
+        return Eigenbasis(pairs.lam, pairs.Z_grid, group.X_L, config.pcs), fact
+
+    def _group(self, part: KinshipPart, g: int, passes: list[Pass], basis: Eigenbasis, known: np.ndarray) -> None:
+        """The traits of group ``g`` against the SNPs of a part, in ``passes`` of as many traits as memory holds."""
+        config, world, group, bed = self.config, self.world, self.traits.groups[g], part.study.fileset.bed
+        with world.phase("hand over basis"):
+            operator = basis.hold(self.team, self.plan.block, config.dtype)  # Z on every team
+        numbers = own_blocks(part.blocks, part.blocks, self.team, world.comm)
+        blocks = SnpBlocks.of(numbers, self.ledger.index, self.edges)
+        scratch = self._scratch(operator) if len(passes) > 1 else None
+        decoder = Decoder(bed.n, [group.rows[panel] for panel in operator.row_panels], operator.panels[0].dtype)
+        reader = read_snps(bed, blocks.rows, world.comm)
+        snps = RotatedSnps(blocks, reader, decoder, operator, scratch, world)
+        try:
+            for one in passes:
+                panels, work = [], Work()
+                for first, stop in self.plan.panels(one, group.traits.size):
+                    panels.append(self._panel(one, first, stop, basis, known, operator.rows, work))
+                label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
+                team = world.of(self.team.comm)
+                scan_tiles(snps, panels, config.study.snps, self.ledger.dense, team, world, label)
+                with world.phase("join ranks"):
+                    self.ledger.finish(one, panels)
+        finally:
+            if scratch is not None:
+                scratch.remove()
+        operator.close()
+
+    def _panel(
+        self, one: Pass, first: int, stop: int, basis: Eigenbasis, known: np.ndarray, rows: np.ndarray, work: Work
+    ) -> ResidentPanel:
+        """Rotate the traits first..stop of the pass's group, estimate h2, and keep this rank's ``rows`` of them."""
+        config, group = self.config, self.traits.groups[one.group]
+        traits = group.traits[first:stop]
+        Y_tilde_rep = rotate_traits(basis, self.traits.matrix, group, first, stop, self.world)
+        nulls = maximise_reml_of_traits(basis, Y_tilde_rep, known[traits], self.world)
+        with self.world.phase("prepare panels"):
+            tolerance = TOLERANCE[config.precision]
+            panel = TraitPanel(basis.lam, basis.X_L_tilde_rep, Y_tilde_rep, nulls.h2, config.dtype, tolerance)
+        epilogue = Epilogue(panel.rss, panel.n, panel.q, config.test, config.p_threshold, work=work)
+        self.ledger.keep_nulls(one.part, traits, nulls, panel, epilogue.statistic.df)
+        local = panel.local(rows, work)
+        panel.forget_rows()
+        return ResidentPanel(one.group, first, traits, panel, local, epilogue)
+
+    def _scratch(self, operator: TeamOperator) -> ScratchFile:
+        """This rank's file for rotated SNPs. Raises StorageError on all ranks."""
+        out = Path(self.config.run.out)
+        path = Path(self.config.scratch or out.parent) / f"{out.name}.scratch.{self.world.rank}"
+        width = operator.panels[0].shape[1] * len(operator.panels)  # the columns of the whole process column
+        with self.world.together():
+            scratch = ScratchFile(path, (operator.rows.size, width), operator.panels[0].dtype)
+        return scratch
 
 
-def scan_group(
-    config: MultiTraitConfig,
-    part: KinshipPart,
-    c: int,
-    traits: TraitStudy,
-    g: int,
-    passes: list[list[tuple[int, int]]],
-    basis: GroupBasis,
-    known: np.ndarray,
-    plan: TilePlan,
-    team: Team,
-    results: MultiResults,
-    session: Session,
-) -> None:
-    """The traits of a group against the SNPs of a part, in ``passes`` of as many traits as memory holds. Collective."""
-    group, bed = traits.groups[g], part.study.fileset.bed
-    with session.timings.phase("hand over basis"):
-        operator = basis.hold(team, plan.block, config.dtype)  # Z on every team
-    scratch = open_scratch(config, operator, session) if len(passes) > 1 else None
-    own = own_blocks(part.blocks, part.blocks, team, session.comm)
-    blocks = RotatedSnps(bed, group, results.index, results.edges, own, operator, scratch, session)
-
-    def keep(one: ResidentPanel, block: RotatedBlock, tile: Tile) -> None:
-        results.take(one, group, g, block, tile)
-
-    try:
-        for of_pass in passes:
-            panels, work = [], Work()
-            for first, last in of_pass:
-                panel, estimate = null_models(config, traits, group, first, last, basis, known, session)
-                results.keep_null_models(c, group, first, estimate, panel)
-                epilogue = Epilogue(panel.rss, panel.n, panel.q, config.test, config.p_threshold, work=work)
-                panels.append(ResidentPanel(first, panel, panel.local(operator.rows, work), epilogue))
-                panel.forget_rows()
-            label = part.of(f"group {g + 1}, traits {of_pass[0][0] + 1:,} to {of_pass[-1][1]:,}")
-            scan_tiles(blocks, panels, operator, team, config.study.snps, keep, session, label)
-            with session.timings.phase("join ranks"):
-                results.finish_pass(panels, group, c, g, of_pass)
-    finally:
-        if scratch is not None:
-            scratch.remove()
-    operator.close()
-
-
-def check_scratch(config: MultiTraitConfig, comm: MPI.Comm) -> None:
+def check_scratch(config: MultiTraitConfig, world: World) -> None:
     """--scratch must be there on every node, before hours of work. Collective. Raises StorageError on all ranks."""
-    bad = config.scratch is not None and not os.path.isdir(config.scratch)
-    what = f"cannot write to --scratch {config.scratch}: there is no such directory"
-    agree(comm, StorageError(what) if bad else None)
-
-
-def open_scratch(config: MultiTraitConfig, operator: TeamOperator, session: Session) -> ScratchFile:
-    """This rank's file for rotated SNPs. Collective. Raises StorageError on all ranks."""
-    directory = Path(config.scratch) if config.scratch else session.path("").parent
-    path = directory / f"{session.path('').name}.scratch.{session.comm.rank}"
-    width = operator.panels[0].shape[1] * len(operator.panels)  # the columns of the whole process column
-    scratch, error = None, None
-    try:
-        scratch = ScratchFile(path, (operator.rows.size, width), operator.panels[0].dtype)
-    except Exception as caught:
-        error = caught
-    agree(session.comm, error)
-    assert scratch is not None
-    return scratch
-
-
-def null_models(
-    config: MultiTraitConfig,
-    traits: TraitStudy,
-    group: TraitGroup,
-    first: int,
-    last: int,
-    basis: GroupBasis,
-    known: np.ndarray,
-    session: Session,
-) -> tuple[TraitPanel, NullEstimates]:
-    """Rotate the traits first..last of a group, estimate h2, and prepare their panel. Collective."""
-    comm, timings = session.comm, session.timings
-    with timings.phase("rotate traits", flop=2.0 * group.n**2 * (last - first) / comm.size):
-        Y = on_root_read(session, traits, group, first, last)
-        Y_rot = np.asfortranarray(eigen.multiply(basis.Z_grid, Y, transposed=True))  # Y~ = Z'Y
-    with timings.phase("REML"):
-        estimate = estimate_h2(basis, Y_rot, known[group.traits[first:last]], comm)
-    with timings.phase("prepare panels"):
-        panel = TraitPanel(basis.lam, basis.X_L_rot, Y_rot, estimate.h2, config.dtype, TOLERANCE[config.precision])
-    return panel, estimate
-
-
-def estimate_h2(basis: GroupBasis, Y_rot: np.ndarray, known: np.ndarray, comm: MPI.Comm) -> NullEstimates:
-    """h2 as given, or by REML in the eigenbasis; the traits are dealt to ranks. Collective."""
-    h2, (h2_se, log_likelihood) = known.copy(), np.full((2, known.size), np.nan)
-    boundary = np.zeros(known.size, dtype=bool)
-    unknown = np.flatnonzero(np.isnan(known))
-    mine = np.array_split(unknown, comm.size)[comm.rank]
-    found = maximise_spectral_reml(basis.lam, basis.X_L_rot, Y_rot[:, mine], basis.log_det_xtx)
-    of_rank = (mine, found.h2, found.h2_se, found.log_likelihood, found.at_boundary)
-    for theirs, h2_r, se_r, likelihood_r, boundary_r in comm.allgather(of_rank):
-        h2[theirs], h2_se[theirs], boundary[theirs] = h2_r, se_r, boundary_r
-        log_likelihood[theirs] = likelihood_r
-    # a trait that the covariates explain has no h2: its row is flagged, any value will do in the tiles
-    return NullEstimates(np.nan_to_num(h2), h2_se, log_likelihood, boundary)
+    with world.together():
+        if config.scratch is not None and not os.path.isdir(config.scratch):
+            raise StorageError(f"cannot write to --scratch {config.scratch}: there is no such directory")
 
 
 def make_plan(
@@ -253,15 +236,3 @@ def make_plan(
     for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):
         session.log.info(f"plan: group {g + 1}: {group.traits.size:,} traits over {group.n:,} samples")
     return plan
-
-
-def on_root_read(session: Session, traits: TraitStudy, group: TraitGroup, first: int, last: int) -> np.ndarray:
-    """The traits' values, read by rank 0 and given to all: (n, last-first)."""
-    Y = np.empty((last - first, group.n))
-
-    def read() -> None:
-        Y[...] = group.read(traits.matrix, first, last).T
-
-    on_root(session.comm, read)
-    session.comm.Bcast(Y, root=0)
-    return Y.T

@@ -22,25 +22,9 @@ from mpgls.model.pvalues import p_from_log10
 from mpgls.report.table import _TEXT_P_FROM, BATCH, VariantReader, _take, format_p
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
-
     from mpgls.study.plink import Variants
 
 COLUMNS = ("TRAIT", "CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P")
-HIT_DTYPE = np.dtype(
-    [
-        ("trait", "<i8"),
-        ("row", "<i8"),
-        ("beta", "<f8"),
-        ("se", "<f8"),
-        ("log10p", "<f8"),
-        ("n", "<i4"),
-        ("eaf", "<f8"),
-    ]
-)
-"""One hit: position of the trait in the list of names, row of the .bim, effect, standard error, -log10 p, samples with
-a genotype, and frequency of A1."""
-
 _ROW = "%s\t%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e\n"
 # Chunks whose Python strings stay in the processor's cache; rows of a Parquet row group.
 _CHUNK, _ROW_GROUP = 8192, 1 << 18
@@ -89,22 +73,10 @@ def pieces(variants: VariantReader, rows: np.ndarray) -> Iterator[tuple[int, int
         start = last
 
 
-def merge_hits(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """All hits (HIT_DTYPE) in one array, by trait and then by row of the .bim."""
-    merged = np.concatenate([np.empty(0, dtype=HIT_DTYPE), *parts])
-    return merged[np.lexsort((merged["row"], merged["trait"]))]
-
-
-def gather_hits(comm: MPI.Comm, hits: np.ndarray) -> np.ndarray | None:
-    """All ranks' hits merged on rank 0 (None elsewhere). Collective."""
-    parts = comm.gather(hits, root=0)
-    return None if parts is None else merge_hits(parts)
-
-
 def write_hits(
     prefix: str | os.PathLike[str], hits: np.ndarray, traits: Sequence[str], variants: VariantReader
 ) -> HitFiles:
-    """Write ``prefix.hits.tsv`` and ``prefix.hits.parquet`` from merged hits. Call on one rank.
+    """Write ``prefix.hits.tsv`` and ``prefix.hits.parquet`` from merged hits (model.hits). Call on one rank.
 
     ``traits`` are the names that ``hits['trait']`` counts. Without the pyarrow package only the .tsv is written, and
     the result's ``note`` says so. Files appear under their names when they are complete. Raises StorageError.

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 import numpy as np
 
+from mpgls.model.trait_flags import flag_text
 from mpgls.report.hits import HitVariants, _completed
 from mpgls.report.table import VariantReader, format_p
 
@@ -25,23 +25,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Flag(str, Enum):
-    """What to know about a trait's row. The first four have no results."""
-
-    CONSTANT = "constant"
-    ALL_MISSING = "all missing"
-    COLLINEAR = "collinear with covariates"
-    TOO_FEW = "too few samples"
-    BOUNDARY = "h2 at boundary"
-    IMPUTED = "approximate (imputed)"
-
-
 @dataclass(frozen=True)
 class TraitRows:
     """The columns of the table, each of t entries.
 
     ``best_row`` is the .bim row of the SNP with the smallest p value, -1 where none was tested; NaN stands for NA.
-    ``flags`` holds, for each trait, members of `Flag`.
+    ``flags`` holds bits of `mpgls.model.trait_flags.Flag`.
     """
 
     names: Sequence[str]
@@ -54,7 +43,7 @@ class TraitRows:
     log10p_max: np.ndarray
     best_row: np.ndarray
     hits: np.ndarray
-    flags: Sequence[Sequence[Flag]]
+    flags: np.ndarray
 
     def __post_init__(self) -> None:
         lengths = {len(column) for column in self.__dict__.values()}
@@ -80,7 +69,7 @@ def _row(rows: TraitRows, j: int, found: HitVariants) -> str:
     # adding zero turns the -0.0 of p = 1 into 0
     log10p = float(rows.log10p_max[j]) + 0.0 if row >= 0 else float("nan")
     figures = [_number(column[j], "r") for column in (rows.h2, rows.h2_se, rows.s2)]
-    flags = ";".join(Flag(flag).value for flag in rows.flags[j]) or "NA"
+    flags = flag_text(int(rows.flags[j])) or "NA"
     fields = [
         rows.names[j], str(int(rows.n[j])), *figures, _number(rows.lambda_gc[j], ".10g"), str(int(rows.tested[j])),
         format_p(log10p), _number(log10p, ".15g"), *best, str(int(rows.hits[j])), flags,

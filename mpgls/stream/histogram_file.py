@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mpgls.errors import StorageError
-from mpgls.model.histograms import Bins
+from mpgls.model.histograms import Bins, Statistic
 
 CHUNK = 64
 """Traits of a compressed chunk."""
@@ -26,12 +26,21 @@ ROWS_AT_ONCE = 64 * CHUNK
 class Histograms:
     """The histograms of a run, written by one rank; what is held in memory is only how many rows each group has.
 
-    Picklable: a run that resumes goes on after the rows that were complete. The file is ``path.partial`` until
+    A run that resumes goes on after the rows that were complete (`facts`). The file is ``path.partial`` until
     ``finish``.
     """
 
     path: Path
     rows: dict[Bins, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_facts(cls, path: Path, facts: Sequence[tuple[str, int, int]]) -> Histograms:
+        """The histograms that `facts` described."""
+        return cls(path, {Bins(Statistic(test, df)): rows for test, df, rows in facts})
+
+    def facts(self) -> list[tuple[str, int, int]]:
+        """Test, degrees of freedom and complete rows of each group."""
+        return [(bins.statistic.test, bins.statistic.df, rows) for bins, rows in self.rows.items()]
 
     @property
     def partial(self) -> Path:

@@ -297,13 +297,13 @@ def test_a_chromosome_of_which_the_kinship_has_nothing(comm, study):
 
 
 def stop_in(monkeypatch, module, name, number):
-    """Ask for a stop as the ``number``-th call of ``module.name`` begins, which takes the signal or the session."""
+    """Ask for a stop as the ``number``-th call of ``module.name`` begins, which takes the signal or the world."""
     whole, calls = getattr(module, name), []
 
     def until_then(*arguments):
         calls.append(1)
         given = inspect.signature(whole).bind(*arguments).arguments
-        signal = given["stop"] if "stop" in given else given["session"].stop
+        signal = given["stop"] if "stop" in given else given["world"].stop
         signal.requested = len(calls) == number
         return whole(*arguments)
 

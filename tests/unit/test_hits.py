@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from mpgls.errors import StorageError
+from mpgls.model.hits import HIT_DTYPE, merge_hits
 from mpgls.report import hits as module
-from mpgls.report.hits import COLUMNS, HIT_DTYPE, HitVariants, gather_hits, merge_hits, pieces, write_hits
+from mpgls.report.hits import COLUMNS, HitVariants, pieces, write_hits
 from mpgls.report.table import format_rows
 from mpgls.stream.store import RECORD_DTYPE
 from mpgls.study.plink import Variants, VariantTable
@@ -49,19 +50,6 @@ def test_hits_of_ranks_are_merged_in_order_of_trait_and_row():
     assert keys == sorted(keys) and len(keys) == 41
     np.testing.assert_array_equal(merged, merge_hits([hits[::-1]]))
     assert merge_hits([]).dtype == HIT_DTYPE
-
-
-def test_gathering_is_a_merge_on_the_root():
-    class Comm:
-        def __init__(self, parts):
-            self.parts = parts
-
-        def gather(self, value, root):
-            return self.parts
-
-    hits = make_hits()
-    np.testing.assert_array_equal(gather_hits(Comm([hits[5:], hits[:5]]), hits[:5]), merge_hits([hits]))
-    assert gather_hits(Comm(None), hits) is None
 
 
 def test_rows_are_those_of_the_single_trait_table(tmp_path):

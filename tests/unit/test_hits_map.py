@@ -8,8 +8,8 @@ import pytest
 
 from mpgls.errors import StorageError
 from mpgls.model.histograms import Bins, Statistic
+from mpgls.model.hits import HIT_DTYPE
 from mpgls.report import hits_map as module
-from mpgls.report.hits import HIT_DTYPE
 from mpgls.report.hits_map import (
     best_of_each_pixel,
     genome_of,

@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from mpgls.commands.multi_trait_parts.results import mean_over_parts
 from mpgls.errors import StorageError
 from mpgls.model.histograms import Bins, Statistic
+from mpgls.model.trait_records import mean_over_parts
 from mpgls.report.loco_table import COLUMNS, LocoRow, write_loco
 from mpgls.stream.dense_store import create_dense, open_dense
 from mpgls.stream.histogram_file import CHUNK, Histograms

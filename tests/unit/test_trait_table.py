@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mpgls.errors import StorageError
-from mpgls.report.trait_table import COLUMNS, Flag, TraitRows, write_traits
+from mpgls.model.trait_flags import Flag
+from mpgls.report.trait_table import COLUMNS, TraitRows, write_traits
 from mpgls.study.h2_file import read_h2_file
 from mpgls.study.plink import VariantTable
 
@@ -25,7 +26,7 @@ def make_rows(**changes) -> TraitRows:
         "log10p_max": np.array([345.25, -0.0, NAN]),
         "best_row": np.array([2, 0, -1]),
         "hits": np.array([17, 0, 0]),
-        "flags": [[], [Flag.BOUNDARY, Flag.IMPUTED], [Flag.CONSTANT]],
+        "flags": np.array([0, Flag.BOUNDARY | Flag.IMPUTED, Flag.CONSTANT], dtype=np.uint8),
     }
     return TraitRows(**(columns | changes))
 
@@ -52,7 +53,7 @@ def test_every_column(tmp_path):
     ]  # fmt: skip
     assert rows[1] == [
         "IL-2", "1200", "0.0", "NA", "3.0", "0.99", "10768", "1.0000000000e+00", "0",
-        "rs0", "1", "0", "0", "h2 at boundary;approximate (imputed)",
+        "rs0", "1", "0", "0", "approximate (imputed);h2 at boundary",
     ]  # fmt: skip
     assert rows[2] == ["flat", "0", *["NA"] * 4, "0", *["NA"] * 5, "0", "constant"]
 

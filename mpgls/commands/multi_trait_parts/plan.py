@@ -8,6 +8,7 @@ import numpy as np
 
 from mpgls.errors import UsageError
 from mpgls.la.layout import grid_shape
+from mpgls.model.trait_records import Pass
 from mpgls.run.plan import GIB, Machine, block_widths, does_not_fit, grid_block
 from mpgls.stream.dense_store import panels_of
 
@@ -38,11 +39,16 @@ class TilePlan:
         """Bytes of the largest stage."""
         return max(self.stages.values())
 
-    def passes(self, traits: int) -> list[list[tuple[int, int]]]:
-        """The panels, ranges of a group's traits, that each pass over the SNPs holds."""
-        ranges = panels_of(np.zeros(traits, dtype=np.int64), self.panel).tolist()
+    def passes(self, part: int, group: int, traits: int) -> list[Pass]:
+        """The passes of a group of ``traits`` over the SNPs of a part."""
+        ranges = _ranges(traits, self.panel)
         at_once = len(ranges) if self.resident >= traits else max(1, self.resident // self.panel)
-        return [[(first, last) for first, last in ranges[k : k + at_once]] for k in range(0, len(ranges), at_once)]
+        of_pass = [ranges[k : k + at_once] for k in range(0, len(ranges), at_once)]
+        return [Pass(part, group, panels[0][0], panels[-1][1]) for panels in of_pass]
+
+    def panels(self, one: Pass, traits: int) -> list[tuple[int, int]]:
+        """The panels of a pass: ranges of its group's traits, of which there are ``traits``."""
+        return [(first, stop) for first, stop in _ranges(traits, self.panel) if one.first <= first < one.stop]
 
     def text(self, machine: Machine, traits: int) -> str:
         """The plan as it stands in the log."""
@@ -139,6 +145,11 @@ def plan_tiles(
 def histogram_bytes(n: int) -> int:
     """Bytes of a trait's histogram: 32 counters of 4 bytes for each octave of x down to about 2^-10 / n."""
     return 4 * 32 * (12 + n.bit_length())
+
+
+def _ranges(traits: int, panel: int) -> list[tuple[int, int]]:
+    """Ranges of at most ``panel`` traits, nearly equal."""
+    return [(first, stop) for first, stop in panels_of(np.zeros(traits, dtype=np.int64), panel).tolist()]
 
 
 def _panels(t: int) -> list[int]:

@@ -10,18 +10,20 @@ import numpy as np
 
 from mpgls.commands.common.inputs import Study, StudyOptions
 from mpgls.commands.common.session import Session
-from mpgls.commands.multi_trait_parts.trait_groups import TraitGroup, open_trait_study
+from mpgls.commands.common.trait_study import open_trait_study
 from mpgls.commands.ridge_parts.config import FoldOptions, RidgeConfig
 from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray
 from mpgls.model.covariates import explained, unit_residuals
 from mpgls.model.folds import NestedFolds, folds_of_labels, nested_folds
+from mpgls.model.trait_flags import flag_text
 from mpgls.mpi import on_root
 from mpgls.run.identity import file_identity
 from mpgls.run.world import World
 from mpgls.study.align import check_design
 from mpgls.study.sample_labels import sample_labels
 from mpgls.study.tables import SampleId, read_table, show_sample
+from mpgls.study.trait_groups import TraitGroup
 from mpgls.study.trait_matrix import TraitMatrix
 
 
@@ -77,7 +79,7 @@ def open_targets(config: RidgeConfig, options: StudyOptions, study: Study, sessi
     ids = [ids_all[row] for row in group.rows]
     if group.n < traits.cohort.rows.size:
         log.info(f"samples: {group.n:,} of {traits.cohort.rows.size:,} have every target and are analysed")
-    reasons = {j: ";".join(flag.value for flag in flags) for j, flags in enumerate(traits.flags) if flags}
+    reasons = {j: flag_text(flags) for j, flags in enumerate(traits.flags.tolist()) if flags}
     names = traits.cohort.covariate_names
 
     def prepare() -> RidgeTargets:

@@ -1,0 +1,157 @@
+"""The traits of a study, grouped by the samples that have them: a group shares one eigendecomposition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from mpgls.errors import InputError
+from mpgls.model.trait_flags import NOT_ANALYSED, Flag
+from mpgls.study.align import Cohort, align, check_design
+from mpgls.study.plink import Samples
+from mpgls.study.tables import SampleId, Table
+from mpgls.study.trait_matrix import MaskGroup, TraitMatrix, group_traits, impute
+
+
+class ModelSamples(NamedTuple):
+    """The samples of the model of covariance: those of a kinship, from which every group takes its own.
+
+    Or those of the eigendecomposition in the file ``fixed_by``, which every group must have, in its order.
+    """
+
+    ids: Sequence[SampleId]
+    fixed_by: str | None = None
+
+
+@dataclass(frozen=True)
+class TraitGroup:
+    """Traits that are analysed over the same n samples.
+
+    ``traits`` are positions in the matrix, those that can be analysed; ``rows`` (n,) .fam rows in the order of the
+    analysis, ``matrix_rows`` and ``kinship_index`` (n,) the same samples in the traits' file and in the kinship;
+    ``X_L`` (n, q). Without a kinship ``kinship_index`` is empty. ``imputed`` (len(traits),) says which traits have
+    filled gaps.
+    """
+
+    traits: np.ndarray
+    rows: np.ndarray
+    matrix_rows: np.ndarray
+    kinship_index: np.ndarray
+    X_L: np.ndarray
+    imputed: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return self.rows.size
+
+    def read(self, matrix: TraitMatrix, first: int, stop: int) -> np.ndarray:
+        """Traits first..stop of the group over its samples: (n, stop-first) float64, Fortran order, no gaps."""
+        values = matrix.read(self.traits[first:stop])[:, self.matrix_rows]
+        if self.imputed[first:stop].any():
+            values = impute(values, self.X_L)
+        return values.T
+
+
+@dataclass(frozen=True)
+class TraitStudy:
+    """All traits: the matrix, the groups that are analysed, and what to say of each trait beside its results.
+
+    ``samples`` (t,) is the number of samples that a trait has; ``flags`` (t,) uint8 are bits of `Flag`, and those of a
+    trait of no group say why.
+    """
+
+    matrix: TraitMatrix
+    cohort: Cohort
+    groups: tuple[TraitGroup, ...]
+    flags: np.ndarray = field(repr=False)
+    samples: np.ndarray = field(repr=False)
+
+    def lines(self) -> list[str]:
+        """What the log says of samples, covariates and groups."""
+        steps = " > ".join(f"{count:,} {label}" for label, count in self.cohort.funnel)
+        left_out = np.count_nonzero(self.flags & NOT_ANALYSED)
+        return [
+            f"samples: {steps}",
+            f"covariates: {', '.join(self.cohort.covariate_names)}",
+            f"traits: {len(self.matrix.names):,}, {left_out:,} cannot be analysed; {len(self.groups)} group(s) by "
+            "samples",
+        ]
+
+
+def group_study(
+    matrix: TraitMatrix,
+    covariates: Table | None,
+    samples: Samples,
+    kept: np.ndarray,
+    model: ModelSamples | None,
+    policy: str,
+) -> TraitStudy:
+    """Intersect the samples of all sources, and group the traits by ``policy`` (one of trait_matrix.POLICIES).
+
+    ``samples`` are those of the .fam, ``kept`` the rows that --keep, --remove and --mind leave. Raises InputError when
+    no sample or too few are left, or a group's samples are not those of a given eigendecomposition.
+    """
+    cohort = _common_samples(matrix, covariates, samples, kept, model)
+    position = {name: k for k, name in enumerate(matrix.ids)}
+    matrix_rows = np.array([position[name] for name in cohort.ids], dtype=np.int64)
+    flags = np.zeros(len(matrix.names), dtype=np.uint8)
+    counts = np.zeros(len(matrix.names), dtype=np.int64)
+    groups = []
+    for mask in group_traits(matrix, matrix_rows, policy):
+        counts[mask.traits] = mask.samples.size
+        flags[mask.traits] = found = _flags(mask, cohort)
+        usable = found & NOT_ANALYSED == 0
+        if usable.any():
+            groups.append(_trait_group(mask, usable, cohort, matrix_rows, model))
+    return TraitStudy(matrix, cohort, tuple(groups), flags, counts)
+
+
+def _common_samples(
+    matrix: TraitMatrix, covariates: Table | None, samples: Samples, kept: np.ndarray, model: ModelSamples | None
+) -> Cohort:
+    """Samples with genotypes, covariates and kinship that are in the traits' file; missing values come later."""
+    everyone = Table.of_everyone(matrix.path, matrix.ids, "any")
+    ids = samples.ids()
+    keep = [ids[row] for row in kept] if kept.size < len(ids) else None
+    model_ids = None if model is None else model.ids
+    return align(samples, everyone, "any", covariates, model_ids, keep, keep_by="--keep, --remove and --mind")
+
+
+def _flags(mask: MaskGroup, cohort: Cohort) -> np.ndarray:
+    """Bits of `Flag` of the traits of a mask: why they cannot be analysed, and whether they are imputed."""
+    flags = np.where(mask.missing > 0, Flag.IMPUTED, 0)
+    if mask.samples.size == 0:
+        return flags | Flag.ALL_MISSING
+    if mask.samples.size <= cohort.X_L.shape[1] + 1:
+        return flags | Flag.TOO_FEW
+    try:
+        check_design(cohort.X_L[mask.samples], cohort.covariate_names)
+    except InputError:
+        return flags | Flag.COLLINEAR
+    return flags | np.where(mask.constant, Flag.CONSTANT, 0)
+
+
+def _trait_group(
+    mask: MaskGroup, usable: np.ndarray, cohort: Cohort, matrix_rows: np.ndarray, model: ModelSamples | None
+) -> TraitGroup:
+    order = mask.samples
+    if model is not None and model.fixed_by is not None:
+        if order.size != len(model.ids):
+            raise InputError(
+                f"{model.fixed_by} is the eigendecomposition of {len(model.ids):,} samples, but {mask.traits.size:,} "
+                f"trait(s) have {order.size:,} of them: give --grm instead, or use --missing impute or mpgls eigen "
+                "--keep"
+            )
+        order = order[np.argsort(cohort.kinship_index[order])]
+    return TraitGroup(
+        traits=mask.traits[usable],
+        rows=cohort.rows[order],
+        matrix_rows=matrix_rows[order],
+        kinship_index=cohort.kinship_index[order] if cohort.kinship_index.size else cohort.kinship_index,
+        X_L=np.asfortranarray(cohort.X_L[order]),
+        imputed=mask.missing[usable] > 0,
+    )
