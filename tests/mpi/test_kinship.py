@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 from mpi4py import MPI
@@ -155,6 +158,17 @@ def test_gcta_over_the_snps_that_both_people_have(comm, shared_tmp_path, plink, 
     found = np.fromfile(shared_tmp_path / "k.grm.bin", dtype="<f4")
     np.testing.assert_allclose(found, expected[lower], rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(np.fromfile(shared_tmp_path / "k.grm.N.bin", dtype="<f4"), count[lower])
+
+
+@pytest.mark.skipif(shutil.which("plink2") is None, reason="needs plink2")
+def test_gcta_is_that_of_plink2(comm, shared_tmp_path, plink):
+    make(comm, plink, shared_tmp_path / "k", method="gcta", grm_bin=True)
+    if comm.rank == 0:
+        command = ["plink2", "--bfile", plink, "--nonfounders", "--mac", "1", "--make-grm-bin", "--threads", "1"]
+        subprocess.run([*command, "--out", shared_tmp_path / "p"], check=True, capture_output=True, timeout=60)
+        for suffix in ("bin", "N.bin"):
+            ours, theirs = (np.fromfile(shared_tmp_path / f"{name}.grm.{suffix}", dtype="<f4") for name in "kp")
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
 def test_gcta_without_missing_genotypes_divides_by_hardy_and_weinberg(comm, shared_tmp_path):
