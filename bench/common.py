@@ -167,15 +167,15 @@ def simulated(scratch: Path, n: int, m: int, comm: MPI.Comm | None = None) -> Pa
     prefix = scratch / f"sim-{n}x{m}"
     if comm is None:
         scratch.mkdir(parents=True, exist_ok=True)
-        if not Path(f"{prefix}.fam").exists():
+        if not Path(f"{prefix}.bed").exists():
             mpirun(2, "-m", "mpgls", "simulate", "--samples", str(n), "--snps", str(m), "--out", prefix)
         return prefix
-    from mpgls.commands import simulate
+    import mpgls
     from mpgls.mpi import on_root
 
     on_root(comm, lambda: scratch.mkdir(parents=True, exist_ok=True))
-    if not on_root(comm, lambda: Path(f"{prefix}.fam").exists()):  # the .fam comes last
-        simulate.run(simulate.SimulateConfig(samples=n, snps=m, out=str(prefix)), comm)
+    if not on_root(comm, lambda: Path(f"{prefix}.bed").exists()):  # the .bed comes last
+        mpgls.simulate(samples=n, snps=m, out=prefix, comm=comm, verbose=True)
     return prefix
 
 

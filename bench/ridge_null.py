@@ -40,12 +40,12 @@ def simulate_all(sets: int) -> tuple[list[float], list[float]]:
     import numpy as np
     from mpi4py import MPI
 
-    from mpgls.commands import ridge, simulate
+    import mpgls
+    from mpgls.commands import ridge
     from mpgls.commands.common import session
     from mpgls.commands.common.inputs import StudyOptions
     from mpgls.commands.common.session import RunOptions
     from mpgls.commands.ridge_parts.config import FoldOptions, RidgeConfig
-    from mpgls.commands.simulate import SimulateConfig
     from mpgls.run.log import Log
 
     session.gemm_rate = lambda *_: 1.0  # type: ignore[assignment]
@@ -54,7 +54,7 @@ def simulate_all(sets: int) -> tuple[list[float], list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         prefix, out, pheno = (str(Path(folder) / name) for name in ("g", "r", "null.tsv"))
         for k in range(sets):
-            simulate.run(SimulateConfig(N, M, prefix, seed=1000 + k), MPI.COMM_SELF)
+            mpgls.simulate(samples=N, snps=M, out=prefix, seed=1000 + k)
             ids = [line.split()[:2] for line in Path(f"{prefix}.fam").read_text().splitlines()]
             Y = np.random.default_rng(k).standard_normal((N, T))
             names = "\t".join(f"y{j}" for j in range(T))

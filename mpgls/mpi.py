@@ -60,6 +60,18 @@ def on_root(comm: MPI.Comm, action: Callable[[], T]) -> T:
     return comm.bcast(result, root=0)
 
 
+@contextlib.contextmanager
+def node_of(comm: MPI.Comm) -> Iterator[MPI.Comm]:
+    """The ranks of ``comm`` on this node, while the body runs. Collective."""
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)
+    try:
+        yield node
+    finally:
+        node.Free()
+
+
 def is_agreed(error: BaseException) -> bool:
     """Whether every rank is raising ``error``, so that all may end in an orderly way."""
     return getattr(error, "agreed", False)

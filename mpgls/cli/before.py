@@ -25,20 +25,14 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import images, kinship, low_rank, ridge, scans, tools
+    from mpgls.cli import images, kinship, ridge, scans
 
     own = {
         "eigen": kinship.eigen,
-        "single-trait": scans.single_trait,
         "multi-trait": scans.multi_trait,
-        "low-rank": low_rank.low_rank,
-        "plan": low_rank.plan,
         "vgwas-extract": images.vgwas_extract,
         "vgwas": images.vgwas,
         "ridge": ridge.ridge,
-        "export": tools.export,
-        "simulate": tools.simulate,
         "simulate-images": images.simulate_images,
-        "doctor": tools.doctor,
     }
     own[name](commands)

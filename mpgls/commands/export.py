@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.common.session import RunOptions
 from mpgls.errors import InputError, UsageError
-from mpgls.mpi import on_root
 from mpgls.report.table import write_table
 from mpgls.run.identity import file_identity
-from mpgls.run.log import Log, duration
+from mpgls.run.job import open_job
+from mpgls.run.option_groups import OutputOptions
+from mpgls.run.options import option, required, the_file
+from mpgls.run.results import Results
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
 from mpgls.study.plink import VariantTable
@@ -26,17 +27,38 @@ from mpgls.study.plink import VariantTable
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+
+def bim_file(prefix: str) -> list[str]:
+    """The file of a PLINK fileset that is read."""
+    return [f"{prefix}.bim"]
+
+
 _WHY_ABSENT = "it was made by an earlier version, or by a run that did not get that far"
 
 
-@dataclass(frozen=True)
-class ExportConfig:
-    """Options of ``mpgls export``: ``bfile`` overrides the fileset that the store names."""
+@dataclass(frozen=True, kw_only=True)
+class Export(OutputOptions):
+    """Options of ``mpgls export``.
 
-    run: RunOptions
-    store: str
-    traits: tuple[str, ...] = ()
-    bfile: str | None = None
+    Its manifest is PREFIX.export.json, so that tables may stand beside the store that they come from.
+    """
+
+    command = "export"
+    summary = "one trait of a result store as a table"
+    example = "mpgls export all.h5 --trait CD8 --out cd8"
+    record = ".export"
+
+    store: str = required(
+        "PREFIX.h5 of multi-trait --dense or of single-trait", metavar="STORE", positional=True, reads=the_file
+    )
+    trait: tuple[str, ...] = option((), "traits; needed if there are several", metavar="NAME")
+    bfile: str | None = option(
+        None, "PLINK files, if they are no longer where the run found them", metavar="PREFIX", reads=bim_file
+    )
+
+    def path(self, name: str) -> Path:
+        """The table of a trait."""
+        return Path(f"{self.out}.{name}.tsv" if len(set(self.trait)) > 1 else f"{self.out}.tsv")
 
 
 @dataclass(frozen=True)
@@ -57,34 +79,39 @@ class _Opened:
     same_bim: bool
 
 
-def run(config: ExportConfig, comm: MPI.Comm) -> None:
+def run(options: Export, comm: MPI.Comm) -> Results:
     """Write ``OUT.tsv``, or ``OUT.TRAIT.tsv`` for each of several traits. Collective.
 
     Raises MpglsError, the same on all ranks, before anything is written if a trait is not there or incomplete.
     """
-    log = Log(comm.rank)
-    opened = on_root(comm, lambda: _open(config))
-    if not opened.same_bim:
-        log.warn(
-            f"{opened.variants.path} is not the .bim that {config.store} was made with: its rows are taken to be the "
-            "same SNPs in the same order"
-        )
-    chosen = [exportable(opened.source, trait) for trait in opened.traits]
-    for trait in chosen:
-        path = Path(f"{config.run.out}.tsv" if len(chosen) == 1 else f"{config.run.out}.{trait.name}.tsv")
-        start = log.seconds()
-        size = write_table(
-            comm,
-            path,
-            opened.variants,
-            trait.read,
-            opened.source.count,
-            trait.df,
-            trait.test,
-            index=opened.source.index,
-        )
-        log.info(f"{trait.name}: {opened.source.count:,} SNPs, {size / 1e6:,.1f} MB in {path}")
-        log.info(f"done in {duration(log.seconds() - start)}")
+    with open_job(options, comm) as job:
+        if job.is_complete():
+            return job.results()
+        world = job.world
+        opened = world.on_root(lambda: _open(options))
+        job.identify()
+        if not opened.same_bim:
+            world.log.warn(
+                f"{opened.variants.path} is not the .bim that {options.store} was made with: its rows are taken to be "
+                "the same SNPs in the same order"
+            )
+        tables = {}
+        for trait in [exportable(opened.source, position) for position in opened.traits]:
+            tables[trait.name] = path = options.path(trait.name)
+            with world.phase("table"):
+                size = write_table(
+                    comm,
+                    path,
+                    opened.variants,
+                    trait.read,
+                    opened.source.count,
+                    trait.df,
+                    trait.test,
+                    index=opened.source.index,
+                )
+            world.log.info(f"{trait.name}: {opened.source.count:,} SNPs, {size / 1e6:,.1f} MB in {path}")
+            world.raise_if_stopped()
+        return job.finish({"snps": opened.source.count}, tables=tables)
 
 
 def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -> Exportable:
@@ -97,7 +124,7 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
     else:
         place = source.traits[trait]
         name, done = place.name, place.done
-        df, test = place.attributes.get("df"), str(source.attributes.get("test", ""))
+        df, test = int(source.nulls.records["df"][0, trait]) or None, str(source.attributes.get("test", ""))
     if not done.all():
         raise InputError(
             f"trait {name!r} of {source.path} is incomplete: {int(done.sum()):,} of {done.size:,} blocks are done; "
@@ -109,9 +136,9 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
     return Exportable(name, lambda start, stop: source.read(trait, start, stop), float(df), test)
 
 
-def _open(config: ExportConfig) -> _Opened:
+def _open(options: Export) -> _Opened:
     """Open and check everything. On one rank, so that all raise the same error."""
-    path = Path(config.store)
+    path = Path(options.store)
     source: store.ResultStore | dense_store.DenseStore
     if store_format(path) == dense_store.FORMAT:
         source = dense_store.open_dense(path)
@@ -119,38 +146,38 @@ def _open(config: ExportConfig) -> _Opened:
     else:
         source = store.open_store(path)
         names = tuple(place.name for place in source.traits)
-    chosen = _chosen(config, names)
+    chosen = _chosen(options, names)
     for trait in chosen:
         exportable(source, trait)
-    variants, digest = _variants(config, source), source.attributes.get("bim_sha256")
+    variants, digest = _variants(options, source), source.attributes.get("bim_sha256")
     return _Opened(source, variants, chosen, digest is None or digest == file_identity(variants.path)["sha256"])
 
 
-def _chosen(config: ExportConfig, names: tuple[str, ...]) -> tuple[int, ...]:
+def _chosen(options: Export, names: tuple[str, ...]) -> tuple[int, ...]:
     """Positions of the traits to export."""
-    if not config.traits and len(names) > 1:
-        raise UsageError(f"{config.store} holds {len(names):,} traits: choose with --trait ({_some(names)})")
+    if not options.trait and len(names) > 1:
+        raise UsageError(f"{options.store} holds {len(names):,} traits: choose with --trait ({_some(names)})")
     position = {name: k for k, name in enumerate(names)}
-    for name in config.traits:
+    for name in options.trait:
         if name not in position:
-            raise UsageError(f"{config.store} has no trait {name!r}; its traits are {_some(names)}")
-    return tuple(dict.fromkeys(position[name] for name in config.traits or names))
+            raise UsageError(f"{options.store} has no trait {name!r}; its traits are {_some(names)}")
+    return tuple(dict.fromkeys(position[name] for name in options.trait or names))
 
 
-def _variants(config: ExportConfig, source: store.ResultStore | dense_store.DenseStore) -> VariantTable:
+def _variants(options: Export, source: store.ResultStore | dense_store.DenseStore) -> VariantTable:
     """The .bim that the store's rows belong to."""
-    bfile = config.bfile or source.attributes.get("bfile")
+    bfile = options.bfile or source.attributes.get("bfile")
     if not bfile:
-        raise UsageError(f"{config.store} does not name its genotypes: give --bfile")
+        raise UsageError(f"{options.store} does not name its genotypes: give --bfile")
     bim = f"{bfile}.bim"
-    if config.bfile is None and not os.path.exists(bim):
-        raise UsageError(f"the genotypes of {config.store} are no longer at {bfile}: give --bfile")
+    if options.bfile is None and not os.path.exists(bim):
+        raise UsageError(f"the genotypes of {options.store} are no longer at {bfile}: give --bfile")
     variants = VariantTable.open(bim)
     rows = source.attributes.get("bim_rows")
     needed = int(source.index[-1]) + 1 if source.count else 0
     if (rows is not None and int(rows) != variants.count) or needed > variants.count:
         expected = f"{int(rows):,}" if rows is not None else f"at least {needed:,}"
-        raise InputError(f"{bim} lists {variants.count:,} SNPs, but {config.store} was made with {expected}")
+        raise InputError(f"{bim} lists {variants.count:,} SNPs, but {options.store} was made with {expected}")
     return variants
 
 

@@ -24,7 +24,7 @@ from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout, grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.run.inputs import Study, open_study
+from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import BlockOptions, GenotypeOptions, RunOptions
 from mpgls.run.options import flag, option
@@ -74,7 +74,7 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
         with job.world.phase("open and check"):
             study = open_study(options, job.world, traits=False)
             job.identify()
-            index = comm.bcast(study.selection.index if study.selection is not None else None, root=0)
+            index = selected_rows(study, job.world)
             chromosomes = job.world.on_root(lambda: _chromosomes(options, study, index))
         plan = make_plan(options, job.machine(), study)
         say_plan(plan, options, len(chromosomes.labels), job)

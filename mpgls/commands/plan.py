@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpgls.commands.plan_parts.low_rank import Cost, LowRankProblem, predict
-from mpgls.commands.plan_parts.rates import Rates
-from mpgls.errors import InputError, StorageError, UsageError
-from mpgls.mpi import agree, on_root
+from mpgls.engine.probes import measure
+from mpgls.engine.rates import Rates, read_rates
+from mpgls.errors import StorageError, UsageError
+from mpgls.mpi import agree, node_of
+from mpgls.run.findings import Findings, count
+from mpgls.run.hardware import limited_threads, startup_seconds
 from mpgls.run.log import duration
+from mpgls.run.option_groups import POSITIVE, PRECISIONS
+from mpgls.run.options import Options, at_least, option, required, the_file
 from mpgls.run.plan import GIB, Machine
+from mpgls.run.results import Results
+from mpgls.run.world import World
+from mpgls.stream.files import write_text
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -29,30 +36,66 @@ PAPER_CPU_DAYS = 868.0
 """[Ludicrous], abstract: the sizes above (samples, SNPs, similarity SNPs) on the authors' cluster."""
 
 
-@dataclass(frozen=True)
-class PlanConfig:
-    """Options of ``mpgls plan low-rank``. ``memory`` in GiB a rank; ``rates`` a JSON of ``mpgls doctor``."""
+@dataclass(frozen=True, kw_only=True)
+class Plan(Options):
+    """Options of ``mpgls plan``."""
 
-    problem: LowRankProblem
-    ranks: int
-    ranks_per_node: int | None = None
-    memory: float | None = None
-    rates: str | None = None
-    json: str | None = None
+    command = "plan"
+    summary = "what a run would cost in operations, bytes, memory and hours, before it is started"
+    example = (
+        "mpgls plan low-rank --samples 1000000 --snps 1000000 --similarity-count 50000 --ranks 64 --rates rates.json"
+    )
 
-    def __post_init__(self) -> None:
-        if self.ranks < 1:
-            raise UsageError(f"--ranks must be at least 1, not {self.ranks}")
-        if self.ranks_per_node is not None and not 1 <= self.ranks_per_node <= self.ranks:
+    what: str = required("the command whose run is planned", metavar="low-rank", choices=("low-rank",), positional=True)
+    samples: int = required("number of samples", group="study", metavar="N")
+    snps: int = required("number of tested SNPs", group="study", metavar="M")
+    similarity_count: int = required("number of similarity SNPs", group="study", metavar="K")
+    chromosomes: int = option(22, "chromosomes left out in turn (22)", group="study", metavar="C")
+    traits: int = option(1, "number of traits (1)", group="study", metavar="T")
+    covariates: int = option(3, "covariates beside the intercept (3)", group="study", metavar="Q")
+    precision: str = option(
+        "mixed",
+        "mixed streams the large products and solves in single precision; the default here",
+        group="study",
+        choices=PRECISIONS,
+    )
+    ranks: int = required("number of ranks", group="machine", metavar="P", check=at_least(1))
+    ranks_per_node: int | None = option(
+        None, "ranks of a node; default: all on one", group="machine", metavar="R", check=at_least(1)
+    )
+    memory: float | None = option(
+        None, "memory a rank may use; default: no limit", group="machine", metavar="GIB", check=POSITIVE
+    )
+    rates: str | None = option(
+        None,
+        "rates that mpgls doctor --json FILE measured there; default: measured here, now",
+        group="machine",
+        metavar="FILE",
+        reads=the_file,
+    )
+    json: str | None = option(None, "write the plan as JSON as well", metavar="FILE")
+
+    def check(self) -> None:
+        super().check()
+        _ = self.problem  # sizes that cannot be
+        if self.ranks_per_node is not None and self.ranks_per_node > self.ranks:
             raise UsageError(f"--ranks-per-node must be from 1 to --ranks, {self.ranks}, not {self.ranks_per_node}")
-        if self.memory is not None and not 0 < self.memory < math.inf:
-            raise UsageError(f"--memory must be positive, not {self.memory}")
-        if (
-            self.json is not None
-            and self.rates is not None
-            and os.path.realpath(self.json) == os.path.realpath(self.rates)
-        ):
+        both = self.json is not None and self.rates is not None
+        if both and os.path.realpath(str(self.json)) == os.path.realpath(str(self.rates)):
             raise UsageError(f"the plan would overwrite its rates {self.rates}: give another --json")
+
+    @property
+    def problem(self) -> LowRankProblem:
+        """The sizes of the study. Raises UsageError."""
+        return LowRankProblem(
+            self.samples,
+            self.snps,
+            self.similarity_count,
+            self.chromosomes,
+            self.traits,
+            self.covariates + 1,
+            self.precision == "mixed",
+        )
 
     @property
     def machine(self) -> Machine:
@@ -71,66 +114,46 @@ class Source:
     nodes: int
 
 
-def run(config: PlanConfig, comm: MPI.Comm) -> None:
-    """Print the plan on rank 0. Collective.
+def run(options: Plan, comm: MPI.Comm) -> Results:
+    """Print the plan on rank 0; the manifest of the Results is its JSON. Collective.
 
     Raises InputError for a file of rates that is not one, MemoryPlanError when no plan fits, StorageError when a file
     cannot be read or written.
     """
-    if config.rates is None:
-        facts = measure_now(comm)
+    world = World(comm)
+    if options.rates is None:
+        facts = measure_now(world)
         source = Source(f"measured here, now, on {_ranks(comm.size)}", comm.size, facts["threads"], facts["nodes"])
     else:
-        facts = on_root(comm, lambda: read_rates(str(config.rates)))
+        facts = world.on_root(lambda: read_rates(str(options.rates)))
         nodes = max(1, len(facts.get("nodes") or ()))
         ranks, threads = int(facts.get("ranks", 1)), int(facts.get("threads", 1))
-        source = Source(f"{config.rates}, measured on {_ranks(ranks)}", ranks, threads, nodes)
+        source = Source(f"{options.rates}, measured on {_ranks(ranks)}", ranks, threads, nodes)
 
-    def show() -> None:
-        rates = Rates.of(facts, config.rates or "this machine")
-        cost = predict(config.problem, config.machine, rates)
+    def tell() -> Results:
+        rates = Rates.of(facts, options.rates or "this machine")
+        cost = predict(options.problem, options.machine, rates)
         print(text(cost, rates, source), flush=True)
-        if config.json is not None:
-            write_json(config.json, cost, rates, source)
+        made, files = plan_facts(cost, rates, source), []
+        if options.json is not None:
+            write_text(options.json, [json.dumps(made, indent=1), "\n"])
+            files = [options.json]
+        return Results("", {"command": "plan", "files": files, **made})
 
-    on_root(comm, show)
+    return world.on_root(tell)
 
 
-def measure_now(comm: MPI.Comm) -> dict[str, Any]:
+def measure_now(world: World) -> dict[str, Any]:
     """The rates of this machine on the ranks that there are, in about a second. Collective.
 
     Raises StorageError, on all ranks, where no file can be written in the current directory.
     """
-    from mpi4py import MPI
-
-    from mpgls.commands.doctor import Report, measure
-    from mpgls.commands.doctor_parts.rates import startup_seconds
-    from mpgls.run.hardware import limit_threads
-
-    report = Report({"startup_seconds": startup_seconds(comm)})
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)
-    try:
-        threads = limit_threads(node, None)
-        nodes = comm.allreduce(1 if node.rank == 0 else 0)
-        measure(report, comm, node, ".", FILE_BYTES)
-    finally:
-        node.Free()
-    agree(comm, StorageError(report.problems[0]) if report.problems else None)
-    return report.facts | {"threads": threads, "nodes": nodes}
-
-
-def read_rates(path: str) -> dict[str, Any]:
-    """The JSON of ``mpgls doctor``. Raises InputError, and StorageError when it cannot be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            facts = json.load(file)
-    except OSError as error:
-        raise StorageError(f"cannot read the rates {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not the JSON of mpgls doctor: {error}") from None
-    if not isinstance(facts, dict):
-        raise InputError(f"{path} is not the JSON of mpgls doctor: it holds no object")
-    return facts
+    found = Findings({"startup_seconds": startup_seconds(world.comm)})
+    with node_of(world.comm) as node, limited_threads(node, None) as threads:
+        nodes = world.comm.allreduce(1 if node.rank == 0 else 0)
+        measure(found, world, node, ".", FILE_BYTES)
+    agree(world.comm, StorageError(found.problems[0]) if found.problems else None)
+    return found.facts | {"threads": threads, "nodes": nodes}
 
 
 def text(cost: Cost, rates: Rates, source: Source) -> str:
@@ -146,9 +169,9 @@ def _head(cost: Cost, rates: Rates, source: Source) -> list[str]:
     limit = "no limit of memory" if at.limit is None else f"{at.limit / GIB:.4g} GiB a rank"
     single, double = rates.single.gemm / 1e9, rates.double.gemm / 1e9
     lines = [
-        f"study     {p.n:,} samples, {p.m:,} SNPs, {p.K:,} similarity SNPs, {_count(p.chromosomes, 'chromosome')}, "
-        f"{_count(p.T, 'trait')}, {_count(p.q - 1, 'covariate')}, {'mixed' if p.mixed else 'double'} precision",
-        f"machine   {_ranks(at.ranks)} on {_count(nodes, 'node')}, {limit}",
+        f"study     {p.n:,} samples, {p.m:,} SNPs, {p.K:,} similarity SNPs, {count(p.chromosomes, 'chromosome')}, "
+        f"{count(p.T, 'trait')}, {count(p.q - 1, 'covariate')}, {'mixed' if p.mixed else 'double'} precision",
+        f"machine   {_ranks(at.ranks)} on {count(nodes, 'node')}, {limit}",
         f"rates     {source.text}: GEMM of a rank {double:.0f} GFLOP/s double, {single:.0f} single",
         *("          " + line.removeprefix("plan: ") for line in plan.text(at).split("\n")),
     ]
@@ -186,7 +209,7 @@ def _total(cost: Cost, source: Source) -> list[str]:
     shares = ", ".join(f"{name} {s / cost.seconds:.0%}" for name, s in largest if s >= SHOWN * cost.seconds)
     return [
         f"in all    {_time(cost.seconds)}, {flop / 1e12:,.1f} TFLOP; {core_hours:,.4g} core-hours = "
-        f"{core_hours / 24:,.4g} CPU-days ({_count(source.threads, 'core')} a rank)",
+        f"{core_hours / 24:,.4g} CPU-days ({count(source.threads, 'core')} a rank)",
         f"spent on  {shares}",
     ]
 
@@ -205,9 +228,9 @@ def _paper(cost: Cost, source: Source) -> list[str]:
     return [f"{line}; predicted here: {days:,.4g}, {PAPER_CPU_DAYS / days:,.0f} times less, on other processors"]
 
 
-def write_json(path: str, cost: Cost, rates: Rates, source: Source) -> None:
-    """The plan for programs. Raises StorageError."""
-    made = {
+def plan_facts(cost: Cost, rates: Rates, source: Source) -> dict[str, Any]:
+    """The plan for programs."""
+    return {
         "problem": asdict(cost.problem),
         "machine": asdict(cost.machine),
         "plan": asdict(cost.plan),
@@ -218,20 +241,10 @@ def write_json(path: str, cost: Cost, rates: Rates, source: Source) -> None:
         "cpu_days": cost.seconds * cost.machine.ranks * source.threads / 86400,
         "paper": {"sizes": PAPER_SIZES, "cpu_days": PAPER_CPU_DAYS},
     }
-    try:
-        with open(path, "w", encoding="utf-8") as out:
-            json.dump(made, out, indent=1)
-            out.write("\n")
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _ranks(count: int) -> str:
-    return _count(count, "rank")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+def _ranks(number: int) -> str:
+    return count(number, "rank")
 
 
 def _bytes(size: float) -> str:

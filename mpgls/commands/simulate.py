@@ -6,78 +6,68 @@ Blocks of SNPs are dealt round-robin to the ranks; each rank makes its blocks an
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.errors import StorageError, UsageError
-from mpgls.mpi import agree
-from mpgls.run.hardware import memory_of_process
-from mpgls.run.log import Log, Progress
+from mpgls.errors import UsageError
+from mpgls.run.job import open_job
+from mpgls.run.option_groups import OutputOptions
+from mpgls.run.options import Check, at_least, between, option, required
 from mpgls.run.plan import GIB
-from mpgls.study.synthetic import Block, BlockMaker
-from mpgls.study.synthetic_haplotypes import Families, Recipe
+from mpgls.run.results import Results
+from mpgls.run.world import World
+from mpgls.stream.files import replaced, replaced_by_all, write_at, write_text, writing
+from mpgls.study.synthetic import BlockMaker
+from mpgls.study.synthetic_haplotypes import Recipe
+from mpgls.study.synthetic_tables import SampleNames, causal_lines, covariate_lines, trait_rows
 from mpgls.study.synthetic_traits import Traits, covariates, factors_for, pool_for
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 BED_MAGIC = b"\x6c\x1b\x01"
-SUFFIXES = ("bed", "bim", "pheno.tsv", "covar.tsv", "causal.tsv", "fam")
-PART = ".part"
+SUFFIXES = (".bed", ".bim", ".fam", ".pheno.tsv", ".covar.tsv", ".causal.tsv")
+MOST_CAUSAL = 10_000
 
 
-@dataclass(frozen=True)
-class SimulateConfig:
+@dataclass(frozen=True, kw_only=True)
+class Simulate(OutputOptions):
     """Options of ``mpgls simulate``.
 
-    ``samples`` n, ``snps`` m, ``out`` prefix of the files; ``h2`` heritability, of which ``causal_share`` comes from
-    ``causal`` SNPs of each trait and the rest from all SNPs (50,000 spread evenly when there are more);
-    ``family_size`` two parents and their children (1: unrelated); ``founders`` ancestral haplotypes; ``missing`` share
-    of genotypes that are lost; ``covariates`` columns of the covariate table (0: no table).
+    ``causal_share`` of the heritability comes from the ``causal`` SNPs of a trait, the rest from all SNPs (50,000
+    spread evenly when there are more). A family is two parents and their children; families of one are unrelated.
     """
 
-    samples: int
-    snps: int
-    out: str
-    traits: int = 1
-    h2: float = 0.5
-    chromosomes: int = 22
-    family_size: int = 4
-    founders: int = 64
-    missing: float = 0.0
-    causal: int = 10
-    causal_share: float = 0.2
-    covariates: int = 2
-    seed: int = 1
+    command = "simulate"
+    summary = "PLINK genotypes with families and linkage, and traits with a polygenic background"
+    example = "mpirun -n 4 mpgls simulate --samples 4000 --snps 20000 --seed 1 --out sim"
+
+    samples: int = required("number of samples", metavar="N", check=between(2, 2**31 - 1))
+    snps: int = required("number of SNPs", metavar="M", check=between(1, 2**40))
+    traits: int = option(1, "number of traits (1)", metavar="T", check=between(1, 1_000_000))
+    h2: float = option(0.5, "heritability of every trait (0.5)", metavar="X", check=between(0, 1))
+    chromosomes: int = option(22, "number of chromosomes (22)", metavar="C", check=between(1, 1000))
+    families: int = option(4, "members of a family, parents first (4)", metavar="SIZE", check=at_least(1))
+    founders: int = option(64, "ancestral haplotypes (64)", metavar="F", check=between(4, 256))
+    missing: float = option(0.0, "share of missing genotypes (0)", metavar="SHARE", check=between(0, 0.9))
+    causal: int = option(
+        10, "causal SNPs of each trait (10)", metavar="C", check=Check("not negative", lambda c: c >= 0)
+    )
+    causal_share: float = option(0.2, "their share of h2 (0.2)", metavar="S", check=between(0, 1))
+    covariates: int = option(2, "columns of the covariate table (2)", metavar="Q", check=between(0, 1000))
+    seed: int = option(1, "the same seed makes the same bytes (1)", metavar="S", check=between(0, 2**63 - 1))
 
     def check(self) -> None:
-        """Raise UsageError naming the first option that is out of range."""
-        ranges: list[tuple[str, float, float, float]] = [
-            ("samples", self.samples, 2, 2**31 - 1),
-            ("snps", self.snps, 1, 2**40),
-            ("traits", self.traits, 1, 1_000_000),
-            ("h2", self.h2, 0, 1),
-            ("chromosomes", self.chromosomes, 1, 1000),
-            ("families", self.family_size, 1, self.samples),
-            ("founders", self.founders, 4, 256),
-            ("missing", self.missing, 0, 0.9),
-            ("causal", self.causal, 0, min(self.snps, 10_000)),
-            ("causal-share", self.causal_share, 0, 1),
-            ("covariates", self.covariates, 0, 1000),
-            ("seed", self.seed, 0, 2**63 - 1),
-        ]
-        for name, value, low, high in ranges:
-            if not low <= value <= high:
-                raise UsageError(f"--{name} must be between {low:,} and {high:,}, but it is {value}")
-        if not self.out or self.out.endswith("/") or Path(self.out).is_dir():
-            raise UsageError(f"--out must be a prefix for file names, but '{self.out}' is a directory or empty")
+        super().check()
+        most = min(self.snps, MOST_CAUSAL)
+        if self.causal > most:
+            raise UsageError(f"--causal must be from 0 to {most:,}, not {self.causal}")
+        if self.families > self.samples:
+            raise UsageError(f"--families must be from 1 to --samples, {self.samples:,}, not {self.families}")
 
     def recipe(self) -> Recipe:
         """The genotypes that these options describe."""
@@ -85,7 +75,7 @@ class SimulateConfig:
             samples=self.samples,
             snps=self.snps,
             chromosomes=min(self.chromosomes, self.snps),
-            family_size=self.family_size,
+            family_size=self.families,
             founders=self.founders,
             missing=self.missing,
             factors=factors_for(self.traits),
@@ -93,189 +83,97 @@ class SimulateConfig:
             seed=self.seed,
         )
 
-    @property
     def suffixes(self) -> tuple[str, ...]:
-        """The files of this run; the .fam comes last, so a set without it is not finished."""
-        return tuple(s for s in SUFFIXES if self.covariates or s != "covar.tsv")
+        """Of the files of this run."""
+        return tuple(suffix for suffix in SUFFIXES if self.covariates or suffix != ".covar.tsv")
 
 
-def run(config: SimulateConfig, comm: MPI.Comm) -> None:
-    """Write the files of ``config``. Collective; raises UsageError or StorageError on every rank."""
-    config.check()
-    log = Log(comm.rank)
-    recipe = config.recipe()
-    log.info(
-        f"simulate {config.samples:,} samples x {config.snps:,} SNPs on {comm.size} ranks: "
-        f"{len(recipe.blocks):,} blocks, {recipe.snp_bytes * recipe.snps / GIB:.3f} GiB of genotypes"
-    )
-    start = time.perf_counter()
-    try:
-        _create(config, recipe, comm)
+def run(options: Simulate, comm: MPI.Comm) -> Results:
+    """Write the files. Collective; raises UsageError or StorageError on every rank."""
+    with open_job(options, comm, SUFFIXES) as job:
+        if job.is_complete():
+            return job.results()
+        world, recipe = job.world, options.recipe()
+        world.log.info(
+            f"simulate {options.samples:,} samples x {options.snps:,} SNPs: {len(recipe.blocks):,} blocks, "
+            f"{recipe.snp_bytes * recipe.snps / GIB:.3f} GiB of genotypes"
+        )
         maker = BlockMaker(recipe)
-        _genotypes(config, maker, comm, log)
-        seconds = time.perf_counter() - start
-        rate = config.samples * config.snps / seconds
-        log.info(f"genotypes written in {seconds:.1f} s: {rate:.3g} genotypes/s, {rate / comm.size:.3g} a rank")
-        _traits(config, maker, comm)
-        _publish(config, comm)
-    except BaseException:
-        if comm.rank == 0:
-            for path in _parts(config):
-                path.unlink(missing_ok=True)
-        raise
-    log.info(f"wrote {config.out}.{{{','.join(config.suffixes)}}}")
-    peak = comm.reduce(memory_of_process()["peak_rss"], op=max, root=0)
-    log.info(f"done in {time.perf_counter() - start:.1f} s, peak memory {(peak or 0) / GIB:.2f} GiB a rank at most")
+        with replaced_by_all(comm, job.path(".bed")) as bed, replaced_by_all(comm, job.path(".bim")) as bim:
+            with world.phase("genotypes", nbytes=recipe.snp_bytes * recipe.snps / comm.size):
+                write_genotypes(maker, bed, bim, world)
+            with world.phase("traits"):
+                sum_over_ranks(maker, comm)
+                world.on_root(lambda: write_tables(options, maker))
+        return job.finish(
+            {"samples": options.samples, "snps": options.snps},
+            files=[job.path(suffix) for suffix in options.suffixes()],
+            tables={suffix[1:-4]: job.path(suffix) for suffix in options.suffixes() if suffix.endswith(".tsv")},
+        )
 
 
-def _part(config: SimulateConfig, suffix: str) -> Path:
-    return Path(f"{config.out}.{suffix}{PART}")
-
-
-def _parts(config: SimulateConfig) -> list[Path]:
-    return [_part(config, suffix) for suffix in config.suffixes]
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Errors of the system as one that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _create(config: SimulateConfig, recipe: Recipe, comm: MPI.Comm) -> None:
-    """Rank 0 creates the .bed with its final size, and the .bim."""
-    problem: Exception | None = None
-    if comm.rank == 0:
-        try:
-            bed, bim = _part(config, "bed"), _part(config, "bim")
-            with _writing(bed), open(bed, "wb") as out:
-                out.write(BED_MAGIC)
-                out.truncate(len(BED_MAGIC) + recipe.snps * recipe.snp_bytes)
-            with _writing(bim), open(bim, "wb"):
-                pass
-        except StorageError as error:
-            problem = error
-    agree(comm, problem)
-
-
-def _genotypes(config: SimulateConfig, maker: BlockMaker, comm: MPI.Comm, log: Log) -> None:
+def write_genotypes(maker: BlockMaker, bed: Path, bim: Path, world: World) -> None:
     """Make and write all blocks, one a rank and round; the rounds settle where each block's .bim lines go."""
-    recipe = maker.recipe
-    bed, bim = _part(config, "bed"), _part(config, "bim")
-    progress = Progress(log, "genotypes", recipe.snps, "SNPs")
+    recipe, comm = maker.recipe, world.comm
+
+    def create() -> None:
+        with writing(bed), open(bed, "r+b") as out:
+            out.write(BED_MAGIC)
+            out.truncate(len(BED_MAGIC) + recipe.snps * recipe.snp_bytes)
+
+    world.on_root(create)
+    progress = world.progress("genotypes", recipe.snps, "SNPs")
     bim_end = 0
     for first in range(0, len(recipe.blocks), comm.size):
-        problem: Exception | None = None
-        block: Block | None = None
-        try:
+        lines = b""
+        with world.together(stop=True):
             if first + comm.rank < len(recipe.blocks):
                 block = maker.make(first + comm.rank)
+                lines = block.bim
                 _write_at(bed, block.packed.reshape(-1).data, len(BED_MAGIC) + block.start * recipe.snp_bytes)
-        except Exception as error:  # every rank must reach agree()
-            problem = error
-        agree(comm, problem)
-        lengths = comm.allgather(len(block.bim) if block else 0)
-        try:
-            if block:
-                _write_at(bim, block.bim, bim_end + sum(lengths[: comm.rank]))
-        except StorageError as error:
-            problem = error
-        agree(comm, problem)
+        lengths = comm.allgather(len(lines))
+        with world.together():
+            _write_at(bim, lines, bim_end + sum(lengths[: comm.rank]))
         bim_end += sum(lengths)
         progress.at(recipe.blocks[min(first + comm.size, len(recipe.blocks)) - 1][2])
 
 
 def _write_at(path: Path, data: bytes | memoryview, offset: int) -> None:
-    """Write all of ``data`` at ``offset`` of the existing file ``path``."""
-    with _writing(path):
+    with writing(path):
         handle = os.open(path, os.O_WRONLY)
         try:
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(handle, view, offset)
-                view, offset = view[written:], offset + written
+            write_at(handle, data, offset)
         finally:
             os.close(handle)
 
 
-def _traits(config: SimulateConfig, maker: BlockMaker, comm: MPI.Comm) -> None:
-    """Sum the genetic values over ranks (integers: exact in any order); rank 0 writes the tables."""
+def sum_over_ranks(maker: BlockMaker, comm: MPI.Comm) -> None:
+    """The genetic values of all blocks, on rank 0. They are integers: exact in any order of summation."""
     for rows in (maker.polygenic, maker.dosages):
         for row in rows:
             total = np.empty_like(row) if comm.rank == 0 else None
             comm.Reduce(row, total, root=0)
             if total is not None:
                 row[:] = total
-    problem: Exception | None = None
-    if comm.rank == 0:
-        try:
-            _tables(config, maker)
-        except Exception as error:
-            problem = error
-    agree(comm, problem)
 
 
-def _tables(config: SimulateConfig, maker: BlockMaker) -> None:
-    families = maker.families
+def write_tables(options: Simulate, maker: BlockMaker) -> None:
+    """Traits, covariates, causal SNPs and the .fam, whose sixth column is the first trait. On one rank."""
     traits = Traits(
-        maker.recipe, maker.polygenic, maker.dosages, config.traits, config.h2, config.causal, config.causal_share
+        maker.recipe, maker.polygenic, maker.dosages, options.traits, options.h2, options.causal, options.causal_share
     )
-    ids = _ids(families)
-    _phenotypes(config, traits, families, ids)
-    causal = _part(config, "causal.tsv")
-    with _writing(causal), open(causal, "w", encoding="ascii") as out:
-        out.write("trait\tSNP\teffect\n")
-        out.writelines(f"trait{j + 1}\trs{snp + 1}\t{effect:.8g}\n" for j, snp, effect in traits.causal_rows())
-    if config.covariates:
-        path = _part(config, "covar.tsv")
-        table = covariates(maker.recipe, families, config.covariates)
-        with _writing(path), open(path, "w", encoding="ascii") as out:
-            out.write("\t".join(["FID", "IID", *(f"covar{k + 1}" for k in range(config.covariates))]) + "\n")
-            for (fid, iid), row in zip(ids, table.tolist(), strict=True):
-                out.write("\t".join([fid, iid, *(f"{value:.6g}" for value in row)]) + "\n")
-
-
-def _ids(families: Families) -> list[tuple[str, str]]:
-    """FID and IID of every sample."""
-    pairs = zip(families.family.tolist(), families.member.tolist(), strict=True)
-    return [(f"F{family + 1}", f"F{family + 1}_{member + 1}") for family, member in pairs]
-
-
-def _phenotypes(config: SimulateConfig, traits: Traits, families: Families, ids: list[tuple[str, str]]) -> None:
-    """The trait table and the .fam, whose sixth column is the first trait."""
-    pheno, fam = _part(config, "pheno.tsv"), _part(config, "fam")
-    sexes = families.sexes(config.seed).tolist()
-    parents = [
-        [ids[p][1] if p >= 0 else "0" for p in pair]
-        for pair in zip(families.father.tolist(), families.mother.tolist(), strict=True)
-    ]
+    names, out = SampleNames(maker.families, options.seed), options.out
     with (
-        _writing(pheno),
-        open(pheno, "w", encoding="ascii") as table,
-        _writing(fam),
+        replaced(f"{out}.fam") as fam,
+        replaced(f"{out}.pheno.tsv") as pheno,
         open(fam, "w", encoding="ascii") as samples,
+        open(pheno, "w", encoding="ascii") as table,
     ):
-        table.write("\t".join(["FID", "IID", *(f"trait{j + 1}" for j in range(config.traits))]) + "\n")
-        for start, values in traits.slabs():
-            for k, row in enumerate(values.tolist(), start=start):
-                text = [f"{value:.8g}" for value in row]
-                table.write("\t".join([*ids[k], *text]) + "\n")
-                samples.write(" ".join([*ids[k], *parents[k], str(sexes[k]), text[0]]) + "\n")
-
-
-def _publish(config: SimulateConfig, comm: MPI.Comm) -> None:
-    """Give the finished files their names, after removing a .fam of an earlier run that would vouch for them."""
-    problem: Exception | None = None
-    if comm.rank == 0:
-        try:
-            with _writing(Path(f"{config.out}.fam")):
-                Path(f"{config.out}.fam").unlink(missing_ok=True)
-            for suffix in config.suffixes:
-                with _writing(Path(f"{config.out}.{suffix}")):
-                    os.replace(_part(config, suffix), f"{config.out}.{suffix}")
-        except StorageError as error:
-            problem = error
-    agree(comm, problem)
+        table.write(names.header([f"trait{j + 1}" for j in range(options.traits)]))
+        for k, texts in trait_rows(traits):
+            table.write(names.row(k, texts))
+            samples.write(names.fam(k, texts[0]))
+    write_text(f"{out}.causal.tsv", causal_lines(traits))
+    if options.covariates:
+        values = covariates(maker.recipe, maker.families, options.covariates)
+        write_text(f"{out}.covar.tsv", covariate_lines(names, values))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +27,32 @@ def memory_of_process() -> dict[str, int]:
                 if parts and parts[0] in keys:
                     found[keys[parts[0]]] = int(parts[1]) * 1024
     return found
+
+
+def node_memory() -> tuple[int, int]:
+    """Total and available bytes of this node; the limit of the control group counts where there is one."""
+    sizes = {"MemTotal:": 0, "MemAvailable:": 0}
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            parts = line.split()
+            if parts[0] in sizes:
+                sizes[parts[0]] = int(parts[1]) * 1024
+    total, available = sizes.values()
+    with contextlib.suppress(OSError, ValueError):
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        total, available = min(total, limit), min(available, limit)
+    return total, available
+
+
+def startup_seconds(comm: MPI.Comm) -> float:
+    """Seconds from the start of a process until now, the longest; 0 where the kernel does not tell. Collective."""
+    from mpi4py import MPI
+
+    age = 0.0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return float(comm.allreduce(max(0.0, age), op=MPI.MAX))
 
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.errors import StorageError, UsageError
-from mpgls.mpi import StopSignal, on_root, together
+from mpgls.mpi import StopSignal, node_of, on_root, together
 from mpgls.report.manifest import write_manifest
 from mpgls.run.clock import timing_table
 from mpgls.run.hardware import blas_kernel_warning, gemm_rate, limited_threads, memory_of_process
 from mpgls.run.identity import file_identity
 from mpgls.run.ledger import State
 from mpgls.run.log import Log, duration
-from mpgls.run.option_groups import RunOptions
+from mpgls.run.option_groups import OutputOptions
 from mpgls.run.plan import GIB, Machine
 from mpgls.run.results import Results
 from mpgls.run.versions import versions
@@ -38,13 +38,14 @@ PRECISION_BITS = {"double": 64, "single": 32}
 class Job:
     """A run in progress on all ranks of ``world``; made by ``open_job``.
 
-    ``made`` are the files that the command makes; ``identities`` what identifies each input file, once ``identify`` has
-    looked. Methods that say so are collective.
+    ``made`` are the files that the command makes; ``adds``: the run adds to a finished one. ``identities`` are what
+    identifies each input file, once ``identify`` has looked. Methods that say so are collective.
     """
 
-    options: RunOptions
+    options: OutputOptions
     world: World
     made: tuple[str, ...]
+    adds: bool
     nodes: int
     ranks_per_node: int
     threads: int
@@ -66,6 +67,11 @@ class Job:
     def path(self, suffix: str) -> Path:
         """An output file of this run."""
         return Path(self.prefix + suffix)
+
+    @property
+    def manifest(self) -> Path:
+        """The file that says that the run has ended, and what it did."""
+        return self.path(self.options.record + ".json")
 
     # -- what the run is made from ------------------------------------------------------------------------------------
 
@@ -98,23 +104,29 @@ class Job:
         """Whether --resume finds a run that has ended, of the same inputs and options. Collective.
 
         Its manifest says so, and the files that it lists are there. Then nothing is left to do: see ``results``.
+        Raises InputError, naming the difference, when the run that has ended was made from others.
         """
         if not self.resume:
             return False
-        with contextlib.suppress(StorageError):  # opening the study says better what is missing
+        try:
             self.identify()
+        except StorageError:  # opening the study says better what is missing
+            return False
         if not self.world.on_root(self._has_ended):
             return False
-        self.world.log.info(f"resume: {self.path('.json')} says that this run is complete: nothing is left to do")
+        self.world.log.info(f"resume: {self.manifest} says that this run is complete: nothing is left to do")
         return True
 
     def _has_ended(self) -> bool:
         manifest = self._manifest()
+        if "made_from" not in manifest or (self.adds and manifest["made_from"] != self.mark.text):
+            return False
+        self.mark.check(manifest["made_from"], self.manifest)
         files = [*manifest.get("files", []), *manifest.get("tables", {}).values()]
-        return manifest.get("made_from") == self.mark.text and all(map(os.path.exists, files))
+        return all(map(os.path.exists, files))
 
     def _manifest(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError), open(self.path(".json"), encoding="utf-8") as file:
+        with contextlib.suppress(OSError, ValueError), open(self.manifest, encoding="utf-8") as file:
             found = json.load(file)
             return found if isinstance(found, dict) else {}
         return {}
@@ -167,16 +179,16 @@ class Job:
 
         ``files`` and ``tables`` (by name) are what the run made, ``facts`` what else the manifest says of it.
         """
-        if not self._gemm:
+        comm, log = self.world.comm, self.world.log
+        if not self._gemm and comm.allreduce(sum(phase.flop for phase in self.world.clock.phases.values())):
             self._measure_gemm()
         self.sample_memory()
-        comm, log = self.world.comm, self.world.log
         everyone = comm.gather(memory_of_process() | self._held, root=0)
         timings = self.world.clock.gather(comm)
         named = {name: str(path) for name, path in (tables or {}).items()}
 
         def write() -> dict[str, Any]:
-            log.info(timing_table(timings, self._gemm["double"]))
+            log.info(timing_table(timings, self._gemm.get("double", 0.0)))
             manifest = self._head() | {
                 "memory": self._memory(everyone or []),
                 "timings": timings,
@@ -185,8 +197,8 @@ class Job:
                 "tables": named,
                 "files": list(dict.fromkeys([*map(str, files), *named.values()])),
             }
-            write_manifest(self.path(".json"), manifest)
-            log.info(f"done in {duration(log.seconds())}: {self.path('.json')}")
+            write_manifest(self.manifest, manifest)
+            log.info(f"done in {duration(log.seconds())}: {self.manifest}")
             return self._manifest()
 
         return Results(self.prefix, self.world.on_root(write), nulls)
@@ -219,25 +231,26 @@ class Job:
 
 
 @contextlib.contextmanager
-def open_job(options: RunOptions, comm: MPI.Comm, suffixes: Sequence[str] = (), *, adds: bool = False) -> Iterator[Job]:
+def open_job(
+    options: OutputOptions, comm: MPI.Comm, suffixes: Sequence[str] = (), *, adds: bool = False
+) -> Iterator[Job]:
     """Begin a run: check where its files go, open its log, bind threads, take signals; undone at the end. Collective.
 
     ``suffixes`` are the endings of the files that the command makes: a fresh run removes what an earlier one left, so
     that no old table is taken for the new one. A run that ``adds`` to a finished one goes on with its log and leaves
     its files until ``remove_earlier``. Raises UsageError and StorageError, on all ranks, where files cannot go there.
     """
-    made = tuple(options.out + suffix for suffix in (*suffixes, ".json"))
+    made = tuple(options.out + suffix for suffix in (*suffixes, options.record + ".json"))
     inputs = [path for paths in options.input_files().values() for path in paths]
-    on_root(comm, lambda: _check_places(options.out, [*made, options.out + ".log"], inputs))
+    on_root(comm, lambda: _check_places(options.out, [*made, options.out + options.record + ".log"], inputs))
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignal(f"go on with: {options.advice()}").listening())
-        node = _node(comm)
+        node = stack.enter_context(node_of(comm))
         threads = stack.enter_context(limited_threads(node, options.threads))
         nodes, widest = comm.allreduce(1 if node.rank == 0 else 0), max(comm.allgather(node.size))
-        node.Free()
         log = _open_log(options, comm, options.resume or adds)
         stack.callback(log.close)
-        job = Job(options, World(comm, log, stop=stop), made, nodes, widest, threads)
+        job = Job(options, World(comm, log, stop=stop), made, adds, nodes, widest, threads)
         if not adds:
             job.remove_earlier()
         log.info(f"mpgls {options.command}: {comm.size} ranks on {nodes} node(s), {threads} BLAS thread(s) a rank")
@@ -246,16 +259,10 @@ def open_job(options: RunOptions, comm: MPI.Comm, suffixes: Sequence[str] = (), 
         yield job
 
 
-def _node(comm: MPI.Comm) -> MPI.Comm:
-    from mpi4py import MPI
-
-    return comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)
-
-
-def _open_log(options: RunOptions, comm: MPI.Comm, append: bool) -> Log:
+def _open_log(options: OutputOptions, comm: MPI.Comm, append: bool) -> Log:
     """The log, which only rank 0 writes; all ranks raise StorageError if it cannot. Collective."""
     with together(comm):
-        log = Log(comm.rank, options.out + ".log", append)
+        log = Log(comm.rank, options.out + options.record + ".log", append)
     return log
 
 

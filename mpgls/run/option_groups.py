@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,10 +36,29 @@ def team_size(text: str) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(Options):
-    """What every computing command has."""
+class OutputOptions(Options):
+    """What every command has that makes files; the run's own are PREFIX, ``record``, .json and .log."""
+
+    record: ClassVar[str] = ""
 
     out: str = required("prefix of all output files", metavar="PREFIX", changes_results=False)
+    resume: bool = flag("go on where a stopped run left off; leave a complete one as it is", changes_results=False)
+
+    @property
+    def memory(self) -> float | None:
+        """GiB that a rank may use; None: no limit."""
+        return None
+
+    @property
+    def threads(self) -> int | None:
+        """BLAS threads of a rank; None: as many as there are cores for it."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(OutputOptions):
+    """What every computing command has."""
+
     memory: float | None = option(
         None,
         "memory a rank may use; the plan keeps within it",
@@ -53,7 +73,6 @@ class RunOptions(Options):
         check=at_least(1),
         changes_results=False,
     )
-    resume: bool = flag("go on where a stopped run left off; leave a complete one as it is", changes_results=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,7 @@ def at_least(least: float, unit: str = "") -> Check:
 
 def between(low: float, high: float) -> Check:
     """A number from ``low`` to ``high``, both included."""
-    return Check(f"from {low:g} to {high:g}", lambda value: low <= value <= high)
+    return Check(f"from {low:,} to {high:,}", lambda value: low <= value <= high)
 
 
 @dataclass(frozen=True)

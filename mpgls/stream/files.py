@@ -6,8 +6,13 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpgls.errors import StorageError
+from mpgls.mpi import on_root, together
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 
 @contextlib.contextmanager
@@ -36,6 +41,36 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def replaced_by_all(comm: MPI.Comm, path: str | os.PathLike[str]) -> Iterator[Path]:
+    """`replaced` for a file that all ranks write, each at its own places of the empty file that they find. Collective.
+
+    What the body raises, it must raise on all ranks. Raises StorageError, on all ranks.
+    """
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.partial")
+
+    def create() -> None:
+        with writing(path), open(partial, "wb"):
+            pass
+
+    def publish() -> None:
+        with writing(path):
+            os.replace(partial, target)
+
+    try:
+        on_root(comm, create)
+        yield partial
+        with together(comm), writing(path):
+            sync(partial)
+        on_root(comm, publish)
+    except BaseException:
+        if comm.rank == 0:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: str | os.PathLike[str], lines: Iterable[str]) -> None:

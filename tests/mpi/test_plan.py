@@ -7,15 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from mpgls.commands import doctor, plan
-from mpgls.commands.doctor import DoctorConfig
-from mpgls.commands.doctor_parts.rates import processor_rates, startup_seconds
-from mpgls.commands.plan import PlanConfig
-from mpgls.commands.plan_parts.low_rank import LowRankProblem, predict
-from mpgls.commands.plan_parts.rates import Rates
+import mpgls
+from mpgls.commands import options_of
+from mpgls.commands.plan_parts.low_rank import predict
+from mpgls.engine.probes import processor_rates
+from mpgls.engine.rates import Rates
 from mpgls.errors import InputError, MemoryPlanError, StorageError
+from mpgls.run.hardware import startup_seconds
+from mpgls.run.options import make
 
-PROBLEM = LowRankProblem(n=40_000, m=10_000, K=1_000, chromosomes=5, T=2, q=3)
+STUDY = {"samples": 40_000, "snps": 10_000, "similarity_count": 1_000, "chromosomes": 5, "traits": 2, "covariates": 2}
+
+
+def plan(comm, **machine):
+    return mpgls.plan(what="low-rank", **STUDY, **machine, comm=comm, verbose=True)
+
+
+def measured(comm, folder) -> str:
+    """A file of rates."""
+    rates = str(folder / "rates.json")
+    mpgls.doctor(directory=str(folder), threads=1, json=rates, comm=comm)
+    return rates
 
 
 def test_rates_are_the_same_on_every_rank(comm):
@@ -27,15 +39,16 @@ def test_rates_are_the_same_on_every_rank(comm):
 
 
 def test_the_plan_follows_from_what_doctor_measured(comm, shared_tmp_path, capfd):
-    rates, out = str(shared_tmp_path / "rates.json"), str(shared_tmp_path / "plan.json")
-    doctor.run(DoctorConfig(str(shared_tmp_path), threads=1, json=rates), comm)
+    rates, out = measured(comm, shared_tmp_path), str(shared_tmp_path / "plan.json")
     capfd.readouterr()
-    plan.run(PlanConfig(PROBLEM, ranks=8, ranks_per_node=2, memory=2.0, rates=rates, json=out), comm)
+    machine = {"ranks": 8, "ranks_per_node": 2, "memory": 2.0, "rates": rates}
+    results = plan(comm, **machine, json=out)
     shown = capfd.readouterr().out
     comm.Barrier()
     facts, made = (json.loads(Path(path).read_text()) for path in (rates, out))
-    config = PlanConfig(PROBLEM, 8, 2, 2.0)
-    expected = predict(PROBLEM, config.machine, Rates.of(facts, rates))
+    assert results.manifest["seconds"] == made["seconds"] and [str(path) for path in results.files] == [out]
+    options = make(options_of("plan"), {"what": "low-rank", **STUDY, **machine})
+    expected = predict(options.problem, options.machine, Rates.of(facts, rates))
     assert made["seconds"] == pytest.approx(expected.seconds, rel=1e-12)
     assert [one["name"] for one in made["stages"]] == [one.name for one in expected.stages]
     assert made["source"]["ranks"] == comm.size and made["cpu_days"] == pytest.approx(expected.seconds * 8 / 86400)
@@ -44,7 +57,7 @@ def test_the_plan_follows_from_what_doctor_measured(comm, shared_tmp_path, capfd
 
 def test_without_a_file_the_rates_are_measured_now(comm, shared_tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(shared_tmp_path)
-    plan.run(PlanConfig(PROBLEM, ranks=2, json="plan.json"), comm)
+    plan(comm, ranks=2, json="plan.json")
     comm.Barrier()
     made = json.loads((shared_tmp_path / "plan.json").read_text())
     assert "measured here, now" in made["source"]["text"] and made["source"]["ranks"] == comm.size
@@ -56,16 +69,15 @@ def test_without_a_file_the_rates_are_measured_now(comm, shared_tmp_path, monkey
 def test_every_rank_hears_of_an_error(comm, shared_tmp_path):
     missing = str(shared_tmp_path / "none.json")
     with pytest.raises(StorageError, match="cannot read the rates"):
-        plan.run(PlanConfig(PROBLEM, ranks=2, rates=missing), comm)
+        plan(comm, ranks=2, rates=missing)
     empty = shared_tmp_path / "empty.json"
     if comm.rank == 0:
         empty.write_text("{}")
     comm.Barrier()
     with pytest.raises(InputError, match="has no rate"):
-        plan.run(PlanConfig(PROBLEM, ranks=2, rates=str(empty)), comm)
-    rates = str(shared_tmp_path / "rates.json")
-    doctor.run(DoctorConfig(str(shared_tmp_path), threads=1, json=rates), comm)
+        plan(comm, ranks=2, rates=str(empty))
+    rates = measured(comm, shared_tmp_path)
     with pytest.raises(MemoryPlanError, match="needs"):
-        plan.run(PlanConfig(PROBLEM, ranks=2, memory=0.16, rates=rates), comm)
+        plan(comm, ranks=2, memory=0.16, rates=rates)
     with pytest.raises(StorageError, match="cannot write"):
-        plan.run(PlanConfig(PROBLEM, ranks=2, rates=rates, json=str(shared_tmp_path / "no" / "plan.json")), comm)
+        plan(comm, ranks=2, rates=rates, json=str(shared_tmp_path / "no" / "plan.json"))

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from mpi4py import MPI
 
-from mpgls.commands import doctor, simulate
-from mpgls.commands.doctor import DoctorConfig
-from mpgls.commands.simulate import SimulateConfig
+import mpgls
+from mpgls.commands import simulate
 from mpgls.errors import MpglsError, StorageError, UsageError
 from mpgls.study.plink import open_fileset
 from mpgls.study.tables import read_table
 
 
 def test_bytes_do_not_depend_on_the_ranks(comm, shared_tmp_path):
-    config = SimulateConfig(203, 3001, str(shared_tmp_path / "all"), traits=3, chromosomes=5, missing=0.03, seed=7)
-    simulate.run(config, comm)
+    study = {"samples": 203, "snps": 3001, "traits": 3, "chromosomes": 5, "missing": 0.03, "seed": 7}
+    made = mpgls.simulate(**study, out=str(shared_tmp_path / "all"), comm=comm)
+    assert set(made.tables) == {"pheno", "covar", "causal"}
     if comm.rank == 0:
-        alone = replace(config, out=str(shared_tmp_path / "alone"))
-        simulate.run(alone, MPI.COMM_SELF)
-        for suffix in config.suffixes:
-            mine = (shared_tmp_path / f"alone.{suffix}").read_bytes()
-            assert mine == (shared_tmp_path / f"all.{suffix}").read_bytes(), suffix
-        assert not list(shared_tmp_path.glob("*.part"))
+        alone = mpgls.simulate(**study, out=str(shared_tmp_path / "alone"), comm=MPI.COMM_SELF)
+        assert len(made.files) == 6
+        for mine, other in zip(alone.files, made.files, strict=True):
+            assert mine.read_bytes() == other.read_bytes(), mine.name
+        assert not list(shared_tmp_path.glob("*.partial"))
 
 
 def test_files_read_back(comm, shared_tmp_path):
     prefix = shared_tmp_path / "g"
-    simulate.run(SimulateConfig(37, 211, str(prefix), traits=2, covariates=3, causal=4, family_size=3), comm)
+    mpgls.simulate(samples=37, snps=211, out=str(prefix), traits=2, covariates=3, causal=4, families=3, comm=comm)
     if comm.rank == 0:
         files = open_fileset(str(prefix))
         assert (files.bed.n, files.bed.m) == (37, 211)
@@ -48,7 +46,7 @@ def test_files_read_back(comm, shared_tmp_path):
 
 
 def test_fewer_blocks_than_ranks_and_no_tables(comm, shared_tmp_path):
-    simulate.run(SimulateConfig(5, 1, str(shared_tmp_path / "g"), causal=0, covariates=0), comm)
+    mpgls.simulate(samples=5, snps=1, out=str(shared_tmp_path / "g"), causal=0, covariates=0, comm=comm)
     if comm.rank == 0:
         assert open_fileset(str(shared_tmp_path / "g")).bed.m == 1
         assert not (shared_tmp_path / "g.covar.tsv").exists()
@@ -64,24 +62,23 @@ def test_fewer_blocks_than_ranks_and_no_tables(comm, shared_tmp_path):
         ({"missing": -0.1}, "--missing"),
         ({"founders": 1000}, "--founders"),
         ({"causal": 99}, "--causal"),
-        ({"family_size": 0}, "--families"),
+        ({"families": 0}, "--families"),
         ({"out": ""}, "--out"),
     ],
 )
 def test_bad_options(comm, shared_tmp_path, change, name):
-    config = replace(SimulateConfig(10, 20, str(shared_tmp_path / "g")), **change)
     with pytest.raises(UsageError, match=name):
-        simulate.run(config, comm)
+        mpgls.simulate(**{"samples": 10, "snps": 20, "out": str(shared_tmp_path / "g"), **change}, comm=comm)
     assert not list(shared_tmp_path.iterdir())
 
 
 def test_default_options_suit_small_numbers(comm, shared_tmp_path):
-    simulate.run(SimulateConfig(2, 3, str(shared_tmp_path / "g"), family_size=2, causal=3), comm)
+    mpgls.simulate(samples=2, snps=3, out=str(shared_tmp_path / "g"), families=2, causal=3, comm=comm)
 
 
 def test_unwritable_output(comm, shared_tmp_path):
-    with pytest.raises(StorageError, match=r"absent/g\.bed"):
-        simulate.run(SimulateConfig(10, 20, str(shared_tmp_path / "absent" / "g")), comm)
+    with pytest.raises(StorageError, match="there is no directory"):
+        mpgls.simulate(samples=10, snps=20, out=str(shared_tmp_path / "absent" / "g"), comm=comm)
 
 
 def test_one_rank_failing_leaves_nothing_behind(comm, shared_tmp_path, monkeypatch):
@@ -93,17 +90,18 @@ def test_one_rank_failing_leaves_nothing_behind(comm, shared_tmp_path, monkeypat
     if comm.rank == last:
         monkeypatch.setattr(simulate, "_write_at", full)
     with pytest.raises(StorageError, match="No space left"):
-        simulate.run(SimulateConfig(50, 4000, str(shared_tmp_path / "g")), comm)
+        mpgls.simulate(samples=50, snps=4000, out=str(shared_tmp_path / "g"), comm=comm)
     comm.Barrier()
-    assert not list(shared_tmp_path.iterdir())
+    assert [path.name for path in shared_tmp_path.iterdir()] == ["g.log"]
 
 
 def test_doctor_reports_rates(comm, shared_tmp_path, capsys):
     target = shared_tmp_path / "doctor.json"
-    doctor.run(DoctorConfig(directory=str(shared_tmp_path), threads=1, json=str(target)), comm)
+    results = mpgls.doctor(directory=str(shared_tmp_path), threads=1, json=str(target), comm=comm, verbose=True)
     printed = capsys.readouterr().out
     if comm.rank == 0:
         facts = json.loads(target.read_text())
+        assert results.manifest["gemm_gflops_double"] == facts["gemm_gflops_double"]
         assert facts["ranks"] == comm.size and facts["threads"] == 1 and facts["ready"] is True
         assert 0 < facts["gemm_gflops_double"] <= facts["gemm_gflops_double_largest"]
         assert facts["gemm_gflops_single"] > 0 and facts["read_mb_per_s"] > 0
@@ -117,16 +115,15 @@ def test_doctor_reports_rates(comm, shared_tmp_path, capsys):
 
 def test_doctor_names_problems(comm, shared_tmp_path, capsys):
     with pytest.raises(MpglsError, match="1 problem"):
-        doctor.run(DoctorConfig(directory=str(shared_tmp_path / "absent"), threads=1), comm)
+        mpgls.doctor(directory=str(shared_tmp_path / "absent"), threads=1, comm=comm, verbose=True)
     if comm.rank == 0:
         assert "No such file" in capsys.readouterr().out
 
 
 def test_doctor_bad_options(comm, shared_tmp_path):
     with pytest.raises(UsageError, match="--threads"):
-        doctor.run(DoctorConfig(threads=0), comm)
+        mpgls.doctor(threads=0, comm=comm)
     with pytest.raises(StorageError, match="absent"):
-        doctor.run(
-            DoctorConfig(directory=str(shared_tmp_path), threads=1, json=str(shared_tmp_path / "absent" / "x.json")),
-            comm,
+        mpgls.doctor(
+            directory=str(shared_tmp_path), threads=1, json=str(shared_tmp_path / "absent" / "x.json"), comm=comm
         )

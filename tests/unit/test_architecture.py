@@ -36,7 +36,7 @@ FLOORS = {
 FOREIGN = {"ctypes", "_ctypes", "cffi", "numpy.ctypeslib"}
 FOREIGN_HOMES = {"la/scalapack.py"}
 PETSC = {"petsc4py", "slepc4py"}
-PETSC_HOMES = {"la/eigen.py", "commands/doctor.py"}
+PETSC_HOMES = {"la/eigen.py", "run/installation.py"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ RULES = {
     mpi_in_study_or_model: "study and model never import mpi4py, so that their tests need no launcher",
     files_in_model: "model works on plain local arrays: no files",
     foreign_functions: "la/scalapack.py is the only foreign-function file",
-    petsc: "only la/eigen.py and commands/doctor.py import petsc4py and slepc4py, inside functions",
+    petsc: "only la/eigen.py and run/installation.py import petsc4py and slepc4py, inside functions",
     slow_at_start: "matplotlib and (outside la) scipy are imported where they are used: many ranks start at once",
 }
 

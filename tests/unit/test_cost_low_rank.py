@@ -9,9 +9,9 @@ import pytest
 
 from mpgls import cli
 from mpgls.commands.low_rank_parts.plan import plan_low_rank
-from mpgls.commands.plan import PAPER_CPU_DAYS, PlanConfig, Source, read_rates, text, write_json
+from mpgls.commands.plan import BASE, PAPER_CPU_DAYS, Source, plan_facts, text
 from mpgls.commands.plan_parts.low_rank import COARSE, FINE, PRODUCT_SHARE, LowRankProblem, predict
-from mpgls.commands.plan_parts.rates import Rates
+from mpgls.engine.rates import Rates, read_rates
 from mpgls.errors import InputError, MemoryPlanError, StorageError, UsageError
 from mpgls.run.plan import GIB, Machine
 
@@ -184,13 +184,13 @@ LINE = "plan low-rank --samples 30000 --snps 22000 --similarity-count 2200 --ran
 
 
 def test_the_command_line():
-    made = cli.parse(LINE.split()).config
-    assert made == PlanConfig(LowRankProblem(**STUDY), 4)
-    assert made.machine.ranks_per_node == 4 and made.machine.limit is None
+    made = cli.parse(LINE.split()).options
+    assert made.problem == LowRankProblem(**STUDY) and made.rates is None
+    assert made.machine == Machine(4, 4, None, BASE)
     study = "--chromosomes 5 --traits 3 --covariates 0 --precision double"
-    made = cli.parse(f"{LINE} {study} --ranks-per-node 2 --memory 1.5 --rates r --json j".split()).config
-    sizes = STUDY | {"chromosomes": 5, "T": 3, "q": 1, "mixed": False}
-    assert made == PlanConfig(LowRankProblem(**sizes), 4, 2, 1.5, "r", "j")
+    made = cli.parse(f"{LINE} {study} --ranks-per-node 2 --memory 1.5 --rates r --json j".split()).options
+    assert made.problem == LowRankProblem(**STUDY | {"chromosomes": 5, "T": 3, "q": 1, "mixed": False})
+    assert made.machine == Machine(4, 2, int(1.5 * GIB), BASE) and (made.rates, made.json) == ("r", "j")
     for wrong in ("--ranks-per-node 5", "--memory 0", "--traits 0"):
         with pytest.raises(UsageError, match=wrong.split()[0]):
             cli.parse(f"{LINE} {wrong}".split())
@@ -223,14 +223,11 @@ def test_the_papers_own_sizes_are_compared():
     assert f"predicted here: {days:,.4g}, {PAPER_CPU_DAYS / days:,.0f} times less" in line
 
 
-def test_the_json_holds_what_the_text_says(tmp_path):
+def test_the_json_holds_what_the_text_says():
     made = cost()
-    write_json(str(tmp_path / "plan.json"), made, RATES, Source("x", 4, 1, 1))
-    found = json.loads((tmp_path / "plan.json").read_text())
+    found = json.loads(json.dumps(plan_facts(made, RATES, Source("x", 4, 1, 1))))
     assert found["seconds"] == pytest.approx(sum(one["seconds"] for one in found["stages"]))
     assert found["problem"] == STUDY and found["cpu_days"] == pytest.approx(made.seconds * 4 / 86400)
-    with pytest.raises(StorageError, match="cannot write"):
-        write_json(str(tmp_path / "no" / "plan.json"), made, RATES, Source("x", 4, 1, 1))
 
 
 def test_a_file_that_holds_no_rates_is_named(tmp_path):

@@ -5,10 +5,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from thread_ranks import on_ranks, one_rank
 
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.export import ExportConfig, exportable, run
+import mpgls
+from mpgls.commands.export import exportable
 from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.report.table import COLUMNS, HEADER, format_rows
 from mpgls.run.identity import file_identity
@@ -25,6 +24,10 @@ def bfile(tmp_path) -> str:
     lines = [f"{1 + k // 9}\trs{k}\t0\t{10 * k}\tA\tC\n" for k in range(BIM_ROWS)]
     (tmp_path / "g.bim").write_text("".join(lines))
     return str(tmp_path / "g")
+
+
+def export(folder, path, *traits, bfile=None):
+    return mpgls.export(store=path, trait=traits, bfile=bfile, out=folder / "e", verbose=True)
 
 
 def make_records(seed: int) -> np.ndarray:
@@ -78,58 +81,52 @@ def expected(bfile: str, seed: int, df: int) -> bytes:
 @pytest.mark.parametrize("make", [make_single, make_dense])
 def test_both_stores_give_the_table_of_single_trait(tmp_path, bfile, make):
     path = make(tmp_path / "o.h5", bfile)
-    run(ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("y",)), one_rank())
+    results = export(tmp_path, path, "y")
+    assert list(results.tables) == ["y"] and results.table().size == INDEX.size
     text = (tmp_path / "e.tsv").read_bytes()
     assert text == expected(bfile, 1, 41) and text.startswith("\t".join(COLUMNS).encode())
     assert text.count(b"monomorphic") == 1
-    run(ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("y", "x")), one_rank())
+    export(tmp_path, path, "y", "x")
     assert (tmp_path / "e.y.tsv").read_bytes() == text
     assert (tmp_path / "e.x.tsv").read_bytes() == expected(bfile, 0, 40)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.tsv", "e.x.tsv", "e.y.tsv", "g.bim", "o.h5"]
-
-
-def test_any_number_of_ranks_write_the_same(tmp_path, bfile):
-    path = make_dense(tmp_path / "o.h5", bfile)
-    config = ExportConfig(RunOptions(str(tmp_path / "e")), str(path), ("x",))
-    assert on_ranks(3, lambda comm: run(config, comm)) == [None] * 3
-    assert (tmp_path / "e.tsv").read_bytes() == expected(bfile, 0, 40)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("e.export.json", "e.export.log", "e.tsv", "e.x.tsv", "e.y.tsv", "g.bim", "o.h5")
+    ]
 
 
 def test_another_bfile_overrides_and_must_fit(tmp_path, bfile):
     path = make_single(tmp_path / "o.h5", str(tmp_path / "moved"))
-    out = RunOptions(str(tmp_path / "e"))
     with pytest.raises(UsageError, match="no longer at"):
-        run(ExportConfig(out, str(path), ("x",)), one_rank())
-    run(ExportConfig(out, str(path), ("x",), bfile), one_rank())
+        export(tmp_path, path, "x")
+    export(tmp_path, path, "x", bfile=bfile)
     assert (tmp_path / "e.tsv").read_bytes() == expected(bfile, 0, 40)
     lines = (tmp_path / "g.bim").read_text().splitlines(keepends=True)
     (tmp_path / "short.bim").write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match=r"short.bim lists 13 SNPs, but .* was made with 14"):
-        run(ExportConfig(out, str(path), ("x",), str(tmp_path / "short")), one_rank())
+        export(tmp_path, path, "x", bfile=str(tmp_path / "short"))
     (tmp_path / "short.bim").write_text("".join(lines[:5]))
     path = make_single(tmp_path / "p.h5", bfile, bim_rows=None)
     with pytest.raises(InputError, match=r"lists 5 SNPs, but .* was made with at least 13"):
-        run(ExportConfig(out, str(path), ("x",), str(tmp_path / "short")), one_rank())
+        export(tmp_path, path, "x", bfile=str(tmp_path / "short"))
 
 
 def test_another_bim_of_the_same_length_is_told(tmp_path, bfile, capsys):
     digest = file_identity(f"{bfile}.bim")["sha256"]
-    path, out = make_single(tmp_path / "o.h5", bfile, bim_sha256=digest), RunOptions(str(tmp_path / "e"))
-    run(ExportConfig(out, str(path), ("x",)), one_rank())
+    path = make_single(tmp_path / "o.h5", bfile, bim_sha256=digest)
+    export(tmp_path, path, "x")
     assert "is not the .bim" not in capsys.readouterr().out
     (tmp_path / "renamed.bim").write_text(Path(f"{bfile}.bim").read_text().replace("rs", "snp"))
-    run(ExportConfig(out, str(path), ("x",), str(tmp_path / "renamed")), one_rank())
+    export(tmp_path, path, "x", bfile=str(tmp_path / "renamed"))
     assert "renamed.bim is not the .bim" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("make", [make_single, make_dense])
 def test_traits_that_cannot_be(tmp_path, bfile, make):
     path = make(tmp_path / "o.h5", bfile)
-    out = RunOptions(str(tmp_path / "e"))
     with pytest.raises(UsageError, match=r"has no trait 'z'; its traits are x, y"):
-        run(ExportConfig(out, str(path), ("z",)), one_rank())
+        export(tmp_path, path, "z")
     with pytest.raises(UsageError, match=r"traits: choose with --trait \(x, y"):
-        run(ExportConfig(out, str(path)), one_rank())
+        export(tmp_path, path)
 
 
 def test_what_is_not_there_is_said(tmp_path, bfile):
@@ -153,8 +150,8 @@ def test_what_is_not_there_is_said(tmp_path, bfile):
         exportable(open_store(tmp_path / "n.h5"), 0)
     save_attributes(tmp_path / "n.h5", "x", {"df": 7})
     with pytest.raises(UsageError, match="does not name its genotypes"):
-        run(ExportConfig(RunOptions(str(tmp_path / "e")), str(tmp_path / "n.h5")), one_rank())
-    assert not list(tmp_path.glob("e*"))
+        export(tmp_path, tmp_path / "n.h5")
+    assert [path.name for path in tmp_path.glob("e*")] == ["e.export.log"]
 
 
 def test_what_is_no_store(tmp_path):
@@ -165,4 +162,4 @@ def test_what_is_no_store(tmp_path):
         ("text.h5", InputError, "it is not an HDF5 file"),
     ):
         with pytest.raises(error, match=part):
-            run(ExportConfig(RunOptions(str(tmp_path / "e")), str(tmp_path / name)), one_rank())
+            export(tmp_path, tmp_path / name)

@@ -1,1 +1,1 @@
-"""Rates and costs behind mpgls plan."""
+"""Costs behind mpgls plan."""

@@ -1,22 +1,22 @@
-"""What ``mpgls doctor`` measures of the processors beside GEMM: one short probe for each kind of work of a scan.
+"""The rates of a machine: GEMM, one short probe for each further kind of work of a scan, and its filesystem.
 
 Every probe runs on all ranks at the same time, because the ranks of a node share its memory and its clock, and the
-slowest rank counts. Each takes well below half a second. `mpgls.commands.plan_parts.low_rank` turns the rates into
-seconds.
+slowest rank counts. Each takes well below half a second. `mpgls.engine.rates` names them for a cost model.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.run.filesystem import measure_filesystem
+from mpgls.run.findings import Findings
+from mpgls.run.hardware import gemm_rate
 from mpgls.run.plan import grid_block
+from mpgls.run.world import World
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -30,6 +30,33 @@ EXCHANGE_BYTES = 8 << 20
 TOUCHED = 64 << 20
 
 PRECISIONS = (("double", np.float64), ("single", np.float32))
+
+
+def measure(found: Findings, world: World, node: MPI.Comm, directory: str, nbytes: int, full: bool = False) -> None:
+    """What depends on the machine alone: the processors' rates and the filesystem's. Collective.
+
+    ``nbytes`` of a file that each of the ``node``s writes in ``directory`` and reads; ``full`` measures longer and
+    lists every rank.
+    """
+    _gemm(found, world, 4000 if full else 1500, every_rank=full)
+    rates = processor_rates(world.comm)
+    found.facts |= rates
+    found.say("Work of each rank, all ranks at once", rate_lines(rates))
+    measure_filesystem(found, world, node, directory, nbytes)
+
+
+def _gemm(found: Findings, world: World, n: int, every_rank: bool) -> None:
+    """GFLOP/s of each rank while all ranks multiply at the same time."""
+    lines = []
+    for name, dtype in (("double", "float64"), ("single", "float32")):
+        world.comm.Barrier()
+        rates = world.comm.gather(gemm_rate(dtype, n), root=0) or [0.0]
+        found.facts[f"gemm_gflops_{name}"] = min(rates)
+        found.facts[f"gemm_gflops_{name}_largest"] = max(rates)
+        lines.append(f"{dtype:<14}{min(rates):.1f} GFLOP/s the slowest rank, {max(rates):.1f} the fastest")
+        if every_rank:
+            lines += [f"  rank {rank:<7}{rate:.1f}" for rank, rate in enumerate(rates)]
+    found.say(f"GEMM of each rank, all ranks at once, n = {n:,}", lines)
 
 
 def processor_rates(comm: MPI.Comm) -> dict[str, float]:
@@ -71,17 +98,6 @@ def rate_lines(rates: Mapping[str, float]) -> list[str]:
         f"tables        {rates['table_rows_per_s']:,.0f} rows/s",
         f"exchange      {sent:,.0f} MB/s sent" if sent else "exchange      nothing to send on one rank",
     ]
-
-
-def startup_seconds(comm: MPI.Comm) -> float:
-    """Seconds from the start of a process until now, the longest; 0 where the kernel does not tell. Collective."""
-    from mpi4py import MPI
-
-    age = 0.0
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return float(comm.allreduce(max(0.0, age), op=MPI.MAX))
 
 
 def _best(run: Callable[[], object], comm: MPI.Comm) -> float:

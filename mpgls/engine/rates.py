@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpgls.errors import InputError
+from mpgls.errors import InputError, StorageError
 
 GFLOPS = ("gemm", "potrf", "potrf_grid", "trsm")
 
@@ -78,3 +79,17 @@ class Rates:
             rate("sync_seconds", least=0.0),
             rate("startup_seconds", least=0.0),
         )
+
+
+def read_rates(path: str) -> dict[str, Any]:
+    """The JSON of ``mpgls doctor``. Raises InputError, and StorageError when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            facts = json.load(file)
+    except OSError as error:
+        raise StorageError(f"cannot read the rates {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not the JSON of mpgls doctor: {error}") from None
+    if not isinstance(facts, dict):
+        raise InputError(f"{path} is not the JSON of mpgls doctor: it holds no object")
+    return facts

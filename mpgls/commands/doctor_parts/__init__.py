@@ -1,1 +1,0 @@
-"""The probes of mpgls doctor."""
