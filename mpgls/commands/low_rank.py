@@ -19,7 +19,6 @@ from mpgls.commands.low_rank_parts.inputs import (
     open_similarity,
     sample_sets,
 )
-from mpgls.commands.low_rank_parts.plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.commands.low_rank_parts.stages import STAGES, Stages
 from mpgls.commands.scan_parts.given_h2 import given_h2
 from mpgls.commands.scan_parts.ledger import open_ledger, shape_of, stored_block
@@ -28,6 +27,7 @@ from mpgls.engine import mixed_check
 from mpgls.engine.cholesky import CholeskyCovariance
 from mpgls.engine.low_rank import TOLERANCE, LowRankCovariance
 from mpgls.engine.low_rank_nulls import Products, SimilarityPart, load_gram
+from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.low_rank_scan import TestedSnps, check_against_double, hold_trait
 from mpgls.engine.parts import tested_chromosomes
 from mpgls.engine.sample_products import sample_products, without
@@ -219,9 +219,8 @@ def scan_set(run: Run, samples: SampleSet, G: Similarity, parts: list[Similarity
     gram = run.stages.multiply(samples, G, plan.strip, run.grid)  # stage 1: G'G
     if options.stage == 1:
         return {}
-    with world.phase("G'F"):
-        F_rep = samples.F_rep
-        products = Products(G.n, samples.q, F_rep.T @ F_rep, G.project(F_rep, world.comm))  # F'F, G'F
+    F_rep = samples.F_rep
+    products = Products.of(F_rep, samples.q, G, world)  # F'F, G'F
     given = run.given[:, run.positions(samples)]
     nulls = run.stages.estimate(samples, gram, products, parts, given, plan.null_team)  # stage 2: h2 = argmax REML
     if run.ledger is None:

@@ -9,12 +9,12 @@ import numpy as np
 
 from mpgls.commands.scan_parts.given_h2 import given_h2
 from mpgls.commands.scan_parts.ledger import open_ledger, shape_of, stored_block
-from mpgls.commands.scan_parts.plan import ScanPlan, ScanSizes, plan_scan
 from mpgls.commands.scan_parts.report import ScanReport
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.mixed_check import check_against_double
 from mpgls.engine.models import EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
+from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams

@@ -11,6 +11,7 @@ import numpy as np
 from mpgls.engine.gram import GramFile
 from mpgls.engine.low_rank import LowRankDesign, SimilarityGram
 from mpgls.engine.parts import ScanPart
+from mpgls.engine.similarity import Similarity
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams
 from mpgls.model import null_record
@@ -41,6 +42,12 @@ class Products:
     q: int
     FF_rep: np.ndarray
     GF_rep: np.ndarray
+
+    @classmethod
+    def of(cls, F_rep: np.ndarray, q: int, G: Similarity, world: World) -> Products:
+        """From F (n, q+T), the same on every rank. Collective."""
+        with world.phase("G'F"):
+            return cls(G.n, q, F_rep.T @ F_rep, G.project(F_rep, world.comm))  # F'F, G'F
 
     def design(self, trait: int, part: SimilarityPart) -> LowRankDesign:
         """[X_L | y] of one trait without one part."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mpgls.commands.low_rank_parts.plan import LowRankPlan, LowRankSizes, plan_low_rank
+from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.probes import POTRF_SIZE
 from mpgls.engine.rates import PrecisionRates, Rates
 from mpgls.engine.similarity import PANEL
