@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
-
 from mpgls.commands.mixed_model.plan import plan_scan
 from mpgls.commands.mixed_model.records import Records
-from mpgls.commands.mixed_model.scan import SnpModel, SnpSolver, scan
+
+from mpgls.engine.snp_scan import SnpModel, SnpSolver, scan
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import hold_factor, split_teams

@@ -25,14 +25,12 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import images, kinship, low_rank, ridge, scans
+    from mpgls.cli import images, kinship, ridge, scans
 
     own = {
         "kinship": kinship.kinship,
         "eigen": kinship.eigen,
-        "single-trait": scans.single_trait,
         "multi-trait": scans.multi_trait,
-        "low-rank": low_rank.low_rank,
         "vgwas-extract": images.vgwas_extract,
         "vgwas": images.vgwas,
         "ridge": ridge.ridge,

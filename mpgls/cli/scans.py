@@ -23,45 +23,6 @@ from mpgls.cli.options import (
 )
 
 
-def single_trait(commands: Any) -> None:
-    """Declare ``mpgls single-trait``."""
-    parser = add_command(
-        commands,
-        "single-trait",
-        "mixed-model scan of one trait (or several, one after the other) on every SNP",
-        "mpirun -n 4 mpgls single-trait --bfile mice --pheno traits.tsv --pheno-name CD8 --grm mice_K.h5 --out cd8",
-        _single_trait_config,
-    )
-    genotype_options(parser)
-    trait_options(parser)
-    eigen_option(parser)
-    loco_option(parser)
-    model = model_options(parser)
-    h2_file_option(model)
-    pcs_option(model)
-    run_options(parser)
-    team_options(parser)
-
-
-def _single_trait_config(given: argparse.Namespace, argv: tuple[str, ...]) -> Any:
-    from mpgls.commands.single_trait import SingleTraitConfig
-
-    return SingleTraitConfig(
-        run_options_of(given, argv),
-        study_options_of(given),
-        eigen=given.eigen,
-        pcs=given.pcs,
-        loco=given.loco,
-        h2=given.h2,
-        h2_file=given.h2_file,
-        precision=given.precision,
-        test=given.test,
-        block_size=given.block_size,
-        team_size=team_size(given.team_size),
-        plots=not given.no_plots,
-    )
-
-
 def multi_trait(commands: Any) -> None:
     """Declare ``mpgls multi-trait``."""
     parser = add_command(

@@ -124,7 +124,7 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
     else:
         place = source.traits[trait]
         name, done = place.name, place.done
-        df, test = place.attributes.get("df"), str(source.attributes.get("test", ""))
+        df, test = int(source.nulls.records["df"][0, trait]) or None, str(source.attributes.get("test", ""))
     if not done.all():
         raise InputError(
             f"trait {name!r} of {source.path} is incomplete: {int(done.sum()):,} of {done.size:,} blocks are done; "

@@ -1,223 +1,395 @@
 """mpgls low-rank: the mixed model of K similarity SNPs for up to millions of people ([Ludicrous], without its U).
 
-    0  G   = similarity SNPs, standardised                  packed once a node; only their counts are kept
-    1  G'G                                                  K x K on the process grid, strip by strip (gram.py)
-    for every chromosome c, G_c = G without c's SNPs, V = h2 G_c G_c'/s_c + (1-h2) I:
-    2  h2  = argmax REML(h2)                                K x K Cholesky only (estimate.py)
-    4  L_c L_c' = I + w G_c'G_c,   w = h2 / ((1-h2) s_c)
-       for every block X of c's SNPs, dealt to teams that each hold L_c:
-           H           = G_c'X                              the one large product (scan.py)
-           S_BL, b_B   = (F'X - w (L_c^-1 G_c'F)'L_c^-1 H) / (1-h2)
-           beta, se    = Schur complement of S_BR in the normal equations
-
-Nothing of size n x n or n x m is ever made. [Ludicrous]' stage 3, the files of U, is not needed (model/woodbury.py).
-Files without a folder are in low_rank_parts/.
+Nothing of size n x n or n x m is ever made where K < n. [Ludicrous]' stage 3, the files of U, is not needed
+(model/woodbury.py).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.commands.common.inputs import Study, open_study
-from mpgls.commands.common.session import Session
-from mpgls.commands.low_rank_parts.config import LowRankConfig
-from mpgls.commands.low_rank_parts.dense import scan_dense
-from mpgls.commands.low_rank_parts.estimate import NullTable, Products, SimilarityPart, estimate_all, load_covariance
-from mpgls.commands.low_rank_parts.gram import GramFile, make_gram, open_gram
 from mpgls.commands.low_rank_parts.inputs import (
     SampleSet,
+    SimilarityChoice,
     SimilarityInput,
     make_parts,
     open_similarity,
     sample_sets,
 )
-from mpgls.commands.low_rank_parts.plan import LowRankPlan, plan_low_rank
-from mpgls.commands.low_rank_parts.results import LowRankResults
-from mpgls.commands.low_rank_parts.run import Run
-from mpgls.commands.low_rank_parts.scan import scan_part
-from mpgls.commands.low_rank_parts.similarity import PackedSnps, Similarity, count_snps, usable
-from mpgls.commands.low_rank_parts.solver import TestedSnps
-from mpgls.commands.mixed_model.given_h2 import given_h2
-from mpgls.commands.mixed_model.loco import tested_chromosomes
-from mpgls.commands.mixed_model.results import stored_block
+from mpgls.commands.low_rank_parts.stages import STAGES, Stages
+from mpgls.commands.scan_parts.given_h2 import given_h2
+from mpgls.commands.scan_parts.ledger import open_ledger, shape_of, stored_block
+from mpgls.commands.scan_parts.report import ScanReport
+from mpgls.engine import mixed_check
+from mpgls.engine.cholesky import CholeskyCovariance
+from mpgls.engine.low_rank import TOLERANCE, LowRankCovariance
+from mpgls.engine.low_rank_nulls import Products, SimilarityPart, load_gram
+from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
+from mpgls.engine.low_rank_scan import TestedSnps, check_against_double, hold_trait
+from mpgls.engine.parts import tested_chromosomes
+from mpgls.engine.sample_products import sample_products, without
+from mpgls.engine.similarity import PackedSnps, Similarity
+from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.errors import UsageError
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.teams import split_teams
-from mpgls.mpi import on_root
+from mpgls.la.teams import Team, split_teams
+from mpgls.model import null_record
+from mpgls.model.gls import COLLINEAR_TOLERANCE, fit_null, fit_snps
+from mpgls.run.inputs import Study, open_study, selected_rows
+from mpgls.run.job import Job, open_job
+from mpgls.run.option_groups import (
+    BlockOptions,
+    CheckpointOptions,
+    GenotypeOptions,
+    ModelOptions,
+    PlotOptions,
+    TeamOptions,
+    TraitOptions,
+    plink_files,
+)
+from mpgls.run.options import at_least, flag, option, the_file
 from mpgls.run.plan import block_within
-from mpgls.stream.stage_file import load_stage, save_stage
-from mpgls.study.chromosomes import Chromosomes
-from mpgls.study.genotypes import SnpStats
+from mpgls.run.slots import ScanLedger
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-STAGE_0 = "mpgls-low-rank-counts"
+    from mpgls.run.results import Results
+    from mpgls.study.chromosomes import Chromosomes
+
+SIMILARITY = "similarity SNPs (one of the first three)"
 
 
-def run(config: LowRankConfig, comm: MPI.Comm) -> None:
+@dataclass(frozen=True, kw_only=True)
+class LowRank(
+    GenotypeOptions, TraitOptions, ModelOptions, TeamOptions, BlockOptions, PlotOptions, CheckpointOptions
+):  # fmt: skip
+    """Options of ``mpgls low-rank``; exactly one of ``similarity_snps``, ``_every`` and ``_count`` is given."""
+
+    command = "low-rank"
+    summary = "mixed-model scan with a kinship of K similarity SNPs, for up to millions of samples"
+    example = "mpirun -n 4 mpgls low-rank --bfile cohort --pheno traits.tsv --similarity-count 50000 --out lr"
+
+    similarity_snps: str | None = option(
+        None, "these SNPs (IDs separated by white space)", group=SIMILARITY, metavar="FILE", reads=the_file
+    )
+    similarity_every: int | None = option(None, "every K-th SNP", group=SIMILARITY, metavar="K", check=at_least(1))
+    similarity_count: int | None = option(
+        None, "K SNPs at equal distances in the .bim", group=SIMILARITY, metavar="K", check=at_least(1)
+    )
+    similarity_bfile: str | None = option(
+        None,
+        "PLINK files that they are taken from; default: --bfile",
+        group=SIMILARITY,
+        metavar="PREFIX",
+        reads=plink_files,
+    )
+    no_loco: bool = flag("do not leave out the similarity SNPs of a SNP's chromosome", group=SIMILARITY)
+    h2_file: str | None = option(
+        None,
+        "table with columns TRAIT, CHR (not with --no-loco) and H2; what it does not have is estimated",
+        group="model",
+        metavar="FILE",
+        reads=the_file,
+    )
+    form: str = option(
+        "auto",
+        "auto: n x n matrices where there are as many similarity SNPs as samples, otherwise K x K",
+        group="model",
+        choices=("auto", "low-rank", "dense"),
+    )
+    stage: int | None = option(
+        None, "compute this stage only; default: all of them", metavar="0|1|2|4", changes_results=False
+    )
+
+    def check(self) -> None:
+        super().check()
+        ways = (self.similarity_snps, self.similarity_every, self.similarity_count)
+        if sum(way is not None for way in ways) != 1:
+            raise UsageError(
+                "low-rank needs one of --similarity-snps, --similarity-every and --similarity-count: "
+                "the SNPs that measure similarity"
+            )
+        if self.stage is not None and self.stage not in STAGES:
+            raise UsageError(f"--stage must be one of {', '.join(map(str, STAGES))}, not {self.stage}")
+
+    @property
+    def scans(self) -> bool:
+        """Whether the last stage is asked for."""
+        return self.stage in (None, 4)
+
+    def is_dense(self, n: int, K: int) -> bool:
+        """Whether n x n matrices are used: asked for, or cheaper because there are as many SNPs as samples."""
+        return self.form == "dense" or (self.form == "auto" and n <= K)
+
+    def determine_similarity(self) -> dict[str, Any]:
+        """The options that G depends on, beside its files."""
+        names = ("similarity_every", "similarity_count", "precision", "maf", "geno", "exclude_negative_bp")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all sample sets of a run have in common; ``given`` (parts, all traits) is h2 where the user gave it."""
+
+    options: LowRank
+    study: Study
+    similarity: SimilarityInput
+    chromosomes: Chromosomes
+    given: np.ndarray
+    plan: LowRankPlan
+    grid: ProcessGrid
+    stages: Stages
+    job: Job
+    ledger: ScanLedger | None
+
+    def positions(self, samples: SampleSet) -> list[int]:
+        """The set's traits among all."""
+        everyone = list(self.study.cohorts)
+        return [everyone.index(name) for name in samples.traits]
+
+
+def run(options: LowRank, comm: MPI.Comm) -> Results:
     """Run the stages that are asked for. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    last = config.stage in (None, 4)
-    session = Session("low-rank", config.run_options(), comm, (".h5",) if last else (), config.inputs())
-    with session.timings.phase("open and check"):
-        study = open_study(config.study, comm, session.log, further=(config.h2_file,))
-        similarity = open_similarity(config, study, comm, session.log)
-        sets = on_root(comm, lambda: sample_sets(study, similarity.fileset))
-        chromosomes = tested_chromosomes(study, config.loco, comm)
-        labels = chromosomes.labels if config.loco else None
-        given = on_root(comm, lambda: given_h2(config.h2, config.h2_file, list(study.cohorts), labels))
-    plan = make_plan(config, study, similarity, sets, chromosomes, session)
-    results = LowRankResults(config, study, chromosomes, plan.block, similarity.identities, session) if last else None
-    with ProcessGrid(comm, plan.grid) as grid:
-        everything = Run(config, study, similarity, chromosomes, given, plan, grid, session)
-        with session.timings.phase("read similarity SNPs") as reading:
-            packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, comm)
-            reading.nbytes += packed.rows.size / comm.size
-        for samples in sets:
-            run_set(everything, samples, packed, results)
-        packed.close()
-    facts: dict[str, Any] = {"plan": plan, "inputs": study.identities + similarity.identities}
-    if results is not None:
-        facts["traits"] = results.facts
-    session.finish(facts)
+    # a single early stage keeps a log and a manifest of its own
+    own = options if options.scans else replace(options, out=f"{options.out}.stage{options.stage}")
+    with open_job(own, comm, (".h5",) if options.scans else ()) as job:
+        if job.is_complete():
+            return job.results()
+        world = job.world
+        with world.phase("open and check"):
+            study = open_study(options, world)
+            choice = SimilarityChoice(
+                options.similarity_bfile, options.similarity_snps, options.similarity_every, options.similarity_count
+            )
+            similarity = open_similarity(choice, options.snps, study, world)
+            sets = world.on_root(lambda: sample_sets(study, similarity.fileset))
+            chromosomes = tested_chromosomes(study, not options.no_loco, world)
+            labels = None if options.no_loco else chromosomes.labels
+            given = world.on_root(lambda: given_h2(options.h2, options.h2_file, list(study.cohorts), labels))
+            job.identify()
+        plan = make_plan(options, study, similarity, sets, chromosomes, job)
+        ledger = make_ledger(options, study, chromosomes, plan, len(given), job) if options.scans else None
+        stages = Stages(job, options.out, options.stage, options.determine_similarity(), similarity)
+        report = ScanReport(job, ledger, study.fileset, options.test, not options.no_plots) if ledger else None
+        with ProcessGrid(comm, plan.grid) as grid:
+            everything = Run(options, study, similarity, chromosomes, given, plan, grid, stages, job, ledger)
+            with world.phase("read similarity SNPs") as reading:
+                packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, comm)
+                reading.nbytes += packed.rows.size / comm.size
+            for samples in sets:
+                run_set(everything, samples, packed, report)
+            packed.close()
+        if report is None or ledger is None:
+            files = [path for samples in sets if (path := stages.path(samples, options.stage or 0)).exists()]
+            return job.finish({"plan": plan}, files=files)
+        return job.finish(
+            {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
+            nulls=ledger.nulls,
+        )  # fmt: skip
 
 
-def run_set(run: Run, samples: SampleSet, packed: PackedSnps, results: LowRankResults | None) -> None:
+def run_set(run: Run, samples: SampleSet, packed: PackedSnps, report: ScanReport | None) -> None:
     """The stages for the traits of one sample set. Collective."""
-    comm, session = run.session.comm, run.session
-    kept, stats = count(run, samples, packed)
-    if run.config.stage == 0:
+    options, world = run.options, run.job.world
+    kept, stats = run.stages.count(samples, packed, options.snps)  # stage 0: G is known by its counts
+    if options.stage == 0:
         return
     snps = run.similarity.snps.subset(kept)
-    with session.timings.phase("decode G"):
-        at, rows = np.flatnonzero(kept), samples.similarity_rows
-        G = Similarity(snps, packed, at, stats, rows, run.config.dtype, run.plan.resident, comm)
+    with world.phase("decode G"):
+        at = np.flatnonzero(kept)
+        rows = samples.similarity_rows
+        G = Similarity(snps, packed, at, stats, rows, options.dtype, run.plan.resident, world.comm)
     say_similarity(run, G, samples)
-    parts = make_parts(run.config, run.chromosomes, run.plan.block, snps, stats)
-    if run.config.is_dense(G.n, G.K):
-        scan_set_dense(run, samples, G, parts, results)
-    else:
-        scan_set(run, samples, G, parts, results)
+    parts = make_parts(not options.no_loco, run.chromosomes, run.plan.block, snps, stats)
+    checked = scan_dense(run, samples, G, parts) if options.is_dense(G.n, G.K) else scan_set(run, samples, G, parts)
     G.close()
+    if report is not None:
+        facts = {"n": samples.rows.size, "funnel": samples.cohort.funnel, "similarity_snps": int(parts[0].kept.size)}
+        for trait in run.positions(samples):
+            report.trait(trait, parts, **facts, **checked)
 
 
-def scan_set(
-    run: Run, samples: SampleSet, G: Similarity, parts: list[SimilarityPart], results: LowRankResults | None
-) -> None:
-    """Stages 1, 2 and 4 with K x K matrices. Collective."""
-    session, comm = run.session, run.session.comm
-    gram = multiply(run, samples, G)
-    if run.config.stage == 1:
-        return
-    with session.timings.phase("G'F"):
-        F_rep = samples.F_rep
-        products = Products(G.n, samples.q, F_rep.T @ F_rep, G.project(F_rep, comm))  # F'F, G'F
-    nulls = estimate(run, samples, gram, products, parts)
-    if results is not None:
-        team = split_teams(comm, run.plan.team_size)
-        covariance = load_covariance(gram, G.n, run.grid, session)
-        tested = TestedSnps(run.study.fileset.bed, samples.rows, samples.F_rep, G, run.plan.block, session.timings)
-        for c, part in enumerate(parts):
-            estimates = [nulls.estimate(j, c) for j in range(len(samples.traits))]
-            scan_part(run, samples, tested, covariance, products, part, estimates, team, results)
-        team.comm.Free()
-        results.report(samples, parts)
+def scan_set(run: Run, samples: SampleSet, G: Similarity, parts: list[SimilarityPart]) -> dict[str, float]:
+    """Stages 1, 2 and 4 with K x K matrices. Collective. Returns what the check in double found, for the manifest."""
+    options, world, plan = run.options, run.job.world, run.plan
+    gram = run.stages.multiply(samples, G, plan.strip, run.grid)  # stage 1: G'G
+    if options.stage == 1:
+        return {}
+    F_rep = samples.F_rep
+    products = Products.of(F_rep, samples.q, G, world)  # F'F, G'F
+    given = run.given[:, run.positions(samples)]
+    nulls = run.stages.estimate(samples, gram, products, parts, given, plan.null_team)  # stage 2: h2 = argmax REML
+    if run.ledger is None:
+        return {}
+    with split_teams(world.comm, plan.team_size) as team:
+        GG = load_gram(gram, G.n, run.grid, world)
+        tested = TestedSnps(run.study.fileset.bed, samples.rows, F_rep, G, plan.block, world)
+        checked: dict[str, float] = {}
+        for k, part in enumerate(parts):
+            for start in range(0, len(samples.traits), plan.traits_at_once):
+                columns = range(start, min(start + plan.traits_at_once, len(samples.traits)))
+                V = GG.covariance(part.kept, part.scale, world)
+                checked |= scan_part(run, samples, tested, V, products, part, k, columns, nulls, team, checked)
+    return checked
 
 
-def scan_set_dense(
-    run: Run, samples: SampleSet, G: Similarity, parts: list[SimilarityPart], results: LowRankResults | None
-) -> None:
+def scan_part(
+    run: Run,
+    samples: SampleSet,
+    tested: TestedSnps,
+    V: LowRankCovariance,
+    products: Products,
+    part: SimilarityPart,
+    k: int,
+    columns: range,
+    nulls: np.ndarray,
+    team: Team,
+    checked: dict[str, float],
+) -> dict[str, float]:
+    """Stage 4: the SNPs of a part against the traits at ``columns`` of the set. Collective.
+
+    Raises Stopped, on all ranks, when a signal asked for it.
+    """
+    options, world, ledger = run.options, run.job.world, run.ledger
+    assert ledger is not None
+    traits = [run.positions(samples)[j] for j in columns]
+    slots = ledger.slots(traits)
+    if slots.left(part.blocks).size == 0:
+        return {}
+    designs = {j: products.design(j, part) for j in columns}
+    # L_c L_c' = I + w G_c'G_c,  F~ = sqrt(w) L_c^-1 G_c'F, of each trait, on every team
+    held = [
+        hold_trait(V, designs[j], j, float(nulls["h2"][k, j]), team, run.plan.block, options.dtype) for j in columns
+    ]
+    for trait, one in zip(traits, held, strict=True):
+        ledger.keep_null(k, trait, nulls[k, one.column], fit_null(one.h2, one.sums))
+    tested.begin(part)
+    found: dict[str, float] = {}
+    if options.precision == "mixed" and not checked:
+        snps = np.concatenate([slots.snps(block) for block in slots.left(part.blocks)])
+        first = held[0]
+        columns_of_first = samples.F_of(first.column)
+        found = check_against_double(tested, V, designs[first.column], first, part, snps, columns_of_first).facts()
+    label = part.of(samples.traits[columns[0]] if len(columns) == 1 else f"{len(columns)} traits")
+    tolerance, q = COLLINEAR_TOLERANCE[options.precision], samples.q
+    with slots:
+        for number, packed in left_blocks(tested.bed, slots, part.blocks, team, world, label):
+            block = tested.decode(packed)
+            H = tested.cross(part, block)  # H = G_c'X, the one large product
+            fits = []
+            for one in held:
+                S = tested.sums(one, block, H, q)  # (F'X - w (L_c^-1 G_c'F)'L_c^-1 H) / (1-h2)
+                norm = block.stats.n * block.stats.variance
+                fits.append(fit_snps(one.sums, S[:q], S[q + 1], S[q], norm, options.test, tolerance))
+            slots.keep(number, block.stats, fits)
+    run.job.sample_memory()
+    for one in held:
+        one.L_team.close()
+    return found
+
+
+def scan_dense(run: Run, samples: SampleSet, G: Similarity, parts: list[SimilarityPart]) -> dict[str, float]:
     """Everything after stage 0 with n x n matrices. Collective. Raises UsageError when one stage alone is asked for."""
-    if run.config.stage is not None or results is None:
+    options, world, ledger = run.options, run.job.world, run.ledger
+    if options.stage is not None or ledger is None:
         raise UsageError(
             f"{G.K:,} similarity SNPs of {G.n:,} samples: the n x n form is cheaper, and it has no stages; "
             "leave --stage out, or give --form low-rank"
         )
-    team = split_teams(run.session.comm, run.plan.team_size)
-    scan_dense(run, samples, G, parts, run.given_h2(samples), team, results)
-    team.comm.Free()
-    results.report(samples, parts)
+    checked: dict[str, float] = {}
+    with split_teams(world.comm, run.plan.team_size) as team:
+        T_grid = sample_products(G, [slice(0, G.K)], run.grid, world)  # T = G G'
+        for k, part in enumerate(parts):
+            left = [j for j, trait in enumerate(run.positions(samples)) if ledger.slots([trait]).left(part.blocks).size]
+            if left:
+                Phi_grid = without(T_grid, G, part, world)  # Phi_c = (T - G_out G_out') / s_c
+                for j in left:
+                    V = CholeskyCovariance(Phi_grid, world, TOLERANCE)
+                    checked |= scan_dense_trait(run, samples, part, k, j, V, team)
+    return checked
 
 
-def count(run: Run, samples: SampleSet, packed: PackedSnps) -> tuple[np.ndarray, SnpStats]:
-    """Stage 0: which similarity SNPs vary and pass the filters, and their counts. Collective."""
-    comm, path, mark = run.session.comm, run.path(samples, 0), run.mark(samples, 0)
+def scan_dense_trait(
+    run: Run, samples: SampleSet, part: SimilarityPart, k: int, j: int, V: CholeskyCovariance, team: Team
+) -> dict[str, float]:
+    """One trait of a set on the SNPs of a part, as single-trait does it: h2, L L' = V, X~ = L^-1 X. Collective."""
+    options, world, ledger, bed = run.options, run.job.world, run.ledger, run.study.fileset.bed
+    assert ledger is not None
+    trait, label, F_rep = run.positions(samples)[j], part.of(samples.traits[j]), samples.F_of(j)
+    null = ledger.null(k, trait, run.given[k, trait])
+    if null is None:
+        null = ledger.keep_estimate(k, trait, null_record.estimated(V.maximise(F_rep, world)))
+    L = V.at(float(null["h2"]))
+    sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)
+    null = ledger.keep_null(k, trait, null, fit_null(float(null["h2"]), sums))
+    world.log.info(f"{label}: {null_record.text(null)}")
+    found: dict[str, float] = {}
+    with world.phase("hand over factor"):
+        L_team = L.hold(team, ledger.store.block, options.dtype)
+    snps = WhitenedSnps(L_team, F_tilde_rep, samples.rows, bed, world)
+    if options.precision == "mixed":
+        with world.phase("check in double"):
+            found = mixed_check.check_against_double(snps, V, L, bed, ledger.store, world).facts()
+    del V, L
+    with L_team, ledger.slots([trait]) as slots:
+        for block in left_blocks(bed, slots, part.blocks, team, world, label):
+            S = snps.sums(snps.decode(block.packed), snps.whiten(len(block.packed)))
+            with world.phase("statistics"):
+                tolerance = COLLINEAR_TOLERANCE[options.precision]
+                fit = fit_snps(sums, S.S_BL, S.S_BR, S.b_B, S.norm, options.test, tolerance)
+            slots.keep(block.number, S.stats, [fit])
+        run.job.sample_memory()
+    return found
 
-    def make() -> dict[str, np.ndarray]:
-        with run.session.timings.phase("stage 0"):
-            stats = count_snps(packed, samples.similarity_rows, comm)
-            kept = usable(stats, run.config.study.snps)
-            found = {"kept": kept, "n_obs": stats.n_obs, "a1_sum": stats.a1_sum, "sum_sq": stats.sum_sq}
-            on_root(comm, lambda: save_stage(path, STAGE_0, mark, found))
-            return found
 
-    found = run.made(0, on_root(comm, lambda: load_stage(path, STAGE_0, mark)), path, make)
-    kept = found["kept"].astype(bool)
-    n_obs, a1_sum, sum_sq = (found[name][kept] for name in ("n_obs", "a1_sum", "sum_sq"))
-    return kept, SnpStats(n_obs, a1_sum, sum_sq, samples.rows.size)
-
-
-def multiply(run: Run, samples: SampleSet, G: Similarity) -> GramFile:
-    """Stage 1: G'G, in its file. Collective."""
-    comm, path, mark = run.session.comm, run.path(samples, 1), run.mark(samples, 1)
-    found = on_root(comm, lambda: open_gram(path, mark))
-    if found is not None and not found.done.all():
-        found = None
-    return run.made(1, found, path, lambda: make_gram(G, path, mark, run.plan.strip, run.grid, run.session))
-
-
-def estimate(
-    run: Run, samples: SampleSet, gram: GramFile, products: Products, parts: list[SimilarityPart]
-) -> NullTable:
-    """Stage 2: h2 of every trait without every chromosome. Collective."""
-    comm, path, mark = run.session.comm, run.path(samples, 2), run.mark(samples, 2)
-    found = on_root(comm, lambda: NullTable.load(path, mark))
-    if found is not None and not found.done.all():
-        found = None
-    known = run.given_h2(samples).T
-    return run.made(
-        2, found, path,
-        lambda: estimate_all(gram, products, parts, known, path, mark, run.plan.null_team, run.session),
-    )  # fmt: skip
+def make_ledger(
+    options: LowRank, study: Study, chromosomes: Chromosomes, plan: LowRankPlan, parts: int, job: Job
+) -> ScanLedger:
+    """The result store. Collective."""
+    edges, _ = chromosomes.blocks(plan.block)
+    covariates = {name: cohort.covariate_names for name, cohort in study.cohorts.items()}
+    shape = shape_of(selected_rows(study, job.world), plan.block, edges, parts, covariates)
+    return open_ledger(job, study, shape, {"test": options.test}, options.snps, options.checkpoint)
 
 
 def make_plan(
-    config: LowRankConfig,
+    options: LowRank,
     study: Study,
     similarity: SimilarityInput,
     sets: list[SampleSet],
     chromosomes: Chromosomes,
-    session: Session,
+    job: Job,
 ) -> LowRankPlan:
     """The plan, in the log before anything large is allocated."""
-    machine = session.machine()
+    machine = job.machine()
     n, K = max(samples.rows.size for samples in sets), similarity.snps.index.size
-    plan = plan_low_rank(
-        machine,
+    sizes = LowRankSizes(
         n=n,
         K=K,
-        dense=config.is_dense(n, K),
         largest_part=int(chromosomes.sizes().max()),
         snp_bytes=study.fileset.bed.snp_bytes,
         similarity_bytes=similarity.fileset.bed.snp_bytes,
-        item=np.dtype(config.dtype).itemsize,
+        item=np.dtype(options.dtype).itemsize,
         traits=max(len(samples.traits) for samples in sets),
         columns=max(samples.F_rep.shape[1] for samples in sets),
-        team_size=config.team_size,
-        block=block_within(config.block_size, study.selected) or stored_block(session),
+        dense=options.is_dense(n, K),
     )
-    session.log.info(plan.text(machine))
+    block = block_within(options.block_size, study.selected)
+    plan = plan_low_rank(machine, sizes, options.team_size, stored_block(job, block) if options.scans else block)
+    job.world.log.info(plan.text(machine))
     return plan
 
 
 def say_similarity(run: Run, G: Similarity, samples: SampleSet) -> None:
     """What G is, in the log."""
     products = {True: "exact in float32", False: "in float32" if G.dtype == np.float32 else "in float64"}[G.exact]
-    dense = run.config.is_dense(G.n, G.K)
+    dense = run.options.is_dense(G.n, G.K)
     form = f"{'n x n' if dense else 'K x K'} matrices"
-    if dense and run.config.form == "auto":
+    if dense and run.options.form == "auto":
         form += ", which are cheaper for so many"
     names = ", ".join(samples.traits[:5]) + (", ..." if len(samples.traits) > 5 else "")
-    run.session.log.info(f"{names}: n = {G.n:,}, K = {G.K:,} similarity SNPs that vary; {form}; products {products}")
+    run.job.world.log.info(f"{names}: n = {G.n:,}, K = {G.K:,} similarity SNPs that vary; {form}; products {products}")

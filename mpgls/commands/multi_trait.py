@@ -30,15 +30,15 @@ import numpy as np
 from mpgls.commands.common.inputs import Study, open_study
 from mpgls.commands.common.session import Session
 from mpgls.commands.common.trait_study import open_trait_study
-from mpgls.commands.mixed_model.given_h2 import given_h2
-from mpgls.commands.mixed_model.kinship_on_grid import KinshipOnGrid
-from mpgls.commands.mixed_model.loco import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.commands.mixed_model.null_models import check_components
-from mpgls.commands.mixed_model.scan import own_blocks
 from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
 from mpgls.commands.multi_trait_parts.plan import TilePlan, plan_tiles
 from mpgls.commands.multi_trait_parts.results import SUFFIXES, open_ledger, report
+from mpgls.commands.scan_parts.given_h2 import given_h2
 from mpgls.engine.eigenbasis import Eigenbasis, decompose, load_vectors, maximise_reml_of_traits, rotate_traits
+from mpgls.engine.kinship_on_grid import KinshipOnGrid
+from mpgls.engine.models import check_components
+from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
+from mpgls.engine.snp_scan import own_blocks
 from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, scan_tiles
 from mpgls.errors import StorageError
 from mpgls.la.grid import ProcessGrid
@@ -47,6 +47,7 @@ from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.tiles import Epilogue, TraitPanel
 from mpgls.model.trait_records import Pass
 from mpgls.model.work import Work
+from mpgls.run import inputs
 from mpgls.run.plan import block_within
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import open_eigen_file
@@ -75,14 +76,14 @@ def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
         study = open_study(config.study, comm, session.log, traits=False, further=[config.h2_file])
         eigen_file = world.on_root(lambda: open_eigen_file(config.eigen) if config.eigen else None)
         traits = open_trait_study(config.study, study, eigen_file, config.missing, comm, session.log)
-        check_kinship(study, config.loco, comm, session.log)
+        check_kinship(study, config.loco, world)
         check_components(config.pcs, traits.cohort, "the study")
-        chromosomes = tested_chromosomes(study, config.loco, comm)
+        chromosomes = tested_chromosomes(study, config.loco, world)
         labels = chromosomes.labels if config.loco else None
         known = world.on_root(lambda: given_h2(config.h2, config.h2_file, traits.matrix.names, labels))
     plan = make_plan(config, study, traits, chromosomes, session)
     edges, parts = scan_parts(study, chromosomes, plan.block, config.loco)
-    describe(parts, edges, plan.block, session.log)
+    describe(parts, edges, plan.block, world)
     ledger = open_ledger(config, study, traits, plan, edges, len(parts), session, world)
     with ProcessGrid(comm, plan.grid) as grid:
         team = split_teams(comm, plan.team_size)
@@ -125,7 +126,7 @@ class TraitScan:
                 facts.append(fact if part.label is None else {"chromosome": part.label, **fact})
         return [] if phi is None else facts
 
-    def _kinship(self, study: Study, uses: int, session: Session) -> KinshipOnGrid | None:
+    def _kinship(self, study: inputs.Study, uses: int, session: Session) -> KinshipOnGrid | None:
         """Phi on the grid, to be taken by as many groups as ``uses``; None where the basis is given."""
         if self.eigen_file is not None:
             return None
@@ -135,7 +136,7 @@ class TraitScan:
             position[group.rows] = group.kinship_index
         samples = np.flatnonzero(position >= 0)
         centered, block = self.config.study.center_grm, self.plan.grid_block
-        return KinshipOnGrid(study.kinship, samples, position[samples], uses, self.grid, block, session, centered)
+        return KinshipOnGrid(study.kinship, samples, position[samples], uses, self.grid, block, self.world, centered)
 
     def _basis(self, phi: KinshipOnGrid | None, group: TraitGroup, label: str) -> tuple[Eigenbasis, dict[str, object]]:
         """The eigenbasis of a group's kinship, and what the manifest says of it."""
@@ -154,7 +155,7 @@ class TraitScan:
         config, world, group, bed = self.config, self.world, self.traits.groups[g], part.study.fileset.bed
         with world.phase("hand over basis"):
             operator = basis.hold(self.team, self.plan.block, config.dtype)  # Z on every team
-        numbers = own_blocks(part.blocks, part.blocks, self.team, world.comm)
+        numbers = own_blocks(part.blocks, part.blocks, self.team, world)
         blocks = SnpBlocks.of(numbers, self.ledger.index, self.edges)
         scratch = self._scratch(operator) if len(passes) > 1 else None
         decoder = Decoder(bed.n, [group.rows[panel] for panel in operator.row_panels], operator.panels[0].dtype)

@@ -1,246 +1,192 @@
-"""mpgls single-trait: generalised least squares of one trait on every SNP ([Elem] Algorithm 3, Elem-1D).
-
-    Phi_grid            = Phi_cols                       redistributed, scaled to mean diagonal 1
-    h2                  = argmax REML(h2)                by Cholesky factorisations of V on the grid
-    L L'                = V = h2 Phi + (1-h2) I
-    [X_L~ | y~]         = L^-1 [X_L | y]
-    for every block X of SNPs, dealt to teams that each hold L:
-        X~              = L^-1 X
-        S_BL, S_BR, b_B = X_L~'X~, x~'x~, y~'X~
-        beta, se        = Schur complement of S_BR in the normal equations
-
-With --loco all of this is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
-
-In mixed_model/ are the loop over blocks (scan.py), REML (null_model.py) and chromosomes (loco.py).
-"""
+"""mpgls single-trait: generalised least squares of one trait on every SNP ([Elem] Algorithm 3, Elem-1D)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.common.inputs import Study, StudyOptions, open_study
-from mpgls.commands.common.session import RunOptions, Session
-from mpgls.commands.mixed_model.given_h2 import given_h2
-from mpgls.commands.mixed_model.loco import (
-    KinshipPart,
-    ScanPart,
-    check_kinship,
-    describe,
-    scan_parts,
-    tested_chromosomes,
-)
-from mpgls.commands.mixed_model.mixed_check import check_against_double
-from mpgls.commands.mixed_model.null_figures import estimate_h2, keep, null_figures, say_null
-from mpgls.commands.mixed_model.null_models import NullModels, check_components
-from mpgls.commands.mixed_model.plan import ScanPlan, plan_scan
-from mpgls.commands.mixed_model.records import Records
-from mpgls.commands.mixed_model.results import open_results, report_parts, stored_block
-from mpgls.commands.mixed_model.scan import SnpModel, SnpSolver, scan
-from mpgls.errors import UsageError
+from mpgls.commands.scan_parts.given_h2 import given_h2
+from mpgls.commands.scan_parts.ledger import open_ledger, shape_of, stored_block
+from mpgls.commands.scan_parts.report import ScanReport
+from mpgls.engine.kinship_on_grid import KinshipOnGrid
+from mpgls.engine.mixed_check import check_against_double
+from mpgls.engine.models import EigenModels, KinshipModels, Models, check_components
+from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
+from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
+from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams
-from mpgls.mpi import on_root
+from mpgls.model import null_record
+from mpgls.model.gls import COLLINEAR_TOLERANCE, fit_null, fit_snps
+from mpgls.run.inputs import Study, open_study, selected_rows
+from mpgls.run.job import Job, open_job
+from mpgls.run.option_groups import (
+    BlockOptions,
+    CheckpointOptions,
+    GenotypeOptions,
+    ModelOptions,
+    PlotOptions,
+    ScanKinshipOptions,
+    TeamOptions,
+    TraitOptions,
+)
 from mpgls.run.plan import block_within
-from mpgls.stream.eigen_file import open_eigen_file
-from mpgls.stream.store import ResultStore, TraitPlace
+from mpgls.run.slots import ScanLedger
+from mpgls.stream.eigen_file import EigenFile, open_eigen_file
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.commands.mixed_model.null_model import Covariance
-    from mpgls.commands.mixed_model.spectral_null import SpectralCovariance
-    from mpgls.study.align import Cohort
+    from mpgls.run.results import Results
     from mpgls.study.chromosomes import Chromosomes
-    from mpgls.study.plink import BedFile
 
 
-@dataclass(frozen=True)
-class SingleTraitConfig:
+@dataclass(frozen=True, kw_only=True)
+class SingleTrait(
+    GenotypeOptions, TraitOptions, ScanKinshipOptions, ModelOptions, TeamOptions, BlockOptions, PlotOptions,
+    CheckpointOptions,
+):  # fmt: skip
     """Options of ``mpgls single-trait``."""
 
-    run: RunOptions
-    study: StudyOptions
-    eigen: str | None = None
-    pcs: int = 0
-    loco: bool = False
-    h2: float | None = None
-    h2_file: str | None = None
-    precision: str = "double"
-    test: str = "t"
-    block_size: int | None = None
-    team_size: int | None = None
-    plots: bool = True
-
-    def __post_init__(self) -> None:
-        if self.study.grm is not None and self.eigen is not None:
-            raise UsageError("give either --grm or --eigen: an eigendecomposition stands in place of the kinship")
-        if self.study.grm is None and self.eigen is None:
-            raise UsageError("single-trait needs a kinship, --grm (mpgls kinship makes one), or --eigen in its place")
-        if self.pcs < 0:
-            raise UsageError(f"--pcs must not be negative, not {self.pcs}")
-        if self.loco and self.eigen is not None:
-            raise UsageError(
-                "--loco decomposes a kinship for each chromosome: give --grm, made with --loco, not --eigen"
-            )
-        if self.h2 is not None and not 0 <= self.h2 < 1:
-            raise UsageError(f"--h2 must be at least 0 and below 1, not {self.h2}")
-        if self.h2 is not None and self.h2_file is not None:
-            raise UsageError("give either --h2 or --h2-file")
-        if self.block_size is not None and self.block_size < 1:
-            raise UsageError(f"--block-size must be at least 1, not {self.block_size}")
-
-    @property
-    def dtype(self) -> type:
-        """Element type of the streamed solve."""
-        return np.float64 if self.precision == "double" else np.float32
-
-    def determines_results(self) -> dict[str, Any]:
-        """The options that a resumed run must share."""
-        names = ("h2", "h2_file", "precision", "test", "study", "eigen", "pcs", "loco")
-        return {name: getattr(self, name) for name in names}
+    command = "single-trait"
+    summary = "mixed-model scan of one trait (or several, one after the other) on every SNP"
+    example = (
+        "mpirun -n 4 mpgls single-trait --bfile mice --pheno traits.tsv --pheno-name CD8 --grm mice_K.h5 --out cd8"
+    )
 
 
-class ScanOptions(Protocol):
-    """The options that the scan of a trait depends on, of whichever command."""
+def run(options: SingleTrait, comm: MPI.Comm) -> Results:
+    """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks.
 
-    @property
-    def study(self) -> StudyOptions:
-        """Files and filters."""
+    With --loco all is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
+    """
+    with open_job(options, comm, (".h5",)) as job:
+        if job.is_complete():
+            return job.results()
+        world = job.world
+        with world.phase("open and check"):
+            eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
+            study = open_study(options, world, model_ids=eigen_file.ids if eigen_file else None)
+            check_kinship(study, options.loco, world)
+            for name, cohort in study.cohorts.items():
+                check_components(options.pcs, cohort, f"trait {name!r}")
+            chromosomes = tested_chromosomes(study, options.loco, world)
+            labels = chromosomes.labels if options.loco else None
+            given = world.on_root(lambda: given_h2(options.h2, options.h2_file, list(study.cohorts), labels))
+            job.identify()
+        plan = make_plan(options, study, chromosomes, job)
+        with world.phase("open and check"):
+            edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
+            describe(parts, edges, plan.block, world)
+            covariates = {name: cohort.covariate_names for name, cohort in study.cohorts.items()}
+            shape = shape_of(selected_rows(study, world), plan.block, edges, len(parts), covariates, options.pcs)
+            ledger = open_ledger(job, study, shape, {"test": options.test}, options.snps, options.checkpoint)
 
-    @property
-    def precision(self) -> str:
-        """Of the streamed solve: double or mixed."""
-
-    @property
-    def dtype(self) -> type:
-        """Its element type."""
-
-    @property
-    def test(self) -> str:
-        """t or wald."""
-
-
-def run(config: SingleTraitConfig, comm: MPI.Comm) -> None:
-    """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    inputs = (*config.study.files(), *(name for name in (config.study.grm, config.eigen, config.h2_file) if name))
-    session = Session("single-trait", config.run, comm, (".h5",), inputs)
-    with session.timings.phase("open and check"):
-        eigen_file = on_root(comm, lambda: open_eigen_file(config.eigen) if config.eigen else None)
-        ids = eigen_file.ids if eigen_file is not None else None
-        study = open_study(config.study, comm, session.log, model_ids=ids, further=[config.h2_file])
-        check_kinship(study, config.loco, comm, session.log)
-        for name, cohort in study.cohorts.items():
-            check_components(config.pcs, cohort, f"trait {name!r}")
-        chromosomes = tested_chromosomes(study, config.loco, comm)
-        labels = chromosomes.labels if config.loco else None
-        given = on_root(comm, lambda: given_h2(config.h2, config.h2_file, list(study.cohorts), labels))
-    plan = make_plan(config, study, chromosomes, session)
-    with session.timings.phase("open and check"):
-        edges, parts = scan_parts(study, chromosomes, plan.block, config.loco)
-        describe(parts, edges, plan.block, session.log)
-        store = open_results(session, study, plan.block, config.determines_results(), edges)
-
-    figures: dict[str, list[dict[str, Any]]] = {place.name: [] for place in store.traits}
-    facts: dict[str, Any] = {}
-    with ProcessGrid(comm, plan.grid) as grid:
-        team = split_teams(comm, plan.team_size)
-        for k, part in enumerate(parts):
-            unfinished = [place.name for place in store.traits if not place.done[part.blocks].all()]
-            models = NullModels(
-                part.study, eigen_file, len(unfinished), grid, plan.grid_block, session, config.pcs,
-                config.study.center_grm,
-            )  # fmt: skip
-            for trait, place in enumerate(store.traits):
-                of_part = place.kept(part.number)
-                if place.name in unfinished:
-                    of_part = scan_trait(
-                        config, part, store, place, models.take, given[k, trait], study.fileset.bed, team, session
-                    )
-                figures[place.name].append(of_part)
-                if part is parts[-1]:
-                    facts[place.name] = report(config, study, store, trait, parts, figures[place.name], session)
-        team.comm.Free()
-    session.finish({"plan": plan, "inputs": study.identities, "traits": facts})
+        report = ScanReport(job, ledger, study.fileset, options.test, not options.no_plots)
+        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team:
+            for k, part in enumerate(parts):
+                unfinished = ledger.unfinished(part.blocks)
+                models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
+                for trait, cohort in enumerate(study.cohorts.values()):
+                    if trait in unfinished:
+                        scan_trait(options, part, k, trait, models, given[k, trait], team, ledger, job)
+                    if part is parts[-1]:
+                        report.trait(trait, parts, n=cohort.rows.size, funnel=cohort.funnel)
+        return job.finish(
+            {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
+            nulls=ledger.nulls,
+        )  # fmt: skip
 
 
 def scan_trait(
-    config: ScanOptions,
-    part: ScanPart,
-    store: ResultStore,
-    place: TraitPlace,
-    take: Callable[[str, str], tuple[Covariance | SpectralCovariance, Cohort]],
-    given: float,
-    bed: BedFile,
-    team: Team,
-    session: Session,
-) -> dict[str, Any]:
-    """Null model and scan of one trait on the SNPs of a part; frees the covariance before the scan. Collective.
-
-    ``take`` hands out the covariance and the samples of a trait, see `NullModels.take`; ``given`` is h2, or NaN.
-    Returns the null model's figures, which the store keeps for a run that resumes.
-    """
-    timings, log = session.timings, session.log
-    # L L' = V(h2);  [X_L~ | y~] = L^-1 [X_L | y]
-    label = part.of(place.name)
-    covariance, cohort = take(place.name, label)
-    estimate = estimate_h2(given, covariance, store, place, part, session)
-    sums = covariance.factorise_at(estimate["h2"])
-    figures = estimate | null_figures(estimate["h2"], sums, cohort.covariate_names)
-    say_null(label, figures, session)
-    keep(store, place, part, figures, session)
-    with timings.phase("hand over factor"):
-        factor = covariance.hold(team, store.block, config.dtype)
-        F_rep = covariance.whiten(covariance.F_rep)
-    solver = SnpSolver(SnpModel(sums, F_rep, cohort.rows, config.test, config.precision), factor, bed, timings)
-    if config.precision == "mixed":
-        with timings.phase("check in double"):
-            figures |= check_against_double(solver, covariance, bed, store, session.comm, log)
-    del covariance  # the scan needs neither Phi nor the work buffer
-
-    # for every block: X~ = L^-1 X; S_BL, S_BR, b_B; Schur complement
-    records = Records(store, [place], config.study.snps, session.options.checkpoint)
-    scan(solver, bed, records, part.blocks, team, session.comm, log, session.stop, label)
-    session.sample_memory()
-    factor.close()
-    return figures
-
-
-def report(
-    config: SingleTraitConfig,
-    study: Study,
-    store: ResultStore,
+    options: SingleTrait,
+    part: KinshipPart,
+    k: int,
     trait: int,
-    parts: list[KinshipPart],
-    figures: list[dict[str, Any]],
-    session: Session,
-) -> dict[str, Any]:
-    """Tables and plots of a finished trait; returns its facts for the manifest. Collective."""
-    cohort = study.cohorts[store.traits[trait].name]
-    with session.timings.phase("report"):
-        facts = report_parts(session, study, store, trait, parts, figures, config.test, config.plots)
-    return facts | {"n": cohort.rows.size, "funnel": cohort.funnel}
+    models: Models,
+    given: float,
+    team: Team,
+    ledger: ScanLedger,
+    job: Job,
+) -> None:
+    """One trait on the SNPs of a part, number ``k``: [Elem] Algorithm 3. Collective.
+
+    ``given`` is h2 where the user gave it, or NaN. Raises Stopped, on all ranks, when a signal asked for it.
+    """
+    world, bed, label = job.world, part.study.fileset.bed, part.of(ledger.traits[trait])
+    V, cohort = models.take(ledger.traits[trait], label)
+    F_rep = V.design(np.column_stack([cohort.X_L, cohort.y]))  # [X_L | y]
+    null = ledger.null(k, trait, given)
+    if null is None:
+        null = ledger.keep_estimate(k, trait, null_record.estimated(V.maximise(F_rep, world)))
+    h2 = float(null["h2"])
+    L = V.at(h2)  # line 1: L L' = V = h2 Phi + (1-h2) I
+    sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
+    null = ledger.keep_null(k, trait, null, fit_null(h2, sums))
+    say_null(label, null, job)
+    with world.phase("hand over factor"):
+        L_team = L.hold(team, ledger.store.block, options.dtype)
+    snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, bed, world)
+    if options.precision == "mixed":
+        with world.phase("check in double"):
+            check_against_double(snps, V, L, bed, ledger.store, world)
+    del V, L  # the scan needs neither Phi nor the work buffer
+
+    with L_team, ledger.slots([trait]) as slots:
+        for block in left_blocks(bed, slots, part.blocks, team, world, label):  # line 5
+            stats = snps.decode(block.packed)
+            X_tilde_team = snps.whiten(len(block.packed))  # line 6: X~ = L^-1 X
+            S = snps.sums(stats, X_tilde_team)  # lines 7-11: S_BL, b_B, S_BR
+            with world.phase("statistics"):  # line 12: the Schur complement of S_BR
+                fit = fit_snps(
+                    sums, S.S_BL, S.S_BR, S.b_B, S.norm, options.test, COLLINEAR_TOLERANCE[options.precision]
+                )
+            slots.keep(block.number, stats, [fit])
+        job.sample_memory()
 
 
-def make_plan(config: SingleTraitConfig, study: Study, chromosomes: Chromosomes, session: Session) -> ScanPlan:
+def say_null(label: str, null: np.ndarray, job: Job) -> None:
+    """The null model, in the log."""
+    job.world.log.info(f"{label}: {null_record.text(null)}")
+    if null["flag"] & null_record.NullFlag.BOUNDARY:
+        job.world.log.warn(f"{label}: h2 is at the boundary of its range")
+
+
+def make_models(
+    options: SingleTrait,
+    part: KinshipPart,
+    eigen_file: EigenFile | None,
+    uses: int,
+    grid: ProcessGrid,
+    plan: ScanPlan,
+    job: Job,
+) -> Models:
+    """Where each trait's covariance comes from; the kinship is loaded once for its ``uses``. Collective."""
+    if eigen_file is not None:
+        return EigenModels(part.study, eigen_file, grid, plan.grid_block, options.pcs, job.world)
+    kinship, samples, index = part.study.kinship, part.study.samples, part.study.kinship_index()
+    assert kinship is not None
+    Phi = KinshipOnGrid(kinship, samples, index, uses, grid, plan.grid_block, job.world, options.center_grm)
+    return KinshipModels(part.study, Phi, options.pcs, job.world)
+
+
+def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job: Job) -> ScanPlan:
     """The plan, in the log before anything large is allocated; a run that resumes keeps its store's block."""
-    machine = session.machine()
+    machine = job.machine()
     cohorts, n = list(study.cohorts.values()), study.samples.size
-    plan = plan_scan(
-        machine,
-        n=n,
+    sizes = ScanSizes(
+        n,
         m=-(-study.selected // len(chromosomes.labels)),
-        columns=cohorts[0].X_L.shape[1] + config.pcs + 1,
+        columns=cohorts[0].X_L.shape[1] + options.pcs + 1,
         snp_bytes=study.fileset.bed.snp_bytes,
-        item=np.dtype(config.dtype).itemsize,
+        item=np.dtype(options.dtype).itemsize,
         packed_kinship=study.kinship is not None and study.kinship.packed_lower,
         several_sets=any(cohort.rows.size < n for cohort in cohorts),
         several_traits=len(cohorts) > 1,
-        team_size=config.team_size,
-        block=block_within(config.block_size, study.selected) or stored_block(session),
     )
-    session.log.info(plan.text(machine))
+    block = stored_block(job, block_within(options.block_size, study.selected))
+    plan = plan_scan(machine, sizes, options.team_size, block)
+    job.world.log.info(plan.text(machine))
     return plan

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -48,8 +48,29 @@ class TeamOperator(Protocol):
     def close(self) -> None:
         """Free communicators and shared memory. Collective over the team (the node, for teams of one)."""
 
+    def __enter__(self) -> TeamOperator:
+        """The operator itself, to be closed at the end of the body if that ends well."""
 
-class _SharedOperator:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Close, unless the body failed: the others may not come."""
+
+
+class _Closing:
+    """Closes at the end of a ``with`` block that ends well; after a failure of one rank the others do not come."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self.close()
+
+    def close(self) -> None:
+        """Collective."""
+        raise NotImplementedError
+
+
+class _SharedOperator(_Closing):
     """The operator of teams of one rank: A whole, once a node, in memory that the node's ranks share."""
 
     def __init__(self, A_grid: GridMatrix, node_comm: MPI.Comm, width: int, dtype: type, lower: bool) -> None:
@@ -100,7 +121,7 @@ class SharedBasis(_SharedOperator):
         return np.matmul(self._A.T, self.panels[0][:, :used], out=self._X_tilde[:, :used])
 
 
-class _GridOperator:
+class _GridOperator(_Closing):
     """The operator of a team of R ranks: A in [MC,MR] distribution on the team's own R x 1 grid.
 
     With one process column a single Alltoallv brings the whole block of columns, and A never travels.
@@ -167,6 +188,18 @@ class Team:
     index: int
     count: int
     comm: MPI.Comm
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Free the communicator, unless the body failed: the others may not come."""
+        if kind is None:
+            self.comm.Free()
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so on any rank of the team. Collective over the team."""
+        return here if self.comm.size == 1 else bool(self.comm.allreduce(here))
 
 
 def split_teams(comm: MPI.Comm, size: int) -> Team:

@@ -56,6 +56,16 @@ class NullSums:
     n: int
     log_det_xtx: float = 0.0
 
+    @classmethod
+    def of_gram(cls, gram: np.ndarray, log_det: float, n: int, log_det_xtx: float) -> NullSums:
+        """From F~'F~ (q+1, q+1) of F = [X_L | y]."""
+        return cls(gram[:-1, :-1], gram[:-1, -1], float(gram[-1, -1]), log_det, n, log_det_xtx)
+
+    @property
+    def gram(self) -> np.ndarray:
+        """F~'F~ (q+1, q+1)."""
+        return np.block([[self.S_TL, self.b_T[:, None]], [self.b_T[None, :], np.array([[self.yy]])]])
+
 
 @dataclass(frozen=True)
 class NullFit:

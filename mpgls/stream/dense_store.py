@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from mpgls.errors import InputError, StorageError
-from mpgls.stream.hdf5 import allocate, check_room, check_store, mapped_index, opened, read_exactly
+from mpgls.stream.hdf5 import allocate, check_fingerprint, check_room, mapped_index, opened, read_exactly
 from mpgls.stream.store import RECORD_DTYPE, block_edges
 
 FORMAT, VERSION = "mpgls-dense", 1
@@ -201,7 +201,7 @@ def open_dense(path: str | Path, mark: str | None = None) -> DenseStore:
     """
     path = Path(path)
     with opened(path) as file:
-        check_store(file, path, FORMAT, mark)
+        check_fingerprint(file, path, FORMAT, mark)
         attributes = dict(file.attrs.items())
         count, block = file["index"].shape[0], int(attributes["block"])
         placed = ("index", "beta", "se", "done", *_SNP_DTYPES)

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mpgls.errors import InputError, StorageError
+from mpgls.stream.mark import Mark
 
 
 def allocate(group: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
@@ -49,15 +50,17 @@ def store_format(path: str | Path) -> str:
         return str(file.attrs.get("format", ""))
 
 
-def check_store(file: Any, path: Path, kind: str, mark: str | None) -> None:
-    """InputError unless the open ``file`` is of format ``kind`` and, if ``mark`` is given, has that fingerprint."""
+def check_store(file: Any, path: Path, kind: str, version: int, mark: Mark | None) -> None:
+    """InputError unless the open ``file`` is of format ``kind`` and ``version`` and, if ``mark`` is given, has it."""
     if file.attrs.get("format") != kind:
         raise InputError(f"{path} is not a result store of mpgls (an HDF5 file of format {kind!r})")
-    if mark is not None and file.attrs["fingerprint"] != mark:
+    if file.attrs.get("version") != version:
         raise InputError(
-            f"{path} was made from other inputs or options, so it cannot be resumed: "
-            "run with the same command line, or without --resume to start anew"
+            f"{path} is a store of another version of mpgls (format {kind} {file.attrs.get('version')}, this version "
+            f"has {version}): make it again"
         )
+    if mark is not None:
+        mark.check(str(file.attrs["made_from"]), path)
 
 
 def check_room(path: Path, nbytes: int, what: str) -> None:
@@ -84,3 +87,14 @@ def read_exactly(file: BinaryIO, offset: int, out: np.ndarray) -> None:
     file.seek(offset)
     if out.nbytes and file.readinto(out.reshape(-1).view(np.uint8)) != out.nbytes:  # type: ignore[attr-defined]
         raise StorageError(f"{file.name} ended early: it was changed while it was read")
+
+
+def check_fingerprint(file: Any, path: Path, kind: str, mark: str | None) -> None:
+    """`check_store` of stores that keep a hash of what they were made from."""
+    if file.attrs.get("format") != kind:
+        raise InputError(f"{path} is not a result store of mpgls (an HDF5 file of format {kind!r})")
+    if mark is not None and file.attrs["fingerprint"] != mark:
+        raise InputError(
+            f"{path} was made from other inputs or options, so it cannot be resumed: "
+            "run with the same command line, or without --resume to start anew"
+        )

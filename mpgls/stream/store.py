@@ -1,12 +1,12 @@
 """The result store: one HDF5 file with preallocated records, a done-map for each trait, and what the run was.
 
-Layout: root attributes ``format``, ``version``, ``fingerprint`` (hash of inputs and options) and what the caller adds,
-such as ``bfile`` and ``test``; ``/index`` int64 (m,), the rows of the .bim; ``/edges`` int64 (blocks+1,), where among
-them each block begins; for each trait a group ``/traits/NAME`` with ``records`` (m,) of RECORD_DTYPE, contiguous, and
-``done`` uint8 (blocks,). What a null model found are attributes of the trait's group; with one null model a chromosome,
-of ``/traits/NAME/loco/K``, K = 0, 1, ... The records' file offset is fixed at creation, so ranks write them without
-HDF5 (a serial h5py is enough) and a reader sees an ordinary dataset. All ranks of a node read ``/index`` through one
-mapping.
+Layout: root attributes ``format``, ``version``, ``made_from`` (`stream.mark`) and what the caller adds, such as
+``bfile`` and ``test``; ``/index`` int64 (m,), the rows of the .bim; ``/edges`` int64 (blocks+1,), where among them each
+block begins; ``/nulls`` (parts, traits) of `model.null_record.NULL_DTYPE`, one part or one for each chromosome; for
+each trait a group ``/traits/NAME`` with ``records`` (m,) of RECORD_DTYPE, contiguous, ``done`` uint8 (blocks,), and
+``effects`` float64 (parts, 2, q), the effects of the covariates and their standard errors, whose names are its
+attribute ``covariates``. The records' file offset is fixed at creation, so ranks write them without HDF5 (a serial h5py
+is enough) and a reader sees an ordinary dataset. All ranks of a node read ``/index`` through one mapping.
 """
 
 from __future__ import annotations
@@ -20,31 +20,36 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.errors import StorageError
+from mpgls.model.null_record import NULL_DTYPE, unknown
+from mpgls.stream.files import replaced, writing
 from mpgls.stream.hdf5 import allocate, check_store, mapped_index, opened, read_exactly
+from mpgls.stream.mark import Mark
 
-FORMAT, VERSION = "mpgls-results", 1
+FORMAT, VERSION = "mpgls-results", 2
 RECORD_DTYPE = np.dtype([("beta", "<f8"), ("se", "<f8"), ("eaf", "<f8"), ("n", "<i4"), ("note", "<i4")])
 """One SNP: effect, standard error, frequency of A1, samples with a genotype, and a code of model.gls.Note."""
 
 
 @dataclass(frozen=True)
 class TraitPlace:
-    """Where a trait's results lie in the file: byte offsets, and which blocks are done.
-
-    ``attributes`` are what was kept of it; ``loco`` what was kept of each chromosome's null model, by its number.
-    """
+    """Where a trait's results lie in the file: byte offsets, and which blocks are done."""
 
     name: str
     records_offset: int
     done_offset: int
     done: np.ndarray
-    attributes: dict[str, Any]
-    loco: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-    def kept(self, part: int | None) -> dict[str, Any]:
-        """What was kept of the null model of chromosome number ``part``, or of the one for all SNPs."""
-        return self.attributes if part is None else self.loco.get(part, {})
+
+@dataclass(frozen=True)
+class NullModels:
+    """What is known of the null models: ``records`` (parts, traits) of NULL_DTYPE.
+
+    ``effects`` (parts, 2, q) are each trait's covariate effects and their standard errors, ``covariates`` their names.
+    """
+
+    records: np.ndarray
+    effects: list[np.ndarray]
+    covariates: list[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class ResultStore:
     """A store that exists on disk. Picklable: rank 0 creates or opens it and broadcasts.
 
     ``block`` SNPs are the most that a block holds; block k is ``edges[k]`` to ``edges[k+1]`` of the selected SNPs.
+    ``nulls`` are those of the opening.
     """
 
     path: Path
@@ -60,6 +66,7 @@ class ResultStore:
     edges: np.ndarray
     index_offset: int
     traits: tuple[TraitPlace, ...]
+    nulls: NullModels
     attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -84,61 +91,76 @@ class ResultStore:
         return records
 
 
-def fingerprint(parts: Mapping[str, Any]) -> str:
-    """SHA-256 of a description of inputs and options; equal fingerprints may resume each other's store."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+@dataclass(frozen=True)
+class StoreShape:
+    """What a new store holds: the SNPs ``index`` (m,) in blocks of at most ``block``, cut at ``edges`` (blocks+1,).
+
+    ``covariates`` are the names of each trait's; ``parts`` null models of each.
+    """
+
+    index: np.ndarray
+    block: int
+    edges: np.ndarray
+    covariates: Mapping[str, Sequence[str]]
+    parts: int = 1
 
 
-def create_store(
-    path: str | Path,
-    index: np.ndarray,
-    block: int,
-    traits: Sequence[str],
-    mark: str,
-    attributes: Mapping[str, Any] | None = None,
-    edges: np.ndarray | None = None,
-) -> ResultStore:
-    """Make a new store for the SNPs ``index`` in blocks of ``block``; every dataset is allocated at once.
+def create_store(path: str | Path, shape: StoreShape, mark: Mark, attributes: Mapping[str, Any]) -> ResultStore:
+    """Make a new store; every dataset is allocated at once.
 
-    ``edges`` (blocks+1,) cut the SNPs otherwise, into blocks of at most that many. ``attributes`` are kept at the root;
-    `mpgls export` looks for ``bfile``, ``bim_rows``, ``bim_sha256`` and ``test`` there.
-
-    Raises StorageError when the file cannot be made.
+    ``attributes`` are kept at the root; `mpgls export` looks for ``bfile``, ``bim_rows``, ``bim_sha256`` and ``test``
+    there. Raises StorageError when the file cannot be made.
     """
     import h5py
 
-    path = Path(path)
-    edges = block_edges(index.size, block) if edges is None else edges
-    try:
-        with h5py.File(path, "w", libver="latest") as file:
-            file.attrs.update({"format": FORMAT, "version": VERSION, "fingerprint": mark, "block": block})
-            file.attrs["traits"] = list(traits)
-            file.attrs.update(attributes or {})
-            file.create_dataset("index", data=np.asarray(index, dtype=np.int64))
-            file.create_dataset("edges", data=edges)
-            for name in traits:
-                group = file.create_group(f"traits/{name}")
-                allocate(group, "records", (index.size,), RECORD_DTYPE)
-                allocate(group, "done", (edges.size - 1,), np.uint8)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    path, traits = Path(path), list(shape.covariates)
+    with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+        file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": shape.block})
+        file.attrs["traits"] = traits
+        file.attrs.update(attributes)
+        file.create_dataset("index", data=np.asarray(shape.index, dtype=np.int64))
+        file.create_dataset("edges", data=shape.edges)
+        file.create_dataset("nulls", data=unknown(shape.parts, len(traits)))
+        for name, covariates in shape.covariates.items():
+            group = file.create_group(f"traits/{name}")
+            group.attrs["covariates"] = list(covariates)
+            group.create_dataset("effects", data=np.full((shape.parts, 2, len(covariates)), np.nan))
+            allocate(group, "records", (shape.index.size,), RECORD_DTYPE)
+            allocate(group, "done", (shape.edges.size - 1,), np.uint8)
     return open_store(path)
 
 
-def open_store(path: str | Path, mark: str | None = None) -> ResultStore:
+def open_store(path: str | Path, mark: Mark | None = None) -> ResultStore:
     """Open a store; with ``mark``, refuse one that was made from other inputs or options.
 
-    Raises StorageError when it cannot be read, InputError when it is no result store or has another fingerprint.
+    Raises StorageError when it cannot be read, InputError when it is no result store or was made from others.
     """
     path = Path(path)
     with opened(path) as file:
-        check_store(file, path, FORMAT, mark)
+        check_store(file, path, FORMAT, VERSION, mark)
         names = list(file.attrs["traits"])
-        traits = tuple(_place(name, file["traits"][name]) for name in names)
+        groups = [file["traits"][name] for name in names]
         index, attributes = file["index"], {key: value for key, value in file.attrs.items() if key != "traits"}
-        count, block = index.shape[0], int(attributes["block"])
-        edges = file["edges"][...] if "edges" in file else block_edges(count, block)
-        return ResultStore(path, count, block, edges, index.id.get_offset(), traits, attributes)
+        nulls = NullModels(
+            file["nulls"][...].astype(NULL_DTYPE),
+            [group["effects"][...] for group in groups],
+            [tuple(group.attrs["covariates"]) for group in groups],
+        )
+        return ResultStore(
+            path=path,
+            count=index.shape[0],
+            block=int(attributes["block"]),
+            edges=file["edges"][...],
+            index_offset=index.id.get_offset(),
+            traits=tuple(_place(name, group) for name, group in zip(names, groups, strict=True)),
+            nulls=nulls,
+            attributes=attributes,
+        )
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """SHA-256 of a description of inputs and options, of commands without a `Mark`."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def block_edges(count: int, block: int) -> np.ndarray:
@@ -148,17 +170,17 @@ def block_edges(count: int, block: int) -> np.ndarray:
 
 def _place(name: str, group: Any) -> TraitPlace:
     records, done = group["records"], group["done"]
-    loco = {int(number): dict(part.attrs) for number, part in group.get("loco", {}).items()}
-    return TraitPlace(name, records.id.get_offset(), done.id.get_offset(), done[...], dict(group.attrs), loco)
+    return TraitPlace(name, records.id.get_offset(), done.id.get_offset(), done[...])
 
 
-def save_attributes(path: str | Path, trait: str, attributes: Mapping[str, Any], part: int | None = None) -> None:
-    """Keep what a trait's null model found (h2, say) with its results. Call on one rank, while none writes.
+def save_null(path: Path, part: int, trait: int, record: np.ndarray, effects: np.ndarray | None = None) -> None:
+    """Keep the null model of one part and trait: its record, and with ``effects`` (2, q) the covariates' effects.
 
-    ``part`` is the number of the chromosome whose null model it is, where each has its own.
+    Call on one rank, while none writes. Raises StorageError.
     """
     import h5py
 
-    with h5py.File(path, "r+") as file:
-        group = file["traits"][trait]
-        (group if part is None else group.require_group(f"loco/{part}")).attrs.update(attributes)
+    with writing(path), h5py.File(path, "r+") as file:
+        file["nulls"][part, trait] = record
+        if effects is not None:
+            file["traits"][file.attrs["traits"][trait]]["effects"][part] = effects

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mpgls.errors import StorageError
-from mpgls.stream.hdf5 import check_store, opened, read_exactly
+from mpgls.stream.hdf5 import check_fingerprint, opened, read_exactly
 
 MAXIMA_FORMAT, ENTRIES_FORMAT, VERSION = "mpgls-vgwas-maxima", "mpgls-vgwas-entries", 1
 COLUMNS = {"snp": np.int64, "voxel": np.int32, "t": np.float64, "beta": np.float64, "log10p": np.float64}
@@ -38,7 +38,7 @@ def save_maxima(path: Path, maxima: Mapping[str, np.ndarray], mark: str) -> None
 def load_maxima(path: Path, mark: str) -> dict[str, np.ndarray]:
     """The maxima of each statistic. Raises StorageError, or InputError for other inputs or options."""
     with opened(path) as file:
-        check_store(file, path, MAXIMA_FORMAT, mark)
+        check_fingerprint(file, path, MAXIMA_FORMAT, mark)
         return {name: file[name][...] for name in file}
 
 
@@ -103,7 +103,7 @@ class EntriesFile:
 def open_entries(path: Path, mark: str) -> EntriesFile:
     """Open PREFIX.voxels.h5. Raises StorageError, or InputError for other inputs or options."""
     with opened(path) as file:
-        check_store(file, path, ENTRIES_FORMAT, mark)
+        check_fingerprint(file, path, ENTRIES_FORMAT, mark)
         records = file["records"]
         return EntriesFile(path, records.shape[0], records.id.get_offset(), records.dtype)
 

@@ -8,9 +8,9 @@ import json
 import pytest
 
 from mpgls import cli
-from mpgls.commands.low_rank_parts.plan import plan_low_rank
 from mpgls.commands.plan import BASE, PAPER_CPU_DAYS, Source, plan_facts, text
 from mpgls.commands.plan_parts.low_rank import COARSE, FINE, PRODUCT_SHARE, LowRankProblem, predict
+from mpgls.engine.low_rank_plan import plan_low_rank
 from mpgls.engine.rates import Rates, read_rates
 from mpgls.errors import InputError, MemoryPlanError, StorageError, UsageError
 from mpgls.run.plan import GIB, Machine

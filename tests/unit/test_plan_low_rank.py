@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mpgls.commands.low_rank_parts.plan import plan_low_rank
+from mpgls.engine.low_rank_plan import plan_low_rank
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine
 

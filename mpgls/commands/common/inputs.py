@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,14 @@ import numpy as np
 
 from mpgls.errors import InputError, UsageError
 from mpgls.mpi import agree, on_root
+from mpgls.run import inputs
 from mpgls.run.identity import file_identity
 from mpgls.run.log import Log
 from mpgls.stream.reader import BlockReader, RowRuns
 from mpgls.study.align import Cohort, align, check_explained
 from mpgls.study.filters import Selection, SnpFilter, select_snps
 from mpgls.study.genotypes import missing_per_sample
-from mpgls.study.grm import Kinship, open_kinship
+from mpgls.study.grm import open_kinship
 from mpgls.study.plink import BedFile, Fileset, open_fileset
 from mpgls.study.tables import SampleId, read_id_list, read_table
 
@@ -67,33 +67,14 @@ class StudyOptions:
 
 
 @dataclass(frozen=True)
-class Study:
-    """An opened study. ``selection`` is on rank 0 only: at 10^8 SNPs not every rank should hold the index.
+class Study(inputs.Study):
+    """A study of a command that does not declare its options yet."""
 
-    ``samples`` are the .fam rows that are analysed for any trait, ascending; ``cohorts`` is empty without traits.
-    """
-
-    fileset: Fileset
-    kinship: Kinship | None
-    samples: np.ndarray
-    cohorts: dict[str, Cohort]
-    selected: int
-    selection: Selection | None
-    identities: list[dict[str, Any]]
+    identities: list[dict[str, Any]] = field(default_factory=list)
 
     def genotypes(self) -> dict[str, Any]:
-        """What a result store says of the SNPs that its rows belong to; `mpgls export` looks for it."""
-        bim = f"{self.fileset.prefix}.bim"
-        digest = next(identity["sha256"] for identity in self.identities if identity["path"] == bim)
-        rows = self.fileset.variants.count
-        return {"bfile": os.path.abspath(self.fileset.prefix), "bim_rows": rows, "bim_sha256": digest}
-
-    def kinship_index(self) -> np.ndarray:
-        """Positions of ``samples`` in the kinship, from the traits' cohorts."""
-        position = np.full(self.fileset.bed.n, -1, dtype=np.int64)
-        for cohort in self.cohorts.values():
-            position[cohort.rows] = cohort.kinship_index
-        return position[self.samples]
+        """What a result store says of the SNPs that its rows belong to."""
+        return self.origin(self.identities)
 
 
 def open_study(

@@ -1,1 +1,1 @@
-"""The stages of mpgls low-rank."""
+"""What mpgls low-rank starts from, plans, and hands from stage to stage."""

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mpgls.commands.common.inputs import Study
-from mpgls.commands.low_rank_parts.config import LowRankConfig
-from mpgls.commands.low_rank_parts.estimate import SimilarityPart
+from mpgls.engine.low_rank_nulls import SimilarityPart
 from mpgls.errors import InputError
-from mpgls.mpi import on_root
-from mpgls.run.identity import file_identity
+from mpgls.run.inputs import Study
+from mpgls.run.world import World
 from mpgls.study.align import Cohort
 from mpgls.study.chromosomes import Chromosomes
-from mpgls.study.filters import select_snps
+from mpgls.study.filters import SnpFilter, select_snps
 from mpgls.study.genotypes import SnpStats
 from mpgls.study.plink import Fileset, open_fileset
 from mpgls.study.similarity import SimilaritySnps, by_chromosome, evenly_spaced, every_kth, matching_rows
 
-if TYPE_CHECKING:
-    from mpi4py import MPI
 
-    from mpgls.run.log import Log
+@dataclass(frozen=True)
+class SimilarityChoice:
+    """Which SNPs measure similarity: those of the file ``snps``, every ``every``-th, or ``count`` spread evenly."""
+
+    bfile: str | None
+    snps: str | None
+    every: int | None
+    count: int | None
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,6 @@ class SimilarityInput:
 
     fileset: Fileset
     snps: SimilaritySnps
-    identities: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -64,30 +66,29 @@ class SampleSet:
         return self.cohort.X_L.shape[1]
 
 
-def open_similarity(config: LowRankConfig, study: Study, comm: MPI.Comm, log: Log) -> SimilarityInput:
+def open_similarity(choice: SimilarityChoice, filters: SnpFilter, study: Study, world: World) -> SimilarityInput:
     """Choose the similarity SNPs. Collective. Raises InputError or UsageError, on all ranks.
 
     They are chosen among the SNPs that --extract, --exclude and --exclude-negative-bp leave; --chr says which SNPs are
     tested, not which measure similarity. --maf and --geno apply among the analysed samples, later.
     """
 
-    def choose() -> tuple[Fileset, SimilaritySnps, list[dict[str, Any]]]:
-        prefix = config.similarity_prefix
-        fileset = open_fileset(prefix) if config.similarity_bfile else study.fileset
+    def choose() -> SimilarityInput:
+        fileset = open_fileset(choice.bfile) if choice.bfile else study.fileset
         named: dict[str, Any] = {"chromosomes": (), "maf": 0.0, "geno": 1.0}
-        if config.similarity_snps:
-            named["extract"] = config.similarity_snps
-        candidates = select_snps(fileset.variants, replace(config.study.snps, **named)).index
-        if config.similarity_every is not None:
-            candidates = every_kth(candidates, config.similarity_every)
-        elif config.similarity_count is not None:
-            candidates = evenly_spaced(candidates, config.similarity_count)
-        files = [f"{prefix}.{suffix}" for suffix in ("bed", "bim", "fam")]
-        files += [config.similarity_snps] if config.similarity_snps else []
-        return fileset, by_chromosome(fileset.variants, candidates), [file_identity(path) for path in files]
+        if choice.snps:
+            named["extract"] = choice.snps
+        candidates = select_snps(fileset.variants, replace(filters, **named)).index
+        if choice.every is not None:
+            candidates = every_kth(candidates, choice.every)
+        elif choice.count is not None:
+            candidates = evenly_spaced(candidates, choice.count)
+        return SimilarityInput(fileset, by_chromosome(fileset.variants, candidates))
 
-    found = SimilarityInput(*on_root(comm, choose))
-    log.info(f"similarity: {found.snps.index.size:,} SNPs of {found.fileset.bed.m:,} in {found.fileset.prefix}")
+    found = world.on_root(choose)
+    world.log.info(f"similarity: {found.snps.index.size:,} SNPs of {found.fileset.bed.m:,} in {found.fileset.prefix}")
+    if choice.bfile is None:  # the same object, so that nobody looks for the samples twice
+        found = replace(found, fileset=study.fileset)
     return found
 
 
@@ -108,7 +109,7 @@ def sample_sets(study: Study, similarity: Fileset) -> list[SampleSet]:
 
 
 def make_parts(
-    config: LowRankConfig, chromosomes: Chromosomes, block: int, snps: SimilaritySnps, stats: SnpStats
+    loco: bool, chromosomes: Chromosomes, block: int, snps: SimilaritySnps, stats: SnpStats
 ) -> list[SimilarityPart]:
     """For each tested chromosome the similarity SNPs of its model, and its blocks of tested SNPs.
 
@@ -117,7 +118,7 @@ def make_parts(
     parts: list[SimilarityPart] = []
     _, codes = chromosomes.blocks(block)
     for c, label in enumerate(chromosomes.labels):
-        runs = snps.without(label if config.loco else None)
+        runs = snps.without(label if loco else None)
         if not runs:
             raise InputError(
                 f"every similarity SNP is on chromosome {label}, so none is left when it is left out: choose "
@@ -128,7 +129,7 @@ def make_parts(
         kept = np.zeros(stats.n_obs.size, dtype=bool)
         for run in runs:
             kept[run] = True
-        number, name = (c, label) if config.loco else (None, None)
+        number, name = (c, label) if loco else (None, None)
         left_out = int(np.count_nonzero(~kept))
         parts.append(SimilarityPart(number, name, left_out, np.flatnonzero(codes == c), kept, runs, scale))
     return parts

@@ -11,10 +11,10 @@ import numpy as np
 
 from mpgls.commands.common.inputs import Study
 from mpgls.commands.common.session import Session
-from mpgls.commands.mixed_model.loco import ScanPart
 from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
 from mpgls.commands.multi_trait_parts.plan import TilePlan
 from mpgls.engine.dense_tiles import DenseTiles, TraitOrder
+from mpgls.engine.parts import ScanPart
 from mpgls.engine.trait_ledger import TraitLedger
 from mpgls.model.trait_records import Pass, TraitRecords
 from mpgls.report.multi_trait import LeftOut, TraitReport

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mpgls.commands.low_rank_parts.plan import LowRankPlan, plan_low_rank
-from mpgls.commands.low_rank_parts.similarity import PANEL
+from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.probes import POTRF_SIZE
 from mpgls.engine.rates import PrecisionRates, Rates
+from mpgls.engine.similarity import PANEL
 from mpgls.errors import UsageError
 from mpgls.run.plan import Machine
 from mpgls.study.genotypes import bytes_per_snp
@@ -124,20 +124,17 @@ class Cost:
 
 def predict(problem: LowRankProblem, machine: Machine, rates: Rates) -> Cost:
     """The cost of ``problem`` on ``machine`` with K x K matrices. Raises MemoryPlanError where it does not fit."""
-    plan = plan_low_rank(
-        machine,
+    sizes = LowRankSizes(
         n=problem.n,
         K=problem.K,
-        dense=False,
         largest_part=problem.m_c,
         snp_bytes=bytes_per_snp(problem.n),
         similarity_bytes=bytes_per_snp(problem.n),
         item=problem.item,
         traits=problem.T,
         columns=problem.q + problem.T,
-        team_size=None,
-        block=None,
     )
+    plan = plan_low_rank(machine, sizes)
     work = _Work(problem, machine, plan, rates)
     return Cost(problem, machine, plan, [stage() for stage in work.stages()])
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.common.inputs import read_snps
 from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray, split_node
-from mpgls.mpi import agree
+from mpgls.mpi import together
+from mpgls.stream.packed import read_snps
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.plink import BedFile
@@ -38,26 +38,22 @@ class PackedSnps:
 
     def __init__(self, bed: BedFile, index: np.ndarray, comm: MPI.Comm) -> None:
         self.bed, self._node = bed, split_node(comm)
-        self._shared = SharedArray(self._node, (bed.snp_bytes, index.size), np.uint8, "similarity SNPs")
-        self.rows = self._shared.array.T
+        self._rows_node = SharedArray(self._node, (bed.snp_bytes, index.size), np.uint8, "similarity SNPs")
+        self.rows = self._rows_node.array.T
         mine = np.array_split(np.arange(index.size), self._node.size)[self._node.rank]
         mine = mine[np.argsort(index[mine], kind="stable")]  # a reader wants ascending rows
         step = max(1, READ_BYTES // bed.snp_bytes)
         parts = [mine[start : start + step] for start in range(0, mine.size, step)]
-        error = None
         reader = read_snps(bed, [index[part] for part in parts], comm)
-        try:
+        with together(comm):
             for k, packed in reader:
                 self.rows[parts[k]] = packed
-        except Exception as caught:
-            error = caught
-        agree(comm, error)
-        self._shared.fence()
+        self._rows_node.fence()
 
     def close(self) -> None:
         """Free the memory. Collective over the node."""
         del self.rows
-        self._shared.close()
+        self._rows_node.close()
         self._node.Free()
 
 
@@ -110,11 +106,11 @@ class Similarity:
         self._decoder = Decoder(packed.bed.n, [rows], self.dtype)
         self._buffer: np.ndarray = np.empty((0, 0), dtype=dtype)
         self._node = split_node(comm)
-        self._shared = SharedArray(self._node, (self.n, self.K), dtype, "similarity matrix") if resident else None
-        if self._shared is not None:
+        self._D_node = SharedArray(self._node, (self.n, self.K), dtype, "similarity matrix") if resident else None
+        if self._D_node is not None:
             for run in _dealt(self.K, self._node):
-                self.decode(np.arange(run.start, run.stop), self._shared.array[:, run])
-            self._shared.fence()
+                self.decode(np.arange(run.start, run.stop), self._D_node.array[:, run])
+            self._D_node.fence()
 
     def in_double(self, comm: MPI.Comm) -> Similarity:
         """The same G from float64 panels. Collective."""
@@ -127,8 +123,8 @@ class Similarity:
 
     def panels(self, run: slice) -> Iterator[tuple[slice, np.ndarray]]:
         """D's columns ``run``, as (columns, D[:, columns]); a panel is valid until the next one."""
-        if self._shared is not None:
-            yield run, self._shared.array[:, run]
+        if self._D_node is not None:
+            yield run, self._D_node.array[:, run]
             return
         if self._buffer.size == 0:
             self._buffer = np.empty((self.n, min(PANEL, self.K)), dtype=self.dtype, order="F")
@@ -158,8 +154,8 @@ class Similarity:
 
     def close(self) -> None:
         """Free what is shared. Collective over the node."""
-        if self._shared is not None:
-            self._shared.close()
+        if self._D_node is not None:
+            self._D_node.close()
         self._node.Free()
 
 

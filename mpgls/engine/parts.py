@@ -11,20 +11,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.common.inputs import Study
 from mpgls.errors import InputError
-from mpgls.mpi import on_root
-from mpgls.run.log import Log
+from mpgls.run.inputs import Study
+from mpgls.run.world import World
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 from mpgls.study.kinship_h5 import read_keys
 from mpgls.study.snp_keys import keys_of
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
 
 MOST_BLOCKS = 4
 """Times as many blocks as chromosomes side by side would take: more, and the log says that the .bim is not sorted."""
@@ -55,7 +50,7 @@ class KinshipPart(ScanPart):
     study: Study
 
 
-def tested_chromosomes(study: Study, loco: bool, comm: MPI.Comm) -> Chromosomes:
+def tested_chromosomes(study: Study, loco: bool, world: World) -> Chromosomes:
     """The chromosomes of the selected SNPs; without ``loco`` all SNPs are as on one. Collective.
 
     Raises InputError for a SNP without a chromosome.
@@ -67,17 +62,17 @@ def tested_chromosomes(study: Study, loco: bool, comm: MPI.Comm) -> Chromosomes:
         assert study.selection is not None
         return chromosomes_of(study.fileset.variants, study.selection.index)
 
-    return on_root(comm, read)
+    return world.on_root(read)
 
 
-def check_kinship(study: Study, loco: bool, comm: MPI.Comm, log: Log) -> None:
+def check_kinship(study: Study, loco: bool, world: World) -> None:
     """InputError unless a chromosome can be left out of the kinship; without ``loco`` a warning if one should be.
 
     Collective.
     """
     kinship = study.kinship
     if not loco:
-        warn_of_contamination(study, comm, log)
+        warn_of_contamination(study, world)
     elif kinship is not None and not kinship.sums:
         raise InputError(
             f"{kinship.path} has no sums of single chromosomes, so none can be left out: make the kinship with "
@@ -102,21 +97,23 @@ def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -
     return edges, parts
 
 
-def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, log: Log) -> None:
+def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, world: World) -> None:
     """What is left out, in the log; nothing without --loco."""
     if parts[0].label is None:
         return
-    log.info(
+    world.log.info(
         f"plan: leave one chromosome out: {len(parts)} chromosomes in turn, each with a null model of its own; one "
         "kinship at a time in memory"
     )
     if absent := [str(part.label) for part in parts if not part.left_out]:
-        log.info(f"the kinship has no SNP of chromosome {', '.join(absent)}: scanned with the whole kinship")
+        world.log.info(f"the kinship has no SNP of chromosome {', '.join(absent)}: scanned with the whole kinship")
     if edges.size - 1 > MOST_BLOCKS * (len(parts) + edges[-1] // block):
-        log.warn("the .bim does not have the SNPs of a chromosome side by side: sorted, it would be scanned faster")
+        world.log.warn(
+            "the .bim does not have the SNPs of a chromosome side by side: sorted, it would be scanned faster"
+        )
 
 
-def warn_of_contamination(study: Study, comm: MPI.Comm, log: Log) -> None:
+def warn_of_contamination(study: Study, world: World) -> None:
     """Say so if the kinship was made of SNPs that are tested, where the kinship's file tells. Collective."""
 
     def shared() -> str | None:
@@ -132,9 +129,9 @@ def warn_of_contamination(study: Study, comm: MPI.Comm, log: Log) -> None:
                 return study.fileset.variants.read(row, row + 1).id[0]
         return None
 
-    example = on_root(comm, shared)
+    example = world.on_root(shared)
     if example is not None:
-        log.warn(
+        world.log.warn(
             f"the kinship was made of SNPs that are tested, {example} for one: they are in the model twice, which "
             "costs power (proximal contamination); mpgls kinship --loco and --loco here leave out their chromosome"
         )

@@ -9,27 +9,27 @@ Only the lower triangle is computed. A run that was stopped goes on with the fir
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mpgls.commands.common.session import Session
-from mpgls.commands.low_rank_parts.similarity import PANEL, Similarity
+from mpgls.engine.similarity import PANEL, Similarity
 from mpgls.errors import InputError, StorageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout
 from mpgls.la.matrix import GridMatrix
-from mpgls.mpi import agree, on_root
-from mpgls.run.log import Progress
+from mpgls.mpi import together
 from mpgls.run.plan import grid_block
+from mpgls.run.world import World
+from mpgls.stream.files import replaced, sync
 from mpgls.stream.hdf5 import allocate, opened, read_exactly
 from mpgls.stream.kinship_grid import keep_lower, load_columns, mirror, save_columns
+from mpgls.stream.mark import Mark
 
-FORMAT = "mpgls-gram"
-AGAIN = "run the same command again to go on"
-"""What early stages advise who stopped them: they need no --resume."""
+FORMAT, VERSION = "mpgls-gram", 2
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class GramFile:
         return GG_grid
 
 
-def open_gram(path: Path, mark: str) -> GramFile | None:
-    """The file if it is there and was made from the same inputs (``mark``), otherwise None."""
+def open_gram(path: Path, mark: Mark) -> GramFile | None:
+    """The file if it is there and was made from the same (``mark``), otherwise None."""
     if not path.exists():
         return None
     try:
         with opened(path) as file:
-            if file.attrs.get("format") != FORMAT or file.attrs["fingerprint"] != mark:
+            if file.attrs.get("format") != FORMAT or file.attrs.get("made_from") != mark.text:
                 return None
             gram, done = file["gram"], file["done"]
             offsets = gram.id.get_offset(), done.id.get_offset()
@@ -74,63 +74,61 @@ def open_gram(path: Path, mark: str) -> GramFile | None:
         return None
 
 
-def create_gram(path: Path, mark: str, K: int, strip: int) -> GramFile:
+def create_gram(path: Path, mark: Mark, K: int, strip: int) -> GramFile:
     """A new file with nothing done. Raises StorageError."""
     import h5py
 
-    try:
-        with h5py.File(path, "w", libver="latest") as file:
-            file.attrs.update({"format": FORMAT, "version": 1, "fingerprint": mark, "strip": strip})
-            allocate(file, "gram", (K, K), np.float64)
-            allocate(file, "done", (-(-K // strip),), np.uint8)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+        file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "strip": strip})
+        allocate(file, "gram", (K, K), np.float64)
+        allocate(file, "done", (-(-K // strip),), np.uint8)
     made = open_gram(path, mark)
     assert made is not None
     return made
 
 
-def make_gram(G: Similarity, path: Path, mark: str, strip: int, grid: ProcessGrid, session: Session) -> GramFile:
+def make_gram(G: Similarity, path: Path, mark: Mark, strip: int, grid: ProcessGrid, world: World) -> GramFile:
     """G'G in the file at ``path``: what is there already is kept. Collective.
 
     Raises Stopped, on all ranks, when a signal asked for it between two strips.
     """
-    comm, timings = grid.comm, session.timings
-    file = on_root(comm, lambda: open_gram(path, mark) or create_gram(path, mark, G.K, strip))
-    left = [k for k in range(file.done.size) if not file.done[k]]
+    file = world.on_root(lambda: open_gram(path, mark) or create_gram(path, mark, G.K, strip))
+    left = np.flatnonzero(file.done == 0).tolist()
     if len(left) < file.done.size:
-        session.log.info(f"stage 1: {file.done.size - len(left)} of {file.done.size} strips are in {path}")
-    progress = Progress(session.log, "stage 1, G'G", sum(file.K - k * file.strip for k in left), "rows of strips")
+        world.log.info(f"stage 1: {file.done.size - len(left)} of {file.done.size} strips are in {path}")
+    progress = world.progress("stage 1, G'G", sum(file.K - k * file.strip for k in left), "rows of strips")
     finished = 0
     for k in left:
         first, last = k * file.strip, min((k + 1) * file.strip, file.K)
-        A_grid = strip_product(G, first, last, grid, session)
-        with timings.phase("write G'G") as writing:
+        A_grid = strip_product(G, first, last, grid, world)
+        with world.phase("write G'G") as writing:
             writing.nbytes += _save_strip(A_grid, file, first)
-            comm.Barrier()
-            on_root(comm, lambda k=k: _mark_done(file, k))  # type: ignore[misc]
+            world.comm.Barrier()
+            world.on_root(functools.partial(_mark_done, file, k))
         finished += file.K - first
         progress.at(finished)
-        agree(comm, session.stop.problem(AGAIN))
-    return on_root(comm, lambda: open_gram(path, mark))  # type: ignore[return-value]
+        world.raise_if_stopped()
+    found = world.on_root(lambda: open_gram(path, mark))
+    assert found is not None
+    return found
 
 
-def strip_product(G: Similarity, first: int, last: int, grid: ProcessGrid, session: Session) -> GridMatrix:
+def strip_product(G: Similarity, first: int, last: int, grid: ProcessGrid, world: World) -> GridMatrix:
     """Columns first..last of G'G from row ``first`` on, (K-first) x (last-first) [MC,MR], float64."""
     block = grid_block(G.K, grid.shape)
     layout = GridLayout.of((G.K - first, last - first), (block, block), grid.shape)
     A_grid = GridMatrix(grid, layout)
     rows, cols = first + A_grid.row_indices, first + A_grid.col_indices
     D_cols, D_rows = (np.empty((G.n, width), dtype=G.dtype, order="F") for width in (cols.size, min(PANEL, rows.size)))
-    with session.timings.phase("decode", nbytes=G.n * cols.size / 4):
+    with world.phase("decode", nbytes=G.n * cols.size / 4):
         G.decode(cols, D_cols)
     total = G.n * G.off_center[cols]  # D'1: missing genotypes count as the mean
     for start in range(0, rows.size, PANEL):
         part = rows[start : start + PANEL]
         D = D_rows[:, : part.size]
-        with session.timings.phase("decode", nbytes=G.n * part.size / 4):
+        with world.phase("decode", nbytes=G.n * part.size / 4):
             G.decode(part, D)
-        with session.timings.phase("G'G", flop=2.0 * G.n * part.size * cols.size):
+        with world.phase("G'G", flop=2.0 * G.n * part.size * cols.size):
             A = G.correct(D.T @ D_cols, part, total)
             A_grid.local[start : start + part.size] = A / G.sd[cols]
     return A_grid
@@ -145,18 +143,9 @@ def _save_strip(A_grid: GridMatrix, file: GramFile, first: int) -> int:
         # whole rows of the file, because neighbouring columns are written together
         lambda column, j: np.concatenate([np.zeros(first), column]).astype("<f8"),
     )
-    error = None
-    try:
-        _sync(file.path)
-    except Exception as caught:
-        error = caught
-    agree(A_grid.grid.comm, error)
+    with together(A_grid.grid.comm):
+        sync(file.path)
     return nbytes
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _mark_done(file: GramFile, strip: int) -> None:

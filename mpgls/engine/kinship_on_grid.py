@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpgls.commands.common.session import Session
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import submatrix
+from mpgls.run.world import World
 from mpgls.stream.kinship_grid import center, load_kinship, scale_to_unit_diagonal
 from mpgls.study.grm import Kinship
 
@@ -28,15 +28,15 @@ class KinshipOnGrid:
         uses: int,
         grid: ProcessGrid,
         block: int,
-        session: Session,
+        world: World,
         centered: bool = False,
     ) -> None:
         self.centered = centered
-        self.samples, self.block, self.session, self._left = samples, block, session, uses
+        self.samples, self.block, self.world, self._left = samples, block, world, uses
         self._Phi_all_grid: GridMatrix | None = None
         self._divided_by = 1.0
         if uses:
-            with session.timings.phase("load kinship") as loading:
+            with world.phase("load kinship") as loading:
                 Phi_grid = GridMatrix.square(grid, samples.size, block)
                 loading.nbytes += load_kinship(Phi_grid, kinship, index)  # Phi_grid = Phi_cols
             self._Phi_all_grid = Phi_grid
@@ -49,7 +49,7 @@ class KinshipOnGrid:
         """
         assert self._Phi_all_grid is not None
         Phi_grid = self._Phi_all_grid
-        with self.session.timings.phase("select samples"):
+        with self.world.phase("select samples"):
             if rows.size < self.samples.size:
                 Phi_grid = submatrix(Phi_grid, np.searchsorted(self.samples, rows), self.block)
             if self.centered:
@@ -63,5 +63,5 @@ class KinshipOnGrid:
         elif to_destroy and Phi_grid is self._Phi_all_grid:
             Phi_grid = GridMatrix(Phi_grid.grid, Phi_grid.layout, Phi_grid.dtype.type, Phi_grid.local.copy(order="F"))
         how = "centred and divided by" if self.centered else "divided by"
-        self.session.log.info(f"{label}: n = {rows.size:,}; kinship {how} its mean diagonal, {mean:.8g}")
+        self.world.log.info(f"{label}: n = {rows.size:,}; kinship {how} its mean diagonal, {mean:.8g}")
         return Phi_grid

@@ -1,0 +1,131 @@
+"""The early stages of a low-rank run: each hands its output to the next in a file, and is found again there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mpgls.commands.low_rank_parts.inputs import SampleSet, SimilarityInput
+from mpgls.engine.gram import GramFile, make_gram, open_gram
+from mpgls.engine.low_rank_nulls import Products, SimilarityPart, estimate_all
+from mpgls.engine.similarity import PackedSnps, Similarity, count_snps, usable
+from mpgls.errors import InputError
+from mpgls.la.grid import ProcessGrid
+from mpgls.model import null_record
+from mpgls.run.job import Job
+from mpgls.run.ledger import State
+from mpgls.stream.mark import Mark
+from mpgls.study.filters import SnpFilter
+from mpgls.study.genotypes import SnpStats
+
+T = TypeVar("T")
+STAGES = (0, 1, 2, 4)
+"""[Ludicrous]' numbers; its stage 3, the files of U, is not needed."""
+OF_SIMILARITY = ("--bfile", "--similarity-bfile", "--similarity-snps", "--extract", "--exclude")
+"""Options whose files say what G is."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Makes the stages that may be computed, ``wanted`` alone or all (None), and finds the others in files.
+
+    ``out`` is the prefix of these files; ``options`` are those that G depends on. Its methods are collective.
+    """
+
+    job: Job
+    out: str
+    wanted: int | None
+    options: dict[str, Any]
+    similarity: SimilarityInput
+
+    def path(self, samples: SampleSet, stage: int) -> Path:
+        """The output of an early stage."""
+        return Path(f"{self.out}{samples.suffix}.stage{stage}.h5")
+
+    def mark(self, samples: SampleSet, **facts: Any) -> Mark:
+        """What the output of an early stage is made from."""
+        own = [one for one in self.job.identities if one["option"] in OF_SIMILARITY]
+        if any(one["option"] == "--similarity-bfile" for one in own):
+            own = [one for one in own if one["option"] != "--bfile"]
+        return Mark(
+            {
+                "command": "low-rank",
+                "options": self.options,
+                "inputs": {"files": [[one["size"], one["sha256"]] for one in own]},
+                "snps": self.similarity.snps.index.tolist(),
+                "samples": samples.similarity_rows.tolist(),
+                **facts,
+            }
+        )
+
+    def made(self, stage: int, found: T | None, path: Path, make: Callable[[], T]) -> T:
+        """What a stage's file holds, or what ``make`` computes when this run may compute that stage."""
+        if found is not None:
+            self.job.world.log.info(f"stage {stage}: taken from {path}")
+            return found
+        if self.wanted not in (None, stage):
+            raise InputError(
+                f"stage {self.wanted} needs {path}, which is not there, not complete, or was made from other "
+                f"inputs or options: run --stage {stage} first"
+            )
+        return make()
+
+    def count(self, samples: SampleSet, packed: PackedSnps, snps: SnpFilter) -> tuple[np.ndarray, SnpStats]:
+        """Stage 0: which similarity SNPs (K,) vary and pass the filters, and the counts of those."""
+        world, state = self.job.world, State(self.path(samples, 0), self.mark(samples))
+
+        def make() -> dict[str, np.ndarray]:
+            with world.phase("stage 0"):
+                stats = count_snps(packed, samples.similarity_rows, world.comm)
+                kept = usable(stats, snps)
+                found = {"kept": kept, "n_obs": stats.n_obs, "a1_sum": stats.a1_sum, "sum_sq": stats.sum_sq}
+                world.on_root(lambda: state.save({}, found))
+                return found
+
+        saved = world.on_root(state.load_same)
+        found = self.made(0, None if saved is None else saved.arrays, state.path, make)
+        kept = found["kept"].astype(bool)
+        n_obs, a1_sum, sum_sq = (found[name][kept] for name in ("n_obs", "a1_sum", "sum_sq"))
+        return kept, SnpStats(n_obs, a1_sum, sum_sq, samples.rows.size)
+
+    def multiply(self, samples: SampleSet, G: Similarity, strip: int, grid: ProcessGrid) -> GramFile:
+        """Stage 1: G'G, in its file."""
+        world, path, mark = self.job.world, self.path(samples, 1), self.mark(samples)
+        found = world.on_root(lambda: open_gram(path, mark))
+        if found is not None and not found.done.all():
+            found = None
+        return self.made(1, found, path, lambda: make_gram(G, path, mark, strip, grid, world))
+
+    def estimate(
+        self,
+        samples: SampleSet,
+        gram: GramFile,
+        products: Products,
+        parts: list[SimilarityPart],
+        given: np.ndarray,
+        team_size: int,
+    ) -> np.ndarray:
+        """Stage 2: the null records (parts, T), h2 as ``given`` (parts, T) where that is not NaN."""
+        world = self.job.world
+        tested = {"labels": [part.label for part in parts], "traits": samples.traits}
+        h2 = given.tolist()
+        mark = self.mark(samples, tested=tested, given=h2, F=samples.F_rep.tolist())
+        state = State(self.path(samples, 2), mark)
+        saved = world.on_root(state.load_same)
+        nulls = null_record.unknown(*given.shape) if saved is None else saved.arrays["nulls"]
+        known = nulls["source"] != null_record.Source.UNKNOWN
+        if known.any() and not known.all():
+            world.log.info(f"stage 2: {int(known.sum())} of {known.size} null models are in {state.path}")
+        complete = nulls if known.all() else None
+
+        def make() -> np.ndarray:
+            fresh = ~np.isnan(given) & ~known
+            nulls["h2"][fresh], nulls["source"][fresh] = given[fresh], null_record.Source.GIVEN
+            estimate_all(gram, products, parts, nulls, team_size, world, lambda n: state.save({}, {"nulls": n}))
+            return nulls
+
+        return self.made(2, complete, state.path, make)

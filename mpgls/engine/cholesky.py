@@ -1,0 +1,128 @@
+"""V(h2) = h2 Phi + (1-h2) I on the process grid by Cholesky factorisation ([Elem] Algorithm 3, lines 1-4).
+
+One point of the REML likelihood is
+
+    L L' = V,   F~ = L^-1 [X_L | y],   U = L^-T F~,   log|V| = 2 sum log diag(L)
+
+and F~'F~ and U'U give the derivative of everything but log|V|.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpgls.engine.covariance import log_det_gram
+from mpgls.engine.reml_search import maximise_reml
+from mpgls.errors import NumericalError
+from mpgls.la import scalapack
+from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
+from mpgls.la.matrix import GridMatrix
+from mpgls.la.teams import Team, TeamOperator, hold_factor
+from mpgls.model import reml
+from mpgls.model.gls import NullSums
+from mpgls.run.world import World
+
+
+class CholeskyCovariance:
+    """V(h2) for ``Phi_grid`` n x n [MC,MR] of mean diagonal 1; ``tolerance`` of h2 in REML.
+
+    Factors are made in one work buffer beside Phi, so a factor is gone when the next one is made.
+    """
+
+    def __init__(self, Phi_grid: GridMatrix, world: World, tolerance: float = reml.TOLERANCE) -> None:
+        self.Phi_grid, self.world, self.tolerance = Phi_grid, world, tolerance
+        self.n = Phi_grid.shape[0]
+        self._work = np.empty(Phi_grid.local.size, dtype=np.float64)
+        self._in_work: float | None = None  # the h2 whose float64 factor is in the buffer
+
+    def design(self, F_rep: np.ndarray) -> np.ndarray:
+        """The columns as they are."""
+        return F_rep
+
+    def maximise(self, F_rep: np.ndarray, world: World) -> reml.RemlResult:
+        """REML over h2. Collective."""
+        return maximise_reml(self, F_rep, world)
+
+    def at(self, h2: float) -> CholeskyFactor:
+        """L L' = V(h2) in float64. Collective.
+
+        Raises NumericalError when the kinship is not positive semidefinite there.
+        """
+        try:
+            return self._factorise(h2, np.float64)
+        except scalapack.NotPositiveDefinite as error:
+            raise NumericalError(
+                f"the kinship is not positive semidefinite: at h2 = {h2:.6g}, h2 Phi + (1-h2) I has no Cholesky "
+                f"factor ({error})"
+            ) from None
+
+    def point(self, h2: float, F: np.ndarray, dtype: type) -> reml.RemlPoint:
+        """The REML log-likelihood and its slope; FAILED where V is not positive definite. Collective."""
+        if h2 == 0.0:
+            return self._without_kinship(F)
+        try:
+            sums, U_gram = self._factorise(h2, dtype).sums_and_inverse(F)
+        except scalapack.NotPositiveDefinite:
+            return reml.FAILED
+        return reml.reml_point(sums, reml.slope_gram(h2, sums.gram, U_gram))
+
+    def _factorise(self, h2: float, dtype: type) -> CholeskyFactor:
+        """Raises NotPositiveDefinite on every rank."""
+        Phi_grid, shape = self.Phi_grid, self.Phi_grid.local.shape
+        flat: np.ndarray = self._work.view(dtype)[: shape[0] * shape[1]]
+        L_grid = GridMatrix(Phi_grid.grid, Phi_grid.layout, dtype, flat.reshape(shape[::-1]).T)
+        if self._in_work == h2 and dtype == np.float64:  # REML ended with it
+            return CholeskyFactor(L_grid)
+        name = "REML, double" if dtype == np.float64 else "REML, single"
+        with self.world.phase(name, flop=self.n**3 / 3 / Phi_grid.grid.size):
+            self._in_work = None
+            np.multiply(Phi_grid.local, h2, out=L_grid.local, casting="same_kind")
+            L_grid.local[Phi_grid.diagonal_positions] += 1.0 - h2
+            scalapack.potrf(L_grid)
+            self._in_work = h2 if dtype == np.float64 else None
+        return CholeskyFactor(L_grid)
+
+    def _without_kinship(self, F_rep: np.ndarray) -> reml.RemlPoint:
+        """h2 = 0: V = I needs no factor, and U'(Phi - I)U = F'Phi F - F'F one product with Phi."""
+        Phi_grid = self.Phi_grid
+        partial = F_rep[Phi_grid.row_indices].T @ (Phi_grid.local @ F_rep[Phi_grid.col_indices])
+        F_Phi_F = np.empty_like(partial)
+        Phi_grid.grid.comm.Allreduce(partial, F_Phi_F)
+        gram = F_rep.T @ F_rep
+        sums = NullSums.of_gram(gram, 0.0, self.n, log_det_gram(F_rep[:, :-1]))
+        return reml.reml_point(sums, F_Phi_F - gram)
+
+
+@dataclass(frozen=True, eq=False)
+class CholeskyFactor:
+    """L of V(h2) = L L', in the lower triangle of ``L_grid`` [MC,MR]."""
+
+    L_grid: GridMatrix
+
+    def sums(self, F_rep: np.ndarray) -> NullSums:
+        """The whitened sums of F = [X_L | y]. Collective."""
+        return self.sums_and_inverse(F_rep)[0]
+
+    def sums_and_inverse(self, F_rep: np.ndarray) -> tuple[NullSums, np.ndarray]:
+        """The whitened sums, and U'U of U = V^-1 F. Collective."""
+        L_grid = self.L_grid
+        F_grid = columns_on_grid(L_grid, F_rep)
+        scalapack.trsm(L_grid, F_grid)  # F~ = L^-1 F
+        whitened = columns_gram(F_grid)
+        scalapack.trsm(L_grid, F_grid, transposed=True)  # U = L^-T F~
+        diagonal = L_grid.local[L_grid.diagonal_positions].astype(np.float64)
+        log_det = 2.0 * L_grid.grid.comm.allreduce(float(np.log(diagonal).sum()))
+        sums = NullSums.of_gram(whitened, log_det, L_grid.shape[0], log_det_gram(F_rep[:, :-1]))
+        return sums, columns_gram(F_grid)
+
+    def columns(self, C_rep: np.ndarray) -> np.ndarray:
+        """C~ = L^-1 C, all of it on every rank. Collective."""
+        C_grid = columns_on_grid(self.L_grid, C_rep)
+        scalapack.trsm(self.L_grid, C_grid)
+        return whole_columns(C_grid)
+
+    def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
+        """X~ = L^-1 X on every team. Collective."""
+        return hold_factor(self.L_grid, team, width, dtype)

@@ -1,0 +1,132 @@
+"""The plan of a low-rank run: what is resident, teams, strips and blocks, so that every stage fits the memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from mpgls.engine.similarity import PANEL
+from mpgls.la.layout import grid_shape
+from mpgls.run.plan import NARROWEST, WIDEST, Machine, Plan, check_team_size, first_that_fits
+
+STRIP = 512
+"""Columns of a strip of G'G for each process column."""
+SLACK = 32 << 20
+
+
+@dataclass(frozen=True)
+class LowRankSizes:
+    """What a run is made of: n samples, K similarity SNPs, ``largest_part`` tested SNPs of the largest chromosome.
+
+    Bytes of a packed SNP of the tested and of the similarity genotypes; ``item`` bytes of a streamed number;
+    ``columns`` of [X_L | Y]; ``dense``: n x n matrices.
+    """
+
+    n: int
+    K: int
+    largest_part: int
+    snp_bytes: int
+    similarity_bytes: int
+    item: int
+    traits: int
+    columns: int
+    dense: bool = False
+
+
+@dataclass(frozen=True)
+class LowRankPlan(Plan):
+    """Sizes that the whole run keeps to."""
+
+    n: int
+    K: int
+    grid: tuple[int, int]
+    resident: bool
+    strip: int
+    null_team: int
+    team_size: int
+    block: int
+    traits_at_once: int
+
+    def text(self, machine: Machine) -> str:
+        """The plan as it stands in the log."""
+        p_r, p_c = self.grid
+        how = "decoded once and resident on every node" if self.resident else "decoded in panels from packed genotypes"
+        return (
+            f"plan: {self.K:,} similarity SNPs, {how}; G'G on a {p_r} x {p_c} grid in strips of {self.strip}; REML on "
+            f"teams of {self.null_team}, scan on teams of {self.team_size}; SNP blocks of {self.block}\n"
+            f"{self.memory_text(machine)}"
+        )
+
+
+def plan_low_rank(
+    machine: Machine, sizes: LowRankSizes, team_size: int | None = None, block: int | None = None
+) -> LowRankPlan:
+    """Choose what makes every stage fit the machine's limit, the fastest way first.
+
+    Raises MemoryPlanError that names what would fit, UsageError for impossible wishes.
+    """
+    check_team_size(team_size, machine)
+    ways = ("more ranks", "fewer similarity SNPs")
+    candidates = _candidates(machine, sizes, team_size, block)
+    return first_that_fits(machine, candidates, lambda plan: f"the stage {plan.largest}", ways)
+
+
+def _candidates(
+    machine: Machine, sizes: LowRankSizes, team_size: int | None, block: int | None
+) -> Iterator[LowRankPlan]:
+    """Most at a loss last: a wide block, then a resident G, then few passes over the tested SNPs, then a small team."""
+    p = machine.ranks
+    rounds = -(-sizes.largest_part // (p * WIDEST))
+    widest = max(NARROWEST, -(-sizes.largest_part // (p * rounds)))
+    widths = [block] if block else [max(NARROWEST, widest >> k) for k in range(4)]
+    teams = sorted({*(2**k for k in range(p.bit_length())), p})
+    at_once = sorted({max(1, sizes.traits >> k) for k in range(sizes.traits.bit_length())}, reverse=True)
+    null_team = {resident: _null_team(machine, sizes, resident, teams) for resident in (True, False)}
+    wanted = [team_size] if team_size else teams
+    for team, count, resident, width in itertools.product(wanted, at_once, (True, False), widths):
+        yield _plan(machine, sizes, resident, null_team[resident], team, width, count)
+
+
+def _plan(
+    machine: Machine, sizes: LowRankSizes, resident: bool, null_team: int, team: int, width: int, at_once: int
+) -> LowRankPlan:
+    grid = grid_shape(machine.ranks)
+    plan = LowRankPlan(
+        {}, sizes.n, sizes.K, grid, resident, min(sizes.K, STRIP * grid[1]), null_team, team, width, at_once
+    )
+    return replace(plan, stages=stages(machine, sizes, plan))
+
+
+def _null_team(machine: Machine, sizes: LowRankSizes, resident: bool, teams: list[int]) -> int:
+    """The smallest team whose ranks hold G'G and its factors during REML; all ranks where none does."""
+    for team in teams:
+        reml = _plan(machine, sizes, resident, team, 1, 1, 1).stages.get("REML", 0)
+        if machine.limit is None or reml <= machine.limit:
+            return team
+    return machine.ranks
+
+
+def stages(machine: Machine, sizes: LowRankSizes, plan: LowRankPlan) -> dict[str, int]:
+    """Bytes a rank of each stage."""
+    n, K, item, columns, base = sizes.n, sizes.K, sizes.item, sizes.columns, machine.base
+    here, team, (p_r, p_c) = machine.ranks_per_node, plan.team_size, plan.grid
+    G = (n * K * item if plan.resident else 0) // here + K * sizes.similarity_bytes // here + 8 * n * columns
+    if sizes.dense:
+        square = 8 * n * n // machine.ranks
+        factor = item * n * n // (here if team == 1 else team)
+        return {
+            "null models": base + G + 4 * square + n * item * PANEL + SLACK,
+            "scan": base + G + 3 * square + factor + plan.block * (n * item + 2 * sizes.snp_bytes) + SLACK,
+        }
+    decoding = n * item * (-(-plan.strip // p_c) + min(PANEL, K)) + 16 * (K // p_r + 1) * (plan.strip // p_c + 1)
+    factor = plan.traits_at_once * (item * K * K // (here if team == 1 else team))
+    world = 8 * K * K // machine.ranks
+    panels = 0 if plan.resident else n * item * PANEL
+    block = plan.block * (n * item + 2 * sizes.snp_bytes + K * (3 * item + 16)) + panels
+    return {
+        "G'G": base + G + decoding + SLACK,
+        "REML": base + G + 8 * K * columns + 3 * 8 * K * K // plan.null_team + SLACK,
+        "factors": base + G + factor + 3 * world + SLACK,
+        "scan": base + G + factor + 2 * world + block + SLACK,
+    }

@@ -1,0 +1,151 @@
+"""Blocks of tested SNPs against every trait's low-rank model of one chromosome.
+
+H   = G_c'X                                    the one large product, shared by all traits
+H~  = sqrt(w) L_c^-1 H                         for each trait, on teams that each hold its L_c
+S   = (F'X - F~'H~) / (1-h2)                   S_BL, b_B;  S_BR alike from x'x and H~'H~
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpgls.engine.low_rank import LowRankCovariance, LowRankDesign
+from mpgls.engine.low_rank_nulls import SimilarityPart
+from mpgls.engine.mixed_check import SAMPLED, MixedCheck, compare
+from mpgls.engine.similarity import Similarity
+from mpgls.la.teams import Team, TeamOperator
+from mpgls.model.gls import NullSums
+from mpgls.model.products import partial_products
+from mpgls.model.woodbury import inner_products, kernel_weight
+from mpgls.run.world import World
+from mpgls.stream.packed import read_snps
+from mpgls.study.genotypes import Decoder, SnpStats
+from mpgls.study.plink import BedFile
+from mpgls.study.similarity import exact_shift
+
+
+@dataclass(frozen=True)
+class HeldTrait:
+    """A trait's model of one chromosome, ready for the scan.
+
+    ``column`` is the trait's position among the columns of F beyond the covariates; ``L_team`` applies L_c^-1;
+    ``F_tilde_team`` are the rows of F~ (K, q+1) that this rank's part of it gives.
+    """
+
+    column: int
+    h2: float
+    w: float
+    sums: NullSums
+    L_team: TeamOperator
+    F_tilde_team: np.ndarray
+
+
+@dataclass(frozen=True)
+class TestedBlock:
+    """B decoded SNPs: counts, ``X`` (n, B) less a shift, what is left of the mean, and F'x (q+T, B) of the centred."""
+
+    stats: SnpStats
+    X: np.ndarray
+    off_center: np.ndarray
+    FX: np.ndarray
+
+
+class TestedSnps:
+    """Decoding and the products that no trait's model enters: X, F'X and H = G'X.
+
+    ``rows`` (n,) .fam rows of the tested genotypes; ``F_rep`` (n, q+T) covariates and traits. ``width`` SNPs at most.
+    """
+
+    def __init__(
+        self, bed: BedFile, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
+    ) -> None:
+        self.G, self.world, self.n, self.rows, self.bed = G, world, rows.size, rows, bed
+        self.mixed = G.dtype == np.float32
+        self.decoder = Decoder(bed.n, [rows], G.dtype)
+        self.F_rep: np.ndarray = np.asfortranarray(F_rep, dtype=G.dtype)
+        self._F_total = self.F_rep.sum(axis=0, dtype=np.float64)
+        self._X: np.ndarray = np.empty((self.n, width), dtype=G.dtype, order="F")
+        self._H: np.ndarray = np.zeros((G.K, width), dtype=G.dtype, order="F")
+
+    def decode(self, packed: np.ndarray) -> TestedBlock:
+        """Decode B SNPs; the block is valid until the next."""
+        with self.world.phase("decode", nbytes=packed.size):
+            stats = self.decoder.stats(packed)
+            shift = exact_shift(stats.mean, stats.n_obs == stats.n, self.n) if self.mixed else stats.mean
+            off_center, X = stats.mean - shift, self._X[:, : packed.shape[0]]
+            self.decoder.decode(packed, [X], stats, shift)
+        with self.world.phase("covariate product"):
+            FX = partial_products(self.F_rep, X)[:-1] - np.multiply.outer(self._F_total, off_center)
+        return TestedBlock(stats, X, off_center, FX)
+
+    def begin(self, part: SimilarityPart) -> None:
+        """The rows of H that the part leaves out are zero from now on."""
+        self._H[~part.kept] = 0.0
+
+    def cross(self, part: SimilarityPart, block: TestedBlock) -> np.ndarray:
+        """H (K, B) = G_c'X for the similarity SNPs of the part; the other rows are zero."""
+        H, total = self._H[:, : block.X.shape[1]], self.n * block.off_center  # X's column sums
+        for run in part.runs:
+            for columns, D in self.G.panels(run):
+                k = columns.stop - columns.start
+                with self.world.phase("cross product", flop=2.0 * self.n * k * block.X.shape[1]):
+                    product = (block.X.T @ D).T
+                with self.world.phase("scale products"):
+                    H[columns] = self.G.correct(product, columns, total)
+        return H
+
+    def sums(self, trait: HeldTrait, block: TestedBlock, H: np.ndarray, q: int) -> np.ndarray:
+        """S_BL (q rows), b_B and S_BR of the SNPs for one trait: (q+2, B). Collective over a team."""
+        L_team, B = trait.L_team, H.shape[1]
+        with self.world.phase("solve", flop=float(H.shape[0]) ** 2 * B):
+            for panel, rows in zip(L_team.panels, L_team.row_panels, strict=True):
+                panel[:, :B] = H if rows.size == H.shape[0] else H[rows]
+            H_tilde_team = L_team.apply(B)  # L_c^-1 H
+        with self.world.phase("statistics"):
+            through_G = L_team.sum_over_rows(partial_products(trait.F_tilde_team, H_tilde_team))[:, :B]
+            through_G[:-1] *= np.sqrt(trait.w)
+            through_G[-1] *= trait.w
+            wanted = [*range(q), q + trait.column]
+            plain = np.vstack([block.FX[wanted], block.stats.n * block.stats.variance])
+            return inner_products(trait.h2, plain, through_G)
+
+
+def hold_trait(
+    V: LowRankCovariance, F: LowRankDesign, column: int, h2: float, team: Team, width: int, dtype: type
+) -> HeldTrait:
+    """L_c and F~ of one trait, on every team. Collective."""
+    L = V.at(h2)
+    sums, F_tilde_rep = L.sums(F), L.columns(F.GF_rep)
+    with V.world.phase("hand over factor"):
+        L_team = L.hold(team, width, dtype)
+    F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.panels[0].dtype)
+    return HeldTrait(column, h2, kernel_weight(h2, V.s), sums, L_team, F_tilde_team)
+
+
+def check_against_double(
+    tested: TestedSnps, V: LowRankCovariance, F: LowRankDesign, trait: HeldTrait, part: SimilarityPart,
+    snps: np.ndarray, y_and_X: np.ndarray,
+) -> MixedCheck:  # fmt: skip
+    """Solve evenly spaced ones of the .bim rows ``snps`` with float64 products and factor. Collective.
+
+    ``y_and_X`` (n, q+1) = [X_L | y] of the trait that is held.
+    """
+    world, G, q = tested.world, tested.G, y_and_X.shape[1] - 1
+    chosen = snps[np.linspace(0, snps.size - 1, min(SAMPLED, snps.size, tested._X.shape[1])).astype(np.int64)]
+    packed = next(rows.copy() for _, rows in read_snps(tested.bed, [chosen], world.comm))
+    block = tested.decode(packed)
+    mixed = tested.sums(trait, block, tested.cross(part, block), q)
+
+    X_rep = np.empty((G.n, chosen.size), order="F")
+    Decoder(tested.bed.n, [tested.rows], np.float64).decode(packed, [X_rep])
+    G_double = G.in_double(world.comm)
+    H_rep = G_double.project(X_rep, world.comm) * part.kept[:, None]
+    G_double.close()
+    L = V.at(trait.h2)
+    F_tilde_rep, H_tilde_rep = L.columns(F.GF_rep), L.columns(H_rep)
+    # b_B = (y'X - y~'H~) / (1-h2);  S_BR = (x'x - h~'h~) / (1-h2)
+    b_B = inner_products(trait.h2, y_and_X.T @ X_rep, F_tilde_rep.T @ H_tilde_rep)[q]
+    S_BR = inner_products(trait.h2, np.square(X_rep).sum(axis=0), np.square(H_tilde_rep).sum(axis=0))
+    return compare(mixed, np.vstack([b_B, S_BR]), trait.sums.yy, world.log)

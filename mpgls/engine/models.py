@@ -1,0 +1,87 @@
+"""Where a trait's model of covariance comes from: the kinship on the grid, or a given eigendecomposition."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mpgls.engine.cholesky import CholeskyCovariance
+from mpgls.engine.covariance import Covariance
+from mpgls.engine.kinship_on_grid import KinshipOnGrid
+from mpgls.engine.spectral import SpectralCovariance, in_eigen_order
+from mpgls.errors import UsageError
+from mpgls.la.eigen import leading_eigenpairs
+from mpgls.la.grid import ProcessGrid
+from mpgls.la.matrix import GridMatrix
+from mpgls.model.gls import degrees_of_freedom
+from mpgls.run.inputs import Study
+from mpgls.run.world import World
+from mpgls.stream.eigen_file import EigenFile
+from mpgls.stream.kinship_grid import load_columns
+from mpgls.study.align import Cohort
+
+
+class Models(Protocol):
+    """Hands out the covariance of each trait, and its samples in the order that the covariance has."""
+
+    def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
+        """The covariance and the cohort of ``trait``; ``label`` is what the log calls the model. Collective."""
+
+
+@dataclass(frozen=True)
+class KinshipModels:
+    """Models of a kinship; ``pcs`` leading eigenvectors become covariates."""
+
+    study: Study
+    kinship: KinshipOnGrid
+    pcs: int
+    world: World
+
+    def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
+        """V = h2 Phi + (1-h2) I over the samples of the trait. Collective."""
+        cohort = self.study.cohorts[trait]
+        Phi_grid = self.kinship.take(cohort.rows, label)
+        if self.pcs:
+            with self.world.phase("principal components"):
+                _, Z_rep = leading_eigenpairs(Phi_grid, self.pcs)
+            cohort = with_components(cohort, Z_rep)
+        return CholeskyCovariance(Phi_grid, self.world), cohort
+
+
+@dataclass(frozen=True)
+class EigenModels:
+    """Models of an eigendecomposition, on ``grid`` in blocks of ``block``; ``pcs`` as in `KinshipModels`."""
+
+    study: Study
+    file: EigenFile
+    grid: ProcessGrid
+    block: int
+    pcs: int
+    world: World
+
+    def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
+        """V in the eigenbasis. Collective. Raises InputError for a trait of other samples."""
+        cohort = in_eigen_order(self.study.cohorts[trait], self.file, trait)
+        with self.world.phase("load eigenvectors") as loading:
+            Z_grid = GridMatrix.square(self.grid, self.file.n, self.block)
+            loading.nbytes += load_columns(Z_grid, self.file.columns, self.file.n)
+        if self.pcs:
+            cohort = with_components(cohort, self.file.columns(self.file.n - self.pcs, self.file.n)[::-1].T)
+        return SpectralCovariance(self.file.lam, Z_grid), cohort
+
+
+def check_components(pcs: int, cohort: Cohort, what: str) -> None:
+    """UsageError where ``pcs`` components beside the covariates leave ``what`` no degree of freedom for a SNP."""
+    n, q = cohort.X_L.shape
+    if degrees_of_freedom(n, q + pcs) < 1:
+        raise UsageError(f"--pcs {pcs}: {what} has {n:,} samples, too few for {q + pcs} columns without a SNP")
+
+
+def with_components(cohort: Cohort, Z_rep: np.ndarray) -> Cohort:
+    """The cohort with eigenvectors (n, k) as further covariates PC1 .. PCk."""
+    names = tuple(f"PC{k + 1}" for k in range(Z_rep.shape[1]))
+    X_L = np.asfortranarray(np.column_stack([cohort.X_L, Z_rep]))
+    return dataclasses.replace(cohort, X_L=X_L, covariate_names=cohort.covariate_names + names)

@@ -1,0 +1,123 @@
+"""The ledger of a scan: null models and effects at their places in the result store, and which blocks are done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpgls.model import null_record
+from mpgls.model.gls import Note, NullFit, SnpFit
+from mpgls.mpi import is_agreed, together
+from mpgls.run.world import World
+from mpgls.stream.store import RECORD_DTYPE, ResultStore, save_null
+from mpgls.stream.writer import BlockWriter
+from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.genotypes import SnpStats
+
+
+class ScanLedger:
+    """What is done of a scan, in ``store``; SNPs that ``snp_filter`` drops are noted as such.
+
+    ``nulls`` (parts, traits) are the records of the null models so far, ``effects`` those of the covariates, the same
+    on every rank. Every ``checkpoint`` seconds what was written is synced and marked as done.
+    """
+
+    def __init__(self, store: ResultStore, snp_filter: SnpFilter, checkpoint: float, world: World) -> None:
+        self.store, self.snp_filter, self.checkpoint, self.world = store, snp_filter, checkpoint, world
+        self.nulls, self.effects = store.nulls.records, store.nulls.effects
+
+    @property
+    def traits(self) -> list[str]:
+        """The names of the traits."""
+        return [place.name for place in self.store.traits]
+
+    def unfinished(self, blocks: np.ndarray) -> list[int]:
+        """The traits that lack one of the ``blocks``."""
+        return [j for j, place in enumerate(self.store.traits) if not place.done[blocks].all()]
+
+    def null(self, part: int, trait: int, given: float) -> np.ndarray | None:
+        """What is known of h2: given by the user (not NaN), or found by the run that this one resumes."""
+        if not np.isnan(given):
+            return null_record.given(given)
+        known = self.nulls[part, trait]
+        return known.copy() if known["source"] == null_record.Source.REML else None
+
+    def keep_estimate(self, part: int, trait: int, record: np.ndarray) -> np.ndarray:
+        """Keep an estimate of h2 for a run that resumes; returns it. Collective."""
+        self.nulls[part, trait] = record
+        self.world.on_root(lambda: save_null(self.store.path, part, trait, record))
+        return record
+
+    def keep_null(self, part: int, trait: int, record: np.ndarray, fit: NullFit) -> np.ndarray:
+        """Keep a null model with its ``fit``; returns the whole record. Collective."""
+        whole, effects = null_record.fitted(record, fit), np.array([fit.beta, fit.beta_se])
+        self.nulls[part, trait], self.effects[trait][part] = whole, effects
+        self.world.on_root(lambda: save_null(self.store.path, part, trait, whole, effects))
+        return whole
+
+    def slots(self, traits: Sequence[int]) -> Slots:
+        """Where the effects on these traits go."""
+        return Slots(self, traits)
+
+
+class Slots:
+    """The places of traits that are scanned together. A context: in its body blocks can be written."""
+
+    def __init__(self, ledger: ScanLedger, traits: Sequence[int]) -> None:
+        self.store, self.snp_filter, self.checkpoint = ledger.store, ledger.snp_filter, ledger.checkpoint
+        self.world = ledger.world
+        self.places = [ledger.store.traits[trait] for trait in traits]
+        self._writers: list[BlockWriter] = []
+
+    def left(self, wanted: np.ndarray) -> np.ndarray:
+        """Those of the blocks ``wanted`` that some trait lacks."""
+        done = np.all([place.done[wanted] != 0 for place in self.places], axis=0)
+        return wanted[~done]
+
+    def snps(self, block: int) -> np.ndarray:
+        """The .bim rows of a block; none of block -1."""
+        index = self.store.index
+        if block < 0:
+            return index[:0]
+        of_block = self.store.block_range(block)
+        return index[of_block.start : of_block.stop]
+
+    def __enter__(self) -> Slots:
+        """Open the store for writing. Collective; raises StorageError on all ranks."""
+        size = self.store.block * RECORD_DTYPE.itemsize
+        with together(self.world.comm):
+            for place in self.places:
+                self._writers.append(BlockWriter(self.store.path, place.done_offset, size, self.checkpoint))
+        return self
+
+    def keep(self, block: int, stats: SnpStats, fits: Sequence[SnpFit]) -> None:
+        """Start to write the effects of a block on each trait, without waiting for it; nothing for block -1."""
+        if block < 0:
+            return
+        start = self.store.block_range(block).start * RECORD_DTYPE.itemsize
+        with self.world.phase("write") as writing:
+            for place, writer, fit in zip(self.places, self._writers, fits, strict=True):
+                records = to_records(fit, stats, self.snp_filter)
+                writer.write(block, place.records_offset + start, records)
+                writing.nbytes += records.nbytes
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Sync what was written, mark it as done and close the store, unless this rank failed alone."""
+        if error is None or is_agreed(error):
+            with self.world.phase("write"):
+                for writer in self._writers:
+                    writer.close()
+        self._writers.clear()
+
+
+def to_records(fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
+    """The stored form of a block: RECORD_DTYPE (B,)."""
+    records = np.zeros(fit.beta.size, dtype=RECORD_DTYPE)
+    records["beta"], records["se"] = fit.beta, fit.se
+    records["eaf"], records["n"], records["note"] = stats.eaf, stats.n_obs, fit.note
+    records["note"][stats.n_obs == 0] = Note.ALL_MISSING
+    records["note"][~passes(stats, snp_filter)] = Note.FILTERED
+    unusable = records["note"] != Note.OK
+    records["beta"][unusable] = records["se"][unusable] = np.nan
+    return records
