@@ -29,40 +29,44 @@ NOT_COMPARED = {".json", ".log", ".png"}
 
 @dataclass(frozen=True)
 class Case:
-    """A command line without --out; an option that changes its results; options that do not.
+    """A command line without --out, and an option that changes what it makes.
 
-    ``keeps``: the results are in a file from the start on, which is not resumed with others before the end either.
+    ``first`` are options that a resumed run may do without, ``later`` such that it may have. ``keeps``: the results
+    are in a file from the start on, which is not resumed with others before the end either.
     """
 
     line: str
     matters: str
-    does_not: str
+    first: str = ""
+    later: str = "--memory 9 --threads 1"
     keeps: bool = False
 
 
-RUN = "--memory 9 --threads 1"
-SCAN = f"{RUN} --checkpoint 60 --no-plots"
-MARKED = "--checkpoint 0 --block-size 40"
+def scan(line: str, matters: str) -> Case:
+    """A command that marks what is done, and draws."""
+    return Case(f"{line} --block-size 40", matters, "--checkpoint 0 --no-plots", keeps=True)
+
+
 CASES = {
-    "simulate": Case("simulate --samples 301 --snps 6000 --chromosomes 3 --traits 2", "--seed 2", ""),
-    "kinship": Case("kinship --bfile sim --loco", "--method standardized", RUN),
-    "eigen": Case("eigen --grm K.h5", "--center-grm", RUN),
-    "grm": Case(f"single-trait --bfile sim --grm K.h5 {MARKED}", "--h2 0.4", SCAN, True),
-    "given-eigen": Case(f"single-trait --bfile sim --eigen E.h5 {MARKED}", "--test wald", SCAN, True),
-    "loco": Case(f"single-trait --bfile sim --grm K.h5 --loco {MARKED}", "--covar sim.covar.tsv", SCAN, True),
-    "multi-trait": Case(
-        f"multi-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --dense {MARKED}", "--p-threshold 0.1", SCAN, True
+    "simulate": Case("simulate --samples 301 --snps 6000 --chromosomes 3 --traits 2", "--seed 2", later=""),
+    "kinship": Case("kinship --bfile sim --loco", "--method standardized"),
+    "eigen": Case("eigen --grm K.h5", "--center-grm"),
+    "grm": scan("single-trait --bfile sim --grm K.h5", "--h2 0.4"),
+    "given-eigen": scan("single-trait --bfile sim --eigen E.h5", "--test wald"),
+    "loco": scan("single-trait --bfile sim --grm K.h5 --loco", "--covar sim.covar.tsv"),
+    "multi-trait": scan(
+        "multi-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --dense --p-threshold 0.01", "--p-threshold 0.1"
     ),
-    "low-rank": Case(f"low-rank --bfile sim --similarity-every 9 {MARKED}", "--maf 0.1", SCAN, True),
-    "vgwas-extract": Case("vgwas-extract --images brain.images.tsv --mask mask.nii.gz", "--mask half.nii.gz", RUN),
-    "vgwas": Case(f"vgwas --bfile sim --voxels brain.h5 --permutations 20 {MARKED}", "--connectivity 26", SCAN, True),
-    "ridge": Case(
-        f"ridge --bfile sim --pheno sim.pheno.tsv --outer-folds 4 --inner-folds 3 --permutations 20 {MARKED}",
-        "--alpha-choice shared", SCAN, True,
+    "low-rank": scan("low-rank --bfile sim --similarity-every 9", "--maf 0.1"),
+    "vgwas-extract": Case("vgwas-extract --images brain.images.tsv --mask mask.nii.gz", "--mask half.nii.gz"),
+    "vgwas": scan("vgwas --bfile sim --voxels brain.h5 --permutations 20", "--connectivity 26"),
+    "ridge": scan(
+        "ridge --bfile sim --pheno sim.pheno.tsv --outer-folds 4 --inner-folds 3 --permutations 20",
+        "--alpha-choice shared",
     ),
-    "export": Case("export dense.h5 --trait trait1 trait2", "--trait trait1 trait3", ""),
-    "simulate-images": Case("simulate-images --bfile sim --mask mask.nii.gz", "--snr 0.3", RUN),
-}  # fmt: skip
+    "export": Case("export dense.h5 --trait trait1 trait2", "--trait trait1 trait3", later=""),
+    "simulate-images": Case("simulate-images --bfile sim --mask mask.nii.gz", "--snr 0.3"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -95,20 +99,21 @@ def fresh(study: Path) -> Iterator[None]:
 def test_life(study: Path, name: str, ranks: int) -> None:
     case, started = CASES[name], 0 if ranks == 1 else ranks
 
-    must_succeed(started, f"{case.line} --out whole", study)
-    kill_one(started, f"{case.line} --out out", study)
-    must_succeed(started, f"{case.line} --out out --resume", study)
+    line = f"{case.line} {case.first} --out"
+    must_succeed(started, f"{line} whole", study)
+    kill_one(started, f"{line} out", study)
+    must_succeed(started, f"{line} out --resume", study)
     assert_same(contents(study, "out"), contents(study, "whole"))
 
-    left = stamps(study)
-    again = must_succeed(started, f"{case.line} --out out --resume {case.does_not}", study)
+    line, left = f"{case.line} {case.later} --out out --resume", stamps(study)
+    again = must_succeed(started, line, study)
     assert "is complete: nothing is left to do" in again.out
     assert stamps(study) == left
 
     if case.keeps:  # as if it had been killed just before the end
         (study / "out.json").unlink()
         left.pop("out.json")
-    other = mpgls(started, f"{case.line} --out out --resume {case.matters}", study)
+    other = mpgls(started, f"{line} {case.matters}", study)
     check(other, INPUT, "cannot be resumed", case.matters.split()[0])
     assert stamps(study) == left
 
