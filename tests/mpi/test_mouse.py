@@ -9,12 +9,7 @@ import pytest
 from mice import needs_mice, places, read_fastlmm, unpack_mice, write_snps_of_gemma
 from small_study import on_root, read_facts, read_kinship, read_plink, read_results, write_lines
 
-from mpgls.commands import kinship, single_trait
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.kinship import KinshipConfig
-from mpgls.commands.single_trait import SingleTraitConfig
-from mpgls.study.filters import SnpFilter
+import mpgls
 
 FASTLMM = "mouse_cd8_fastlmm.tsv.gz"
 FASTLMM_H2 = 0.6097627448019252
@@ -42,14 +37,13 @@ def mice(module_comm, module_folder):
         write_lines(tested, list(read_fastlmm(FASTLMM)["SNP"]))
 
     on_root(module_comm, write)
-    run, study = RunOptions(str(module_folder / "K"), threads=1), StudyOptions(prefix, snps=SnpFilter(extract=snps))
-    kinship.run(KinshipConfig(run, study), module_comm)
+    mpgls.kinship(bfile=prefix, extract=snps, out=module_folder / "K", threads=1, comm=module_comm)
     return Mice(prefix, str(module_folder / "K.h5"), tested)
 
 
 def scan(comm, mice, out, **options):
-    study = StudyOptions(mice.prefix, grm=mice.grm, snps=SnpFilter(extract=mice.tested))
-    single_trait.run(SingleTraitConfig(RunOptions(str(out), threads=1), study, plots=False, **options), comm)
+    study = {"bfile": mice.prefix, "grm": mice.grm, "extract": mice.tested}
+    mpgls.single_trait(out=out, threads=1, no_plots=True, comm=comm, **study, **options)
     comm.Barrier()
 
 
@@ -104,19 +98,17 @@ def test_fastlmm_with_one_chromosome_left_out(comm, shared_tmp_path, mice):
         write_lines(tested, list(expected["SNP"]))
         write_lines(given, ["TRAIT\tCHR\tH2", *(f"pheno\t{label}\t{h2!r}" for label, h2 in null_h2.items())])
     comm.Barrier()
-    run = RunOptions(str(shared_tmp_path / "K"), threads=1)
-    kinship.run(KinshipConfig(run, StudyOptions(mice.prefix, keep=keep), "standardized", loco=True), comm)
+    of_kinship = {"method": "standardized", "loco": True, "out": shared_tmp_path / "K", "threads": 1}
+    mpgls.kinship(bfile=mice.prefix, keep=keep, comm=comm, **of_kinship)
 
-    def scan_without(out, chromosomes=(), **options):
-        chosen = SnpFilter(extract=tested, chromosomes=chromosomes)
-        study = StudyOptions(mice.prefix, grm=str(shared_tmp_path / "K.h5"), snps=chosen)
-        config = SingleTraitConfig(RunOptions(str(out), threads=1), study, loco=True, plots=False, **options)
-        single_trait.run(config, comm)
+    def scan_without(out, **options):
+        study = {"bfile": mice.prefix, "grm": shared_tmp_path / "K.h5", "extract": tested, "loco": True}
+        mpgls.single_trait(out=out, threads=1, no_plots=True, comm=comm, **study, **options)
         comm.Barrier()
         return read_facts(out, "pheno")["loco"]
 
     # the most different ones; REML of all 19 takes too long for a test
-    nulls = scan_without(shared_tmp_path / "o", ("1", "3", "10", "17", "19"))
+    nulls = scan_without(shared_tmp_path / "o", chr="1,3,10,17,19")
     assert set(nulls) == {"1", "3", "10", "17", "19"}
     for label, null in nulls.items():
         assert null["h2"] == pytest.approx(null_h2[label], abs=1e-6), label
