@@ -31,7 +31,7 @@ from mpgls.mpi import on_root
 from mpgls.run.plan import GIB, WIDEST, does_not_fit, grid_block
 from mpgls.run.world import World
 from mpgls.stream.hdf5 import check_room
-from mpgls.stream.kinship_grid import save_columns, trace
+from mpgls.engine.kinship_grid import save_columns, trace
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 from mpgls.study.grm import write_grm_id
 from mpgls.study.kinship_h5 import KinshipH5, create_kinship_h5, finish_kinship_h5, read_kinship_h5

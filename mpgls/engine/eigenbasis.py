@@ -16,7 +16,7 @@ from mpgls.la.teams import Team, TeamOperator, hold_basis
 from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
 from mpgls.stream.eigen_file import create_eigen_file
 from mpgls.stream.files import replaced_by_all
-from mpgls.stream.kinship_grid import load_columns, save_columns
+from mpgls.engine.kinship_grid import load_columns, save_columns
 
 if TYPE_CHECKING:
     from mpgls.la.grid import ProcessGrid

@@ -17,7 +17,7 @@ from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.clock import Clock
 from mpgls.run.world import World
-from mpgls.stream.kinship_grid import keep_lower, mirror, save_columns
+from mpgls.engine.kinship_grid import keep_lower, mirror, save_columns
 from mpgls.study.chromosomes import Chromosomes
 from mpgls.study.genotypes import Decoder
 

@@ -20,7 +20,7 @@ from mpgls.model.gls import degrees_of_freedom
 from mpgls.run.inputs import Study
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
-from mpgls.stream.kinship_grid import load_columns
+from mpgls.engine.kinship_grid import load_columns
 from mpgls.study.align import Cohort
 
 
