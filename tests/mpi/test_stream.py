@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from small_study import read_kinship, write_kinship, write_lines
 
+from mpgls.engine.kinship_grid import load_kinship, save_columns, scale_to_unit_diagonal
 from mpgls.errors import InputError, StorageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.model.null_record import NULL_DTYPE, Source, given
 from mpgls.stream import reader
-from mpgls.stream.kinship_grid import load_kinship, save_columns, scale_to_unit_diagonal
 from mpgls.stream.mark import Mark
 from mpgls.stream.reader import BlockReader, RowRuns
 from mpgls.stream.store import RECORD_DTYPE, StoreShape, block_edges, create_store, open_store, save_null
