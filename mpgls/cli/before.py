@@ -29,7 +29,6 @@ def declare(name: str, commands: Any) -> None:
 
     own = {
         "kinship": kinship.kinship,
-        "eigen": kinship.eigen,
         "multi-trait": scans.multi_trait,
         "vgwas-extract": images.vgwas_extract,
         "vgwas": images.vgwas,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,12 +14,15 @@ from mpgls.la.eigen import Eigenpairs
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator, hold_basis
 from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
-from mpgls.stream.kinship_grid import load_columns
+from mpgls.stream.eigen_file import create_eigen_file
+from mpgls.stream.files import replaced_by_all
+from mpgls.stream.kinship_grid import load_columns, save_columns
 
 if TYPE_CHECKING:
     from mpgls.la.grid import ProcessGrid
     from mpgls.run.world import World
     from mpgls.stream.eigen_file import EigenFile
+    from mpgls.study.tables import SampleId
     from mpgls.study.trait_groups import TraitGroup
     from mpgls.study.trait_matrix import TraitMatrix
 
@@ -63,6 +68,30 @@ def decompose(Phi_grid: GridMatrix, solver: str, slepc_options: str, world: Worl
         f"{pairs.residual:.2g}, orthogonality {pairs.orthogonality:.2g} (both below {eigen.THRESHOLD:g})"
     )
     return pairs
+
+
+def leading_pairs(Phi_grid: GridMatrix, k: int, slepc_options: str, world: World) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest eigenvalues (k,), descending, and their eigenvectors (n, k) on every rank. Collective.
+
+    Raises NumericalError when fewer converge, UsageError without slepc4py.
+    """
+    with world.phase("eigendecomposition"):
+        lam, Z_rep = eigen.leading_eigenpairs(Phi_grid, k, slepc_options)
+    world.log.info(f"{k} leading eigenvalues: {', '.join(f'{value:.6g}' for value in lam)}")
+    return lam, Z_rep
+
+
+def save_pairs(
+    path: Path, pairs: Eigenpairs, ids: Sequence[SampleId], attributes: Mapping[str, Any], world: World
+) -> None:
+    """All pairs into the file ``path``, which gets its name when it is complete. Collective.
+
+    ``ids`` (n,) are the samples. Raises StorageError on all ranks.
+    """
+    n, about = len(ids), {"solver": pairs.how, **attributes}
+    with world.phase("write", nbytes=8.0 * n * n / world.size), replaced_by_all(world.comm, path) as partial:
+        offset = world.on_root(lambda: create_eigen_file(partial, pairs.lam, ids, about))
+        save_columns(pairs.Z_grid, partial, lambda i: offset + 8 * n * i, lambda column, i: column.astype("<f8"))
 
 
 def load_vectors(file: EigenFile, grid: ProcessGrid, block: int, world: World, label: str) -> GridMatrix:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mpgls.errors import InputError, StorageError
+from mpgls.stream.files import replaced, write_at
 from mpgls.stream.hdf5 import allocate, read_exactly
 
 FORMAT, VERSION = "mpgls-eigen", 1
@@ -62,6 +63,23 @@ def create_eigen_file(
             return int(file["eigenvectors"].id.get_offset())
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def write_eigen_file(
+    path: str | Path,
+    lam: np.ndarray,
+    vectors: np.ndarray,
+    ids: Sequence[tuple[str, str]],
+    attributes: Mapping[str, Any],
+) -> None:
+    """A whole file of k pairs: ``lam`` (k,) ascending, ``vectors`` (k, n) as rows. Call on one rank.
+
+    It appears under its name when it is complete. Raises StorageError.
+    """
+    with replaced(path) as partial:
+        offset = create_eigen_file(partial, lam, ids, attributes)
+        with open(partial, "r+b") as file:
+            write_at(file.fileno(), np.ascontiguousarray(vectors, dtype="<f8").tobytes(), offset)
 
 
 def open_eigen_file(path: str | Path, complete: bool = True) -> EigenFile:

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from small_study import on_root, read_facts, write_kinship, write_lines
 
-from mpgls.commands import eigen
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.eigen import EigenConfig
+import mpgls
 from mpgls.errors import InputError, MemoryPlanError, StorageError, UsageError
 from mpgls.la.eigen import split_options
 from mpgls.stream.eigen_file import open_eigen_file
@@ -35,7 +33,7 @@ def grm(comm, shared_tmp_path):
 def decompose(comm, grm, out="E", memory=None, **options):
     """Run the command. Returns the prefix of its outputs."""
     prefix = grm.parent / out
-    eigen.run(EigenConfig(RunOptions(str(prefix), threads=1, memory=memory), str(grm), **options), comm)
+    mpgls.eigen(grm=grm, out=prefix, memory=memory, threads=1, comm=comm, **options)
     comm.Barrier()
     return prefix
 
@@ -56,7 +54,7 @@ def assert_decomposition(prefix, Phi, ids):
 def test_all_eigenpairs_and_their_checks(comm, grm, solver):
     if solver == "slepc":
         pytest.importorskip("slepc4py")
-    prefix = decompose(comm, grm, solver=solver)
+    prefix = decompose(comm, grm, eigensolver=solver)
     if comm.rank == 0:
         assert_decomposition(prefix, kinship(), IDS)
         log, facts = prefix.with_suffix(".log").read_text(), read_facts(prefix)
@@ -133,11 +131,11 @@ def test_files_that_are_not_what_they_should_be(comm, grm):
 
 
 def test_wishes_that_cannot_be_met(comm, grm):
-    with pytest.raises(MemoryPlanError, match="use at least"):
+    with pytest.raises(MemoryPlanError, match=r"eigendecomposition of 113 samples needs .* --memory"):
         decompose(comm, grm, memory=1e-3)
     with pytest.raises(UsageError, match="overwrite"):
         decompose(comm, grm, "K")
-    for options in ({"solver": "lapack"}, {"eigenpairs": 0}):
+    for options in ({"eigensolver": "lapack"}, {"eigenpairs": 0}):
         with pytest.raises(UsageError, match="--eigen"):
             decompose(comm, grm, **options)
 
@@ -146,7 +144,7 @@ def test_options_that_slepc_does_not_take(comm, grm):
     pytest.importorskip("slepc4py")
     for options, part in (("-eps_type nonsense", "nonsense"), ("-eps_tol abc", "abc"), ("foo", "'foo' follows no")):
         with pytest.raises(UsageError, match=f"--slepc-options '{options}': .*{part}"):
-            decompose(comm, grm, solver="slepc", slepc_options=options)
+            decompose(comm, grm, eigensolver="slepc", slepc_options=options)
     assert split_options("-eps_target -1.5 -eps_view --eps_tol 1e-9") == [
         ("eps_target", "-1.5"), ("eps_view", ""), ("eps_tol", "1e-9")
     ]  # fmt: skip
@@ -163,3 +161,15 @@ def test_a_table_of_an_earlier_run_goes_and_an_input_stays(comm, grm):
     comm.Barrier()
     decompose(comm, grm)
     assert not table.exists()
+
+
+def test_a_complete_run_is_left_alone(comm, grm):
+    prefix = decompose(comm, grm, "once")
+    before = (grm.parent / "once.h5").stat().st_mtime_ns
+    comm.Barrier()
+    again = mpgls.eigen(grm=grm, out=prefix, resume=True, threads=1, comm=comm)
+    assert (grm.parent / "once.h5").stat().st_mtime_ns == before
+    assert [path.name for path in again.files] == ["once.h5"] and again.manifest["n"] == N
+    comm.Barrier()
+    mpgls.eigen(grm=grm, out=prefix, resume=True, center_grm=True, threads=1, comm=comm)
+    assert (grm.parent / "once.h5").stat().st_mtime_ns > before

@@ -27,10 +27,10 @@ from small_study import (
     write_table,
 )
 
-from mpgls.commands import eigen, export, kinship, multi_trait, simulate, single_trait
+import mpgls
+from mpgls.commands import export, kinship, multi_trait, simulate, single_trait
 from mpgls.commands.common.inputs import StudyOptions
 from mpgls.commands.common.session import RunOptions
-from mpgls.commands.eigen import EigenConfig
 from mpgls.commands.export import ExportConfig
 from mpgls.commands.kinship import KinshipConfig
 from mpgls.commands.multi_trait import MultiTraitConfig
@@ -420,7 +420,7 @@ def test_estimates_can_be_given_for_some_traits(comm, study, shared_tmp_path):
 
 
 def decompose(comm, study, out, **options):
-    eigen.run(EigenConfig(RunOptions(str(study.folder / out), threads=1), study.grm, **options), comm)
+    mpgls.eigen(grm=study.grm, out=study.folder / out, threads=1, comm=comm, **options)
     comm.Barrier()
     return str(study.folder / f"{out}.h5")
 
@@ -443,7 +443,7 @@ def test_an_eigendecomposition_takes_the_place_of_the_kinship(comm, study, expec
 def test_an_eigendecomposition_of_other_samples_is_refused(comm, study, shared_tmp_path):
     other, keep = str(shared_tmp_path / "other.h5"), str(shared_tmp_path / "keep")
     on_root(comm, lambda: write_kinship(other, [("Q", f"q{k}") for k in range(N)], study.Phi))
-    eigen.run(EigenConfig(RunOptions(str(shared_tmp_path / "Q"), threads=1), other), comm)
+    mpgls.eigen(grm=other, out=shared_tmp_path / "Q", threads=1, comm=comm)
     comm.Barrier()
     with pytest.raises(InputError, match="q0"):
         scan(comm, study, eigen=str(shared_tmp_path / "Q.h5"))
