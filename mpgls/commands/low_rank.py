@@ -266,7 +266,8 @@ def scan_part(
         hold_trait(V, designs[j], j, float(nulls["h2"][k, j]), team, run.plan.block, options.dtype) for j in columns
     ]
     for trait, one in zip(traits, held, strict=True):
-        ledger.keep_null(k, trait, nulls[k, one.column], fit_null(one.h2, one.sums))
+        cohort = run.study.cohorts[samples.traits[one.column]]
+        ledger.keep_null(k, trait, nulls[k, one.column], fit_null(one.h2, one.sums), cohort)
     tested.begin(part)
     found: dict[str, float] = {}
     if options.precision == "mixed" and not checked:
@@ -325,7 +326,7 @@ def scan_dense_trait(
         null = ledger.keep_estimate(k, trait, null_record.estimated(V.maximise(F_rep, world)))
     L = V.at(float(null["h2"]))
     sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)
-    null = ledger.keep_null(k, trait, null, fit_null(float(null["h2"]), sums))
+    null = ledger.keep_null(k, trait, null, fit_null(float(null["h2"]), sums), run.study.cohorts[samples.traits[j]])
     world.log.info(f"{label}: {null_record.text(null)}")
     found: dict[str, float] = {}
     with world.phase("hand over factor"):

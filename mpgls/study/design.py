@@ -46,7 +46,7 @@ class Design:
         _refuse([name for name, scale in zip(names, S, strict=True) if scale == 0], n)
         order, Q, R = _pivoted(D, floor)
         if len(order) < k:
-            _refuse_dependent(D, floor, names, n)
+            _refuse_dependent(D, mu / S, floor, names)
         back = np.linalg.inv(R) if k else R
         T = np.zeros((k + 1, k + 1))
         T[1:, 1:][order] = back
@@ -126,8 +126,8 @@ def _refuse(constant: Sequence[str], n: int) -> None:
         raise InputError(f"{noun} {named(constant)} {verb} constant over the {n} analysed samples")
 
 
-def _refuse_dependent(D: np.ndarray, floor: np.ndarray, names: Sequence[str], n: int) -> None:
-    """Name each column that depends on those before it, in the user's order."""
+def _refuse_dependent(D: np.ndarray, offset: np.ndarray, floor: np.ndarray, names: Sequence[str]) -> None:
+    """Name each column that depends on those before it, in the user's order; ``offset`` (k,) are means over lengths."""
     kept: list[int] = []
     told = []
     for column in range(D.shape[1]):
@@ -137,9 +137,12 @@ def _refuse_dependent(D: np.ndarray, floor: np.ndarray, names: Sequence[str], n:
             kept.append(column)
             continue
         others = [names[kept[k]] for k in np.flatnonzero(np.abs(share) > _NAMED_SHARE)]
+        terms = np.array([offset[column], *(share * offset[kept])])
+        if abs(2 * terms[0] - terms.sum()) > _NAMED_SHARE * max(1.0 / np.sqrt(len(D)), np.abs(terms).max()):
+            others = [INTERCEPT, *others]
         told.append(f"{names[column]!r} is a linear combination of {named(others)}")
     told = told or [f"{named(names)} are linearly dependent"]
-    raise InputError(f"the covariates are collinear over the {n} analysed samples: {'; '.join(told)}")
+    raise InputError(f"the covariates are collinear over the {len(D)} analysed samples: {'; '.join(told)}")
 
 
 def named(names: Sequence[str]) -> str:
