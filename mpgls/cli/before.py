@@ -25,10 +25,9 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import images, kinship, ridge, scans
+    from mpgls.cli import images, ridge, scans
 
     own = {
-        "kinship": kinship.kinship,
         "multi-trait": scans.multi_trait,
         "vgwas-extract": images.vgwas_extract,
         "vgwas": images.vgwas,

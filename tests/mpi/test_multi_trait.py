@@ -28,11 +28,10 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.commands import export, kinship, multi_trait, simulate, single_trait
+from mpgls.commands import export, multi_trait, simulate, single_trait
 from mpgls.commands.common.inputs import StudyOptions
 from mpgls.commands.common.session import RunOptions
 from mpgls.commands.export import ExportConfig
-from mpgls.commands.kinship import KinshipConfig
 from mpgls.commands.multi_trait import MultiTraitConfig
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.commands.single_trait import SingleTraitConfig
@@ -545,8 +544,7 @@ def test_gemmas_heritabilities_of_two_mouse_traits(comm, shared_tmp_path):
         write_table(pheno, [tuple(row[:2]) for row in rows], {"trait2": values[:, 1], "trait5": values[:, 4]})
 
     on_root(comm, unpack)
-    chosen = StudyOptions(prefix, snps=SnpFilter(extract=snps))
-    kinship.run(KinshipConfig(RunOptions(str(shared_tmp_path / "K"), threads=1), chosen), comm)
+    mpgls.kinship(bfile=prefix, extract=snps, out=shared_tmp_path / "K", threads=1, comm=comm)
     few = SnpFilter(extract=tested)
     options = StudyOptions(prefix, pheno, grm=str(shared_tmp_path / "K.h5"), center_grm=True, snps=few)
     run = RunOptions(str(shared_tmp_path / "o"), threads=1)

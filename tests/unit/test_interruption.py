@@ -128,7 +128,11 @@ __main__.main()
             SCAN,
             "run the same command with --resume to go on",
         ),
-        ("mpgls.study.genotypes Decoder stats", "kinship --bfile sim --out out", "run the same command again"),
+        (
+            "mpgls.study.genotypes Decoder stats",
+            "kinship --bfile sim --out out",
+            "go on with: mpgls kinship --bfile sim --out out --resume",
+        ),
     ],
 )
 def test_a_signal_to_one_rank_before_the_scan(study: Path, where: str, command: str, advice: str) -> None:
