@@ -25,13 +25,10 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import images, ridge, scans
+    from mpgls.cli import ridge, scans
 
     own = {
         "multi-trait": scans.multi_trait,
-        "vgwas-extract": images.vgwas_extract,
-        "vgwas": images.vgwas,
         "ridge": ridge.ridge,
-        "simulate-images": images.simulate_images,
     }
     own[name](commands)
