@@ -125,7 +125,7 @@ def _special_line(values: list, line: str) -> str:
     """``line`` with NA for figures that are not finite, and with a p value that is too small for float64."""
     fields = line.rstrip("\n").split("\t")
     for k, value in enumerate(values):
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, float) and math.isnan(value):
             fields[k] = "NA"
     fields[-1] = format_p(values[COLUMNS.index("LOG10P")])
     return "\t".join(fields) + "\n"
