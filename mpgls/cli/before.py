@@ -25,11 +25,10 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import images, kinship, ridge, scans
+    from mpgls.cli import images, kinship, ridge
 
     own = {
         "kinship": kinship.kinship,
-        "multi-trait": scans.multi_trait,
         "vgwas-extract": images.vgwas_extract,
         "vgwas": images.vgwas,
         "ridge": ridge.ridge,

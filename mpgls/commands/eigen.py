@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.engine.eigenbasis import decompose, leading_pairs, save_pairs
+from mpgls.engine.eigenpairs import decompose, leading_pairs, save_pairs
 from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import grid_shape
