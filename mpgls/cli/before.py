@@ -25,13 +25,9 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import images, kinship, ridge
+    from mpgls.cli import ridge
 
     own = {
-        "kinship": kinship.kinship,
-        "vgwas-extract": images.vgwas_extract,
-        "vgwas": images.vgwas,
         "ridge": ridge.ridge,
-        "simulate-images": images.simulate_images,
     }
     own[name](commands)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.run.world import World
-from mpgls.stream.reader import BlockReader, RowRuns
+from mpgls.stream.packed import read_snps
+from mpgls.stream.reader import BlockReader
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import SnpStats
 from mpgls.study.plink import BedFile
@@ -41,10 +42,7 @@ class GenotypeBlocks:
 
         Opening is collective, reading is not. Raises StorageError on all ranks.
         """
-        with world.together():
-            runs = [RowRuns.of(self.index[block]) for block in blocks]
-            reader = BlockReader(self.bed.path, self.bed.HEADER, self.bed.snp_bytes, runs)
-        return reader
+        return read_snps(self.bed, [self.index[block] for block in blocks], world.comm)
 
     def on_every_rank(self, blocks: Sequence[np.ndarray], world: World) -> Iterator[np.ndarray]:
         """The packed genotypes (B, snp_bytes) of ``blocks`` of positions, one by one, on every rank.

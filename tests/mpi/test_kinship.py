@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 from mpi4py import MPI
-from small_study import read_facts, read_kinship, read_plink, write_genotypes, write_lines
+from small_study import assert_left_alone, read_facts, read_kinship, read_plink, write_genotypes, write_lines
 
-from mpgls.commands import kinship, simulate
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.kinship import KinshipConfig
-from mpgls.commands.simulate import SimulateConfig
-from mpgls.errors import InputError, UsageError
-from mpgls.study.filters import SnpFilter
+import mpgls
+from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
+from mpgls.mpi import StopSignal
 from mpgls.study.grm import open_kinship
 
 N, M = 83, 211
+
+
+def simulated(comm, prefix, **options):
+    """Simulate a fileset."""
+    mpgls.simulate(samples=N, snps=M, out=prefix, covariates=0, seed=5, comm=comm, **options)
 
 
 @pytest.fixture
 def plink(comm, shared_tmp_path):
     """A fileset with missing genotypes on three chromosomes; the first SNP does not vary."""
     prefix = shared_tmp_path / "g"
-    simulate.run(SimulateConfig(N, M, str(prefix), chromosomes=3, missing=0.04, covariates=0, seed=5), comm)
+    simulated(comm, prefix, chromosomes=3, missing=0.04)
     if comm.rank == 0:
         dosages = read_plink(prefix).dosages
         dosages[:, 0] = np.where(np.isnan(dosages[:, 0]), np.nan, 2.0)
@@ -32,12 +36,9 @@ def plink(comm, shared_tmp_path):
     return prefix
 
 
-def make(comm, prefix, out, method="centered", grm_bin=False, block_size=None, loco=False, **study):
+def make(comm, prefix, out, **options):
     """Run the command; returns the matrix that it wrote."""
-    config = KinshipConfig(
-        RunOptions(str(out), threads=1), StudyOptions(str(prefix), **study), method, grm_bin, loco, block_size
-    )
-    kinship.run(config, comm)
+    mpgls.kinship(bfile=prefix, out=out, threads=1, comm=comm, **options)
     comm.Barrier()
     return read_kinship(f"{out}.h5")
 
@@ -54,7 +55,7 @@ def dense(files, method="centered", rows=slice(None), snps=slice(None)):
 @pytest.mark.parametrize("method", ["centered", "standardized"])
 @pytest.mark.parametrize("block_size", [None, 1, 50, 1000])
 def test_equals_the_dense_product(comm, shared_tmp_path, plink, method, block_size):
-    K = make(comm, plink, shared_tmp_path / "k", method, block_size=block_size)
+    K = make(comm, plink, shared_tmp_path / "k", method=method, block_size=block_size)
     np.testing.assert_allclose(K, dense(read_plink(plink), method), rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(K, K.T)
 
@@ -72,8 +73,8 @@ def test_snp_filters(comm, shared_tmp_path, plink):
     if comm.rank == 0:
         write_lines(shared_tmp_path / "extract.txt", wanted)
     comm.Barrier()
-    chosen = SnpFilter(chromosomes=("1", "3"), extract=str(shared_tmp_path / "extract.txt"), maf=0.1, geno=0.05)
-    K = make(comm, plink, shared_tmp_path / "k", snps=chosen)
+    extract = shared_tmp_path / "extract.txt"
+    K = make(comm, plink, shared_tmp_path / "k", chr="1,3", extract=extract, maf=0.1, geno=0.05)
 
     frequency = files.frequency()
     passing = np.isin(files.snps, wanted) & np.isin(files.chromosomes, ["1", "3"])
@@ -112,15 +113,16 @@ def test_gcta_files_hold_the_same_matrix(comm, shared_tmp_path, plink):
 
 
 def test_fewer_samples_than_ranks(comm, shared_tmp_path):
-    simulate.run(SimulateConfig(2, 9, str(shared_tmp_path / "g"), family_size=1, causal=1, seed=3), comm)
+    mpgls.simulate(samples=2, snps=9, out=shared_tmp_path / "g", families=1, causal=1, seed=3, comm=comm)
     K = make(comm, shared_tmp_path / "g", shared_tmp_path / "k")
     np.testing.assert_allclose(K, dense(read_plink(shared_tmp_path / "g")), rtol=1e-12, atol=1e-14)
 
 
 def test_no_snp_left_is_an_error_and_leaves_no_matrix(comm, shared_tmp_path, plink):
     with pytest.raises(InputError, match="no SNP is left"):
-        make(comm, plink, shared_tmp_path / "k", snps=SnpFilter(maf=0.5, geno=0.0))
-    assert not (shared_tmp_path / "k.h5").exists()
+        make(comm, plink, shared_tmp_path / "k", maf=0.5, geno=0.0)
+    comm.Barrier()
+    assert not list(shared_tmp_path.glob("k.h5*"))
 
 
 def test_a_matrix_is_not_written_over_its_input(comm, shared_tmp_path, plink):
@@ -131,3 +133,100 @@ def test_a_matrix_is_not_written_over_its_input(comm, shared_tmp_path, plink):
     with pytest.raises(UsageError, match="overwrite"):
         make(comm, plink, shared_tmp_path / "k", keep=str(keep))
     assert keep.exists()
+
+
+def gcta(G):
+    """GCTA's formula in NumPy: K over the SNPs that both people have, and their number."""
+    mean = np.nanmean(G, axis=0)
+    varies = np.nanmax(G, axis=0) > np.nanmin(G, axis=0)
+    has, X, mean = ~np.isnan(G[:, varies]), G[:, varies] - mean[varies], mean[varies]
+    X = np.where(has, X, 0.0) / np.sqrt(mean * (1.0 - mean / 2.0))
+    count = has.astype(float) @ has.T
+    return X @ X.T / count, count
+
+
+@pytest.mark.parametrize("block_size", [None, 1, 50])
+def test_gcta_over_the_snps_that_both_people_have(comm, shared_tmp_path, plink, block_size):
+    if comm.rank == 0:
+        rng = np.random.default_rng(7)
+        dosages = read_plink(plink).dosages
+        dosages[rng.random(dosages.shape) < np.linspace(0.0, 0.6, M)] = np.nan  # some SNPs have no gap
+        write_genotypes(plink, dosages)
+    comm.Barrier()
+    K = make(comm, plink, shared_tmp_path / "k", method="gcta", grm_bin=True, block_size=block_size)
+    expected, count = gcta(read_plink(plink).dosages)
+    assert count.min() < 0.6 * count.max()
+    np.testing.assert_allclose(K, expected, rtol=1e-12, atol=1e-12)
+    lower = np.tril_indices(N)
+    found = np.fromfile(shared_tmp_path / "k.grm.bin", dtype="<f4")
+    np.testing.assert_allclose(found, expected[lower], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(np.fromfile(shared_tmp_path / "k.grm.N.bin", dtype="<f4"), count[lower])
+
+
+@pytest.mark.skipif(shutil.which("plink2") is None, reason="needs plink2")
+def test_gcta_is_that_of_plink2(comm, shared_tmp_path):
+    made, ours, theirs = (str(shared_tmp_path / name) for name in "gkp")
+    simulated(comm, made, missing=0.1)
+    make(comm, made, ours, method="gcta", grm_bin=True)
+    if comm.rank == 0:
+        command = ["plink2", "--bfile", made, "--nonfounders", "--maf", "1e-9", "--make-grm-bin", "--out", theirs]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        for suffix in ("bin", "N.bin"):
+            found, expected = (np.fromfile(f"{name}.grm.{suffix}", dtype="<f4") for name in (ours, theirs))
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_gcta_without_missing_genotypes_divides_by_hardy_and_weinberg(comm, shared_tmp_path):
+    simulated(comm, shared_tmp_path / "g")
+    K = make(comm, shared_tmp_path / "g", shared_tmp_path / "k", method="gcta")
+    np.testing.assert_allclose(K, gcta(read_plink(shared_tmp_path / "g").dosages)[0], rtol=1e-12, atol=1e-12)
+
+
+def test_gcta_of_two_people_without_a_common_snp(comm, shared_tmp_path, plink):
+    files = read_plink(plink)
+    if comm.rank == 0:
+        dosages = files.dosages
+        dosages[5, ::2] = dosages[60, 1::2] = np.nan
+        write_genotypes(plink, dosages)
+    comm.Barrier()
+    with pytest.raises(InputError, match="have no SNP in common") as caught:
+        make(comm, plink, shared_tmp_path / "k", method="gcta")
+    assert all(files.ids[row][1] in str(caught.value) for row in (5, 60))
+    comm.Barrier()
+    assert not list(shared_tmp_path.glob("k.h5*"))
+
+
+def test_gcta_has_no_sums_of_chromosomes(comm, shared_tmp_path, plink):
+    with pytest.raises(UsageError, match="--method gcta has one for each pair"):
+        make(comm, plink, shared_tmp_path / "k", method="gcta", loco=True)
+
+
+def test_a_complete_run_is_left_alone(comm, shared_tmp_path, plink):
+    out = shared_tmp_path / "k"
+    make(comm, plink, out)
+    assert_left_alone(out, lambda: make(comm, plink, out, resume=True, block_size=7))
+    with pytest.raises(InputError, match="--method was not given, now it is standardized"):
+        make(comm, plink, out, resume=True, method="standardized")
+
+
+def test_a_stopped_run_says_how_to_go_on(comm, shared_tmp_path, plink, monkeypatch):
+    left = [3]
+
+    def problem(signal, *_):
+        left[0] -= 1
+        return Stopped(f"stopped by a signal; {signal.advice}") if left[0] < 0 else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopSignal, "problem", problem)
+        with pytest.raises(Stopped, match=r"go on with: mpgls kinship .* --resume"):
+            make(comm, plink, shared_tmp_path / "k", block_size=20)
+    comm.Barrier()
+    assert not list(shared_tmp_path.glob("k.h5*"))
+    comm.Barrier()
+    K = make(comm, plink, shared_tmp_path / "k", block_size=20, resume=True)
+    np.testing.assert_allclose(K, dense(read_plink(plink)), rtol=1e-12, atol=1e-12)
+
+
+def test_too_little_memory_is_refused(comm, shared_tmp_path, plink):
+    with pytest.raises(MemoryPlanError, match="the kinship needs"):
+        make(comm, plink, shared_tmp_path / "k", memory=0.001)

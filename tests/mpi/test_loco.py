@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import oracle
 import pytest
+from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
 from small_study import (
     SimulatedStudy,
     on_root,
@@ -24,12 +25,11 @@ from small_study import (
     write_table,
 )
 
-from mpgls.commands import export, kinship, multi_trait, simulate, single_trait
+import mpgls
+from mpgls.commands import export, multi_trait, simulate, single_trait
 from mpgls.commands.common.inputs import StudyOptions
 from mpgls.commands.common.session import RunOptions
 from mpgls.commands.export import ExportConfig
-from mpgls.commands.kinship import KinshipConfig
-from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
@@ -87,9 +87,8 @@ def study(module_comm, module_folder):
 
 
 def make_kinship(comm, study, out, loco=True, method="centered", block_size=None, **options):
-    run = RunOptions(str(study.folder / out), threads=1)
-    of_study = StudyOptions(study.bfile, **options)
-    kinship.run(KinshipConfig(run, of_study, method, loco=loco, block_size=block_size), comm)
+    options |= {"method": method, "loco": loco, "block_size": block_size, "threads": 1}
+    mpgls.kinship(bfile=study.bfile, out=study.folder / out, comm=comm, **options)
     comm.Barrier()
     return f"{study.folder / out}.h5"
 
@@ -284,7 +283,7 @@ def test_h2_can_be_given_for_some_chromosomes(comm, study):
 
 
 def test_a_chromosome_of_which_the_kinship_has_nothing(comm, study):
-    grm = make_kinship(comm, study, "k", snps=SnpFilter(chromosomes=("1", "X", "1A")))
+    grm = make_kinship(comm, study, "k", chr="1,X,1A")
     out = scan(comm, study, pheno_name=("trait1",), grm=grm)
     assert "the kinship has no SNP of chromosome scaffold_12: scanned with the whole kinship" in log_of(out)
     if comm.rank == 0:
@@ -383,7 +382,7 @@ def test_a_kinship_without_sums(comm, study, kind):
 
 
 def test_a_chromosome_that_is_all_of_the_kinship(comm, study):
-    grm = make_kinship(comm, study, "k", snps=SnpFilter(chromosomes=("X",)))
+    grm = make_kinship(comm, study, "k", chr="X")
     with pytest.raises(InputError, match="all 23 SNPs of the kinship are on chromosome X, so nothing is left"):
         scan(comm, study, grm=grm)
     out = scan(comm, study, pheno_name=("trait1",), grm=grm, snps=SnpFilter(chromosomes=("1", "1A")))
@@ -417,7 +416,7 @@ def test_the_log_warns_of_proximal_contamination_once(comm, study):
         comm.Barrier()
         assert "contamination" not in log_for_all(comm, kind(comm, study, name, pheno_name=("trait1",), h2=0.3))
         comm.Barrier()
-    grm = make_kinship(comm, study, "k", loco=False, snps=SnpFilter(chromosomes=("X",)))
+    grm = make_kinship(comm, study, "k", loco=False, chr="X")
     options = {"loco": False, "grm": grm, "snps": SnpFilter(chromosomes=("1",)), "h2": 0.3}
     assert "contamination" not in log_for_all(comm, scan(comm, study, pheno_name=("trait1",), **options))
 

@@ -9,10 +9,10 @@ import pytest
 from mice import needs_mice, places, read_fastlmm, unpack_mice, write_snps_of_gemma
 from small_study import on_root, read_facts, read_kinship, read_plink, read_results, write_lines
 
-from mpgls.commands import kinship, single_trait
+import mpgls
+from mpgls.commands import single_trait
 from mpgls.commands.common.inputs import StudyOptions
 from mpgls.commands.common.session import RunOptions
-from mpgls.commands.kinship import KinshipConfig
 from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.study.filters import SnpFilter
 
@@ -42,8 +42,7 @@ def mice(module_comm, module_folder):
         write_lines(tested, list(read_fastlmm(FASTLMM)["SNP"]))
 
     on_root(module_comm, write)
-    run, study = RunOptions(str(module_folder / "K"), threads=1), StudyOptions(prefix, snps=SnpFilter(extract=snps))
-    kinship.run(KinshipConfig(run, study), module_comm)
+    mpgls.kinship(bfile=prefix, extract=snps, out=module_folder / "K", threads=1, comm=module_comm)
     return Mice(prefix, str(module_folder / "K.h5"), tested)
 
 
@@ -104,8 +103,8 @@ def test_fastlmm_with_one_chromosome_left_out(comm, shared_tmp_path, mice):
         write_lines(tested, list(expected["SNP"]))
         write_lines(given, ["TRAIT\tCHR\tH2", *(f"pheno\t{label}\t{h2!r}" for label, h2 in null_h2.items())])
     comm.Barrier()
-    run = RunOptions(str(shared_tmp_path / "K"), threads=1)
-    kinship.run(KinshipConfig(run, StudyOptions(mice.prefix, keep=keep), "standardized", loco=True), comm)
+    of_kinship = {"method": "standardized", "loco": True, "out": shared_tmp_path / "K", "threads": 1}
+    mpgls.kinship(bfile=mice.prefix, keep=keep, comm=comm, **of_kinship)
 
     def scan_without(out, chromosomes=(), **options):
         chosen = SnpFilter(extract=tested, chromosomes=chromosomes)

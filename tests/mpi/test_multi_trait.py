@@ -28,12 +28,7 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.commands import kinship
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.kinship import KinshipConfig
 from mpgls.errors import InputError, MemoryPlanError, UsageError
-from mpgls.study.filters import SnpFilter
 
 N, M, T = 127, 89, 5
 H2 = (0.0, 0.37, 0.5, 0.52, 0.93)
@@ -537,8 +532,7 @@ def test_gemmas_heritabilities_of_two_mouse_traits(comm, shared_tmp_path):
         write_table(pheno, [tuple(row[:2]) for row in rows], {"trait2": values[:, 1], "trait5": values[:, 4]})
 
     on_root(comm, unpack)
-    chosen = StudyOptions(prefix, snps=SnpFilter(extract=snps))
-    kinship.run(KinshipConfig(RunOptions(str(shared_tmp_path / "K"), threads=1), chosen), comm)
+    mpgls.kinship(bfile=prefix, extract=snps, out=shared_tmp_path / "K", threads=1, comm=comm)
     found = mpgls.multi_trait(
         bfile=prefix, pheno=pheno, grm=shared_tmp_path / "K.h5", center_grm=True, extract=tested, no_plots=True,
         threads=1, out=shared_tmp_path / "o", comm=comm,

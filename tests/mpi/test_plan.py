@@ -9,7 +9,7 @@ import pytest
 
 import mpgls
 from mpgls.commands import options_of
-from mpgls.commands.plan_parts.low_rank import predict
+from mpgls.engine.low_rank_cost import predict
 from mpgls.engine.probes import processor_rates
 from mpgls.engine.rates import Rates
 from mpgls.errors import InputError, MemoryPlanError, StorageError

@@ -30,10 +30,10 @@ from small_study import (
     write_table,
 )
 
-from mpgls.commands import kinship, ridge, simulate
+import mpgls
+from mpgls.commands import ridge, simulate
 from mpgls.commands.common.inputs import StudyOptions
 from mpgls.commands.common.session import RunOptions
-from mpgls.commands.kinship import KinshipConfig
 from mpgls.commands.ridge_parts.config import FoldOptions, ImageOptions, RidgeConfig
 from mpgls.commands.simulate import SimulateConfig
 from mpgls.errors import InputError, MemoryPlanError, Stopped
@@ -378,8 +378,7 @@ def test_a_penalty_for_all_targets(comm, files):
 
 def test_folds_of_a_file_and_the_kinship_of_a_file(comm, files):
     first = predict(comm, files, permutations=2)
-    run = RunOptions(str(files.folder / "K"), threads=1)
-    kinship.run(KinshipConfig(run, StudyOptions(files.bfile), method="standardized"), comm)
+    mpgls.kinship(bfile=files.bfile, method="standardized", out=files.folder / "K", threads=1, comm=comm)
     folds = FoldOptions(file=str(files.folder / "kept.tsv"))
     if comm.rank == 0:
         shutil.copy(f"{first}.folds.tsv", folds.file)

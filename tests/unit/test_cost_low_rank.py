@@ -8,9 +8,10 @@ import json
 import pytest
 
 from mpgls import cli
-from mpgls.commands.plan import BASE, PAPER_CPU_DAYS, Source, plan_facts, text
-from mpgls.commands.plan_parts.low_rank import COARSE, FINE, PRODUCT_SHARE, LowRankProblem, predict
-from mpgls.engine.low_rank_plan import plan_low_rank
+from mpgls.commands.plan import BASE
+from mpgls.engine.cost_text import PAPER_CPU_DAYS, Source, plan_facts, text
+from mpgls.engine.low_rank_cost import COARSE, FINE, PRODUCT_SHARE, LowRankProblem, predict
+from mpgls.engine.low_rank_plan import LowRankSizes, plan_low_rank
 from mpgls.engine.rates import Rates, read_rates
 from mpgls.errors import InputError, MemoryPlanError, StorageError, UsageError
 from mpgls.run.plan import GIB, Machine
@@ -125,10 +126,10 @@ def test_panels_are_decoded_for_every_block_where_g_is_not_resident():
 
 def test_the_plan_is_that_of_the_run():
     made = cost(machine(gib=0.5))
-    plan = plan_low_rank(
-        machine(gib=0.5), n=30_000, K=2_200, dense=False, largest_part=1_000, snp_bytes=7_500, similarity_bytes=7_500,
-        item=4, traits=1, columns=5, team_size=None, block=None,
-    )  # fmt: skip
+    sizes = LowRankSizes(
+        n=30_000, K=2_200, largest_part=1_000, snp_bytes=7_500, similarity_bytes=7_500, item=4, traits=1, columns=5
+    )
+    plan = plan_low_rank(machine(gib=0.5), sizes)
     assert made.plan == plan
     assert stage(made, "1").memory == plan.stages["G'G"] and stage(made, "2").memory == plan.stages["REML"]
     with pytest.raises(MemoryPlanError):

@@ -1,1 +1,0 @@
-"""Costs behind mpgls plan."""

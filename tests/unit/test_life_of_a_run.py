@@ -1,0 +1,194 @@
+"""Every command that makes files, as a program, through one life: killed at a random moment and resumed, run again
+when it is complete, resumed with options that do not matter, and with one that does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from launch import LIMIT, MPIRUN, environment, mpgls, must_succeed, program, under_mpirun
+from refusals import INPUT, check
+from small_images import SHAPE, save, small_mask
+
+pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
+
+NOT_COMPARED = {".json", ".log", ".png"}
+"""Endings of files that say when and how fast a run was, or are drawn of the others."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line without --out, and an option that changes what it makes.
+
+    ``first`` are options that a resumed run may do without, ``later`` such that it may have. ``keeps``: the results
+    are in a file from the start on, which is not resumed with others before the end either.
+    """
+
+    line: str
+    matters: str
+    first: str = ""
+    later: str = "--memory 9 --threads 1"
+    keeps: bool = False
+
+
+def scan(line: str, matters: str) -> Case:
+    """A command that marks what is done, and draws."""
+    return Case(f"{line} --block-size 40", matters, "--checkpoint 0 --no-plots", keeps=True)
+
+
+CASES = {
+    "simulate": Case("simulate --samples 301 --snps 6000 --chromosomes 3 --traits 2", "--seed 2", later=""),
+    "kinship": Case("kinship --bfile sim --loco", "--method standardized"),
+    "eigen": Case("eigen --grm K.h5", "--center-grm"),
+    "grm": scan("single-trait --bfile sim --grm K.h5", "--h2 0.4"),
+    "given-eigen": scan("single-trait --bfile sim --eigen E.h5", "--test wald"),
+    "loco": scan("single-trait --bfile sim --grm K.h5 --loco", "--covar sim.covar.tsv"),
+    "multi-trait": scan(
+        "multi-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --dense --p-threshold 0.01", "--p-threshold 0.1"
+    ),
+    "low-rank": scan("low-rank --bfile sim --similarity-every 9", "--maf 0.1"),
+    "vgwas-extract": Case("vgwas-extract --images brain.images.tsv --mask mask.nii.gz", "--mask half.nii.gz"),
+    "vgwas": scan("vgwas --bfile sim --voxels brain.h5 --permutations 20", "--connectivity 26"),
+    "ridge": scan(
+        "ridge --bfile sim --pheno sim.pheno.tsv --outer-folds 4 --inner-folds 3 --permutations 20",
+        "--alpha-choice shared",
+    ),
+    "export": Case("export dense.h5 --trait trait1 trait2", "--trait trait1 trait3", later=""),
+    "simulate-images": Case("simulate-images --bfile sim --mask mask.nii.gz", "--snr 0.3"),
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Genotypes, traits, a kinship with its chromosomes, its eigendecomposition, a store of all effects, and images."""
+    folder = tmp_path_factory.mktemp("study")
+    must_succeed(0, "simulate --samples 101 --snps 900 --chromosomes 3 --traits 3 --missing 0.01 --out sim", folder)
+    must_succeed(0, "kinship --bfile sim --loco --out K", folder)
+    must_succeed(0, "eigen --grm K.h5 --out E", folder)
+    must_succeed(0, f"{CASES['multi-trait'].line} --no-plots --out dense", folder)
+    mask = small_mask().astype(np.uint8)
+    save(folder / "mask.nii.gz", mask)
+    mask[SHAPE[0] // 2 :] = 0
+    save(folder / "half.nii.gz", mask)
+    must_succeed(0, "simulate-images --bfile sim --mask mask.nii.gz --out brain", folder)
+    must_succeed(0, "vgwas-extract --images brain.images.tsv --mask mask.nii.gz --out brain", folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh(study: Path) -> Iterator[None]:
+    """No file of a test is there in the next one."""
+    yield
+    for path in [*files(study, "whole"), *files(study, "out")]:
+        path.unlink()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("name", CASES)
+def test_life(study: Path, name: str, ranks: int) -> None:
+    case, started = CASES[name], 0 if ranks == 1 else ranks
+
+    line = f"{case.line} {case.first} --out"
+    must_succeed(started, f"{line} whole", study)
+    kill_one(started, f"{line} out", study)
+    must_succeed(started, f"{line} out --resume", study)
+    assert_same(contents(study, "out"), contents(study, "whole"))
+
+    line, left = f"{case.line} {case.later} --out out --resume", stamps(study)
+    again = must_succeed(started, line, study)
+    assert "is complete: nothing is left to do" in again.out
+    assert stamps(study) == left
+
+    if case.keeps:  # as if it had been killed just before the end
+        (study / "out.json").unlink()
+        left.pop("out.json")
+    other = mpgls(started, f"{line} {case.matters}", study)
+    check(other, INPUT, "cannot be resumed", case.matters.split()[0])
+    assert stamps(study) == left
+
+
+def kill_one(ranks: int, line: str, folder: Path) -> None:
+    """Start the run, and kill one of its ranks at a random moment of the time that the undisturbed run took."""
+    usual = float(log_of(folder, "whole").read_text().splitlines()[-1].split()[0])
+    process = subprocess.Popen(
+        under_mpirun(ranks, [*program(), *line.split()]),
+        cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + LIMIT
+        while log_of(folder, "out") is None:  # the work begins
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.002)
+        moment = random.uniform(0, usual)
+        print(f"killed after {moment:.3f} s; the whole run took {usual:.3f} s")
+        time.sleep(moment)
+        with contextlib.suppress(OSError):  # it has ended by itself
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(random.choice(children)) if ranks else process.pid, signal.SIGKILL)
+        process.wait(LIMIT)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def log_of(folder: Path, prefix: str) -> Any:
+    """The log of a run, None before it is there."""
+    return next(folder.glob(f"{prefix}*.log"), None)
+
+
+def files(folder: Path, prefix: str) -> list[Path]:
+    """All files of a run."""
+    found = folder.rglob("*")
+    return [path for path in found if path.is_file() and str(path.relative_to(folder)).startswith(f"{prefix}.")]
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """When each file of the run was last changed, and its size; but for the log, which is written to."""
+    found = {path.name: path.stat() for path in files(folder, "out") if path.suffix != ".log"}
+    return {name: (stat.st_mtime_ns, stat.st_size) for name, stat in found.items()}
+
+
+def contents(folder: Path, prefix: str) -> dict[str, Any]:
+    """What each file of a run holds, by its name without the prefix."""
+    found = {}
+    for path in files(folder, prefix):
+        name = str(path.relative_to(folder)).removeprefix(prefix)
+        if path.suffix == ".h5":
+            found |= {f"{name}:{key}": values for key, values in datasets(path).items()}
+        else:
+            found[name] = None if path.suffix in NOT_COMPARED else path.read_bytes()
+    return found
+
+
+def datasets(path: Path) -> dict[str, Any]:
+    """Every dataset and attribute of an HDF5 file."""
+    found: dict[str, Any] = {}
+
+    def note(name: str, item: Any) -> None:
+        found.update({f"{name}@{key}": np.asarray(value).tolist() for key, value in item.attrs.items()})
+        if isinstance(item, h5py.Dataset):
+            values = item[()]
+            is_text = item.dtype.hasobject
+            found[name] = np.asarray(values).tolist() if is_text else (item.dtype, item.shape, values.tobytes())
+
+    with h5py.File(path, "r") as file:
+        note("/", file)
+        file.visititems(note)
+    return found
+
+
+def assert_same(resumed: dict[str, Any], whole: dict[str, Any]) -> None:
+    assert resumed.keys() == whole.keys()
+    differ = [name for name in whole if resumed[name] != whole[name]]
+    assert not differ, f"the resumed run has other {differ}"
