@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mpgls.errors import NumericalError
-from mpgls.model.gls import COLLINEAR_TOLERANCE, COMPLETE, Note
+from mpgls.model.gls import COLLINEAR_TOLERANCE, COMPLETE, Note, degrees_of_freedom
 from mpgls.model.h2_basis import TOLERANCE, H2Basis, h2_basis, variance
 from mpgls.model.histograms import SHIFT, Bins, Statistic
 from mpgls.model.products import ROWS
@@ -83,6 +83,17 @@ class TraitPanel:
         self.basis = self._basis(TOLERANCE[self.precision] if tolerance is None else tolerance)
         self.B = np.ascontiguousarray(self.basis.B.T, dtype=self.dtype)
         self.A = self._node_columns(Q)
+
+    def fitted(self, nulls: np.ndarray) -> np.ndarray:
+        """The null models (t,) of `null_record.NULL_DTYPE` with what the fits at their h2 say: s2 and df.
+
+        All numbers of a trait that is not testable are NaN.
+        """
+        made = nulls.copy()
+        made["s2"], made["df"] = self.rss / (self.n - self.q), degrees_of_freedom(self.n, self.q)
+        for name in ("h2", "h2_se", "log_likelihood"):
+            made[name][~self.testable] = np.nan
+        return made
 
     def local(self, rows: slice | np.ndarray = slice(None), work: Work | None = None) -> LocalPanel:
         """The panel for the samples ``rows`` only; all rows share memory with this one.

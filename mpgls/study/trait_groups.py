@@ -72,6 +72,14 @@ class TraitStudy:
     flags: np.ndarray = field(repr=False)
     samples: np.ndarray = field(repr=False)
 
+    def kinship_samples(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The .fam rows (of ``count``) of the samples of any group, ascending, and their positions in the kinship."""
+        position = np.full(count, -1, dtype=np.int64)
+        for group in self.groups:
+            position[group.rows] = group.kinship_index
+        samples = np.flatnonzero(position >= 0)
+        return samples, position[samples]
+
     def lines(self) -> list[str]:
         """What the log says of samples, covariates and groups."""
         steps = " > ".join(f"{count:,} {label}" for label, count in self.cohort.funnel)
