@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpgls.engine.snp_stream import SnpStream
 from mpgls.engine.voxel_units import ENTRY_DTYPE, Unit, UnitResult, Unpermuted
 from mpgls.engine.voxels import Chunk, TeamVoxels
 from mpgls.la.teams import Team
@@ -24,7 +25,6 @@ from mpgls.model.clusters import RECORD_DTYPE, STATISTICS, Neighbours, snp_stati
 from mpgls.model.gls import Note
 from mpgls.model.mulm import Score, SnpBlock, TileScan
 from mpgls.model.permute import Permutations
-from mpgls.stream.reader import BlockReader, RowRuns
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.plink import BedFile
@@ -116,14 +116,10 @@ class UnitScan:
         The result is whole on the team's first rank. Opening and ending are collective over the world: at the end all
         ranks raise Stopped if a signal came, which ends the units of a team early.
         """
-        world, rows = self.world, [RowRuns.of(index_rep[unit.start : unit.stop]) for unit in units]
-        with world.together():
-            stream = iter(BlockReader(self.bed.path, self.bed.HEADER, self.bed.snp_bytes, rows))
+        world = self.world
+        stream = SnpStream(self.bed, [index_rep[unit.start : unit.stop] for unit in units], world)
         progress, done = world.progress("vgwas", sum(unit.work for unit in units), "SNP permutations"), 0
-        for unit in units:
-            with world.phase("read SNPs (waiting)") as reading:
-                packed = next(stream)[1]
-                reading.nbytes += packed.size
+        for unit, (_, packed) in zip(units, stream, strict=True):
             result = self.unit(unit, packed)
             if result is None:
                 break
