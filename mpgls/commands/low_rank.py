@@ -177,9 +177,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
         report = ScanReport(job, ledger, study.fileset, options.test, not options.no_plots) if ledger else None
         with ProcessGrid(comm, plan.grid) as grid:
             everything = Run(options, study, similarity, chromosomes, given, plan, grid, stages, job, ledger)
-            with world.phase("read similarity SNPs") as reading:
-                packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, comm)
-                reading.nbytes += packed.rows.size / comm.size
+            packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, world)
             for samples in sets:
                 run_set(everything, samples, packed, report)
             packed.close()
