@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from small_study import read_kinship, write_kinship, write_lines
 
+from mpgls.engine.kinship_grid import load_kinship, save_columns, scale_to_unit_diagonal
 from mpgls.errors import InputError, StorageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.stream import reader
-from mpgls.stream.kinship_grid import load_kinship, save_columns, scale_to_unit_diagonal
 from mpgls.stream.reader import BlockReader, RowRuns
 from mpgls.stream.store import RECORD_DTYPE, create_store, fingerprint, open_store, save_attributes
 from mpgls.stream.writer import BlockWriter
