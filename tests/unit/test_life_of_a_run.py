@@ -133,7 +133,7 @@ def kill_one(ranks: int, line: str, folder: Path) -> None:
         moment = random.uniform(0, usual)
         print(f"killed after {moment:.3f} s; the whole run took {usual:.3f} s")
         time.sleep(moment)
-        with contextlib.suppress(OSError):  # it has ended by itself
+        with contextlib.suppress(OSError, IndexError):  # it has ended by itself
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             os.kill(int(random.choice(children)) if ranks else process.pid, signal.SIGKILL)
         process.wait(LIMIT)
