@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mpgls.engine.kinship_grid import load_columns, save_columns
 from mpgls.la import eigen
 from mpgls.la.eigen import Eigenpairs
 from mpgls.la.grid import ProcessGrid
@@ -15,7 +16,6 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile, create_eigen_file
 from mpgls.stream.files import replaced_by_all
-from mpgls.stream.kinship_grid import load_columns, save_columns
 from mpgls.study.tables import SampleId
 
 
