@@ -11,8 +11,8 @@ from mpgls.stream.dense_store import DenseStore, save_nulls
 from mpgls.stream.writer import BlockWriter
 
 if TYPE_CHECKING:
-    from mpgls.engine.tile_scan import ResidentPanel, RotatedBlock
     from mpgls.run.world import World
+    from mpgls.study.genotypes import SnpStats
     from mpgls.study.trait_groups import TraitGroup
 
 
@@ -51,16 +51,20 @@ class DenseTiles:
         beta, se = self._tile
         return beta[:traits, :snps], se[:traits, :snps]
 
-    def write(self, one: ResidentPanel, block: RotatedBlock, note: np.ndarray) -> None:
-        """Start to write the tile that lies in ``room``; it is marked done when both its parts are on disk."""
-        store, k = self.store, block.number
-        first = int(self.order.position[one.traits[0]])
+    def write(self, k: int, traits: np.ndarray, snps: int) -> None:
+        """Start to write the tile that lies in ``room``: block ``k`` of so many SNPs, the traits at ``traits``.
+
+        It is marked done when both its parts are on disk.
+        """
+        store, first = self.store, int(self.order.position[traits[0]])
         panel = int(np.searchsorted(store.panels[:, 1], first, side="right"))
-        if one.first == 0:
-            store.write_snps(one.group, k, block.stats.eaf, block.stats.n_obs, note)
         for name, mark, tile in zip(("beta", "se"), (None, store.mark(panel, k)), self._tile, strict=True):
-            tile[:, len(block.rows) :] = np.nan
-            self._writer.write(mark, store.tile_offset(name, k, first), tile[: one.panel.t])
+            tile[:, snps:] = np.nan
+            self._writer.write(mark, store.tile_offset(name, k, first), tile[: traits.size])
+
+    def write_snps(self, k: int, group: int, stats: SnpStats, note: np.ndarray) -> None:
+        """What the SNPs of block ``k`` are over the samples of a group; before its first tile."""
+        self.store.write_snps(group, k, stats.eaf, stats.n_obs, note)
 
     def checkpoint(self) -> None:
         """Sync and mark what was written."""

@@ -204,7 +204,9 @@ class ResidentPanel:
             hits["n"], hits["eaf"] = block.stats.n_obs[here], block.stats.eaf[here]
             self.hits.append(hits)
         if dense is not None and B:
-            dense.write(self, block, tile.note)
+            if self.first == 0:
+                dense.write_snps(block.number, self.group, block.stats, tile.note)
+            dense.write(block.number, self.traits, B)
 
     def totals(self, index: np.ndarray, comm: MPI.Comm) -> PanelTotals | None:
         """What all ranks saw, on rank 0; None elsewhere. Collective. ``index`` are the .bim rows of selected SNPs."""

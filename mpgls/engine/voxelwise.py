@@ -151,8 +151,8 @@ class UnitScan:
         world, index_rep = self.world, self.search.index_rep
         stream = SnpStream(self.search.bed, [index_rep[unit.start : unit.stop] for unit in units], world)
         progress, done = world.progress("vgwas", sum(unit.work for unit in units), "SNP permutations"), 0
-        for unit, block in zip(units, stream, strict=True):
-            result = self.unit(unit, block.packed)
+        for unit, (_, packed) in zip(units, stream, strict=True):
+            result = self.unit(unit, packed)
             if result is None:
                 break
             yield unit, result
