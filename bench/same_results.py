@@ -139,7 +139,7 @@ def run_stopped(step: Step, folder: Path, outputs: Path) -> None:
 
 
 def wait_for_changes(child: subprocess.Popen[str], outputs: Path, when: str, changes: int) -> None:
-    """Wait until the files ``when`` have been seen to change so often, their appearance included, or the run is over."""
+    """Wait until the files ``when`` have been seen to change so often (to appear counts), or the run is over."""
     seen: set[tuple[Path, int, int]] = set()
     while child.poll() is None and changes > 0:
         time.sleep(0.002)
@@ -261,7 +261,8 @@ def versions_of(folder: Path, runs: Sequence[Run]) -> dict[str, Any]:
     for run in runs:
         path = folder / run.name / "out.json"
         if path.exists() and (versions := json.loads(path.read_text(encoding="utf-8")).get("versions")):
-            return {key: versions.get(key) for key in ("numpy", "scipy", "mpi", "blas", "libraries")}
+            blas = sorted([one["version"], one["kernel"]] for one in versions.get("blas", []))
+            return {"blas": blas, **{key: versions.get(key) for key in ("numpy", "scipy", "mpi")}}
     return {}
 
 
