@@ -210,7 +210,7 @@ def compare_columns(where: str, old: Column, new: Column, tolerance: float, verd
     finite = np.isfinite(a[rest]) & np.isfinite(b[rest])
     apart = np.where(finite, abs(a[rest] - b[rest]), np.inf)
     larger = np.maximum(abs(a[rest]), abs(b[rest]))
-    relative = np.where(finite, apart / np.where(finite, larger, 1), np.inf)
+    relative = np.where(finite, apart / np.where(finite, larger, 1), 1)  # a number that is missing is wholly different
     whole = old.numbers.dtype.kind in "iub"
     left = np.ones(rest.size, bool)
     if not whole:

@@ -172,7 +172,7 @@ def low_ranks() -> list[Run]:
     mice = "low-rank --bfile mice --block-size 512 --no-plots --maf 0.01"
     return [
         _run("low-rank-loco", (2, f"{tenth} {covar}"), quick=True),
-        _run("low-rank-one", (3, f"{tenth} {covar} --no-loco --test wald"), quick=True),
+        _run("low-rank-one", (3, f"{tenth} {covar} --no-loco --test wald")),
         _run("low-rank-traits", (2, f"{tenth} {traits} {covar} --maf 0.03"), quick=True),
         _run("low-rank-stages", *stages),
         _run("low-rank-mixed", (2, f"{tenth} {traits} {covar} --precision mixed")),
