@@ -22,7 +22,7 @@ from mpgls.engine.voxel_units import ENTRY_DTYPE, Unit, UnitResult, Unpermuted
 from mpgls.engine.voxels import Chunk, TeamVoxels
 from mpgls.engine.voxelwise_plan import VoxelwiseSizes
 from mpgls.la.teams import Team
-from mpgls.model.clusters import RECORD_DTYPE, STATISTICS, Neighbours, snp_statistics
+from mpgls.model.clusters import RECORD_DTYPE, STATISTICS, Heights, Neighbours, snp_statistics
 from mpgls.model.gls import Note
 from mpgls.model.mulm import Score, SnpBlock, TileScan
 from mpgls.model.permute import Permutations
@@ -41,13 +41,14 @@ class Inference:
 
     score: Score
     neighbours: Neighbours | None
-    tfce_step: float
+    heights: Heights
 
     @classmethod
     def of(cls, voxels: VoxelStudy, threshold: float, connectivity: int, tfce_step: float) -> Inference:
         """With p ``threshold``; clusters and TFCE where the coordinates of the voxels are known."""
         neighbours = None if voxels.coordinates is None else Neighbours.of(voxels.coordinates, connectivity)
-        return cls(Score(voxels.n - voxels.Z.shape[1] - 1, threshold), neighbours, tfce_step)
+        score = Score(voxels.n - voxels.Z.shape[1] - 1, threshold)
+        return cls(score, neighbours, Heights(score.t_threshold, tfce_step))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,10 +58,7 @@ class Inference:
     def statistics(self, group: np.ndarray, entries: np.ndarray, groups: int) -> dict[str, np.ndarray]:
         """The decision statistics of each of ``groups`` groups, from its entries sorted by (group, voxel)."""
         log10p = self.score.log10_p(entries["t"])
-        return snp_statistics(
-            group, entries["voxel"], entries["t"], log10p, groups, self.neighbours,
-            step=self.tfce_step, start=self.score.t_threshold,
-        )  # fmt: skip
+        return snp_statistics(group, entries["voxel"], entries["t"], log10p, groups, self.neighbours, self.heights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +149,8 @@ class UnitScan:
         world, index_rep = self.world, self.search.index_rep
         stream = SnpStream(self.search.bed, [index_rep[unit.start : unit.stop] for unit in units], world)
         progress, done = world.progress("vgwas", sum(unit.work for unit in units), "SNP permutations"), 0
-        for unit, block in zip(units, stream, strict=True):
-            result = self.unit(unit, block.packed)
+        for unit, (_, packed) in zip(units, stream, strict=True):
+            result = self.unit(unit, packed)
             if result is None:
                 break
             yield unit, result
