@@ -153,18 +153,17 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
         blocks = SnpBlocks(selected_rows(study, world), edges)
         ledger.begin(blocks.index, plan.tiles, open_tiles(options, study, traits, plan, blocks, ledger, job))
         facts: list[dict[str, Any]] = []
-        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team:
+        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team, ledger:
             scan = Scan(options, traits, plan, blocks, ledger, team, job)
             for c, part in enumerate(parts):
                 bases = open_bases(scan, part.study, c, eigen_file, grid)
                 scan_part(scan, part, c, bases, given[c])
                 facts += [fact if part.label is None else {"chromosome": part.label, **fact} for fact in bases.facts]
-        nulls = ledger.close()
         with world.phase("report"):
             found = world.on_root(lambda: report(scan, study, parts))
         files = [path for path in map(job.path, FILES) if path.exists()]
         tables = {name: job.path(suffix) for name, suffix in TABLES.items() if name != "loco" or options.loco}
-        results = job.finish({"plan": plan, "groups": facts, **found}, files=files, tables=tables, nulls=nulls)
+        results = job.finish({"plan": plan, "groups": facts, **found}, files=files, tables=tables, nulls=ledger.nulls())
         world.on_root(job.state().remove)
         return results
 

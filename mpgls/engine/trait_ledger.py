@@ -13,6 +13,7 @@ from mpgls.engine.dense_tiles import DenseTiles
 from mpgls.engine.tile_plan import Tiles
 from mpgls.engine.tile_scan import ResidentPanel, gather_hits
 from mpgls.model.trait_records import PanelTotals, Pass, TraitRecords
+from mpgls.mpi import is_agreed
 from mpgls.run.ledger import State
 from mpgls.run.world import World
 from mpgls.stream.histogram_file import Histograms
@@ -78,10 +79,17 @@ class TraitLedger:
         facts = {"tiles": self.tiles, "histograms": self.histograms.facts()}
         self.state.save(facts, self.records.arrays())
 
-    def close(self) -> np.ndarray:
-        """All passes are done: nobody writes afterwards. Returns the null models, on every rank. Collective."""
-        if self.dense is not None:
+    def __enter__(self) -> TraitLedger:
+        """In the body passes are finished, and tiles written."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Close the dense store, unless this rank failed alone. Collective."""
+        if self.dense is not None and (error is None or is_agreed(error)):
             self.dense.close()
+
+    def nulls(self) -> np.ndarray:
+        """The null models (parts, t), of `null_record.NULL_DTYPE`, on every rank. Collective."""
         return self.world.comm.bcast(self.records.nulls, root=0)
 
 

@@ -94,7 +94,7 @@ def scan(comm, study, out="o", command=mpgls.single_trait, **options):
     return study.folder / out
 
 
-def scan_all(comm, study, out="m", memory=None, resume=False, **options):
+def scan_all(comm, study, out="m", **options):
     """multi-trait --loco, every test a hit; returns the prefix of its outputs."""
     return scan(comm, study, out, mpgls.multi_trait, **{"p_threshold": 1.0, **options})
 
