@@ -25,10 +25,9 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import ridge, scans
+    from mpgls.cli import ridge
 
     own = {
-        "multi-trait": scans.multi_trait,
         "ridge": ridge.ridge,
     }
     own[name](commands)

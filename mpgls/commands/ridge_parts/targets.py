@@ -20,7 +20,7 @@ from mpgls.model.trait_flags import flag_text
 from mpgls.mpi import on_root
 from mpgls.run.identity import file_identity
 from mpgls.run.world import World
-from mpgls.study.align import check_design
+from mpgls.study.design import Design
 from mpgls.study.sample_labels import sample_labels
 from mpgls.study.tables import SampleId, read_table, show_sample
 from mpgls.study.trait_groups import TraitGroup
@@ -85,7 +85,7 @@ def open_targets(config: RidgeConfig, options: StudyOptions, study: Study, sessi
     def prepare() -> RidgeTargets:
         blocks = sample_labels(config.blocks, ids) if config.blocks else None
         folds = make_folds(config.folds, config.seed, ids)
-        check_folds(folds, group.X_L, names)
+        check_folds(folds, group.C, names)
         kept = varying(traits.matrix, group)
         for j in set(group.traits.tolist()) - set(kept.tolist()):
             reasons[j] = "collinear with covariates"
@@ -141,7 +141,7 @@ def read_folds(path: str, ids: list[SampleId]) -> NestedFolds:
     return folds_of_labels(outer, inner)
 
 
-def check_folds(folds: NestedFolds, X_L: np.ndarray, names: tuple[str, ...]) -> None:
+def check_folds(folds: NestedFolds, C: np.ndarray, names: tuple[str, ...]) -> None:
     """InputError, naming the fold, if one has no R2 or the covariates are collinear or constant over a training set."""
     outer, inner = len(folds.outer), folds.inner_count
     for k in range(len(folds.tests)):
@@ -150,10 +150,10 @@ def check_folds(folds: NestedFolds, X_L: np.ndarray, names: tuple[str, ...]) -> 
         where += "" if k < outer else str((k - outer) // inner + 1)
         if folds.tests[k].size < 2:
             raise InputError(f"{where} has a single sample, and R2 needs two: ask for fewer folds")
-        if training.size <= X_L.shape[1]:
-            raise InputError(f"{where} leaves {training.size} samples to train {X_L.shape[1]} covariates on")
+        if training.size <= len(names):
+            raise InputError(f"{where} leaves {training.size} samples to train {len(names)} covariates on")
         try:
-            check_design(X_L[training], names)
+            Design.of(C[training], names[1:])
         except InputError as error:
             raise InputError(f"{where}, training samples: {error}") from None
 
