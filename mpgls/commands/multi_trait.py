@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.commands.scan_parts.given_h2 import given_h2
 from mpgls.engine.dense_tiles import DenseTiles, TraitOrder
 from mpgls.engine.eigenbasis import (
     Bases,
@@ -66,6 +65,7 @@ from mpgls.run.plan import block_within
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
+from mpgls.study.h2_file import given_h2
 from mpgls.study.trait_groups import TraitStudy
 from mpgls.study.trait_matrix import POLICIES
 

@@ -1,4 +1,8 @@
-"""mpgls single-trait: generalised least squares of one trait on every SNP ([Elem] Algorithm 3, Elem-1D)."""
+"""mpgls single-trait: generalised least squares of one trait on every SNP ([Elem] Algorithm 3, Elem-1D).
+
+The algorithm of one trait is `mpgls.engine.trait_scan`. With --loco all of it is done for each chromosome in turn: Phi
+without its SNPs, then its SNPs' blocks.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.scan_parts.given_h2 import given_h2
-from mpgls.commands.scan_parts.ledger import open_ledger, shape_of, stored_block
-from mpgls.commands.scan_parts.report import ScanReport
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
-from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
-from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
+from mpgls.engine.trait_scan import TraitScan
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.teams import Team, split_teams
-from mpgls.model import null_record
-from mpgls.model.gls import COLLINEAR_TOLERANCE, fit_null, fit_snps
-from mpgls.run.inputs import Study, open_study, selected_rows
+from mpgls.la.teams import split_teams
+from mpgls.report.scan_report import ScanReport
+from mpgls.run.inputs import Study, open_study
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import (
-    BlockOptions,
-    CheckpointOptions,
-    GenotypeOptions,
-    ModelOptions,
-    PlotOptions,
-    ScanKinshipOptions,
-    TeamOptions,
-    TraitOptions,
-)
-from mpgls.run.plan import block_within
-from mpgls.run.slots import ScanLedger
+from mpgls.run.option_groups import ScanKinshipOptions, TraitScanOptions
+from mpgls.run.scan_ledger import open_ledger, planned_block
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
+from mpgls.study.h2_file import given_h2
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -44,10 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleTrait(
-    GenotypeOptions, TraitOptions, ScanKinshipOptions, ModelOptions, TeamOptions, BlockOptions, PlotOptions,
-    CheckpointOptions,
-):  # fmt: skip
+class SingleTrait(TraitScanOptions, ScanKinshipOptions):
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
@@ -58,10 +45,7 @@ class SingleTrait(
 
 
 def run(options: SingleTrait, comm: MPI.Comm) -> Results:
-    """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks.
-
-    With --loco all is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
-    """
+    """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
     with open_job(options, comm, (".h5",)) as job:
         if job.is_complete():
             return job.results()
@@ -80,82 +64,26 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
         with world.phase("open and check"):
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
             describe(parts, edges, plan.block, world)
-            covariates = {name: cohort.covariate_names for name, cohort in study.cohorts.items()}
-            shape = shape_of(selected_rows(study, world), plan.block, edges, len(parts), covariates, options.pcs)
-            ledger = open_ledger(job, study, shape, {"test": options.test}, options.snps, options.checkpoint)
+            ledger = open_ledger(options, study, plan.block, edges, given, job, options.pcs)
 
-        report = ScanReport(job, ledger, study.fileset, options.test, not options.no_plots)
+        variants, plots = study.fileset.variants, not options.no_plots
+        report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
         with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team:
-            for k, part in enumerate(parts):
+            scan = TraitScan(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
+            for part in parts:
                 unfinished = ledger.unfinished(part.blocks)
                 models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
                 for trait, cohort in enumerate(study.cohorts.values()):
                     if trait in unfinished:
-                        found = scan_trait(options, part, k, trait, models, given[k, trait], team, ledger, job)
-                        report.note_check(trait, found)
+                        scan.run(part, trait, models)
                     if part is parts[-1]:
-                        report.trait(trait, parts, n=cohort.rows.size, funnel=cohort.funnel)
+                        facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scan.checked(trait)}
+                        with world.phase("report"):
+                            report.trait(trait, parts, facts)
         return job.finish(
             {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
             nulls=ledger.nulls,
         )  # fmt: skip
-
-
-def scan_trait(
-    options: SingleTrait,
-    part: KinshipPart,
-    k: int,
-    trait: int,
-    models: Models,
-    given: float,
-    team: Team,
-    ledger: ScanLedger,
-    job: Job,
-) -> MixedCheck | None:
-    """One trait on the SNPs of a part, number ``k``: [Elem] Algorithm 3. Collective.
-
-    ``given`` is h2 where the user gave it, or NaN. Returns what the check of mixed precision found. Raises Stopped, on
-    all ranks, when a signal asked for it.
-    """
-    world, bed, label = job.world, part.study.fileset.bed, part.of(ledger.traits[trait])
-    V, cohort = models.take(ledger.traits[trait], label)
-    F_rep = V.design(np.column_stack([cohort.X_L, cohort.y]))  # [X_L | y]
-    null = ledger.null(k, trait, given)
-    if null is None:
-        null = ledger.keep_estimate(k, trait, null_record.estimated(V.maximise(F_rep, world)))
-    h2 = float(null["h2"])
-    L = V.at(h2)  # line 1: L L' = V = h2 Phi + (1-h2) I
-    sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
-    null = ledger.keep_null(k, trait, null, fit_null(h2, sums), cohort)
-    say_null(label, null, job)
-    with world.phase("hand over factor"):
-        L_team = L.hold(team, ledger.store.block, options.dtype)
-    snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, bed, world)
-    found = None
-    if options.precision == "mixed":
-        with world.phase("check in double"):
-            found = check_against_double(snps, V, L, bed, ledger.store, world)
-    del V, L  # the scan needs neither Phi nor the work buffer
-
-    with L_team, ledger.slots([trait]) as slots:
-        for block in left_blocks(bed, slots, part.blocks, team, world, label):  # line 5
-            stats = snps.decode(block.packed)
-            X_tilde_team = snps.whiten(len(block.packed))  # line 6: X~ = L^-1 X
-            S = snps.sums(stats, X_tilde_team)  # lines 7-11: S_BL, b_B, S_BR
-            with world.phase("statistics"):  # line 12: the Schur complement of S_BR
-                fit = fit_snps(
-                    sums, S.S_BL, S.S_BR, S.b_B, S.norm, options.test, COLLINEAR_TOLERANCE[options.precision]
-                )
-            slots.keep(block.number, stats, [fit])
-        job.sample_memory()
-    return found
-
-
-def say_null(label: str, null: np.ndarray, job: Job) -> None:
-    """The null model, in the log."""
-    job.world.log.info(f"{label}: {null_record.text(null)}")
-    if null["flag"] & null_record.NullFlag.BOUNDARY:
-        job.world.log.warn(f"{label}: h2 is at the boundary of its range")
 
 
 def make_models(
@@ -190,7 +118,6 @@ def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job:
         several_sets=any(cohort.rows.size < n for cohort in cohorts),
         several_traits=len(cohorts) > 1,
     )
-    block = stored_block(job, block_within(options.block_size, study.selected))
-    plan = plan_scan(machine, sizes, options.team_size, block)
+    plan = plan_scan(machine, sizes, options.team_size, planned_block(options, study, job))
     job.world.log.info(plan.text(machine))
     return plan

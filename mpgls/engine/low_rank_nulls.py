@@ -33,12 +33,12 @@ class SimilarityPart(ScanPart):
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """Everything that REML needs beside G'G, for F = [X_L | y_1 ... y_T] over n samples, the same on every rank.
+    """F = [X_L | y_1 ... y_T] (n, q+T) and everything that REML needs of it beside G'G, the same on every rank.
 
     ``FF_rep`` = F'F, ``GF_rep`` = G'F (K, q+T), ``q`` covariates with the intercept.
     """
 
-    n: int
+    F_rep: np.ndarray
     q: int
     FF_rep: np.ndarray
     GF_rep: np.ndarray
@@ -47,11 +47,20 @@ class Products:
     def of(cls, F_rep: np.ndarray, q: int, G: Similarity, world: World) -> Products:
         """From F (n, q+T), the same on every rank. Collective."""
         with world.phase("G'F"):
-            return cls(G.n, q, F_rep.T @ F_rep, G.project(F_rep, world.comm))  # F'F, G'F
+            return cls(F_rep, q, F_rep.T @ F_rep, G.project(F_rep, world.comm))  # F'F, G'F
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return len(self.F_rep)
+
+    def columns(self, trait: int) -> list[int]:
+        """Those of F that are [X_L | y] of one trait."""
+        return [*range(self.q), self.q + trait]
 
     def design(self, trait: int, part: SimilarityPart) -> LowRankDesign:
         """[X_L | y] of one trait without one part."""
-        columns = [*range(self.q), self.q + trait]
+        columns = self.columns(trait)
         return LowRankDesign(self.FF_rep[np.ix_(columns, columns)], self.GF_rep[:, columns] * part.kept[:, None])
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.engine.low_rank import LowRankCovariance, LowRankDesign
-from mpgls.engine.low_rank_nulls import SimilarityPart
+from mpgls.engine.low_rank import SimilarityGram
+from mpgls.engine.low_rank_nulls import Products, SimilarityPart
 from mpgls.engine.mixed_check import SAMPLED, MixedCheck, compare
 from mpgls.engine.similarity import Similarity
+from mpgls.engine.snp_scan import SnpSums
 from mpgls.engine.snp_stream import read_few
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums
@@ -61,7 +62,7 @@ class TestedSnps:
     def __init__(
         self, bed: BedFile, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
     ) -> None:
-        self.G, self.world, self.n, self.rows, self.bed = G, world, rows.size, rows, bed
+        self.G, self.world, self.n, self.rows, self.bed, self.width = G, world, rows.size, rows, bed, width
         self.mixed = G.dtype == np.float32
         self.decoder = Decoder(bed.n, [rows], G.dtype)
         self.F_rep: np.ndarray = np.asfortranarray(F_rep, dtype=G.dtype)
@@ -96,9 +97,9 @@ class TestedSnps:
                     H[columns] = self.G.correct(product, columns, total)
         return H
 
-    def sums(self, trait: HeldTrait, block: TestedBlock, H: np.ndarray, q: int) -> np.ndarray:
-        """S_BL (q rows), b_B and S_BR of the SNPs for one trait: (q+2, B). Collective over a team."""
-        L_team, B = trait.L_team, H.shape[1]
+    def sums(self, trait: HeldTrait, block: TestedBlock, H: np.ndarray) -> SnpSums:
+        """(F'X - w (L_c^-1 G_c'F)'L_c^-1 H) / (1-h2) of the SNPs for one trait. Collective over a team."""
+        L_team, B, q = trait.L_team, H.shape[1], trait.F_tilde_team.shape[1] - 1
         with self.world.phase("solve", flop=float(H.shape[0]) ** 2 * B):
             for panel, rows in zip(L_team.panels, L_team.row_panels, strict=True):
                 panel[:, :B] = H if rows.size == H.shape[0] else H[rows]
@@ -107,45 +108,49 @@ class TestedSnps:
             through_G = L_team.sum_over_rows(partial_products(trait.F_tilde_team, H_tilde_team))[:, :B]
             through_G[:-1] *= np.sqrt(trait.w)
             through_G[-1] *= trait.w
-            wanted = [*range(q), q + trait.column]
-            plain = np.vstack([block.FX[wanted], block.stats.n * block.stats.variance])
-            return inner_products(trait.h2, plain, through_G)
+            norm = block.stats.n * block.stats.variance
+            plain = np.vstack([block.FX[[*range(q), q + trait.column]], norm])
+            S = inner_products(trait.h2, plain, through_G)
+            return SnpSums(block.stats, S[:q], S[q], S[q + 1], norm)
 
 
-def hold_trait(
-    V: LowRankCovariance, F: LowRankDesign, column: int, h2: float, team: Team, width: int, dtype: type
-) -> HeldTrait:
-    """L_c and F~ of one trait, on every team. Collective."""
-    L = V.at(h2)
-    sums, F_tilde_rep = L.sums(F), L.columns(F.GF_rep)
-    with V.world.phase("hand over factor"):
-        L_team = L.hold(team, width, dtype)
-    F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.panels[0].dtype)
-    return HeldTrait(column, h2, kernel_weight(h2, V.s), sums, L_team, F_tilde_team)
+@dataclass(frozen=True)
+class SetModel:
+    """The models of the traits over one sample set: G'G, what REML needs beside it, and the null records (parts, T)."""
 
+    GG: SimilarityGram
+    products: Products
+    nulls: np.ndarray
+    tested: TestedSnps
 
-def check_against_double(
-    tested: TestedSnps, V: LowRankCovariance, F: LowRankDesign, trait: HeldTrait, part: SimilarityPart,
-    snps: np.ndarray, y_and_X: np.ndarray,
-) -> MixedCheck:  # fmt: skip
-    """Solve evenly spaced ones of the .bim rows ``snps`` with float64 products and factor. Collective.
+    def hold(self, part: SimilarityPart, column: int, team: Team) -> HeldTrait:
+        """L_c L_c' = I + w G_c'G_c and F~ = sqrt(w) L_c^-1 G_c'F of one trait, on every team. Collective."""
+        world, F, h2 = self.tested.world, self.products.design(column, part), float(self.nulls["h2"][part.k, column])
+        L = self.GG.covariance(part.kept, part.scale, world).at(h2)
+        sums, F_tilde_rep = L.sums(F), L.columns(F.GF_rep)
+        with world.phase("hand over factor"):
+            L_team = L.hold(team, self.tested.width, self.tested.G.dtype.type)
+        F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.panels[0].dtype)
+        return HeldTrait(column, h2, kernel_weight(h2, part.scale), sums, L_team, F_tilde_team)
 
-    ``y_and_X`` (n, q+1) = [X_L | y] of the trait that is held.
-    """
-    world, G, q = tested.world, tested.G, y_and_X.shape[1] - 1
-    chosen = snps[np.linspace(0, snps.size - 1, min(SAMPLED, snps.size, tested._X.shape[1])).astype(np.int64)]
-    packed = read_few(tested.bed, chosen, world)
-    block = tested.decode(packed)
-    mixed = tested.sums(trait, block, tested.cross(part, block), q)
+    def check_against_double(self, part: SimilarityPart, held: HeldTrait, snps: np.ndarray) -> MixedCheck:
+        """Solve evenly spaced ones of the .bim rows ``snps`` with float64 products and factor. Collective."""
+        tested, world, G, h2 = self.tested, self.tested.world, self.tested.G, held.h2
+        chosen = snps[np.linspace(0, snps.size - 1, min(SAMPLED, snps.size, tested.width)).astype(np.int64)]
+        packed = read_few(tested.bed, chosen, world)
+        block = tested.decode(packed)
+        mixed = tested.sums(held, block, tested.cross(part, block))
 
-    X_rep = np.empty((G.n, chosen.size), order="F")
-    Decoder(tested.bed.n, [tested.rows], np.float64).decode(packed, [X_rep])
-    G_double = G.in_double(world.comm)
-    H_rep = G_double.project(X_rep, world.comm) * part.kept[:, None]
-    G_double.close()
-    L = V.at(trait.h2)
-    F_tilde_rep, H_tilde_rep = L.columns(F.GF_rep), L.columns(H_rep)
-    # b_B = (y'X - y~'H~) / (1-h2);  S_BR = (x'x - h~'h~) / (1-h2)
-    b_B = inner_products(trait.h2, y_and_X.T @ X_rep, F_tilde_rep.T @ H_tilde_rep)[q]
-    S_BR = inner_products(trait.h2, np.square(X_rep).sum(axis=0), np.square(H_tilde_rep).sum(axis=0))
-    return compare(mixed, np.vstack([b_B, S_BR]), trait.sums.yy, world.log)
+        X_rep = np.empty((G.n, chosen.size), order="F")
+        Decoder(tested.bed.n, [tested.rows], np.float64).decode(packed, [X_rep])
+        G_double = G.in_double(world.comm)
+        H_rep = G_double.project(X_rep, world.comm) * part.kept[:, None]
+        G_double.close()
+        L = self.GG.covariance(part.kept, part.scale, world).at(h2)
+        F_tilde_rep = L.columns(self.products.design(held.column, part).GF_rep)
+        H_tilde_rep = L.columns(H_rep)
+        # b_B = (y'X - y~'H~) / (1-h2);  S_BR = (x'x - h~'h~) / (1-h2)
+        F_rep = self.products.F_rep[:, self.products.columns(held.column)]
+        b_B = inner_products(h2, F_rep.T @ X_rep, F_tilde_rep.T @ H_tilde_rep)[-1]
+        S_BR = inner_products(h2, np.square(X_rep).sum(axis=0), np.square(H_tilde_rep).sum(axis=0))
+        return compare(np.array([mixed.b_B, mixed.S_BR]), np.array([b_B, S_BR]), held.sums.yy, world.log)

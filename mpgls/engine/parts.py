@@ -39,6 +39,11 @@ class ScanPart:
     left_out: int
     blocks: np.ndarray
 
+    @property
+    def k(self) -> int:
+        """Its position among the parts."""
+        return self.number or 0
+
     def of(self, what: str) -> str:
         """``what``, and which chromosome it is about."""
         return what if self.label is None else f"{what}, chromosome {self.label}"

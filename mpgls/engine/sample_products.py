@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from mpgls.engine.cholesky import CholeskyCovariance
+from mpgls.engine.low_rank import TOLERANCE
 from mpgls.engine.low_rank_nulls import SimilarityPart
 from mpgls.engine.similarity import Similarity
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.plan import grid_block
 from mpgls.run.world import World
+from mpgls.study.align import Cohort
 
 
 def sample_products(G: Similarity, runs: Sequence[slice], grid: ProcessGrid, world: World) -> GridMatrix:
@@ -35,3 +39,16 @@ def without(T_grid: GridMatrix, G: Similarity, part: SimilarityPart, world: Worl
         Phi_grid.local -= sample_products(G, left_out, T_grid.grid, world).local
     Phi_grid.local /= part.scale
     return Phi_grid
+
+
+@dataclass(frozen=True)
+class SampleModels:
+    """`models.Models` of traits that share ``Phi_grid``."""
+
+    Phi_grid: GridMatrix
+    cohorts: Mapping[str, Cohort]
+    world: World
+
+    def take(self, trait: str, label: str) -> tuple[CholeskyCovariance, Cohort]:
+        """V = h2 Phi + (1-h2) I. Collective."""
+        return CholeskyCovariance(self.Phi_grid, self.world, TOLERANCE), self.cohorts[trait]

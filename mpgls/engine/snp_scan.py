@@ -9,6 +9,7 @@ import numpy as np
 
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.la.teams import Team, TeamOperator
+from mpgls.model.gls import NullSums, SnpFit, SnpTest, fit_snps
 from mpgls.model.products import partial_products
 from mpgls.run.slots import Slots
 from mpgls.run.world import World
@@ -31,6 +32,10 @@ class SnpSums(NamedTuple):
     b_B: np.ndarray
     S_BR: np.ndarray
     norm: np.ndarray
+
+    def fit(self, null: NullSums, test: SnpTest) -> SnpFit:
+        """Effects by the Schur complement of S_BR in the normal equations, see `gls.fit_snps`."""
+        return fit_snps(null, self.S_BL, self.S_BR, self.b_B, self.norm, test.test, test.tolerance)
 
 
 class WhitenedSnps:

@@ -44,6 +44,24 @@ COLLINEAR_TOLERANCE = {"double": 1e-10, "mixed": 1e-5}
 
 
 @dataclass(frozen=True)
+class SnpTest:
+    """How SNPs are tested: ``test`` is "t" or "wald", see `fit_snps`; ``precision`` of the solve, double or mixed."""
+
+    test: str = "t"
+    precision: str = "double"
+
+    @property
+    def dtype(self) -> type:
+        """Element type of what is streamed."""
+        return np.float64 if self.precision == "double" else np.float32
+
+    @property
+    def tolerance(self) -> float:
+        """Share of a SNP's whitened variance that must remain beside the covariates."""
+        return COLLINEAR_TOLERANCE[self.precision]
+
+
+@dataclass(frozen=True)
 class NullSums:
     """The whitened sums of the model without a SNP, at one h2.
 

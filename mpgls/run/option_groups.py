@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from mpgls.errors import UsageError
+from mpgls.model.gls import SnpTest
 from mpgls.run.options import Check, Options, at_least, between, flag, option, required, the_file
 from mpgls.study.filters import SnpFilter, parse_chromosomes
 from mpgls.study.grm import kinship_files
@@ -370,6 +371,18 @@ class ModelOptions(PrecisionOptions):
         super().check()
         if self.h2 is not None and self.h2_file is not None:
             raise UsageError("give either --h2 or --h2-file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraitScanOptions(
+    GenotypeOptions, TraitOptions, ModelOptions, TeamOptions, BlockOptions, PlotOptions, CheckpointOptions
+):
+    """A mixed-model scan of traits one by one: single-trait and low-rank."""
+
+    @property
+    def snp_test(self) -> SnpTest:
+        """How SNPs are tested."""
+        return SnpTest(self.test, self.precision)
 
 
 @dataclass(frozen=True, kw_only=True)

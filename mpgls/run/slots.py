@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mpgls.model import null_record
 from mpgls.model.gls import Note, NullFit, SnpFit
+from mpgls.model.reml import RemlResult
 from mpgls.mpi import is_agreed, together
 from mpgls.run.world import World
 from mpgls.stream.store import RECORD_DTYPE, ResultStore, save_null
@@ -21,11 +22,20 @@ class ScanLedger:
     """What is done of a scan, in ``store``; SNPs that ``snp_filter`` drops are noted as such.
 
     ``nulls`` (parts, traits) are the records of the null models so far, ``effects`` those of the covariates, the same
-    on every rank. Every ``checkpoint`` seconds what was written is synced and marked as done.
+    on every rank; ``given`` (parts, traits) is h2 where the user gave it, or NaN. Every ``checkpoint`` seconds what was
+    written is synced and marked as done.
     """
 
-    def __init__(self, store: ResultStore, snp_filter: SnpFilter, checkpoint: float, world: World) -> None:
+    def __init__(
+        self,
+        store: ResultStore,
+        snp_filter: SnpFilter,
+        checkpoint: float,
+        world: World,
+        given: np.ndarray | None = None,
+    ) -> None:
         self.store, self.snp_filter, self.checkpoint, self.world = store, snp_filter, checkpoint, world
+        self.given = np.full(store.nulls.records.shape, np.nan) if given is None else given
         self.nulls, self.effects = store.nulls.records, store.nulls.effects
         self.units = np.ones(len(store.traits))
 
@@ -38,18 +48,18 @@ class ScanLedger:
         """The traits that lack one of the ``blocks``."""
         return [j for j, place in enumerate(self.store.traits) if not place.done[blocks].all()]
 
-    def null(self, part: int, trait: int, given: float) -> np.ndarray | None:
-        """What is known of h2: given by the user (not NaN), or found by the run that this one resumes."""
-        if not np.isnan(given):
-            return null_record.given(given)
-        known = self.nulls[part, trait]
-        return known.copy() if known["source"] == null_record.Source.REML else None
+    def null(self, part: int, trait: int, estimate: Callable[[], RemlResult]) -> np.ndarray:
+        """The record with h2: given by the user, found by the run that this one resumes, or ``estimate``. Collective.
 
-    def keep_estimate(self, part: int, trait: int, record: np.ndarray) -> np.ndarray:
-        """Keep an estimate of h2 for a run that resumes; returns it. Collective."""
-        self.nulls[part, trait] = record
-        self.world.on_root(lambda: save_null(self.store.path, part, trait, record))
-        return record
+        An estimate is kept for a run that resumes.
+        """
+        if not np.isnan(self.given[part, trait]):
+            return null_record.given(self.given[part, trait])
+        if self.nulls["source"][part, trait] != null_record.Source.REML:
+            record = null_record.estimated(estimate())
+            self.nulls[part, trait] = record
+            self.world.on_root(lambda: save_null(self.store.path, part, trait, record))
+        return self.nulls[part, trait].copy()
 
     def keep_null(self, part: int, trait: int, record: np.ndarray, fit: NullFit, cohort: Cohort) -> np.ndarray:
         """Keep a null model with its ``fit`` over a ``cohort``, in the user's units; returns the record. Collective."""

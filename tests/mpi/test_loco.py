@@ -25,7 +25,8 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.commands import multi_trait, single_trait
+from mpgls.commands import multi_trait
+from mpgls.engine import trait_scan
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
 from mpgls.stream.store import open_store
 from mpgls.study.grm import open_kinship
@@ -299,7 +300,7 @@ def test_a_stopped_scan_is_resumed(comm, study, monkeypatch, call):
     options = {"pheno_name": ("trait1", "trait2"), "block_size": 6}
     out = scan(comm, study, "whole", **options)
     with monkeypatch.context() as patch:  # in the first or second trait of the third chromosome
-        stop_in(patch, single_trait, "left_blocks", call)
+        stop_in(patch, trait_scan, "left_blocks", call)
         with pytest.raises(Stopped):
             scan(comm, study, "o", **options)
     comm.Barrier()

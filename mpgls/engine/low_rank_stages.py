@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from mpgls.commands.low_rank_parts.inputs import SampleSet, SimilarityInput
 from mpgls.engine.gram import GramFile, make_gram, open_gram
+from mpgls.engine.low_rank_inputs import SampleSet, SimilarityInput
 from mpgls.engine.low_rank_nulls import Products, SimilarityPart, estimate_all
 from mpgls.engine.similarity import PackedSnps, Similarity, count_snps, usable
 from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid
 from mpgls.model import null_record
-from mpgls.run.job import Job
 from mpgls.run.ledger import State
+from mpgls.run.world import World
 from mpgls.stream.mark import Mark
 from mpgls.study.filters import SnpFilter
 from mpgls.study.genotypes import SnpStats
@@ -33,14 +33,13 @@ OF_SIMILARITY = ("--bfile", "--similarity-bfile", "--similarity-snps", "--extrac
 class Stages:
     """Makes the stages that may be computed, ``wanted`` alone or all (None), and finds the others in files.
 
-    ``out`` is the prefix of these files; ``options`` are those that G depends on. Its methods are collective.
+    ``out`` is the prefix of these files; ``of_similarity`` says what G is made from. Its methods are collective.
     """
 
-    job: Job
+    world: World
     out: str
     wanted: int | None
-    options: dict[str, Any]
-    similarity: SimilarityInput
+    of_similarity: Mark
 
     def path(self, samples: SampleSet, stage: int) -> Path:
         """The output of an early stage."""
@@ -48,24 +47,12 @@ class Stages:
 
     def mark(self, samples: SampleSet, **facts: Any) -> Mark:
         """What the output of an early stage is made from."""
-        own = [one for one in self.job.identities if one["option"] in OF_SIMILARITY]
-        if any(one["option"] == "--similarity-bfile" for one in own):
-            own = [one for one in own if one["option"] != "--bfile"]
-        return Mark(
-            {
-                "command": "low-rank",
-                "options": self.options,
-                "inputs": {"files": [[one["size"], one["sha256"]] for one in own]},
-                "snps": self.similarity.snps.index.tolist(),
-                "samples": samples.similarity_rows.tolist(),
-                **facts,
-            }
-        )
+        return self.of_similarity.narrowed(samples=samples.similarity_rows.tolist(), **facts)
 
     def made(self, stage: int, found: T | None, path: Path, make: Callable[[], T]) -> T:
         """What a stage's file holds, or what ``make`` computes when this run may compute that stage."""
         if found is not None:
-            self.job.world.log.info(f"stage {stage}: taken from {path}")
+            self.world.log.info(f"stage {stage}: taken from {path}")
             return found
         if self.wanted not in (None, stage):
             raise InputError(
@@ -76,7 +63,7 @@ class Stages:
 
     def count(self, samples: SampleSet, packed: PackedSnps, snps: SnpFilter) -> tuple[np.ndarray, SnpStats]:
         """Stage 0: which similarity SNPs (K,) vary and pass the filters, and the counts of those."""
-        world, state = self.job.world, State(self.path(samples, 0), self.mark(samples))
+        world, state = self.world, State(self.path(samples, 0), self.mark(samples))
 
         def make() -> dict[str, np.ndarray]:
             with world.phase("stage 0"):
@@ -94,7 +81,7 @@ class Stages:
 
     def multiply(self, samples: SampleSet, G: Similarity, strip: int, grid: ProcessGrid) -> GramFile:
         """Stage 1: G'G, in its file."""
-        world, path, mark = self.job.world, self.path(samples, 1), self.mark(samples)
+        world, path, mark = self.world, self.path(samples, 1), self.mark(samples)
         found = world.on_root(lambda: open_gram(path, mark))
         if found is not None and not found.done.all():
             found = None
@@ -110,7 +97,7 @@ class Stages:
         team_size: int,
     ) -> np.ndarray:
         """Stage 2: the null records (parts, T), h2 as ``given`` (parts, T) where that is not NaN."""
-        world = self.job.world
+        world = self.world
         tested = {"labels": [part.label for part in parts], "traits": samples.traits}
         h2 = given.tolist()
         mark = self.mark(samples, tested=tested, given=h2, F=samples.F_rep.tolist())
@@ -129,3 +116,15 @@ class Stages:
             return nulls
 
         return self.made(2, complete, state.path, make)
+
+
+def similarity_mark(
+    similarity: SimilarityInput, options: Mapping[str, Any], identities: Sequence[Mapping[str, Any]]
+) -> Mark:
+    """What G is made from: the SNPs, the ``options`` that count, and of the input files' ``identities`` its own."""
+    own = [one for one in identities if one["option"] in OF_SIMILARITY]
+    if any(one["option"] == "--similarity-bfile" for one in own):
+        own = [one for one in own if one["option"] != "--bfile"]
+    files = [[one["size"], one["sha256"]] for one in own]
+    snps = similarity.snps.index.tolist()
+    return Mark({"command": "low-rank", "options": options, "inputs": {"files": files}, "snps": snps})

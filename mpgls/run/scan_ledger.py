@@ -1,28 +1,28 @@
-"""The store of a scan, made or opened again."""
+"""The result store of a scan, made or opened again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mpgls.errors import InputError
-from mpgls.run.inputs import Study
+from mpgls.run.inputs import Study, selected_rows
 from mpgls.run.job import Job, refuse_overwriting
+from mpgls.run.option_groups import TraitScanOptions
+from mpgls.run.plan import block_within
 from mpgls.run.slots import ScanLedger
 from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store
-from mpgls.study.filters import SnpFilter
 
 OUTPUTS_OF_TRAIT = (".tsv", ".loco.tsv", ".manhattan.png", ".qq.png")
 
 
-def stored_block(job: Job, wanted: int | None) -> int | None:
-    """The SNPs of a block: those of the store that this run resumes, else the ``wanted`` ones. Collective.
+def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | None:
+    """The SNPs of a block that the plan must take: the resumed store's, or --block-size; None: any. Collective.
 
     Raises InputError where both are there and differ.
     """
-    path = job.path(".h5")
+    path, wanted = job.path(".h5"), block_within(options.block_size, study.selected)
 
     def look() -> int | None:
         if not (job.resume and path.exists()):
@@ -38,17 +38,21 @@ def stored_block(job: Job, wanted: int | None) -> int | None:
 
 
 def open_ledger(
-    job: Job, study: Study, shape: StoreShape, attributes: Mapping[str, str], snps: SnpFilter, checkpoint: float
+    options: TraitScanOptions, study: Study, block: int, edges: np.ndarray, given: np.ndarray, job: Job, pcs: int = 0
 ) -> ScanLedger:
     """Create the result store, or open the one to resume. Collective.
 
-    Raises InputError when the store to resume was made from others, UsageError when a table would overwrite an input. A
-    fresh run removes the tables and plots of an earlier one.
+    The selected SNPs are cut at ``edges`` (blocks+1,) into blocks of at most ``block``; ``given`` (parts, traits) is h2
+    where the user gave it; ``pcs`` components follow the covariates. A fresh run removes the tables and plots of an
+    earlier one. Raises InputError when the store to resume was made from others, UsageError when a table would
+    overwrite an input.
     """
+    index, path = selected_rows(study, job.world), job.path(".h5")
+    components = [f"PC{k + 1}" for k in range(pcs)]
+    covariates = {name: [*cohort.covariate_names, *components] for name, cohort in study.cohorts.items()}
     made = [str(job.path(f".{trait}{suffix}")) for trait in study.cohorts for suffix in OUTPUTS_OF_TRAIT]
 
     def make() -> ResultStore:
-        path = job.path(".h5")
         refuse_overwriting(made, [one["path"] for one in job.identities])
         if job.resume and path.exists():
             store = open_store(path, job.mark)
@@ -58,15 +62,7 @@ def open_ledger(
         job.starts_anew(path)
         for name in made:
             Path(name).unlink(missing_ok=True)
-        return create_store(path, shape, job.mark, study.origin(job.identities) | dict(attributes))
+        shape = StoreShape(index, block, edges, covariates, len(given))
+        return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.test})
 
-    return ScanLedger(job.world.on_root(make), snps, checkpoint, job.world)
-
-
-def shape_of(
-    index: np.ndarray, block: int, edges: np.ndarray, parts: int, covariates: Mapping[str, Sequence[str]], pcs: int = 0
-) -> StoreShape:
-    """What the store holds; ``pcs`` components follow the ``covariates`` of each trait."""
-    components = [f"PC{k + 1}" for k in range(pcs)]
-    named = {trait: [*names, *components] for trait, names in covariates.items()}
-    return StoreShape(index, block, edges, named, parts)
+    return ScanLedger(job.world.on_root(make), options.snps, options.checkpoint, job.world, given)

@@ -1,4 +1,4 @@
-"""What a low-rank run starts from: the similarity SNPs, the traits by their samples, and h2 where it is given."""
+"""What a low-rank run starts from: the similarity SNPs, and the traits by their samples."""
 
 from __future__ import annotations
 
@@ -39,12 +39,13 @@ class SimilarityInput:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Traits over the same n samples: they share G, G'G and H.
+    """Traits over the same n samples: they share G, G'G and H. ``numbers`` are their positions among all traits.
 
     ``rows`` and ``similarity_rows`` (n,) the samples in the tested and in the similarity genotypes; ``F_rep``
     (n, q+T) = [X_L | y_1 ... y_T], the same on every rank. ``suffix`` tells the files of several sets apart.
     """
 
+    numbers: tuple[int, ...]
     traits: tuple[str, ...]
     cohort: Cohort
     similarity_rows: np.ndarray
@@ -97,14 +98,15 @@ def sample_sets(study: Study, similarity: Fileset) -> list[SampleSet]:
     groups: dict[bytes, list[str]] = {}
     for trait, cohort in study.cohorts.items():
         groups.setdefault(cohort.rows.tobytes(), []).append(trait)
-    sets = []
+    sets, everyone = [], list(study.cohorts)
     for number, traits in enumerate(groups.values(), start=1):
         cohort = study.cohorts[traits[0]]
         rows = cohort.rows
         if similarity is not study.fileset:
             rows = matching_rows(cohort.ids, similarity.samples.ids(), f"{similarity.prefix}.fam")
         F_rep = np.column_stack([cohort.X_L, *(study.cohorts[trait].y for trait in traits)])
-        sets.append(SampleSet(tuple(traits), cohort, rows, F_rep, f".set{number}" if number > 1 else ""))
+        numbers = tuple(everyone.index(trait) for trait in traits)
+        sets.append(SampleSet(numbers, tuple(traits), cohort, rows, F_rep, f".set{number}" if number > 1 else ""))
     return sets
 
 

@@ -1,1 +1,0 @@
-"""What mpgls low-rank starts from, plans, and hands from stage to stage."""

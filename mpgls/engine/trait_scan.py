@@ -1,0 +1,89 @@
+"""One trait on every SNP of a part: [Elem] Algorithm 3 (Elem-1D), whatever holds V(h2) over the samples.
+
+    L L'             = V = h2 Phi + (1-h2) I         h2 = argmax REML
+    [X_L~ | y~]      = L^-1 [X_L | y]
+    for every block X of SNPs, dealt to teams that each hold L:
+        X~           = L^-1 X
+        S_BL, b_B    = X_L~'X~, y~'X~;  S_BR = x~'x~
+        beta, se     = Schur complement of S_BR in the normal equations
+
+single-trait scans so, and so does low-rank where n x n matrices are the cheaper form.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mpgls.engine.mixed_check import MixedCheck, check_against_double
+from mpgls.engine.models import Models
+from mpgls.engine.parts import ScanPart
+from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
+from mpgls.la.teams import Team
+from mpgls.model import null_record
+from mpgls.model.gls import SnpTest, fit_null
+from mpgls.run.log import Log
+from mpgls.run.slots import ScanLedger
+from mpgls.run.world import World
+from mpgls.study.plink import BedFile
+
+
+@dataclass(frozen=True)
+class TraitScan:
+    """What all traits and parts of a scan share. ``on_held`` is called while an operator is in memory.
+
+    ``checks`` are the largest differences between mixed and double precision, by the number of the trait.
+    """
+
+    bed: BedFile
+    test: SnpTest
+    team: Team
+    ledger: ScanLedger
+    world: World
+    on_held: Callable[[], None] = lambda: None
+    checks: dict[int, MixedCheck] = field(default_factory=dict)
+
+    def run(self, part: ScanPart, trait: int, models: Models) -> None:
+        """Null model and scan of a trait on the SNPs of a part that its ledger lacks. Collective.
+
+        Raises Stopped, on all ranks, when a signal asked for it; NumericalError where V has no factor.
+        """
+        ledger, world, label = self.ledger, self.world, part.of(self.ledger.traits[trait])
+        V, cohort = models.take(ledger.traits[trait], label)
+        F_rep = V.design(np.column_stack([cohort.X_L, cohort.y]))  # [X_L | y]
+        null = ledger.null(part.k, trait, functools.partial(V.maximise, F_rep, world))
+        L = V.at(float(null["h2"]))  # line 1: L L' = V = h2 Phi + (1-h2) I
+        sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
+        say_null(label, ledger.keep_null(part.k, trait, null, fit_null(float(null["h2"]), sums), cohort), world.log)
+        with world.phase("hand over factor"):
+            L_team = L.hold(self.team, ledger.store.block, self.test.dtype)
+        snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world)
+        if self.test.precision == "mixed":
+            with world.phase("check in double"):
+                found = check_against_double(snps, V, L, self.bed, ledger.store, world)
+            self.checks[trait] = found.larger(self.checks.get(trait, found))
+        del V, L  # the scan needs neither Phi nor the work buffer
+
+        with L_team, ledger.slots([trait]) as slots:
+            for block in left_blocks(self.bed, slots, part.blocks, self.team, world, label):  # line 5
+                stats = snps.decode(block.packed)
+                X_tilde_team = snps.whiten(len(block.packed))  # line 6: X~ = L^-1 X
+                S = snps.sums(stats, X_tilde_team)  # lines 7-11: S_BL, b_B, S_BR
+                with world.phase("statistics"):
+                    fit = S.fit(sums, self.test)  # line 12: the Schur complement of S_BR
+                slots.keep(block.number, stats, [fit])
+            self.on_held()
+
+    def checked(self, trait: int) -> dict[str, float]:
+        """What the checks of mixed precision found of a trait, for the manifest."""
+        return self.checks[trait].facts() if trait in self.checks else {}
+
+
+def say_null(label: str, null: np.ndarray, log: Log) -> None:
+    """A null model, in the log."""
+    log.info(f"{label}: {null_record.text(null)}")
+    if null["flag"] & null_record.NullFlag.BOUNDARY:
+        log.warn(f"{label}: h2 is at the boundary of its range")

@@ -1,0 +1,147 @@
+"""What a person reads of the scan of a trait: table, plots, null models by chromosome, and what the manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from mpgls.model import null_record
+from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.mpi import on_root, together
+from mpgls.report.loco_table import LocoRow, write_loco
+from mpgls.report.plots import manhattan, qq
+from mpgls.report.summary import Summary, reduce_summary
+from mpgls.report.table import VariantReader, write_table
+from mpgls.stream.store import ResultStore
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Part(Protocol):
+    """SNPs that share a null model: a chromosome, or (label None) all. Those of `mpgls.engine.parts` are such."""
+
+    @property
+    def label(self) -> str | None:
+        """The chromosome."""
+
+    @property
+    def left_out(self) -> int:
+        """SNPs that its model lost."""
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """The numbers of its blocks in the store."""
+
+
+@dataclass
+class ScanReport:
+    """Writes the reports of finished traits in ``store``, and keeps what the manifest says of each.
+
+    ``prefix`` of the files; ``variants`` reads the .bim; ``say`` takes lines for the log. Methods are collective over
+    ``comm``.
+    """
+
+    comm: MPI.Comm
+    prefix: str
+    store: ResultStore
+    variants: VariantReader
+    plots: bool
+    say: Callable[[str], None]
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, Path] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    def trait(self, trait: int, parts: Sequence[Part], further: Mapping[str, Any]) -> None:
+        """Table and plots of a trait that is scanned on all ``parts``; ``further`` facts go into the manifest.
+
+        Raises StorageError on all ranks.
+        """
+        name = self.store.traits[trait].name
+        facts = {**self._table(name, trait), **further}
+        nulls = [self._null(trait, k) for k in range(len(parts))]
+        self.facts[name] = facts | (nulls[0] if parts[0].label is None else self._loco(name, trait, parts, nulls))
+
+    def _path(self, name: str, suffix: str) -> Path:
+        return Path(f"{self.prefix}.{name}{suffix}")
+
+    def _null(self, trait: int, part: int) -> dict[str, Any]:
+        """A null model as the manifest has it."""
+        nulls = self.store.nulls
+        effects, names = nulls.effects[trait][part].tolist(), nulls.covariates[trait]
+        covariates = {name: [beta, se] for name, beta, se in zip(names, *effects, strict=True)}
+        return null_record.facts(nulls.records[part, trait]) | {"covariates": covariates}
+
+    def _table(self, name: str, trait: int) -> dict[str, Any]:
+        """The table by all ranks, the plots by rank 0."""
+        store, table, summary = self.store, self._path(name, ".tsv"), Summary()
+        df, test = int(store.nulls.records["df"][0, trait]), str(store.attributes["test"])
+        write_table(
+            self.comm, table, self.variants, lambda start, stop: store.read(trait, start, stop), store.count,
+            df, test, index=store.index, on_batch=summary.add,
+        )  # fmt: skip
+        self.tables[name] = table
+        draws = {"manhattan": manhattan, "qq": qq} if self.plots else {}
+        pictures = {kind: self._path(name, f".{kind}.png") for kind in draws}
+        self.files += pictures.values()
+        whole = reduce_summary(self.comm, summary)
+        if whole is None:
+            return {}
+        facts = _facts(whole) | {"table": str(table)} | {kind: str(path) for kind, path in pictures.items()}
+        self.say(f"{name}: {_counts_text(whole)}; lambda GC {facts['lambda_gc']:.4f}; table {table}")
+        for hit in whole.top_hits[:5]:
+            self.say(f"  {hit.id}  chr {hit.chrom}:{hit.pos}  -log10 p {hit.log10p:.2f}  beta {hit.beta:.4g}")
+        for kind, draw in draws.items():
+            draw(whole, pictures[kind], name)
+        return facts
+
+    def _loco(self, name: str, trait: int, parts: Sequence[Part], nulls: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The table of the null models without each chromosome, and the same for the manifest."""
+        tested, table = self._tested(trait, parts), self._path(name, ".loco.tsv")
+        records = self.store.nulls.records[:, trait]
+        rows = [
+            LocoRow(
+                name, str(part.label), part.left_out, count,
+                *(float(records[column][k]) for column in ("h2", "h2_se", "s2", "log_likelihood")),
+            )
+            for k, (part, count) in enumerate(zip(parts, tested, strict=True))
+        ]  # fmt: skip
+        on_root(self.comm, lambda: write_loco(table, rows))
+        self.files.append(table)
+        models = {
+            str(part.label): null | {"left_out": part.left_out, "tested": count}
+            for part, null, count in zip(parts, nulls, tested, strict=True)
+        }
+        return {"loco_table": str(table), "loco": models}
+
+    def _tested(self, trait: int, parts: Sequence[Part]) -> list[int]:
+        """How many SNPs of each part have a p value; the blocks are dealt to ranks."""
+        comm, tested = self.comm, np.zeros(len(parts), dtype=np.int64)
+        with together(comm):
+            for k, part in enumerate(parts):
+                for block in part.blocks[comm.rank :: comm.size]:
+                    snps = self.store.block_range(block)
+                    tested[k] += np.count_nonzero(self.store.read(trait, snps.start, snps.stop)["note"] == Note.OK)
+        comm.Allreduce(tested.copy(), tested)
+        return tested.tolist()
+
+
+def _facts(summary: Summary) -> dict[str, Any]:
+    return {
+        "tested": summary.tested,
+        "notes": {NOTE_TEXT[Note(note)]: count for note, count in summary.counts.items() if note != Note.OK and count},
+        "lambda_gc": summary.lambda_gc(),
+        "top": [hit._asdict() for hit in summary.top_hits[:10]],
+    }
+
+
+def _counts_text(summary: Summary) -> str:
+    text = f"{summary.tested:,} SNPs tested"
+    for note, count in summary.counts.items():
+        if note != Note.OK and count:
+            text += f", {count:,} {NOTE_TEXT[Note(note)]}"
+    return text
