@@ -25,13 +25,12 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import images, ridge, scans
+    from mpgls.cli import images, scans
 
     own = {
         "multi-trait": scans.multi_trait,
         "vgwas-extract": images.vgwas_extract,
         "vgwas": images.vgwas,
-        "ridge": ridge.ridge,
         "simulate-images": images.simulate_images,
     }
     own[name](commands)
