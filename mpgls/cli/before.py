@@ -25,12 +25,9 @@ class Command:
 
 def declare(name: str, commands: Any) -> None:
     """The parser of a command."""
-    from mpgls.cli import images, scans
+    from mpgls.cli import scans
 
     own = {
         "multi-trait": scans.multi_trait,
-        "vgwas-extract": images.vgwas_extract,
-        "vgwas": images.vgwas,
-        "simulate-images": images.simulate_images,
     }
     own[name](commands)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.engine.eigenbasis import decompose, leading_pairs, save_pairs
+from mpgls.engine.kinship_grid import center, load_kinship, scale_to_unit_diagonal
 from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import grid_shape
@@ -19,7 +20,6 @@ from mpgls.run.options import at_least, option, required
 from mpgls.run.plan import Plan, first_that_fits, grid_block
 from mpgls.run.results import Results
 from mpgls.stream.eigen_file import write_eigen_file
-from mpgls.stream.kinship_grid import center, load_kinship, scale_to_unit_diagonal
 from mpgls.study.grm import Kinship, kinship_files, open_kinship
 from mpgls.study.tables import read_id_list
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kinship_files import KinshipFile, write_gcta
+from mpgls.engine.kinship_grid import trace
 from mpgls.engine.kinship_sums import METHODS, chromosome_sums, divide_by_counts
 from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
@@ -30,7 +31,6 @@ from mpgls.run.option_groups import BlockOptions, GenotypeOptions, RunOptions
 from mpgls.run.options import flag, option
 from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine, Plan, first_that_fits, grid_block
 from mpgls.run.results import Results
-from mpgls.stream.kinship_grid import trace
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 
 if TYPE_CHECKING:

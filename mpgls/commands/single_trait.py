@@ -11,7 +11,7 @@ from mpgls.commands.scan_parts.given_h2 import given_h2
 from mpgls.commands.scan_parts.ledger import open_ledger, shape_of, stored_block
 from mpgls.commands.scan_parts.report import ScanReport
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
-from mpgls.engine.mixed_check import check_against_double
+from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
@@ -91,7 +91,8 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
                 models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
                 for trait, cohort in enumerate(study.cohorts.values()):
                     if trait in unfinished:
-                        scan_trait(options, part, k, trait, models, given[k, trait], team, ledger, job)
+                        found = scan_trait(options, part, k, trait, models, given[k, trait], team, ledger, job)
+                        report.note_check(trait, found)
                     if part is parts[-1]:
                         report.trait(trait, parts, n=cohort.rows.size, funnel=cohort.funnel)
         return job.finish(
@@ -110,10 +111,11 @@ def scan_trait(
     team: Team,
     ledger: ScanLedger,
     job: Job,
-) -> None:
+) -> MixedCheck | None:
     """One trait on the SNPs of a part, number ``k``: [Elem] Algorithm 3. Collective.
 
-    ``given`` is h2 where the user gave it, or NaN. Raises Stopped, on all ranks, when a signal asked for it.
+    ``given`` is h2 where the user gave it, or NaN. Returns what the check of mixed precision found. Raises Stopped, on
+    all ranks, when a signal asked for it.
     """
     world, bed, label = job.world, part.study.fileset.bed, part.of(ledger.traits[trait])
     V, cohort = models.take(ledger.traits[trait], label)
@@ -129,9 +131,10 @@ def scan_trait(
     with world.phase("hand over factor"):
         L_team = L.hold(team, ledger.store.block, options.dtype)
     snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, bed, world)
+    found = None
     if options.precision == "mixed":
         with world.phase("check in double"):
-            check_against_double(snps, V, L, bed, ledger.store, world)
+            found = check_against_double(snps, V, L, bed, ledger.store, world)
     del V, L  # the scan needs neither Phi nor the work buffer
 
     with L_team, ledger.slots([trait]) as slots:
@@ -145,6 +148,7 @@ def scan_trait(
                 )
             slots.keep(block.number, stats, [fit])
         job.sample_memory()
+    return found
 
 
 def say_null(label: str, null: np.ndarray, job: Job) -> None:

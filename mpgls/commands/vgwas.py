@@ -9,33 +9,49 @@
         statistics of each SNP: smallest p, volume, sum of -log10 p, clusters, TFCE; their maxima over SNPs
     corrected p = (1 + #{maxima under permutation >= observed}) / (permutations + 1)
 
-The loop is in engine/voxelwise.py, R_Y in engine/voxels.py.
+R_Y is in engine/voxels.py, the loop in engine/voxelwise.py.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.common.inputs import Study, open_study
-from mpgls.commands.common.session import Session
-from mpgls.commands.vgwas_parts.config import VgwasConfig
-from mpgls.commands.vgwas_parts.results import KEPT, VgwasResults
 from mpgls.engine.images import check_memory, extract, open_stack
-from mpgls.engine.voxel_units import Unit
+from mpgls.engine.voxel_units import JoinedUnits, Unit, cut_units
 from mpgls.engine.voxels import TeamVoxels
 from mpgls.engine.voxelwise import Inference, UnitScan
 from mpgls.engine.voxelwise_plan import VoxelwisePlan, VoxelwiseScan, Wishes, plan_voxelwise
-from mpgls.errors import InputError
+from mpgls.engine.voxelwise_store import KEPT, Earlier, VoxelwiseStore
+from mpgls.errors import UsageError
 from mpgls.la.teams import split_teams
-from mpgls.model.clusters import STATISTICS, Neighbours
+from mpgls.model.clusters import CONNECTIVITIES, STATISTICS, Neighbours
+from mpgls.model.extremes import Correction
 from mpgls.model.mulm import Score
 from mpgls.model.permute import Permutations
-from mpgls.mpi import on_root
-from mpgls.run.identity import file_identity
-from mpgls.run.world import World
+from mpgls.report.vgwas_report import Found, correction_line
+from mpgls.run.inputs import Study, open_study, selected_rows
+from mpgls.run.job import Job, open_job
+from mpgls.run.log import Log
+from mpgls.run.option_groups import (
+    POSITIVE,
+    PRECISIONS,
+    BlockOptions,
+    CheckpointOptions,
+    CovariateOptions,
+    GenotypeOptions,
+    PlotOptions,
+    PrecisionOptions,
+    TeamOptions,
+)
+from mpgls.run.options import Check, at_least, option, the_file
+from mpgls.run.results import Results
+from mpgls.stream.mark import Mark
 from mpgls.stream.unit_log import UnitLog, remove_unit_logs
+from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.voxel_study import Confounds, VoxelSource, VoxelStudy, align_voxels
 
 if TYPE_CHECKING:
@@ -44,121 +60,310 @@ if TYPE_CHECKING:
 EXTRACTED = ".extracted.h5"
 """The voxel matrix of --images, while the run needs it."""
 SUFFIXES = (".snps.tsv", *(f".null.{name}.png" for name in STATISTICS), EXTRACTED)
+OF_ONE_RUN = ("--permutations", "--first-permutation", "--tail", "--maps")
+"""Options that runs which add permutations to one output need not share."""
+VOXELS = "voxels and confounds"
+SHOWN = 10
+"""Constant voxels that are named."""
 
 
-def run(config: VgwasConfig, comm: MPI.Comm) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Vgwas(
+    GenotypeOptions, CovariateOptions, BlockOptions, TeamOptions, PlotOptions, PrecisionOptions, CheckpointOptions
+):
+    """Options of ``mpgls vgwas``. The voxels are ``voxels``, or ``images`` and ``mask``, or the traits of ``pheno``."""
+
+    command = "vgwas"
+    summary = "every SNP against every voxel, with permutations and cluster inference"
+    example = (
+        "mpirun -n 4 mpgls vgwas --bfile mice --voxels brain.h5 --covar covariates.tsv --permutations 1000 --out brain"
+    )
+
+    voxels: str | None = option(
+        None, "voxel matrix made by mpgls vgwas-extract", group=VOXELS, metavar="FILE", reads=the_file
+    )
+    images: str | None = option(
+        None, "or images, as mpgls vgwas-extract takes them, with --mask", group=VOXELS, metavar="FILE", reads=the_file
+    )
+    image_ids: str | None = option(
+        None,
+        "people (FID IID a line) of a 4-D image, in its order",
+        group=VOXELS,
+        metavar="FILE",
+        reads=the_file,
+    )
+    mask: str | None = option(
+        None, "3-D image, not zero where voxels are analysed", group=VOXELS, metavar="NIFTI", reads=the_file
+    )
+    pheno: str | None = option(
+        None,
+        "or traits, a table or HDF5 as multi-trait takes them",
+        group=VOXELS,
+        metavar="FILE",
+        reads=the_file,
+    )
+    pheno_name: tuple[str, ...] = option((), "columns of --pheno; default: all", group=VOXELS, metavar="NAME")
+    coordinates: str | None = option(
+        None,
+        "table with header TRAIT I J K: where the traits of --pheno are neighbours",
+        group=VOXELS,
+        metavar="FILE",
+        reads=the_file,
+    )
+    blocks: str | None = option(
+        None,
+        "column (of numbers) with exchangeability blocks, sites or families: samples are permuted within them",
+        group=VOXELS,
+        metavar="NAME",
+    )
+    blocks_file: str | None = option(
+        None,
+        "table that has the column, if --covar does not",
+        group=VOXELS,
+        metavar="FILE",
+        reads=the_file,
+    )
+    permutations: int = option(
+        1000, "permutations of the samples (1000)", group="inference", metavar="P", check=at_least(0)
+    )
+    first_permutation: int = option(
+        1, "add permutations K, K + 1, ... to a finished run", group="inference", metavar="K", check=at_least(1)
+    )
+    seed: int = option(1, "key of the permutations (1)", group="inference", metavar="S", check=at_least(0))
+    sparsity_threshold: float = option(
+        1e-4,
+        "pairs with at most this p value are kept, and make volumes and clusters (1e-4)",
+        group="inference",
+        metavar="P",
+        check=Check("above 0 and at most 1", lambda value: 0 < value <= 1),
+    )
+    connectivity: int = option(
+        6,
+        "neighbours of a voxel in a cluster: 6, 18 or 26 (6)",
+        group="inference",
+        metavar="C",
+        check=Check("6, 18 or 26", lambda value: value in CONNECTIVITIES),
+    )
+    tfce_step: float = option(0.1, "step of TFCE, in units of t (0.1)", group="inference", metavar="T", check=POSITIVE)
+    tail: str = option(
+        "none",
+        "gpd: corrected p below 1 / (P + 1) from a generalised Pareto fit to the tail of the maxima",
+        group="inference",
+        choices=("none", "gpd"),
+    )
+    precision: str = option(
+        "mixed",
+        "mixed searches in single precision and scores what it finds with sums in double (default)",
+        group="inference",
+        choices=PRECISIONS,
+    )
+    maps: int = option(
+        0, "NIfTI maps and pictures of the K best SNPs (0)", group="output", metavar="K", check=at_least(0)
+    )
+    voxel_chunk: int | None = option(
+        None,
+        "stream the voxels, so many at a time",
+        metavar="V",
+        check=at_least(1),
+        changes_results=False,
+    )
+
+    def check(self) -> None:
+        super().check()
+        if sum(given is not None for given in (self.voxels, self.images, self.pheno)) != 1:
+            raise UsageError("vgwas needs voxels: one of --voxels FILE, --images LIST with --mask, or --pheno FILE")
+        if (self.images is None) != (self.mask is None):
+            raise UsageError("--images and --mask go together")
+        if self.image_ids is not None and self.images is None:
+            raise UsageError("--image-ids needs --images")
+        if self.pheno is None and (self.pheno_name or self.coordinates is not None):
+            raise UsageError("--pheno-name and --coordinates belong to --pheno: voxels and images have their own")
+        if self.maps and self.pheno is not None:
+            raise UsageError("--maps needs images or a voxel matrix: traits have no grid to draw them on")
+        if self.blocks_file is not None and self.blocks is None:
+            raise UsageError("--blocks-file needs --blocks, the column to read")
+        if self.blocks is not None and self.blocks_file is None and self.covar is None:
+            raise UsageError("--blocks needs the table with its column: --covar or --blocks-file")
+        if max(self.seed, self.first_permutation + self.permutations) >= 2**63:
+            raise UsageError("--seed and the last permutation must be below 2^63")
+        if self.adds and self.permutations == 0:
+            raise UsageError("--first-permutation adds permutations, so --permutations must be at least 1")
+
+    @property
+    def adds(self) -> bool:
+        """Whether the run adds permutations to a finished one."""
+        return self.first_permutation > 1
+
+    @property
+    def indices(self) -> range:
+        """The permutations of this run; the first run of an output has index 0, the data as they are, as well."""
+        first = self.first_permutation
+        return range(first if self.adds else 0, first + self.permutations)
+
+
+def run(options: Vgwas, comm: MPI.Comm) -> Results:
     """Scan all SNPs and voxels. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    made = (*SUFFIXES, *(() if config.adds else KEPT))
-    session = Session("vgwas", config.run, comm, made, [*config.study.files(), *config.more_files()], config.adds)
-    world = World(comm, session.log, session.timings, session.stop)
-    with world.phase("open and check"):
-        study = open_study(config.study, comm, session.log, traits=False)
-        identities = study.identities + on_root(comm, lambda: [file_identity(path) for path in config.more_files()])
-    if session.is_complete(identities, config):
-        return
-    results = VgwasResults(config, study, identities, session)
-    if config.adds:
-        session.remove_earlier()
-    path = voxel_file(config, session, world)
-    voxels = world.on_root(lambda: open_voxel_study(config, study, path))
-    for line in voxels.describe():
-        world.log.info(line)
-    plan = make_plan(config, study, voxels, results.sizes, session)
-    inference = make_inference(config, voxels, world)
-    left = results.left(plan)
-    if left:
-        team = split_teams(comm, plan.team_size)
-        share = TeamVoxels(voxels, plan, team, world)
-        permutations = Permutations(config.seed, voxels.n, voxels.blocks)
-        units = UnitScan(study.fileset.bed, config.study.snps, share, inference, permutations)
-        index_rep: np.ndarray = comm.bcast(study.selection.index if study.selection is not None else None, root=0)
-        with world.together():
-            log = results.open_log(plan, writes=team.comm.rank == 0)
-        scan(units, left, index_rep, log)
-        session.sample_memory()
-        share.close()
-        team.comm.Free()
-    with world.phase("report"):
-        facts = results.finish(plan, voxels, inference)
-    sizes = {"n": voxels.n, "voxels": voxels.v, "confounds": voxels.Z.shape[1], "df": inference.score.df}
-    session.finish({"plan": plan, "inputs": identities, "permutations": config.indices.stop - 1, **sizes, **facts})
-    on_root(comm, lambda: remove_intermediate(session))
+    made = (*SUFFIXES, *(() if options.adds else KEPT))
+    with open_job(options, comm, made, adds=options.adds) as job:
+        if job.is_complete():
+            return job.results()
+        world = job.world
+        with world.phase("open and check"):
+            study = open_study(options, world, traits=False)
+            job.identify()
+        store = VoxelwiseStore(job.prefix, mark_of_output(job), options.indices)
+        earlier = world.on_root(lambda: store.look_back(job.resume))
+        job.remove_earlier()
+        voxels = open_voxel_study(options, study, job)
+        inference = make_inference(options, voxels, job)
+        plan = make_plan(options, study, voxels, earlier, job)
+        units = cut_units(study.selected, options.indices, plan.block, plan.permutations)
+        left, index_rep = earlier.left(units), selected_rows(study, world)
+        if earlier.units is not None:
+            world.log.info(f"resume: {len(units) - len(left):,} of {len(units):,} units are done")
+        else:
+            job.starts_anew(job.path(".units.00000"))
+        if left:
+            team = split_teams(comm, plan.team_size)
+            R_Y_team = TeamVoxels(voxels, plan, team, world)
+            permutations = Permutations(options.seed, voxels.n, voxels.blocks)
+            scan = UnitScan(study.fileset.bed, options.snps, R_Y_team, inference, permutations)
+            log = store.unit_log(comm.rank, options.checkpoint)
+            with world.together():
+                if team.comm.rank == 0:
+                    log.open(store.unit_mark, {"block": plan.block, "permutations": plan.permutations})
+            search(scan, left[team.index :: team.count], index_rep, log)
+            job.sample_memory()
+            R_Y_team.close()
+            team.comm.Free()
+        with world.phase("report"):
+            joined = JoinedUnits(units, options.indices, study.selected)
+            maxima = world.on_root(lambda: store.keep(joined, earlier, index_rep, voxels, inference.score))
+            corrections = world.on_root(lambda: correct(maxima, options.tail == "gpd", world.log))
+            found = Found(study.fileset.variants, index_rep, world.on_root(store.open_entries), corrections)
+            table = found.write_table(job.path(".snps.tsv"), voxels.coordinates, comm)
+            facts = world.on_root(found.facts)
+            world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested: {table}")
+            say_constant(joined.constant, voxels, world.log)
+            files = world.on_root(lambda: draw(options, found, voxels, inference, world.log))
+        facts |= {"n": voxels.n, "voxels": voxels.v, "confounds": voxels.Z.shape[1], "df": inference.score.df}
+        facts |= {"plan": plan, "permutations": options.indices.stop - 1, "constant_voxels": joined.constant.size}
+        stores = [job.path(suffix) for suffix in KEPT]
+        results = job.finish(facts, files=[*stores, *files], tables={"snps": table})
+        world.on_root(lambda: remove_intermediate(job))
+        return results
 
 
-def remove_intermediate(session: Session) -> None:
+def mark_of_output(job: Job) -> Mark:
+    """What all permutations of one output share."""
+    facts = job.mark.facts
+    options = {name: value for name, value in facts["options"].items() if name not in OF_ONE_RUN}
+    return Mark({**facts, "options": options})
+
+
+def remove_intermediate(job: Job) -> None:
     """Remove what only --resume would have needed, once the manifest says that the run is complete."""
-    remove_unit_logs(session.prefix)
-    session.path(EXTRACTED).unlink(missing_ok=True)
+    remove_unit_logs(job.prefix)
+    job.path(EXTRACTED).unlink(missing_ok=True)
 
 
-def voxel_file(config: VgwasConfig, session: Session, world: World) -> str | None:
-    """The voxel matrix: as given, or made of the images first; None when the voxels are traits. Collective."""
-    if config.images is None or config.mask is None:
-        return config.voxels
-    path = session.path(EXTRACTED)
-    if session.options.resume and on_root(session.comm, path.exists):
-        return str(path)
-    stack = open_stack(config.images, config.image_ids, config.mask, world)
-    check_memory(stack.held, session.machine(), world.log)
-    extract(stack, path, world)
+def open_voxel_study(options: Vgwas, study: Study, job: Job) -> VoxelStudy:
+    """The voxels, extracted from the images first if there are any, and who is analysed. Collective."""
+    path = options.voxels if options.images is None else extracted(options, job)
+
+    def align() -> VoxelStudy:
+        if path is not None:
+            source = VoxelSource.of_matrix(path)
+        else:
+            source = VoxelSource.of_traits(str(options.pheno), options.pheno_name, options.coordinates)
+        confounds = Confounds.read(options.covar, options.covar_name, options.blocks, options.blocks_file)
+        return align_voxels(study.fileset.samples, study.samples, source, confounds)
+
+    voxels = job.world.on_root(align)
+    for line in voxels.describe():
+        job.world.log.info(line)
+    return voxels
+
+
+def extracted(options: Vgwas, job: Job) -> str:
+    """The voxel matrix made of the images, or by a run that was stopped. Collective."""
+    path, made_from = job.path(EXTRACTED), mark_of_output(job).text
+
+    def is_there() -> bool:
+        return job.resume and path.exists() and open_voxels(path).made_from == made_from
+
+    if not job.world.on_root(is_there):
+        stack = open_stack(str(options.images), options.image_ids, str(options.mask), job.world)
+        check_memory(stack.held, job.machine(), job.world.log)
+        extract(stack, path, job.world, made_from)
     return str(path)
 
 
-def open_voxel_study(config: VgwasConfig, study: Study, path: str | None) -> VoxelStudy:
-    """Open the voxels at ``path`` (None: the traits) and intersect the samples. On one rank."""
-    options = config.study
-    if path is not None:
-        source = VoxelSource.of_matrix(path)
-    else:
-        source = VoxelSource.of_traits(str(options.pheno), options.pheno_name, config.coordinates)
-    confounds = Confounds.read(options.covar, options.covar_name, config.blocks, config.blocks_file)
-    return align_voxels(study.fileset.samples, study.samples, source, confounds)
+def make_inference(options: Vgwas, voxels: VoxelStudy, job: Job) -> Inference:
+    """Degrees of freedom, threshold, and which voxels are neighbours."""
+    score = Score(voxels.n - voxels.Z.shape[1] - 1, options.sparsity_threshold)
+    neighbours = None
+    if voxels.coordinates is not None:
+        neighbours = Neighbours.of(voxels.coordinates, options.connectivity)
+    job.world.log.info(
+        f"{score.df:,} degrees of freedom; p <= {options.sparsity_threshold:g} is |t| >= {score.t_threshold:.4f}"
+    )
+    return Inference(score, neighbours, options.tfce_step)
 
 
-def make_plan(
-    config: VgwasConfig, study: Study, voxels: VoxelStudy, sizes: dict[str, int], session: Session
-) -> VoxelwisePlan:
-    """Choose sizes within --memory; ``sizes`` are those of the run to resume. Collective."""
-    if study.selected == 0:
-        raise InputError("no SNP is left after the filters")
+def make_plan(options: Vgwas, study: Study, voxels: VoxelStudy, earlier: Earlier, job: Job) -> VoxelwisePlan:
+    """Choose sizes within --memory; a resumed run keeps its units. Collective."""
     scan = VoxelwiseScan(
         n=voxels.n,
         m=study.selected,
         v=voxels.v,
         r=voxels.Z.shape[1],
-        permutations=max(1, len(config.indices)),
-        threshold=config.sparsity_threshold,
+        permutations=max(1, len(options.indices)),
+        threshold=options.sparsity_threshold,
         snp_bytes=study.fileset.bed.snp_bytes,
-        neighbours=config.connectivity // 2 if voxels.coordinates is not None else 0,
-        dtype=config.dtype,
+        neighbours=options.connectivity // 2 if voxels.coordinates is not None else 0,
+        dtype=options.dtype,
     )
-    block, permutations = sizes.get("block", config.block_size), sizes.get("permutations")
-    machine = session.machine()
-    plan = plan_voxelwise(machine, scan, Wishes(config.team_size, block, config.voxel_chunk, permutations))
-    session.log.info(plan.text(machine))
+    block, permutations = earlier.sizes.get("block", options.block_size), earlier.sizes.get("permutations")
+    machine = job.machine()
+    plan = plan_voxelwise(machine, scan, Wishes(options.team_size, block, options.voxel_chunk, permutations))
+    job.world.log.info(plan.text(machine))
     return plan
 
 
-def make_inference(config: VgwasConfig, voxels: VoxelStudy, world: World) -> Inference:
-    """Degrees of freedom, threshold, and which voxels are neighbours."""
-    score = Score(voxels.n - voxels.Z.shape[1] - 1, config.sparsity_threshold)
-    neighbours = None
-    if voxels.coordinates is not None:
-        neighbours = Neighbours.of(voxels.coordinates, config.connectivity)
-    world.log.info(
-        f"{score.df:,} degrees of freedom; p <= {config.sparsity_threshold:g} is |t| >= {score.t_threshold:.4f}"
-    )
-    return Inference(score, neighbours, config.tfce_step)
-
-
-def scan(units: UnitScan, left: list[Unit], index_rep: np.ndarray, log: UnitLog) -> None:
-    """The units that are ``left``, dealt to the teams in turn. Collective; raises Stopped after a signal."""
-    team = units.team
-    mine = left[team.index :: team.count]
+def search(scan: UnitScan, mine: list[Unit], index_rep: np.ndarray, log: UnitLog) -> None:
+    """The units of this rank's team, each kept on its first rank. Collective; raises Stopped after a signal."""
     try:
-        for unit, result in units.results(mine, index_rep):
-            if team.comm.rank == 0:
+        for unit, result in scan.results(mine, index_rep):
+            if scan.team.comm.rank == 0:
                 log.append(tuple(unit), result.arrays())
     finally:
         log.close()
-    units.world.comm.Barrier()  # every log is on disk
+    scan.world.comm.Barrier()  # every log is on disk
+
+
+def correct(maxima: dict[str, np.ndarray], tail: bool, log: Log) -> dict[str, Correction]:
+    """How each statistic is corrected: by its maxima under permutation, and their tail if asked for."""
+    corrections = {name: Correction.of(values, tail) for name, values in maxima.items()}
+    for name, correction in corrections.items():
+        log.info(correction_line(name, maxima[name][:1], correction))
+    return corrections
+
+
+def say_constant(constant: np.ndarray, voxels: VoxelStudy, log: Log) -> None:
+    """A warning of the voxels that could not be tested."""
+    if constant.size:
+        named = ", ".join(voxels.name(voxel) for voxel in constant[:SHOWN].tolist())
+        more = ", ..." if constant.size > SHOWN else ""
+        log.warn(f"{constant.size:,} voxels do not vary beside the confounds and are not tested: {named}{more}")
+
+
+def draw(options: Vgwas, found: Found, voxels: VoxelStudy, inference: Inference, log: Log) -> list[Path]:
+    """Pictures and maps. On rank 0."""
+    files = [] if options.no_plots else found.draw_nulls(options.out)
+    for position in found.most_significant(options.maps).tolist():
+        assert isinstance(voxels.matrix, VoxelMatrix) and inference.neighbours is not None
+        made = found.draw_maps(options.out, position, voxels.matrix, inference.neighbours)
+        log.info(f"map: {', '.join(map(str, made))}")
+        files += made
+    return files

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpgls.engine.kinship_grid import load_columns, save_columns
 from mpgls.la import eigen
 from mpgls.la.eigen import Eigenpairs
 from mpgls.la.matrix import GridMatrix
@@ -16,7 +17,6 @@ from mpgls.la.teams import Team, TeamOperator, hold_basis
 from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
 from mpgls.stream.eigen_file import create_eigen_file
 from mpgls.stream.files import replaced_by_all
-from mpgls.stream.kinship_grid import load_columns, save_columns
 
 if TYPE_CHECKING:
     from mpgls.la.grid import ProcessGrid

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mpgls.engine.kinship_grid import keep_lower, load_columns, mirror, save_columns
 from mpgls.engine.similarity import PANEL, Similarity
 from mpgls.errors import InputError, StorageError
 from mpgls.la.grid import ProcessGrid
@@ -26,7 +27,6 @@ from mpgls.run.plan import grid_block
 from mpgls.run.world import World
 from mpgls.stream.files import replaced, sync
 from mpgls.stream.hdf5 import allocate, opened, read_exactly
-from mpgls.stream.kinship_grid import keep_lower, load_columns, mirror, save_columns
 from mpgls.stream.mark import Mark
 
 FORMAT, VERSION = "mpgls-gram", 2

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.run.log import Log
-from mpgls.run.plan import GIB, Machine, does_not_fit
+from mpgls.run.plan import Machine, Plan, first_that_fits
 from mpgls.run.world import World
 from mpgls.stream.voxel_rows import voxel_rows
 from mpgls.study.images import VoxelMatrix, open_voxels
@@ -70,13 +70,14 @@ def open_stack(images: str, image_ids: str | None, mask: str, world: World) -> I
     return stack
 
 
-def extract(stack: ImageStack, path: Path, world: World) -> VoxelMatrix:
+def extract(stack: ImageStack, path: Path, world: World, made_from: str = "") -> VoxelMatrix:
     """Write the voxels of all images to the voxel matrix ``path``, and open it. Collective.
 
+    ``made_from`` is the text of a mark that the file keeps, for a run that may go on with it.
     Raises InputError for whatever is wrong with an image, naming it; StorageError; Stopped; all on all ranks.
     """
     reader, extremes = ImageReader(stack.people, stack.mask), Extremes(stack.v)
-    with voxel_rows(path, stack.people.ids, stack.mask, world.comm) as rows:
+    with voxel_rows(path, stack.people.ids, stack.mask, world.comm, made_from) as rows:
 
         def copy(i: int) -> None:
             with world.phase("read images", nbytes=stack.mask.inside.size * 4.0):
@@ -129,7 +130,6 @@ class Extremes:
 
 def check_memory(held: int, machine: Machine, log: Log) -> None:
     """Refuse a run of which a rank holds ``held`` bytes at a time, if that is more than allowed: MemoryPlanError."""
-    need = machine.base + SLACK + held
-    log.info(f"plan: one image at a time on each of {machine.ranks} ranks, at most {need / GIB:.2f} GiB a rank")
-    if machine.limit and need > machine.limit:
-        raise does_not_fit(machine, "one image at a time", need)
+    plan = Plan({"one image at a time": machine.base + SLACK + held})
+    first_that_fits(machine, [plan], lambda plan: plan.largest)
+    log.info(plan.memory_text(machine))

@@ -11,11 +11,11 @@ from types import TracebackType
 
 import numpy as np
 
+from mpgls.engine.kinship_grid import save_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.world import World
 from mpgls.stream.files import writing
 from mpgls.stream.hdf5 import check_room
-from mpgls.stream.kinship_grid import save_columns
 from mpgls.study.grm import write_grm_id
 from mpgls.study.kinship_h5 import KinshipH5, create_kinship_h5, finish_kinship_h5, read_kinship_h5
 from mpgls.study.plink import VariantTable

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpgls.engine.kinship_grid import center, load_kinship, scale_to_unit_diagonal
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import submatrix
 from mpgls.run.world import World
-from mpgls.stream.kinship_grid import center, load_kinship, scale_to_unit_diagonal
 from mpgls.study.grm import Kinship
 
 

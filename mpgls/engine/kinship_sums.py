@@ -18,11 +18,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from mpgls.engine.genotype_blocks import GenotypeBlocks
+from mpgls.engine.kinship_grid import keep_lower, mirror
 from mpgls.errors import InputError
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.clock import Clock
 from mpgls.run.world import World
-from mpgls.stream.kinship_grid import keep_lower, mirror
 from mpgls.study.chromosomes import Chromosomes
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.tables import SampleId, show_sample

@@ -26,6 +26,13 @@ class MixedCheck:
     mixed_check_quadratic: float
     mixed_check_linear: float
 
+    def larger(self, other: MixedCheck) -> MixedCheck:
+        """The larger of each figure."""
+        return MixedCheck(
+            max(self.mixed_check_quadratic, other.mixed_check_quadratic),
+            max(self.mixed_check_linear, other.mixed_check_linear),
+        )
+
     def facts(self) -> dict[str, float]:
         """For the manifest."""
         return asdict(self)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mpgls.engine.cholesky import CholeskyCovariance
 from mpgls.engine.covariance import Covariance
+from mpgls.engine.kinship_grid import load_columns
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.spectral import SpectralCovariance, in_eigen_order
 from mpgls.errors import UsageError
@@ -20,7 +21,6 @@ from mpgls.model.gls import degrees_of_freedom
 from mpgls.run.inputs import Study
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
-from mpgls.stream.kinship_grid import load_columns
 from mpgls.study.align import Cohort
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.errors import UsageError
 from mpgls.model.mulm import TILE_BYTES, TILE_SNPS
-from mpgls.run.plan import GIB, Machine, does_not_fit
+from mpgls.run.plan import Machine, Plan, check_team_size, first_that_fits
 
 UNIT_FLOP = 1e13
 """Work of a unit, at most about this: what is lost when a run is killed."""
@@ -55,10 +54,10 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class VoxelwisePlan:
+class VoxelwisePlan(Plan):
     """Sizes that the run keeps to. A unit is ``block`` SNPs under ``permutations`` permutations and all voxels.
 
-    ``chunk``: voxels that a rank holds at a time; ``held``: bytes of a rank, by what they are for.
+    ``chunk``: voxels that a rank holds at a time. Everything is held at once, so the stages add up.
     """
 
     team_size: int
@@ -67,7 +66,6 @@ class VoxelwisePlan:
     permutations: int
     chunk: int
     precision: str
-    held: dict[str, int]
 
     @property
     def dtype(self) -> type:
@@ -77,28 +75,24 @@ class VoxelwisePlan:
     @property
     def peak(self) -> int:
         """Bytes a rank holds at most."""
-        return sum(self.held.values())
+        return sum(self.stages.values())
 
     def text(self, machine: Machine) -> str:
         """The plan as it stands in the log."""
-        limit = f" of {machine.limit / GIB:.2f} GiB allowed" if machine.limit else ""
         voxels = f"streamed in chunks of {self.chunk:,}" if self.streamed else "resident"
-        held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.held.items())
         return (
             f"plan: {machine.ranks} ranks in teams of {self.team_size}, voxels {voxels}; units of {self.block:,} SNPs "
-            f"x {self.permutations:,} permutations\nplan: at most {self.peak / GIB:.2f} GiB a rank{limit} ({held})"
+            f"x {self.permutations:,} permutations\n{self.memory_text(machine)}"
         )
 
 
 def plan_voxelwise(machine: Machine, scan: VoxelwiseScan, wishes: Wishes) -> VoxelwisePlan:
     """The first candidate that fits. Raises MemoryPlanError that names what would, UsageError."""
-    plan = None
-    for plan in candidates(machine, scan, wishes):
-        if machine.limit is None or plan.peak <= machine.limit:
-            return plan
-    assert plan is not None
-    what = f"a scan of {scan.n:,} samples and {scan.v:,} voxels, streamed in chunks of {plan.chunk:,},"
-    raise does_not_fit(machine, what, plan.peak)
+    return first_that_fits(
+        machine,
+        candidates(machine, scan, wishes),
+        lambda plan: f"a scan of {scan.n:,} samples and {scan.v:,} voxels, streamed in chunks of {plan.chunk:,},",
+    )
 
 
 def candidates(machine: Machine, scan: VoxelwiseScan, wishes: Wishes) -> Iterator[VoxelwisePlan]:
@@ -107,14 +101,12 @@ def candidates(machine: Machine, scan: VoxelwiseScan, wishes: Wishes) -> Iterato
     Voxels stay resident, once a node, where they fit; otherwise the ranks of a team hold them together; otherwise, or
     where a chunk is given, they are streamed. Raises UsageError for a team of more ranks than there are.
     """
-    team_size = wishes.team_size
-    if team_size is not None and not 1 <= team_size <= machine.ranks:
-        raise UsageError(f"--team-size must be from 1 to the number of ranks, {machine.ranks}, not {team_size}")
+    check_team_size(wishes.team_size, machine)
     precision = "double" if np.dtype(scan.dtype).itemsize == 8 else "mixed"
-    for team, streamed, here in _layouts(machine.ranks, scan.v, team_size, wishes.chunk):
+    for team, streamed, here in _layouts(machine.ranks, scan.v, wishes.team_size, wishes.chunk):
         for block, indices in _units(machine.ranks // team, streamed, scan, wishes):
             held = _held(machine, scan, (team, streamed, block, indices, here))
-            yield VoxelwisePlan(team, streamed, block, indices, here, precision, held)
+            yield VoxelwisePlan(held, team, streamed, block, indices, here, precision)
 
 
 def _held(machine: Machine, scan: VoxelwiseScan, sizes: tuple[int, bool, int, int, int]) -> dict[str, int]:

@@ -34,6 +34,12 @@ class Correction:
     maxima: np.ndarray
     tail: Tail | None = None
 
+    @classmethod
+    def of(cls, maxima: np.ndarray, tail: bool) -> Correction:
+        """By the maxima (P + 1,) of the data, which come first, and of P permutations; with their ``tail`` if asked."""
+        null = maxima[1:]
+        return cls(null, fit_tail(null) if tail and null.size else None)
+
     def p(self, observed: np.ndarray) -> np.ndarray:
         """Corrected p of ``observed`` (m,)."""
         return corrected_p(observed, self.maxima) if self.tail is None else tail_p(observed, self.tail, self.maxima)

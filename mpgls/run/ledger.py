@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpgls.errors import InputError, StorageError
 from mpgls.stream.mark import Mark
 from mpgls.stream.state_file import load_state, save_state
 
@@ -49,8 +50,11 @@ class State:
         return Saved(json.loads(facts), arrays)
 
     def load_same(self) -> Saved | None:
-        """The same, but None where the file was made from others."""
-        found = load_state(self.path)
+        """The same, but None where the file was made from others, is damaged or is no such file."""
+        try:
+            found = load_state(self.path)
+        except (InputError, StorageError):
+            return None
         if found is None or found[0] != self.mark.text:
             return None
         return Saved(json.loads(found[1]), found[2])

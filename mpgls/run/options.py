@@ -120,9 +120,9 @@ class Declared:
         return self.default is dataclasses.MISSING
 
     def value_of(self, given: Any) -> Any:
-        """``given`` by a program or by the parser, as the annotation has it. Raises UsageError."""
+        """``given`` by a program or by the parser, as the annotation has it; None: the default. Raises UsageError."""
         if given is None:
-            return None
+            return None if self.is_required else self.default
         if self.option.parse is not None and isinstance(given, str):
             given = self.option.parse(given)
         if self.many:
@@ -133,7 +133,9 @@ class Declared:
     def _one(self, given: Any) -> Any:
         try:
             if self.kind is bool:
-                return bool(operator.index(given))
+                if given not in (True, False):
+                    raise TypeError
+                return bool(given)
             if self.kind is str:
                 return os.fspath(given)
             if isinstance(given, bool):

@@ -64,22 +64,24 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
         if was == now:
             continue
         if not (isinstance(was, dict) and isinstance(now, dict)):
-            yield f"its {kind} is another"
+            yield f"not the same {kind}"
             continue
         for name in sorted(was.keys() | now.keys()):
             if was.get(name) != now.get(name):
-                yield f"the file of {name} is another" if kind == "inputs" else _changed(name, was, now)
+                yield _changed(name, was.get(name), now.get(name), kind == "inputs")
 
 
-def _changed(name: str, was: dict[str, Any], now: dict[str, Any]) -> str:
-    before, after = (f"{_shown(values.get(name))}" for values in (was, now))
-    return f"{name} was {before}, now it is {after}"
+def _changed(name: str, was: Any, now: Any, files: bool) -> str:
+    if files and was and now:
+        return f"the file of {name} is another"
+    return f"{name} was {_shown(was, files)}, now it is {_shown(now, files)}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, files: bool) -> str:
+    """A value as the user wrote it; of ``files`` only their hashes are known."""
     if value is None or value is False or value == []:
         return "not given"
-    if value is True:
+    if value is True or files:
         return "given"
     if isinstance(value, list):
         return " ".join(map(str, value))

@@ -10,7 +10,6 @@ ever run as code.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import struct
@@ -24,6 +23,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mpgls.errors import InputError, StorageError
+from mpgls.stream.files import writing
+from mpgls.stream.mark import Mark
 
 MAGIC = b"mpgls-units-2\n"
 _FRAME = struct.Struct("<QI")
@@ -41,22 +42,22 @@ class UnitLog:
     _file: BinaryIO | None = field(default=None, repr=False)
     _synced: float = 0.0
 
-    def open(self, mark: str, sizes: Mapping[str, int]) -> None:
+    def open(self, mark: Mark, sizes: Mapping[str, int]) -> None:
         """Go on after the whole units of the file, or start it. Raises StorageError."""
-        with self._writing():
+        with writing(self.path):
             end = _whole(self.path) if self.path.exists() else 0
             self._file = open(self.path, "r+b" if end else "wb")  # noqa: SIM115
             self._file.truncate(end)
             self._file.seek(end)
             if not end:
-                self._file.write(MAGIC + _json({"made_from": mark, "sizes": dict(sizes)}) + b"\n")
+                self._file.write(MAGIC + _json({"made_from": mark.text, "sizes": dict(sizes)}) + b"\n")
             self._sync()
 
     def append(self, key: Key, arrays: Mapping[str, np.ndarray]) -> None:
         """One finished unit and its result. Raises StorageError."""
         assert self._file is not None
         body = _packed(key, arrays)
-        with self._writing():
+        with writing(self.path):
             self._file.write(_FRAME.pack(len(body), zlib.crc32(body)))
             self._file.write(body)
             self._file.flush()
@@ -66,7 +67,7 @@ class UnitLog:
     def close(self) -> None:
         """To the disk. Raises StorageError."""
         if self._file is not None:
-            with self._writing():
+            with writing(self.path):
                 self._sync()
                 self._file.close()
             self._file = None
@@ -76,13 +77,6 @@ class UnitLog:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._synced = time.perf_counter()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True)
@@ -123,7 +117,7 @@ def remove_unit_logs(prefix: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def finished_units(prefix: str, mark: str) -> FinishedUnits | None:
+def finished_units(prefix: str, mark: Mark) -> FinishedUnits | None:
     """The units in all logs, None where there is no log.
 
     Raises InputError for logs of other inputs or options, StorageError when one cannot be read.
@@ -144,7 +138,7 @@ def finished_units(prefix: str, mark: str) -> FinishedUnits | None:
     return None if sizes is None else FinishedUnits(sizes, places)
 
 
-def _sizes(file: BinaryIO, path: Path, mark: str) -> dict[str, int] | None:
+def _sizes(file: BinaryIO, path: Path, mark: Mark) -> dict[str, int] | None:
     """The sizes; None for a file that ends within its first two lines."""
     magic, line = file.readline(), file.readline()
     if not line.endswith(b"\n"):
@@ -156,11 +150,7 @@ def _sizes(file: BinaryIO, path: Path, mark: str) -> dict[str, int] | None:
         made_from, sizes = header["made_from"], dict(header["sizes"])
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} is damaged: run without --resume to start anew") from None
-    if made_from != mark:
-        raise InputError(
-            f"{path} was made from other inputs or options, so it cannot be resumed: "
-            "run with the same command line, or without --resume to start anew"
-        )
+    mark.check(made_from, path)
     return sizes
 
 

@@ -1,16 +1,15 @@
 """The two HDF5 files of a voxelwise GWAS: maxima of the permutations, and what the data as they are gave.
 
-PREFIX.maxima.h5: root attributes ``format`` "mpgls-vgwas-maxima", ``version``, ``fingerprint``; for each statistic a
-dataset float64 (P + 1,), of which element k is the maximum over all SNPs under permutation k; element 0 is that of the
-data. PREFIX.voxels.h5: ``format`` "mpgls-vgwas-entries", ``version``, ``fingerprint``, ``threshold`` (p), ``df``;
-/index int64 (m,), the .bim row of each SNP, and /records (m,), its statistics; then the pairs beyond the threshold,
-sorted by SNP and voxel: /snp int64 (.bim row), /voxel int32 (column), /t, /beta and /log10p float64; /coordinates int32
-(v, 3) where known, with the attributes ``shape`` and ``affine`` of the grid if there is one.
+PREFIX.maxima.h5: root attributes ``format`` "mpgls-vgwas-maxima", ``version``, ``made_from`` (the text of a `Mark`);
+for each statistic a dataset float64 (P + 1,), of which element k is the maximum over all SNPs under permutation k;
+element 0 is that of the data. PREFIX.voxels.h5: ``format`` "mpgls-vgwas-entries", ``version``, ``made_from``,
+``threshold`` (p), ``df``; /index int64 (m,), the .bim row of each SNP, and /records (m,), its statistics; then the
+pairs beyond the threshold, sorted by SNP and voxel: /snp int64 (.bim row), /voxel int32 (column), /t, /beta and /log10p
+float64; /coordinates int32 (v, 3) where known, with attributes ``shape`` and ``affine`` of the grid if there is one.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,27 +17,30 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.errors import StorageError
-from mpgls.stream.hdf5 import check_fingerprint, opened, read_exactly
+from mpgls.stream.files import replaced
+from mpgls.stream.hdf5 import check_store, opened, read_exactly
+from mpgls.stream.mark import Mark
 
-MAXIMA_FORMAT, ENTRIES_FORMAT, VERSION = "mpgls-vgwas-maxima", "mpgls-vgwas-entries", 1
+MAXIMA_FORMAT, ENTRIES_FORMAT, VERSION = "mpgls-vgwas-maxima", "mpgls-vgwas-entries", 2
 COLUMNS = {"snp": np.int64, "voxel": np.int32, "t": np.float64, "beta": np.float64, "log10p": np.float64}
 """Datasets of a pair of SNP and voxel."""
 _CHUNK = 1 << 13
 
 
-def save_maxima(path: Path, maxima: Mapping[str, np.ndarray], mark: str) -> None:
+def save_maxima(path: Path, maxima: Mapping[str, np.ndarray], mark: Mark) -> None:
     """Replace the file by ``maxima``, (P + 1,) of each statistic. Call on one rank. Raises StorageError."""
-    with _replaced(path) as partial, _created(partial, path) as file:
-        file.attrs.update({"format": MAXIMA_FORMAT, "version": VERSION, "fingerprint": mark})
+    import h5py
+
+    with replaced(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs.update({"format": MAXIMA_FORMAT, "version": VERSION, "made_from": mark.text})
         for name, values in maxima.items():
             file.create_dataset(name, data=np.asarray(values, dtype=np.float64))
 
 
-def load_maxima(path: Path, mark: str) -> dict[str, np.ndarray]:
+def load_maxima(path: Path, mark: Mark) -> dict[str, np.ndarray]:
     """The maxima of each statistic. Raises StorageError, or InputError for other inputs or options."""
     with opened(path) as file:
-        check_fingerprint(file, path, MAXIMA_FORMAT, mark)
+        check_store(file, path, MAXIMA_FORMAT, VERSION, mark)
         return {name: file[name][...] for name in file}
 
 
@@ -47,7 +49,7 @@ def save_entries(
     index: np.ndarray,
     records: np.ndarray,
     blocks: Iterable[Mapping[str, np.ndarray]],
-    mark: str,
+    mark: Mark,
     attributes: Mapping[str, Any],
     coordinates: np.ndarray | None,
 ) -> int:
@@ -56,8 +58,10 @@ def save_entries(
     Each block has the keys of COLUMNS; one is held at a time, and making them all may fill ``records``. Call on one
     rank. Raises StorageError.
     """
-    with _replaced(path) as partial, _created(partial, path) as file:
-        file.attrs.update({"format": ENTRIES_FORMAT, "version": VERSION, "fingerprint": mark, **attributes})
+    import h5py
+
+    with replaced(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs.update({"format": ENTRIES_FORMAT, "version": VERSION, "made_from": mark.text, **attributes})
         file.create_dataset("index", data=np.asarray(index, dtype=np.int64))
         if coordinates is not None:
             file.create_dataset("coordinates", data=np.asarray(coordinates, dtype=np.int32))
@@ -100,10 +104,10 @@ class EntriesFile:
             return {name: file[name][start:stop] for name in COLUMNS}
 
 
-def open_entries(path: Path, mark: str) -> EntriesFile:
+def open_entries(path: Path, mark: Mark) -> EntriesFile:
     """Open PREFIX.voxels.h5. Raises StorageError, or InputError for other inputs or options."""
     with opened(path) as file:
-        check_fingerprint(file, path, ENTRIES_FORMAT, mark)
+        check_store(file, path, ENTRIES_FORMAT, VERSION, mark)
         records = file["records"]
         return EntriesFile(path, records.shape[0], records.id.get_offset(), records.dtype)
 
@@ -115,40 +119,3 @@ def _search(column: Any, value: int) -> int:
         middle = (low + high) // 2
         low, high = (middle + 1, high) if column[middle] < value else (low, middle)
     return low
-
-
-class _replaced:
-    """The name under which a file is written until it is complete."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.partial = path, path.with_name(path.name + ".partial")
-
-    def __enter__(self) -> Path:
-        return self.partial
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            os.replace(self.partial, self.path)
-        else:
-            self.partial.unlink(missing_ok=True)
-
-
-class _created:
-    """A new HDF5 file; OSError becomes StorageError naming ``path``."""
-
-    def __init__(self, partial: Path, path: Path) -> None:
-        self.partial, self.path = partial, path
-
-    def __enter__(self) -> Any:
-        import h5py
-
-        try:
-            self.file = h5py.File(self.partial, "w")
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from None
-        return self.file
-
-    def __exit__(self, kind: object, error: object, *_: object) -> None:
-        self.file.close()
-        if isinstance(error, OSError):
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from None

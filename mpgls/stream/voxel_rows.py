@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.errors import StorageError
 from mpgls.mpi import on_root, together
+from mpgls.stream.files import replaced_by_all, write_at, writing
 from mpgls.stream.hdf5 import check_room
 from mpgls.study.images import ITEM, create_voxels
 from mpgls.study.nifti import Mask
@@ -29,50 +29,31 @@ class VoxelRows:
 
     def write(self, i: int, row: np.ndarray) -> None:
         """Put ``row`` (v,) in its place as row ``i``. Raises StorageError."""
-        view = np.ascontiguousarray(row, dtype="<f4").data.cast("B")
-        offset = self._offset + ITEM * self._v * i
-        try:
-            while view:
-                done = os.pwrite(self._file, view, offset)
-                view, offset = view[done:], offset + done
-        except OSError as error:
-            raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from None
-
-    def sync(self) -> None:
-        """Wait until the rows are on disk. Raises StorageError."""
-        try:
-            os.fsync(self._file)
-        except OSError as error:
-            raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from None
+        with writing(self._path):
+            write_at(self._file, np.ascontiguousarray(row, dtype="<f4").data, self._offset + ITEM * self._v * i)
 
 
 @contextlib.contextmanager
-def voxel_rows(path: Path, ids: Sequence[SampleId], mask: Mask, comm: MPI.Comm) -> Iterator[VoxelRows]:
+def voxel_rows(
+    path: Path, ids: Sequence[SampleId], mask: Mask, comm: MPI.Comm, made_from: str = ""
+) -> Iterator[VoxelRows]:
     """Make the voxel matrix ``path`` of the people ``ids`` over ``mask``; the body writes every row once, on any rank.
 
     Collective. The body must end alike on all ranks. Until it has, and all rows are on disk, the file has another
     name; if the body raises, it is removed. Raises StorageError, also when the disk has no room, on all ranks.
     """
     coordinates = mask.coordinates
-    partial = path.with_name(path.name + ".partial")
+    with replaced_by_all(comm, path) as partial:
 
-    def create() -> int:
-        check_room(partial, ITEM * len(ids) * len(coordinates), "the voxel matrix takes")
-        return create_voxels(partial, ids, coordinates, mask.shape, mask.affine, mask.path)
+        def create() -> int:
+            check_room(partial, ITEM * len(ids) * len(coordinates), "the voxel matrix takes")
+            return create_voxels(partial, ids, coordinates, mask.shape, mask.affine, mask.path, made_from)
 
-    offset, file = on_root(comm, create), -1
-    try:
-        with together(comm):
-            file = os.open(partial, os.O_WRONLY)
-        rows = VoxelRows(file, partial, offset, coordinates.shape[0])
-        yield rows
-        with together(comm):
-            rows.sync()
-        on_root(comm, lambda: os.replace(partial, path))
-    except BaseException:
-        if comm.rank == 0:
-            partial.unlink(missing_ok=True)
-        raise
-    finally:
-        if file >= 0:
-            os.close(file)
+        offset, file = on_root(comm, create), -1
+        try:
+            with together(comm), writing(partial):
+                file = os.open(partial, os.O_WRONLY)
+            yield VoxelRows(file, partial, offset, coordinates.shape[0])
+        finally:
+            if file >= 0:
+                os.close(file)

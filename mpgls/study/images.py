@@ -40,6 +40,8 @@ class VoxelMatrix:
     affine: np.ndarray = field(repr=False)
     offset: int
     mask: str = ""
+    made_from: str = field(default="", repr=False)
+    """What an unfinished run extracted it from; empty otherwise."""
 
     @property
     def n(self) -> int:
@@ -111,6 +113,7 @@ def open_voxels(path: PathLike) -> VoxelMatrix:
             extents, affine = file.attrs["shape"], np.array(file.attrs["affine"], dtype=np.float64)
             size, offset = file["voxels"].shape, file["voxels"].id.get_offset()
             single, mask = file["voxels"].dtype == np.dtype("<f4"), str(file.attrs.get("mask", ""))
+            made_from = str(file.attrs.get("made_from", ""))
     except (OSError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise InputError(f"{name} is not a readable voxel matrix (damaged or unfinished): {error}") from None
     if samples.shape != (size[0], 2) or coordinates.shape != (size[1], 3) or affine.shape != (4, 4):
@@ -125,7 +128,7 @@ def open_voxels(path: PathLike) -> VoxelMatrix:
         raise InputError(f"{name}: /coordinates holds voxels outside the grid of {show_shape(shape)}")
     ids = [(fid, iid) for fid, iid in samples.tolist()]
     index_ids(ids, name)
-    return VoxelMatrix(name, ids, coordinates.astype(np.int32), shape, affine, int(offset), mask)
+    return VoxelMatrix(name, ids, coordinates.astype(np.int32), shape, affine, int(offset), mask, made_from)
 
 
 def create_voxels(
@@ -135,6 +138,7 @@ def create_voxels(
     shape: Sequence[int],
     affine: np.ndarray,
     mask: str,
+    made_from: str = "",
 ) -> int:
     """Create a voxel matrix without its numbers; return the byte offset at which they belong.
 
@@ -148,6 +152,8 @@ def create_voxels(
         large = min(PAGE, ITEM * n * v)
         with h5py.File(os.fspath(path), "w", alignment_threshold=large, alignment_interval=PAGE) as file:
             file.attrs.update({"format": H5_FORMAT, "version": H5_VERSION, "mask": mask})
+            if made_from:
+                file.attrs["made_from"] = made_from
             file.attrs["shape"] = np.asarray(shape, dtype=np.int64)
             file.attrs["affine"] = np.asarray(affine, dtype=np.float64)
             texts = np.array([[fid.encode(), iid.encode()] for fid, iid in ids])

@@ -14,13 +14,69 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpgls.errors import InputError, StorageError
+from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.genotypes import Decoder
 from mpgls.study.nifti import Mask
+from mpgls.study.plink import BedFile, Fileset
 from mpgls.study.synthetic_haplotypes import stream
 
 # further kinds of `stream`, after those of synthetic_haplotypes
 IMAGE_NOISE, IMAGE_PLACES, IMAGE_SNPS = 10, 11, 12
 TRUNCATE = 4.0
 """Half the width of the smoothing kernel, in standard deviations."""
+LOOKED_AT, TRIED = 256, 100_000
+"""SNPs that are decoded together when causal ones are drawn, and most SNPs that are tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class CausalSnps:
+    """The SNPs with an effect: ``ids``, standardised dosages ``x`` (c, n) and ``sd`` (c,) of the copies of A1."""
+
+    ids: list[str]
+    x: np.ndarray
+    sd: np.ndarray
+
+
+def draw_causal(
+    fileset: Fileset, index: np.ndarray, samples: np.ndarray, snp_filter: SnpFilter, *, count: int, seed: int
+) -> CausalSnps:
+    """``count`` random SNPs of ``index`` that pass the filter and vary in ``samples``, a missing genotype at the mean.
+
+    ``index`` and ``samples`` are rows of the .bim and the .fam. Raises InputError when there are too few, StorageError
+    when the genotypes cannot be read.
+    """
+    bed = fileset.bed
+    order = stream(seed, IMAGE_SNPS).choice(index.size, size=min(index.size, TRIED), replace=False)
+    decoder = Decoder(bed.n, [samples], np.float64)
+    ids: list[str] = []
+    x: list[np.ndarray] = []
+    for start in range(0, order.size, LOOKED_AT):
+        if len(ids) >= count:
+            break
+        wanted = index[order[start : start + LOOKED_AT]]
+        packed = np.stack([_packed(bed, int(k)) for k in wanted])
+        values = np.empty((samples.size, wanted.size), order="F")
+        stats = decoder.decode(packed, [values])
+        for j in np.flatnonzero(passes(stats, snp_filter) & ~stats.monomorphic)[: count - len(ids)]:
+            ids.append(fileset.variants.read(int(wanted[j]), int(wanted[j]) + 1).id[0])
+            x.append(values[:, j])
+    if len(ids) < count:
+        raise InputError(
+            f"only {len(ids)} of {order.size:,} SNPs drawn from {fileset.prefix}.bim vary and pass --maf and "
+            f"--geno: choose --causal {len(ids)} or fewer"
+        )
+    dosages = np.array(x).reshape(len(ids), samples.size)
+    # sums of squares in a fixed order, so that the bytes do not depend on BLAS
+    sd = np.sqrt(np.square(dosages).mean(axis=1))
+    return CausalSnps(ids, dosages / sd[:, None], sd)
+
+
+def _packed(bed: BedFile, snp: int) -> np.ndarray:
+    try:
+        return np.fromfile(bed.path, dtype=np.uint8, count=bed.snp_bytes, offset=bed.offset(snp))
+    except OSError as error:
+        raise StorageError(f"cannot read {bed.path}: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True, eq=False)

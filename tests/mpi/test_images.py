@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import nibabel
@@ -10,16 +11,11 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 from small_images import AFFINE, SHAPE, save, small_mask, write_images
+from small_study import assert_left_alone
 
-from mpgls.commands import simulate, simulate_images, vgwas_extract
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.simulate import SimulateConfig
-from mpgls.commands.simulate_images import SimulateImagesConfig
-from mpgls.commands.vgwas_extract import VgwasExtractConfig
+import mpgls
 from mpgls.errors import InputError, MemoryPlanError, MpglsError, Stopped
 from mpgls.mpi import StopSignal, on_root
-from mpgls.study.filters import SnpFilter
 from mpgls.study.images import open_voxels
 from mpgls.study.nifti import Mask
 from mpgls.study.plink import open_fileset
@@ -48,15 +44,15 @@ def study(comm, shared_tmp_path) -> Path:
 @pytest.fixture
 def genotypes(comm, shared_tmp_path) -> Path:
     """37 people, 211 SNPs, some genotypes missing, and a mask."""
-    simulate.run(SimulateConfig(37, 211, str(shared_tmp_path / "g"), missing=0.02, family_size=1, seed=4), comm)
+    mpgls.simulate(comm=comm, samples=37, snps=211, out=shared_tmp_path / "g", missing=0.02, families=1, seed=4)
     on_root(comm, lambda: save(shared_tmp_path / "mask.nii.gz", small_mask().astype(np.uint8)))
     return shared_tmp_path
 
 
 def extract(folder: Path, comm, out: str, images: str = "images.tsv", ids: str | None = None, **run) -> None:
-    options = RunOptions(str(folder / out), **run)
-    image_ids = None if ids is None else str(folder / ids)
-    vgwas_extract.run(VgwasExtractConfig(options, str(folder / images), str(folder / "mask.nii.gz"), image_ids), comm)
+    image_ids = None if ids is None else folder / ids
+    files = {"images": folder / images, "image_ids": image_ids, "mask": folder / "mask.nii.gz", "out": folder / out}
+    mpgls.vgwas_extract(comm=comm, **files | run)
 
 
 def test_voxel_matrix_is_the_images_inside_the_mask(comm, study):
@@ -91,9 +87,7 @@ def test_bad_image_on_any_rank_is_told_on_all(comm, study):
 
 def test_every_rank_hears_of_a_missing_file(comm, study):
     with pytest.raises(MpglsError, match="no such file"):
-        vgwas_extract.run(
-            VgwasExtractConfig(RunOptions(str(study / "x")), str(study / "images.tsv"), str(study / "no.nii")), comm
-        )
+        extract(study, comm, "x", mask=study / "no.nii")
 
 
 def test_too_little_memory_is_refused(comm, study):
@@ -104,20 +98,28 @@ def test_too_little_memory_is_refused(comm, study):
 
 def test_stopped_run_leaves_no_file(comm, study, monkeypatch):
     last = comm.size - 1
-    monkeypatch.setattr(
-        StopSignal, "__init__", lambda self: setattr(self, "requested", MPI.COMM_WORLD.rank == last), raising=True
-    )
-    with pytest.raises(Stopped, match="run the same command again"):
+
+    def heard(self: StopSignal) -> nullcontext[StopSignal]:
+        self.requested = MPI.COMM_WORLD.rank == last
+        return nullcontext(self)
+
+    monkeypatch.setattr(StopSignal, "listening", heard)
+    with pytest.raises(Stopped, match=r"go on with: mpgls vgwas-extract .* --resume"):
         extract(study, comm, "stopped")
     comm.Barrier()
     assert not list(study.glob("stopped*.h5*"))
+    monkeypatch.undo()
+    extract(study, comm, "stopped", resume=True)
+    assert (study / "stopped.h5").exists()
 
 
-def simulated(folder: Path, comm, out: str, **options) -> SimulateImagesConfig:
-    study = StudyOptions(str(folder / "g"), **options.pop("study", {"snps": SnpFilter(maf=0.05)}))
-    config = SimulateImagesConfig(RunOptions(str(folder / out)), study, str(folder / "mask.nii.gz"), **options)
-    simulate_images.run(config, comm)
-    return config
+def test_a_complete_run_is_not_done_again(comm, study):
+    extract(study, comm, "complete")
+    assert_left_alone(study / "complete", lambda: extract(study, comm, "complete", resume=True))
+
+
+def simulated(folder: Path, comm, out: str, **options) -> None:
+    mpgls.simulate_images(comm=comm, bfile=folder / "g", mask=folder / "mask.nii.gz", out=folder / out, **options)
 
 
 def dosages(folder: Path, snp: str) -> tuple[np.ndarray, float]:
@@ -131,9 +133,9 @@ def dosages(folder: Path, snp: str) -> tuple[np.ndarray, float]:
     return x / x.std(), x.std()
 
 
-@pytest.mark.parametrize("size", [{"radius": 6.0}, {"volume": 11}])
+@pytest.mark.parametrize("size", [{"effect_radius": 6.0}, {"effect_volume": 11}])
 def test_images_are_the_stated_effects_in_noise(comm, genotypes, size):
-    simulated(genotypes, comm, "s", causal=5, snr=0.3, sigma=2.0, seed=9, form="h5", **size)
+    simulated(genotypes, comm, "s", causal=5, snr=0.3, sigma_mm=2.0, seed=9, format="h5", **size)
     if comm.rank != 0:
         return
     matrix = open_voxels(genotypes / "s.h5")
@@ -147,18 +149,18 @@ def test_images_are_the_stated_effects_in_noise(comm, genotypes, size):
         assert abs(float(effect)) == pytest.approx(np.sqrt(0.3) / sd, rel=1e-6)
         at = (matrix.affine[:3, :3] @ (matrix.coordinates - np.array([i, j, k], dtype=int)).T).T
         inside = np.linalg.norm(at, axis=1) <= float(radius) * (1 + 1e-5)
-        assert inside.sum() == int(voxels) and ("volume" not in size or int(voxels) >= 11)
+        assert inside.sum() == int(voxels) and ("effect_volume" not in size or int(voxels) >= 11)
         expected[:, inside] += np.outer(np.sign(float(effect)) * np.sqrt(0.3) * x, np.ones(inside.sum()))
     np.testing.assert_allclose(matrix.columns(0, matrix.v), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bytes_do_not_depend_on_the_ranks_or_the_format(comm, genotypes):
     simulated(genotypes, comm, "n", causal=3)
-    simulated(genotypes, comm, "h", causal=3, form="h5")
+    simulated(genotypes, comm, "h", causal=3, format="h5")
     extract(genotypes, comm, "e", "n.images.tsv")
     if comm.rank == 0:
         simulated(genotypes, MPI.COMM_SELF, "one", causal=3)
-        simulated(genotypes, MPI.COMM_SELF, "one.h", causal=3, form="h5")
+        simulated(genotypes, MPI.COMM_SELF, "one.h", causal=3, format="h5")
         made = sorted((genotypes / "n.images").iterdir())
         assert len(made) == 37
         for path in made:
@@ -176,8 +178,8 @@ def test_a_person_has_the_same_noise_in_any_selection(comm, genotypes):
     ids = open_fileset(genotypes / "g").samples.ids()
     keep = genotypes / "keep.txt"
     on_root(comm, lambda: keep.write_text("".join(f"{fid} {iid}\n" for fid, iid in ids[5:30:3])))
-    simulated(genotypes, comm, "all", causal=0, form="h5")
-    simulated(genotypes, comm, "some", causal=0, form="h5", study={"keep": str(keep)})
+    simulated(genotypes, comm, "all", causal=0, format="h5")
+    simulated(genotypes, comm, "some", causal=0, format="h5", keep=keep)
     if comm.rank == 0:
         everyone, some = open_voxels(genotypes / "all.h5"), open_voxels(genotypes / "some.h5")
         assert some.ids == ids[5:30:3]
@@ -185,10 +187,18 @@ def test_a_person_has_the_same_noise_in_any_selection(comm, genotypes):
         np.testing.assert_array_equal(some.columns(0, v), everyone.columns(0, v, np.arange(5, 30, 3)))
 
 
+def test_complete_images_are_not_made_again(comm, genotypes):
+    simulated(genotypes, comm, "c", causal=2)
+    assert_left_alone(genotypes / "c", lambda: simulated(genotypes, comm, "c", causal=2, resume=True))
+    on_root(comm, (genotypes / "c.causal.tsv").unlink)
+    simulated(genotypes, comm, "c", causal=2, resume=True)
+    assert (genotypes / "c.causal.tsv").exists()
+
+
 def test_too_few_causal_snps(comm, genotypes):
     names = open_fileset(genotypes / "g").variants.read(0, 4).id
     chosen = genotypes / "snps.txt"
     on_root(comm, lambda: chosen.write_text("\n".join(names)))
     with pytest.raises(InputError, match=r"only \d of 4 SNPs drawn"):
-        simulated(genotypes, comm, "few", study={"snps": SnpFilter(extract=str(chosen))})
+        simulated(genotypes, comm, "few", extract=chosen)
     assert not list(genotypes.glob("few*.tsv"))

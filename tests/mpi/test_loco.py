@@ -25,16 +25,12 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.commands import export, multi_trait, simulate, single_trait
+from mpgls.commands import multi_trait, single_trait
 from mpgls.commands.common.inputs import StudyOptions
 from mpgls.commands.common.session import RunOptions
-from mpgls.commands.export import ExportConfig
 from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
-from mpgls.commands.simulate import SimulateConfig
-from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
 from mpgls.stream.store import open_store
-from mpgls.study.filters import SnpFilter
 from mpgls.study.grm import open_kinship
 
 N, M = 103, 131
@@ -72,7 +68,7 @@ class Study(SimulatedStudy):
 def study(module_comm, module_folder):
     comm, folder = module_comm, module_folder
     prefix, pheno = str(folder / "g"), str(folder / "traits.tsv")
-    simulate.run(SimulateConfig(N, M, prefix, traits=3, chromosomes=3, missing=0.04, seed=11), comm)
+    mpgls.simulate(samples=N, snps=M, out=prefix, traits=3, chromosomes=3, missing=0.04, seed=11, comm=comm)
 
     def change():
         relabel_chromosomes(prefix, [label for label, count in RUNS for _ in range(count)])
@@ -93,23 +89,23 @@ def make_kinship(comm, study, out, loco=True, method="centered", block_size=None
     return f"{study.folder / out}.h5"
 
 
-def configured(kind, study, out, memory=None, resume=False, **options):
-    files = {"pheno": study.pheno, "grm": study.grm}
-    files |= {key: options.pop(key) for key in list(options) if key in StudyOptions.__dataclass_fields__}
-    run = RunOptions(str(study.folder / out), threads=1, memory=memory, resume=resume)
-    return kind(run, StudyOptions(study.bfile, **files), **{"loco": True, "plots": False, **options})
-
-
 def scan(comm, study, out="o", **options):
     """single-trait --loco; returns the prefix of its outputs."""
-    single_trait.run(configured(SingleTraitConfig, study, out, **options), comm)
+    files = {"bfile": study.bfile, "pheno": study.pheno, "grm": study.grm}
+    mpgls.single_trait(
+        out=study.folder / out, threads=1, comm=comm, **{"loco": True, "no_plots": True, **files, **options}
+    )
     comm.Barrier()
     return study.folder / out
 
 
-def scan_all(comm, study, out="m", **options):
+def scan_all(comm, study, out="m", memory=None, resume=False, **options):
     """multi-trait --loco, every test a hit; returns the prefix of its outputs."""
-    multi_trait.run(configured(MultiTraitConfig, study, out, **{"p_threshold": 1.0, **options}), comm)
+    files = {"pheno": study.pheno, "grm": study.grm}
+    files |= {key: options.pop(key) for key in list(options) if key in StudyOptions.__dataclass_fields__}
+    run = RunOptions(str(study.folder / out), threads=1, memory=memory, resume=resume)
+    model = {"loco": True, "plots": False, "p_threshold": 1.0, **options}
+    multi_trait.run(MultiTraitConfig(run, StudyOptions(study.bfile, **files), **model), comm)
     comm.Barrier()
     return study.folder / out
 
@@ -200,7 +196,7 @@ def test_many_traits_are_their_single_trait_scans(comm, study):
     assert read_facts(out)["groups"][0]["chromosome"] == "1"
     single = scan(comm, study, "s", covar=study.covar, h2_file=f"{out}.loco.tsv")
     for trait in ("trait1", "trait2", "trait3"):
-        export.run(ExportConfig(RunOptions(str(study.folder / f"x.{trait}")), f"{out}.h5", (trait,)), comm)
+        mpgls.export(store=f"{out}.h5", trait=trait, out=study.folder / f"x.{trait}", comm=comm)
     comm.Barrier()
     if comm.rank > 0:
         return
@@ -315,7 +311,7 @@ def test_a_stopped_scan_is_resumed(comm, study, monkeypatch, call):
     options = {"pheno_name": ("trait1", "trait2"), "block_size": 6}
     out = scan(comm, study, "whole", **options)
     with monkeypatch.context() as patch:  # in the first or second trait of the third chromosome
-        stop_in(patch, single_trait, "scan", call)
+        stop_in(patch, single_trait, "left_blocks", call)
         with pytest.raises(Stopped):
             scan(comm, study, "o", **options)
     comm.Barrier()
@@ -385,7 +381,7 @@ def test_a_chromosome_that_is_all_of_the_kinship(comm, study):
     grm = make_kinship(comm, study, "k", chr="X")
     with pytest.raises(InputError, match="all 23 SNPs of the kinship are on chromosome X, so nothing is left"):
         scan(comm, study, grm=grm)
-    out = scan(comm, study, pheno_name=("trait1",), grm=grm, snps=SnpFilter(chromosomes=("1", "1A")))
+    out = scan(comm, study, pheno_name=("trait1",), grm=grm, chr="1,1A")
     assert list(read_facts(out, "trait1")["loco"]) == ["1", "1A"]
 
 
@@ -417,7 +413,7 @@ def test_the_log_warns_of_proximal_contamination_once(comm, study):
         assert "contamination" not in log_for_all(comm, kind(comm, study, name, pheno_name=("trait1",), h2=0.3))
         comm.Barrier()
     grm = make_kinship(comm, study, "k", loco=False, chr="X")
-    options = {"loco": False, "grm": grm, "snps": SnpFilter(chromosomes=("1",)), "h2": 0.3}
+    options = {"loco": False, "grm": grm, "chr": "1", "h2": 0.3}
     assert "contamination" not in log_for_all(comm, scan(comm, study, pheno_name=("trait1",), **options))
 
 

@@ -25,16 +25,10 @@ from small_study import (
     write_table,
 )
 
-from mpgls.commands import export, low_rank, simulate
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.export import ExportConfig
-from mpgls.commands.low_rank_parts import gram, similarity
-from mpgls.commands.low_rank_parts import plan as plan_low_rank
-from mpgls.commands.low_rank_parts.config import LowRankConfig
-from mpgls.commands.simulate import SimulateConfig
+import mpgls
+from mpgls.commands import low_rank
+from mpgls.engine import gram, low_rank_plan, similarity
 from mpgls.errors import InputError
-from mpgls.study.filters import SnpFilter
 
 N, M, EVERY = 127, 149, 2
 LABELS = {"1": "1", "2": "1A", "3": "chrX", "4": "scaffold_7"}
@@ -57,7 +51,7 @@ class Study(SimulatedStudy):
 @pytest.fixture
 def study(comm, shared_tmp_path):
     prefix = str(shared_tmp_path / "g")
-    simulate.run(SimulateConfig(N, M, prefix, traits=3, chromosomes=4, missing=0.04, h2=0.6, seed=5), comm)
+    mpgls.simulate(samples=N, snps=M, out=prefix, traits=3, chromosomes=4, missing=0.04, h2=0.6, seed=5, comm=comm)
     on_root(comm, lambda: relabel_chromosomes(prefix, [LABELS[label] for label in read_plink(prefix).chromosomes]))
     return Study(shared_tmp_path, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", read_plink(prefix))
 
@@ -65,9 +59,9 @@ def study(comm, shared_tmp_path):
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Panels of 13 similarity SNPs and strips of 11 for each process column, so that there are several."""
-    for module in (similarity, gram, plan_low_rank):
+    for module in (similarity, gram, low_rank_plan):
         monkeypatch.setattr(module, "PANEL", 13)
-    monkeypatch.setattr(plan_low_rank, "STRIP", 11)
+    monkeypatch.setattr(low_rank_plan, "STRIP", 11)
 
 
 @pytest.fixture
@@ -75,22 +69,20 @@ def planned(monkeypatch):
     """A function that sets fields of the plan, whatever fits the memory."""
 
     def with_fields(**fields):
-        make = plan_low_rank.plan_low_rank
+        make = low_rank_plan.plan_low_rank
         monkeypatch.setattr(low_rank, "plan_low_rank", lambda *a, **k: dataclasses.replace(make(*a, **k), **fields))
 
     return with_fields
 
 
-def scan(comm, study, out="o", *, names=("trait1",), resume=False, **options):
-    """Run the command; options of the study and of the model alike. Returns the prefix of its outputs."""
+def scan(comm, study, out="o", **options):
+    """Run the command on the study, trait1 and every second SNP unless told otherwise. Returns its outputs' prefix."""
     prefix = study.folder / out
-    files = {"pheno": study.pheno, "pheno_name": names}
-    of_study = {key: options.pop(key) for key in list(options) if key in StudyOptions.__dataclass_fields__}
+    files = {"bfile": study.bfile, "pheno": study.pheno, "pheno_name": "trait1"}
     if not {"similarity_snps", "similarity_count"} & options.keys():
         options.setdefault("similarity_every", EVERY)
-    run = RunOptions(str(prefix), threads=1, resume=resume)
     comm.Barrier()  # nobody still reads what the run before left
-    low_rank.run(LowRankConfig(run, StudyOptions(study.bfile, **{**files, **of_study}), plots=False, **options), comm)
+    mpgls.low_rank(out=prefix, threads=1, no_plots=True, comm=comm, **{**files, **options})
     comm.Barrier()
     return prefix
 
@@ -121,7 +113,7 @@ def assert_scan(prefix, expected, trait="trait1", rtol=1e-8, where=slice(None)):
 @pytest.mark.parametrize("loco", [True, False])
 @pytest.mark.parametrize("covariates", [False, True])
 def test_null_models_and_p_values_equal_both_oracles(comm, study, covariates, loco):
-    out = scan(comm, study, loco=loco, covar=study.covar if covariates else None)
+    out = scan(comm, study, no_loco=not loco, covar=study.covar if covariates else None)
     if comm.rank == 0:
         data = study.data(X=study.design(covariates))
         by_svd = low_rank_oracle.by_svd(*data, loco=loco)
@@ -155,7 +147,7 @@ def test_a_given_h2_is_used(comm, study, h2):
 
 
 def test_wald_keeps_the_variance_of_the_null_model(comm, study):
-    out = scan(comm, study, h2=0.4, loco=False, test="wald")
+    out = scan(comm, study, h2=0.4, no_loco=True, test="wald")
     if comm.rank == 0:
         data = study.data()
         Phi = low_rank_oracle.similarity(low_rank_oracle.standardised(data[0]))
@@ -171,7 +163,7 @@ def test_h2_file_gives_some_and_leaves_the_others_to_reml(comm, study):
     lines = ["TRAIT\tCHR\tH2", "trait1\tchr1\t0.25", "trait1\t1a\t0.5", "trait1\tX\t0", "trait1\tscaffold_7\tNA"]
     on_root(comm, lambda: (write_lines(path, lines), write_lines(by_trait, ["TRAIT\tH2", "trait1\t0.3"])))
     out = scan(comm, study, h2_file=path)
-    whole = scan(comm, study, "whole", h2_file=by_trait, loco=False)
+    whole = scan(comm, study, "whole", h2_file=by_trait, no_loco=True)
     assert read_facts(whole, "trait1")["h2"] == 0.3
     if comm.rank == 0:
         data = study.data()
@@ -212,9 +204,9 @@ def test_teams_and_blocks_do_not_change_the_effects(comm, study, small_tiles, bl
 def test_g_in_panels_equals_g_resident(comm, study, small_tiles, planned, precision):
     """And with REML on all ranks together, and with a pass over the SNPs for each of two traits."""
     names = ("trait1", "trait2")
-    at_once = scan(comm, study, "resident", names=names, covar=study.covar, precision=precision)
+    at_once = scan(comm, study, "resident", pheno_name=names, covar=study.covar, precision=precision)
     planned(resident=False, null_team=comm.size, traits_at_once=1)
-    panels = scan(comm, study, "panels", names=names, covar=study.covar, precision=precision)
+    panels = scan(comm, study, "panels", pheno_name=names, covar=study.covar, precision=precision)
     assert [read_facts(out)["plan"]["resident"] for out in (at_once, panels)] == [True, False]
     for name in names:
         first, second = found_h2(at_once, name), found_h2(panels, name)
@@ -317,8 +309,8 @@ def test_filters_of_similarity_and_tested_snps(comm, study):
     plink, every = study.plink, 2
     extract, exclude = str(study.folder / "extract"), str(study.folder / "exclude")
     on_root(comm, lambda: (write_lines(extract, list(plink.snps[5:])), write_lines(exclude, list(plink.snps[30:50]))))
-    chosen = SnpFilter(("1", "X"), extract, exclude, maf=0.15, geno=0.05)
-    out = scan(comm, study, h2=0.4, snps=chosen, similarity_every=every)
+    chosen = {"chr": "1,X", "extract": extract, "exclude": exclude, "maf": 0.15, "geno": 0.05}
+    out = scan(comm, study, h2=0.4, similarity_every=every, **chosen)
 
     k, frequency = np.arange(M), plink.frequency()
     common = (np.minimum(frequency, 1 - frequency) >= 0.15) & (plink.missing() <= 0.05)
@@ -361,7 +353,7 @@ def test_snps_without_an_estimate_keep_their_row_and_say_why(comm, study):
 
 @pytest.mark.parametrize("loco", [True, False])
 def test_the_n_x_n_form_is_chosen_and_equals_the_oracle(comm, study, loco):
-    out = scan(comm, study, similarity_every=1, covar=study.covar, loco=loco)
+    out = scan(comm, study, similarity_every=1, covar=study.covar, no_loco=not loco)
     assert "n x n matrices, which are cheaper" in Path(f"{out}.log").read_text()
     if comm.rank == 0:
         data = study.data(np.arange(M), X=study.design())
@@ -378,7 +370,7 @@ def test_both_forms_agree(comm, study):
     pheno, names = str(study.folder / "missing.tsv"), ("trait1", "trait2")
     on_root(comm, lambda: write_table(pheno, study.plink.ids, columns))
     for every in (1, 2):
-        options = {"similarity_every": every, "covar": study.covar, "h2": 0.6, "pheno": pheno, "names": names}
+        options = {"similarity_every": every, "covar": study.covar, "h2": 0.6, "pheno": pheno, "pheno_name": names}
         a = scan(comm, study, "dense", form="dense", block_size=7, team_size=comm.size, **options)
         b = scan(comm, study, "low_rank", form="low-rank", **options)
         assert ["n x n matrices" in Path(f"{out}.log").read_text() for out in (a, b)] == [True, False]
@@ -396,13 +388,13 @@ def test_both_forms_agree(comm, study):
 @pytest.mark.parametrize("form", ["low-rank", "dense"])
 @pytest.mark.parametrize("loco", [True, False])
 def test_the_store_says_all_that_export_and_a_resumed_run_need(comm, study, form, loco):
-    out = scan(comm, study, form=form, loco=loco, covar=study.covar)
-    export.run(ExportConfig(RunOptions(str(study.folder / "e")), f"{out}.h5"), comm)
+    out = scan(comm, study, form=form, no_loco=not loco, covar=study.covar)
+    mpgls.export(store=f"{out}.h5", out=study.folder / "e", comm=comm)
     comm.Barrier()
     assert Path(f"{study.folder}/e.tsv").read_bytes() == Path(f"{out}.trait1.tsv").read_bytes()
     facts = read_facts(out, "trait1")
     assert facts["df"] == N - 4 if not loco else all(null["h2_se"] > 0 for null in facts["loco"].values())
-    scan(comm, study, form=form, loco=loco, covar=study.covar, resume=True)
+    scan(comm, study, form=form, no_loco=not loco, covar=study.covar, resume=True)
     assert read_facts(out, "trait1") == facts
 
 
@@ -415,7 +407,7 @@ def test_traits_together_equal_each_trait_alone(comm, study):
     pheno = str(study.folder / "missing.tsv")
     on_root(comm, lambda: write_table(pheno, study.plink.ids, columns))
     names = ("trait2", "trait1", "trait3", "trait4")
-    out = scan(comm, study, pheno=pheno, names=names, covar=study.covar, block_size=17)
+    out = scan(comm, study, pheno=pheno, pheno_name=names, covar=study.covar, block_size=17)
     stages = sorted(path.name for path in study.folder.glob("o*.stage?.h5"))
     assert stages == sorted(f"o{suffix}.stage{k}.h5" for suffix in ("", ".set2", ".set3") for k in (0, 1, 2))
     if comm.rank == 0:
@@ -434,7 +426,7 @@ def test_traits_together_equal_each_trait_alone(comm, study):
 
 
 def test_stages_one_at_a_time_equal_all_at_once(comm, study):
-    options = {"names": ("trait1", "trait2"), "covar": study.covar}
+    options = {"pheno_name": ("trait1", "trait2"), "covar": study.covar}
     whole = scan(comm, study, "whole", **options)
     for stage in STAGES:
         out = scan(comm, study, "staged", stage=stage, **options)
@@ -458,7 +450,7 @@ def test_a_stage_that_is_there_is_not_computed_again(comm, study):
     assert [path.stat().st_mtime_ns for path in files] == before
     assert Path(f"{out}.trait1.tsv").read_bytes() == table
     # another trait: the same G'G; other similarity SNPs: nothing is kept
-    scan(comm, study, names=("trait2",), covar=study.covar)
+    scan(comm, study, pheno_name="trait2", covar=study.covar)
     log = Path(f"{out}.log").read_text()
     assert "stage 1: taken from" in log and "stage 2: taken from" not in log
     scan(comm, study, covar=study.covar, similarity_every=3)
@@ -473,7 +465,7 @@ def test_files_are_known_by_what_is_in_them(comm, study):
     extract, h2_file = str(study.folder / "extract.txt"), str(study.folder / "h2.tsv")
     write_h2 = [lambda h2=h2: write_lines(h2_file, ["TRAIT\tH2", f"trait1\t{h2}"]) for h2 in (0.25, 0.5)]
     on_root(comm, lambda: (write_lines(extract, list(study.plink.snps[:100])), write_h2[0]()))
-    options = {"snps": SnpFilter(extract=extract), "h2_file": h2_file, "loco": False}
+    options = {"extract": extract, "h2_file": h2_file, "no_loco": True}
     out = scan(comm, study, **options)
     on_root(comm, write_h2[1])
     scan(comm, study, **options)
@@ -511,5 +503,5 @@ def test_a_chromosome_with_every_similarity_snp(comm, study):
     on_root(comm, lambda: write_lines(path, list(study.plink.snps[study.plink.chromosomes == "1A"])))
     with pytest.raises(InputError, match="every similarity SNP is on chromosome 1A, so none is left"):
         scan(comm, study, similarity_snps=path)
-    scan(comm, study, similarity_snps=path, snps=SnpFilter(("1", "X")))  # 1A is not tested
-    scan(comm, study, similarity_snps=path, loco=False)
+    scan(comm, study, similarity_snps=path, chr="1,X")  # 1A is not tested
+    scan(comm, study, similarity_snps=path, no_loco=True)

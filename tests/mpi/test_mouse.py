@@ -10,11 +10,6 @@ from mice import needs_mice, places, read_fastlmm, unpack_mice, write_snps_of_ge
 from small_study import on_root, read_facts, read_kinship, read_plink, read_results, write_lines
 
 import mpgls
-from mpgls.commands import single_trait
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.single_trait import SingleTraitConfig
-from mpgls.study.filters import SnpFilter
 
 FASTLMM = "mouse_cd8_fastlmm.tsv.gz"
 FASTLMM_H2 = 0.6097627448019252
@@ -47,8 +42,8 @@ def mice(module_comm, module_folder):
 
 
 def scan(comm, mice, out, **options):
-    study = StudyOptions(mice.prefix, grm=mice.grm, snps=SnpFilter(extract=mice.tested))
-    single_trait.run(SingleTraitConfig(RunOptions(str(out), threads=1), study, plots=False, **options), comm)
+    study = {"bfile": mice.prefix, "grm": mice.grm, "extract": mice.tested}
+    mpgls.single_trait(out=out, threads=1, no_plots=True, comm=comm, **study, **options)
     comm.Barrier()
 
 
@@ -106,16 +101,14 @@ def test_fastlmm_with_one_chromosome_left_out(comm, shared_tmp_path, mice):
     of_kinship = {"method": "standardized", "loco": True, "out": shared_tmp_path / "K", "threads": 1}
     mpgls.kinship(bfile=mice.prefix, keep=keep, comm=comm, **of_kinship)
 
-    def scan_without(out, chromosomes=(), **options):
-        chosen = SnpFilter(extract=tested, chromosomes=chromosomes)
-        study = StudyOptions(mice.prefix, grm=str(shared_tmp_path / "K.h5"), snps=chosen)
-        config = SingleTraitConfig(RunOptions(str(out), threads=1), study, loco=True, plots=False, **options)
-        single_trait.run(config, comm)
+    def scan_without(out, **options):
+        study = {"bfile": mice.prefix, "grm": shared_tmp_path / "K.h5", "extract": tested, "loco": True}
+        mpgls.single_trait(out=out, threads=1, no_plots=True, comm=comm, **study, **options)
         comm.Barrier()
         return read_facts(out, "pheno")["loco"]
 
     # the most different ones; REML of all 19 takes too long for a test
-    nulls = scan_without(shared_tmp_path / "o", ("1", "3", "10", "17", "19"))
+    nulls = scan_without(shared_tmp_path / "o", chr="1,3,10,17,19")
     assert set(nulls) == {"1", "3", "10", "17", "19"}
     for label, null in nulls.items():
         assert null["h2"] == pytest.approx(null_h2[label], abs=1e-6), label

@@ -9,20 +9,14 @@ import pytest
 from mice import needs_mice, places, read_fastlmm, unpack_mice
 from small_study import read_facts, read_plink, read_results, write_lines
 
-from mpgls.commands import low_rank
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.low_rank_parts.config import LowRankConfig
+import mpgls
 
 pytestmark = needs_mice
 
 
 def scan(comm, prefix, out, **options):
     """CD8 with the 1,019 SNPs 0, 12, 24, ... of the .bim, each chromosome left out in turn; its table and facts."""
-    config = LowRankConfig(
-        RunOptions(str(out), threads=1), StudyOptions(prefix), similarity_every=12, plots=False, **options
-    )
-    low_rank.run(config, comm)
+    mpgls.low_rank(bfile=prefix, out=out, similarity_every=12, threads=1, no_plots=True, comm=comm, **options)
     comm.Barrier()
     results, facts = read_results(out, "pheno"), read_facts(out, "pheno")
     comm.Barrier()

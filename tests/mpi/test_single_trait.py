@@ -22,14 +22,9 @@ from small_study import (
     write_table,
 )
 
-from mpgls.commands import simulate, single_trait
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.simulate import SimulateConfig
-from mpgls.commands.single_trait import SingleTraitConfig
+import mpgls
 from mpgls.errors import InputError, NumericalError, StorageError, UsageError
 from mpgls.stream.store import RECORD_DTYPE, open_store
-from mpgls.study.filters import SnpFilter
 
 N, M = 151, 203
 EFFECTS = ("BETA", "SE", "STAT", "LOG10P")
@@ -46,7 +41,7 @@ class Study(SimulatedStudy):
 @pytest.fixture
 def study(comm, shared_tmp_path):
     prefix = str(shared_tmp_path / "g")
-    simulate.run(SimulateConfig(N, M, prefix, traits=3, chromosomes=3, missing=0.04, seed=3), comm)
+    mpgls.simulate(samples=N, snps=M, out=prefix, traits=3, chromosomes=3, missing=0.04, seed=3, comm=comm)
     plink = read_plink(prefix)
     X = plink.centred()
     Phi = X @ X.T / M
@@ -55,14 +50,11 @@ def study(comm, shared_tmp_path):
     return Study(shared_tmp_path, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", plink, str(grm), Phi)
 
 
-def scan(comm, study, out="o", *, names=("trait1",), resume=False, plots=False, memory=None, **options):
-    """Run the command; options of the study and of the model alike. Returns the prefix of its outputs."""
+def scan(comm, study, out="o", **options):
+    """Run the command on the study, trait1 unless told otherwise. Returns the prefix of its outputs."""
     prefix = study.folder / out
-    files = {"pheno": study.pheno, "pheno_name": names, "grm": study.grm}
-    of_study = {key: options.pop(key) for key in list(options) if key in StudyOptions.__dataclass_fields__}
-    run = RunOptions(str(prefix), threads=1, memory=memory, resume=resume)
-    config = SingleTraitConfig(run, StudyOptions(study.bfile, **{**files, **of_study}), plots=plots, **options)
-    single_trait.run(config, comm)
+    files = {"bfile": study.bfile, "pheno": study.pheno, "pheno_name": "trait1", "grm": study.grm}
+    mpgls.single_trait(out=prefix, threads=1, comm=comm, **{"no_plots": True, **files, **options})
     comm.Barrier()
     return prefix
 
@@ -125,7 +117,7 @@ def test_no_heritability_is_found_at_the_boundary(comm, study):
     y = Z @ (rng.standard_normal(N) / np.sqrt(0.2 + lam))  # less alike than strangers
     pheno = str(study.folder / "noise.tsv")
     on_root(comm, lambda: write_table(pheno, study.plink.ids, {"noise": y}))
-    out = scan(comm, study, pheno=pheno, names=("noise",))
+    out = scan(comm, study, pheno=pheno, pheno_name="noise")
     facts = read_facts(out, "noise")
     assert facts["h2"] == 0.0 and facts["h2_at_boundary"]
     if comm.rank == 0:
@@ -194,8 +186,8 @@ def test_snp_filters_choose_the_rows_of_the_table(comm, study):
     plink = study.plink
     extract, exclude = str(study.folder / "extract"), str(study.folder / "exclude")
     on_root(comm, lambda: (write_lines(extract, list(plink.snps[5:])), write_lines(exclude, list(plink.snps[30:50]))))
-    chosen = SnpFilter(("1", "3"), extract, exclude, maf=0.15, geno=0.05)
-    results = read_results(scan(comm, study, h2=0.4, block_size=9, snps=chosen), "trait1")
+    chosen = {"chr": "1,3", "extract": extract, "exclude": exclude, "maf": 0.15, "geno": 0.05}
+    results = read_results(scan(comm, study, h2=0.4, block_size=9, **chosen), "trait1")
 
     frequency, k = plink.frequency(), np.arange(M)
     passing = np.isin(plink.chromosomes, ["1", "3"]) & (k >= 5) & ~((k >= 30) & (k < 50))
@@ -213,9 +205,9 @@ def test_traits_together_equal_each_trait_alone(comm, study):
     columns["trait3"][[0, 11, 77, 150]] = np.nan
     pheno = str(study.folder / "missing.tsv")
     on_root(comm, lambda: write_table(pheno, study.plink.ids, columns))
-    together = scan(comm, study, "together", pheno=pheno, names=("trait2", "trait1", "trait3"), covar=study.covar)
+    together = scan(comm, study, "together", pheno=pheno, pheno_name=("trait2", "trait1", "trait3"), covar=study.covar)
     for trait in columns:
-        alone = read_facts(scan(comm, study, trait, pheno=pheno, names=(trait,), covar=study.covar), trait)
+        alone = read_facts(scan(comm, study, trait, pheno=pheno, pheno_name=trait, covar=study.covar), trait)
         facts = read_facts(together, trait)
         assert facts["n"] == alone["n"]
         assert facts["h2"] == pytest.approx(alone["h2"], abs=1e-7)
@@ -229,7 +221,7 @@ def test_traits_together_equal_each_trait_alone(comm, study):
 
 def test_the_fam_has_the_trait_when_no_table_is_given(comm, study):
     table = read_results(scan(comm, study, h2=0.4), "trait1")
-    fam = read_results(scan(comm, study, "fam", h2=0.4, pheno=None, names=()), "pheno")
+    fam = read_results(scan(comm, study, "fam", h2=0.4, pheno=None, pheno_name=()), "pheno")
     np.testing.assert_allclose(fam["BETA"], table["BETA"], rtol=1e-9)
 
 
@@ -327,10 +319,10 @@ def test_a_resumed_run_gives_the_same_bytes(comm, study, blocks, all_in_one_team
 
 
 def test_a_finished_run_resumes_to_the_same_table_and_facts(comm, study):
-    out = scan(comm, study, names=("trait1", "trait2"))
+    out = scan(comm, study, pheno_name=("trait1", "trait2"))
     table, facts = Path(f"{out}.trait2.tsv").read_bytes(), read_facts(out, "trait2")
     comm.Barrier()
-    scan(comm, study, names=("trait1", "trait2"), resume=True)
+    scan(comm, study, pheno_name=("trait1", "trait2"), resume=True)
     assert Path(f"{out}.trait2.tsv").read_bytes() == table
     again = read_facts(out, "trait2")
     assert {key: again[key] for key in ("h2", "s2", "h2_se", "lambda_gc", "covariates")} == {
@@ -340,7 +332,7 @@ def test_a_finished_run_resumes_to_the_same_table_and_facts(comm, study):
 
 @pytest.mark.parametrize(
     "change",
-    [{"h2": 0.5}, {"test": "wald"}, {"names": ("trait2",)}, {"snps": SnpFilter(maf=0.1)}, {"covar_name": ("covar1",)}],
+    [{"h2": 0.5}, {"test": "wald"}, {"pheno_name": "trait2"}, {"maf": 0.1}, {"covar_name": ("covar1",)}],
 )
 def test_a_run_with_other_options_does_not_resume(comm, study, change):
     options = {"h2": 0.4, "covar": study.covar}
@@ -376,7 +368,7 @@ def test_a_phenotype_table_is_not_overwritten(comm, study):
 
 
 def test_plots_are_drawn(comm, study):
-    out = scan(comm, study, plots=True)
+    out = scan(comm, study, no_plots=False)
     for name in ("manhattan", "qq"):
         assert Path(f"{out}.trait1.{name}.png").read_bytes()[:4] == b"\x89PNG"
 

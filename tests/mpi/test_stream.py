@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from small_study import read_kinship, write_kinship, write_lines
 
+from mpgls.engine.kinship_grid import load_kinship, save_columns, scale_to_unit_diagonal
 from mpgls.errors import InputError, StorageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
+from mpgls.model.null_record import NULL_DTYPE, Source, given
 from mpgls.stream import reader
-from mpgls.stream.kinship_grid import load_kinship, save_columns, scale_to_unit_diagonal
+from mpgls.stream.mark import Mark
 from mpgls.stream.reader import BlockReader, RowRuns
-from mpgls.stream.store import RECORD_DTYPE, create_store, fingerprint, open_store, save_attributes
+from mpgls.stream.store import RECORD_DTYPE, StoreShape, block_edges, create_store, open_store, save_null
 from mpgls.stream.writer import BlockWriter
 from mpgls.study.grm import open_kinship
 from mpgls.study.kinship_h5 import create_kinship_h5
@@ -111,12 +113,17 @@ def test_a_file_that_is_not_there(comm, shared_tmp_path):
 
 SNPS, BLOCK = 103, 10
 INDEX = np.arange(SNPS, dtype=np.int64) * 3 + 1
+MARK = Mark({"command": "test", "options": {"--h2": 0.5}})
+
+
+def shape_of(index, block, parts=1, **covariates):
+    return StoreShape(index, block, block_edges(index.size, block), covariates, parts)
 
 
 @pytest.fixture
 def store(comm, shared_tmp_path):
-    path = shared_tmp_path / "o.h5"
-    made = create_store(path, INDEX, BLOCK, ["a", "b"], fingerprint({"x": 1})) if comm.rank == 0 else None
+    path, shape = shared_tmp_path / "o.h5", shape_of(INDEX, BLOCK, parts=2, a=["intercept"], b=["intercept", "age"])
+    made = create_store(path, shape, MARK, {"test": "wald"}) if comm.rank == 0 else None
     return comm.bcast(made, root=0)
 
 
@@ -198,27 +205,46 @@ def test_the_index_is_mapped_from_the_file(comm, store):
 
 def test_an_empty_store(comm, shared_tmp_path):
     path = shared_tmp_path / f"empty{comm.rank}.h5"
-    store = create_store(path, INDEX[:1], 5, ["a"], "mark")
+    store = create_store(path, shape_of(INDEX[:1], 5, a=["intercept"]), MARK, {})
     assert store.blocks == 1 and store.read(0, 0, 1)["n"] == 0
 
 
-def test_a_store_resumes_with_its_own_fingerprint_only(comm, store):
-    assert open_store(store.path, fingerprint({"x": 1})).traits[0].name == "a"
-    with pytest.raises(InputError, match="other inputs or options"):
-        open_store(store.path, fingerprint({"x": 2}))
+def test_a_store_resumes_with_its_own_mark_only(comm, store):
+    again = open_store(store.path, MARK)
+    assert again.traits[0].name == "a" and again.attributes["test"] == "wald"
+    with pytest.raises(InputError, match=r"o\.h5 was made from other inputs or options.*--h2 was 0.5, now it is 0.25"):
+        open_store(store.path, Mark({"command": "test", "options": {"--h2": 0.25}}))
 
 
-def test_fingerprints_do_not_depend_on_the_order_of_the_parts():
-    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1}) != fingerprint({"a": 1, "b": [3]})
+def test_a_store_of_another_version_is_refused_by_name(comm, store):
+    import h5py
 
-
-def test_what_the_null_model_found_is_kept(comm, store):
     if comm.rank == 0:
-        save_attributes(store.path, "b", {"h2": 0.25, "beta": np.arange(3.0)})
+        with h5py.File(store.path, "r+") as file:
+            file.attrs["version"] = 1
     comm.Barrier()
-    place = open_store(store.path).traits[1]
-    assert place.attributes["h2"] == 0.25
-    np.testing.assert_array_equal(place.attributes["beta"], [0, 1, 2])
+    with pytest.raises(InputError, match=r"o\.h5 is a store of another version of mpgls \(format mpgls-results 1"):
+        open_store(store.path, MARK)
+
+
+def test_null_models_are_kept_each_at_its_place(comm, store):
+    """What is unknown stays so: nothing else changes."""
+    record = given(0.25)
+    record["s2"], record["df"] = 2.0, 7
+    if comm.rank == 0:
+        save_null(store.path, 1, 0, given(0.5))
+        save_null(store.path, 0, 1, record, np.array([[1.0, 2.0], [0.1, 0.2]]))
+    comm.Barrier()
+    nulls = open_store(store.path, MARK).nulls
+    assert nulls.records.dtype == NULL_DTYPE and nulls.records.shape == (2, 2)
+    assert nulls.records["source"].tolist() == [[Source.UNKNOWN, Source.GIVEN], [Source.GIVEN, Source.UNKNOWN]]
+    np.testing.assert_array_equal(nulls.records["h2"], [[np.nan, 0.25], [0.5, np.nan]])
+    np.testing.assert_array_equal(nulls.records["s2"], [[np.nan, 2.0], [np.nan, np.nan]])
+    assert nulls.records["df"].tolist() == [[0, 7], [0, 0]]
+    assert nulls.covariates == [("intercept",), ("intercept", "age")]
+    assert np.isnan(nulls.effects[0]).all() and nulls.effects[0].shape == (2, 2, 1)
+    np.testing.assert_array_equal(nulls.effects[1][0], [[1.0, 2.0], [0.1, 0.2]])
+    assert np.isnan(nulls.effects[1][1]).all()
 
 
 def test_a_file_that_is_no_store(comm, shared_tmp_path):
@@ -234,7 +260,7 @@ def test_a_file_that_is_no_store(comm, shared_tmp_path):
     with pytest.raises(StorageError, match="no result store"):
         open_store(shared_tmp_path / "nothing.h5")
     with pytest.raises(StorageError, match="cannot write"):
-        create_store(shared_tmp_path / "no" / "o.h5", INDEX, 1, ["a"], "mark")
+        create_store(shared_tmp_path / "no" / "o.h5", shape_of(INDEX, 1, a=["intercept"]), MARK, {})
 
 
 # -- a kinship on the grid ----------------------------------------------------------------------------------------

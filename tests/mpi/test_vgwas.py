@@ -24,16 +24,11 @@ from small_study import (
     write_table,
 )
 
-from mpgls.commands import simulate, vgwas
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.simulate import SimulateConfig
-from mpgls.commands.vgwas_parts.config import VgwasConfig
+import mpgls
 from mpgls.engine import voxelwise
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
 from mpgls.model import mulm
 from mpgls.model.permute import permutation
-from mpgls.study.filters import SnpFilter
 from mpgls.study.images import create_voxels
 
 N, M, P = 97, 61, 7
@@ -77,7 +72,7 @@ def make_voxels(plink):
 @pytest.fixture(scope="module")
 def study(module_comm, module_folder):
     folder, prefix = module_folder, str(module_folder / "g")
-    simulate.run(SimulateConfig(N, M, prefix, chromosomes=3, missing=0.03, seed=3), module_comm)
+    mpgls.simulate(comm=module_comm, samples=N, snps=M, out=prefix, chromosomes=3, missing=0.03, seed=3)
     covar, voxels, pheno, places = (str(folder / name) for name in ("c.tsv", "v.h5", "p.tsv", "ijk.tsv"))
 
     def write():
@@ -105,19 +100,20 @@ def study(module_comm, module_folder):
     return Study(folder, prefix, covar, voxels, pheno, plink, *make_voxels(plink))
 
 
-def scan(comm, study, out="o", memory=None, resume=False, **options):
+def scan(comm, study, out="o", **options):
     """Run vgwas; the prefix of its outputs."""
     comm.Barrier()  # nobody still reads what the last run made
-    keys = set(options) & set(StudyOptions.__dataclass_fields__)
-    files = {"covar": study.covar, "covar_name": ("age", "sex")} | {key: options.pop(key) for key in keys}
-    if files["covar"] is None:
-        files["covar_name"] = ()
-    run = RunOptions(str(study.folder / out), threads=1, memory=memory, resume=resume)
-    defaults = {"permutations": P, "sparsity_threshold": THRESHOLD, "plots": False}
-    voxels = {} if "pheno" in files else {"voxels": study.voxels}
-    vgwas.run(VgwasConfig(run, StudyOptions(study.bfile, **files), **defaults | voxels | options), comm)
+    defaults = {
+        "bfile": study.bfile, "covar": study.covar, "covar_name": ("age", "sex"), "threads": 1, "permutations": P,
+        "sparsity_threshold": THRESHOLD, "no_plots": True,
+    }  # fmt: skip
+    given = defaults | ({} if "pheno" in options else {"voxels": study.voxels}) | options
+    if given["covar"] is None:
+        del given["covar_name"]
+    prefix = study.folder / out
+    mpgls.vgwas(comm=comm, out=prefix, **given)
     comm.Barrier()
-    return study.folder / out
+    return prefix
 
 
 def read(prefix):
@@ -220,7 +216,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(comm, study, monkeypatch):
         patch.setattr(voxelwise.UnitScan, "unit", stopping)
         with pytest.raises(Stopped):
             scan(comm, study, "stopped", block_size=7)
-    with pytest.raises(InputError, match="other inputs or options"):
+    with pytest.raises(InputError, match=r"--seed was not given, now it is 9"):
         scan(comm, study, "stopped", resume=True, seed=9)
     units = []
     with monkeypatch.context() as patch:
@@ -243,10 +239,11 @@ def test_a_complete_run_is_not_done_again(comm, study):
 
 def test_a_torn_log_costs_only_the_unit_that_was_being_written(comm, study, monkeypatch):
     expected = read(scan(comm, study))
-    monkeypatch.setattr("mpgls.commands.vgwas_parts.results.VgwasResults.finish", lambda *_: {})
-    monkeypatch.setattr("mpgls.commands.vgwas.remove_intermediate", lambda _: None)
-    prefix = scan(comm, study, "torn", block_size=17)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("mpgls.engine.voxelwise_store.VoxelwiseStore.keep", lambda *_: 1 / 0)
+        with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+            scan(comm, study, "torn", block_size=17)
+    prefix = study.folder / "torn"
     if comm.rank == 0:
         path = Path(f"{prefix}.units.00000")
         path.write_bytes(path.read_bytes()[:-3])
@@ -290,7 +287,7 @@ def test_traits_with_coordinates_give_what_the_voxel_matrix_gives(comm, study):
 
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")
 def test_table_and_facts(comm, study):
-    prefix = scan(comm, study, "table", plots=True, maps=1, snps=SnpFilter(maf=0.05))
+    prefix = scan(comm, study, "table", no_plots=False, maps=1, maf=0.05)
     frequency = np.nan_to_num(study.plink.frequency())
     by_id = {row["ID"]: row for row in read_rows(f"{prefix}.snps.tsv")}
     filtered = np.minimum(frequency, 1 - frequency) < 0.05

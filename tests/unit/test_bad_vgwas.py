@@ -293,11 +293,13 @@ def test_voxels_of_earlier_images_are_not_taken_for_those_of_the_present_ones(st
     expected = (study / "out.snps.tsv").read_bytes()
     with voxel_matrix(study) as file:
         file["voxels"][...] = np.random.default_rng(2).standard_normal(file["voxels"].shape)
-    (study / "brain.h5").rename(study / "out.extracted.h5")
+    stale = (study / "brain.h5").read_bytes()
+    (study / "out.extracted.h5").write_bytes(stale)
     good = (study / "images.tsv").read_text()
     (study / "images.tsv").write_text("")
     check(mpgls(0, command, study), INPUT, "images.tsv")
     (study / "images.tsv").write_text(good)
+    (study / "out.extracted.h5").write_bytes(stale)
     completed(study, f"{command} --resume")
     assert (study / "out.snps.tsv").read_bytes() == expected
 

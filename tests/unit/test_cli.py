@@ -41,7 +41,6 @@ def test_defaults_are_those_of_the_declarations():
     assert options("doctor") == make(options_of("doctor"), {})
 
 
-@moved("single-trait", "kinship")
 def test_the_command_line_is_kept():
     made = options(SCAN)
     assert made == make(options_of("single-trait"), {"bfile": "g", "grm": "K.h5", "out": "o"})
@@ -49,7 +48,6 @@ def test_the_command_line_is_kept():
     assert options("kinship --bfile g --out K") == make(options_of("kinship"), {"bfile": "g", "out": "K"})
 
 
-@moved("single-trait")
 def test_every_option_of_the_study_arrives():
     filters = "--chr 1-3,X --extract e --exclude x --exclude-negative-bp --maf 0.1 --geno 0.2"
     samples = "--keep k --remove r --mind 0.3"
@@ -61,7 +59,6 @@ def test_every_option_of_the_study_arrives():
     assert (made.bfile, made.grm, made.grm_id) == ("g", "K.h5", "i")
 
 
-@moved("single-trait")
 def test_every_option_of_the_model_and_the_run_arrives():
     model = "--h2 0.5 --precision mixed --test wald --team-size 3 --block-size 77 --no-plots"
     made = options(f"{SCAN} {model} --memory 1.5 --threads 2 --resume --checkpoint 3")
@@ -75,13 +72,11 @@ def test_options_of_simulate():
     assert (made.families, made.missing, made.causal, made.causal_share) == (3, 0.1, 5, 0.4)
 
 
-@moved("kinship")
 def test_options_of_kinship():
     made = options("kinship --bfile g --out K --method standardized --grm-bin --block-size 9")
     assert (made.method, made.grm_bin, made.block_size) == ("standardized", True, 9)
 
 
-@moved("single-trait")
 @pytest.mark.parametrize("text, size", [("auto", None), ("1", 1), ("16", 16)])
 def test_team_size(text, size):
     assert options(f"{SCAN} --team-size {text}").team_size == size

@@ -9,10 +9,12 @@ import pytest
 import mpgls
 from mpgls.commands.export import exportable
 from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.model.null_record import given
 from mpgls.report.table import COLUMNS, HEADER, format_rows
 from mpgls.run.identity import file_identity
 from mpgls.stream.dense_store import create_dense, open_dense, save_trait_values
-from mpgls.stream.store import RECORD_DTYPE, create_store, open_store, save_attributes
+from mpgls.stream.mark import Mark
+from mpgls.stream.store import RECORD_DTYPE, ResultStore, StoreShape, block_edges, create_store, open_store, save_null
 from mpgls.study.plink import VariantTable
 
 INDEX = np.array([0, 2, 3, 5, 8, 11, 12])
@@ -42,15 +44,26 @@ def make_records(seed: int) -> np.ndarray:
     return records
 
 
+def make_store(path: Path, block: int, traits: list[str], attributes: dict) -> ResultStore:
+    shape = StoreShape(INDEX, block, block_edges(INDEX.size, block), {name: ["intercept"] for name in traits})
+    return create_store(path, shape, Mark({"command": "test"}), attributes)
+
+
+def save_df(path: Path, trait: int, df: int) -> None:
+    record = given(0.5)
+    record["df"] = df
+    save_null(path, 0, trait, record)
+
+
 def make_single(path: Path, bfile: str, **attributes) -> Path:
     known = {"bfile": bfile, "bim_rows": BIM_ROWS, "test": "t"} | attributes
-    store = create_store(path, INDEX, 3, ["x", "y"], "mark", {k: v for k, v in known.items() if v is not None})
+    make_store(path, 3, ["x", "y"], {k: v for k, v in known.items() if v is not None})
     with h5py.File(path, "r+") as file:
         for seed, name in enumerate(("x", "y")):
             file[f"traits/{name}/records"][...] = make_records(seed)
             file[f"traits/{name}/done"][...] = 1
-    for name, df in (("x", 40), ("y", 41)):
-        save_attributes(store.path, name, {"df": df})
+    for trait, df in enumerate((40, 41)):
+        save_df(path, trait, df)
     return path
 
 
@@ -141,14 +154,14 @@ def test_what_is_not_there_is_said(tmp_path, bfile):
     single = make_single(tmp_path / "s.h5", bfile, test=None, bfile_=None)
     with pytest.raises(InputError, match="does not say the test of trait 'x'"):
         exportable(open_store(single), 0)
-    create_store(tmp_path / "n.h5", INDEX, 7, ["x"], "mark", {"test": "t"})
+    make_store(tmp_path / "n.h5", 7, ["x"], {"test": "t"})
     with pytest.raises(InputError, match=r"'x' .* is incomplete: 0 of 1 blocks"):
         exportable(open_store(tmp_path / "n.h5"), 0)
     with h5py.File(tmp_path / "n.h5", "r+") as file:
         file["traits/x/done"][...] = 1
     with pytest.raises(InputError, match="does not say the degrees of freedom"):
         exportable(open_store(tmp_path / "n.h5"), 0)
-    save_attributes(tmp_path / "n.h5", "x", {"df": 7})
+    save_df(tmp_path / "n.h5", 0, 7)
     with pytest.raises(UsageError, match="does not name its genotypes"):
         export(tmp_path, tmp_path / "n.h5")
     assert [path.name for path in tmp_path.glob("e*")] == ["e.export.log"]

@@ -1,4 +1,7 @@
-"""Runs that are killed or stopped by a signal, from outside: they end at once, and resume to the same bytes."""
+"""Runs that are killed or stopped by a signal in the midst of what they do: they end at once, and go on from there.
+
+The whole life of a run, for every command, is in test_life_of_a_run.py.
+"""
 
 from __future__ import annotations
 
@@ -76,10 +79,12 @@ def interrupted(folder: Path, number: signal.Signals, ranks: slice) -> tuple[int
 
 
 def assert_resumes(folder: Path, done: int) -> None:
-    """The interrupted run left no table; resumed, it has the bytes of the whole run."""
+    """The interrupted run left no table; resumed, in its own blocks only, it has the bytes of the whole run."""
     assert not (folder / "out.pheno.tsv").exists()
     assert not (folder / "out.json").exists()
     assert 20 <= done < 2001
+    other = mpgls(RANKS, f"{SCAN} --resume --block-size 8", folder)
+    check(other, INPUT, "blocks of 4 SNPs", "cannot be resumed with --block-size 8")
     resumed = must_succeed(RANKS, f"{SCAN} --resume", folder)
     assert f"resume: {done:,} of 2,001 blocks are done" in resumed.out
     assert (folder / "out.pheno.tsv").read_bytes() == (folder / "whole.pheno.tsv").read_bytes()
@@ -93,12 +98,15 @@ def test_a_killed_rank_ends_the_run_and_resumes_to_the_same_bytes(study: Path) -
     assert_resumes(study, blocks_done(study))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_stops_the_run_in_order(study: Path, number: signal.Signals) -> None:
-    code, err, seconds = interrupted(study, number, slice(None))
+def advice(line: str) -> str:
+    """What a stopped run says on standard error."""
+    return f"mpgls {line.split()[0]}: stopped by a signal; go on with: mpgls {line} --resume"
+
+
+def test_a_signal_stops_the_run_in_order(study: Path) -> None:
+    code, err, seconds = interrupted(study, signal.SIGTERM, slice(None))
     assert code == STOPPED, err
-    said = [line for line in err.splitlines() if line.startswith("mpgls")]
-    assert said == ["mpgls single-trait: stopped by a signal; run the same command with --resume to go on"]
+    assert [line for line in err.splitlines() if line.startswith("mpgls")] == [advice(SCAN)]
     assert seconds < 10
     assert_resumes(study, blocks_done(study))
 
@@ -121,48 +129,20 @@ __main__.main()
 
 
 @pytest.mark.parametrize(
-    ("where", "command", "advice"),
+    ("where", "command"),
     [
-        (
-            "mpgls.commands.mixed_model.null_model Covariance evaluate",
-            SCAN,
-            "run the same command with --resume to go on",
-        ),
-        (
-            "mpgls.study.genotypes Decoder stats",
-            "kinship --bfile sim --out out",
-            "go on with: mpgls kinship --bfile sim --out out --resume",
-        ),
+        ("mpgls.engine.cholesky CholeskyCovariance point", SCAN),
+        ("mpgls.study.genotypes Decoder stats", "kinship --bfile sim --out out"),
     ],
 )
-def test_a_signal_to_one_rank_before_the_scan(study: Path, where: str, command: str, advice: str) -> None:
+def test_a_signal_to_one_rank_before_the_scan(study: Path, where: str, command: str) -> None:
     module, name, method = where.split()
     (study / "driver.py").write_text(DRIVER.format(module=module, name=name, method=method))
     ended = run(3, [sys.executable, "driver.py", *command.split()], study)
     assert ended.code == STOPPED, ended.err
-    assert [line.split("; ")[1] for line in ended.sentences] == [advice]
+    assert ended.sentences == [advice(command)]
     assert not list(study.glob("out*.tsv")) + list(study.glob("out*.json"))
     assert command == SCAN or not (study / "out.h5").exists()
-
-
-def test_resume_refuses_other_options_and_inputs_and_repeats_a_finished_run(study: Path) -> None:
-    for path in study.glob("whole*"):
-        shutil.copy(path, study / path.name.replace("whole", "out"))
-    table = (study / "out.pheno.tsv").read_bytes()
-    must_succeed(0, "kinship --bfile sim --method standardized --out K2", study)
-    (study / "keep.txt").write_text("".join(f"F{i} F{i}_1\n" for i in range(1, 61)))
-    for more, part in (
-        ("--h2 0.4", "other inputs or options"),
-        ("--covar sim.covar.tsv", "other inputs or options"),
-        ("--keep keep.txt", "other inputs or options"),
-        ("--grm K2.h5", "other inputs or options"),
-        ("--block-size 8", "blocks of 4 SNPs"),
-    ):
-        check(mpgls(RANKS, f"{SCAN} --resume {more}", study), INPUT, "cannot be resumed", part)
-    again = must_succeed(RANKS, f"{SCAN} --resume", study)
-    assert "resume: 2,001 of 2,001 blocks are done" in again.out
-    assert "REML" not in again.out and "load kinship" not in again.out
-    assert (study / "out.pheno.tsv").read_bytes() == table
 
 
 # -- low-rank: every stage keeps what it has ----------------------------------------------------------------------
@@ -172,10 +152,10 @@ KILLER = """
 import os, signal
 from mpi4py import MPI
 from mpgls import __main__
-from mpgls.commands.low_rank_parts import plan as plan_low_rank
+from mpgls.engine import low_rank_plan
 import mpgls.{module} as module
 
-plan_low_rank.STRIP = 30  # several strips
+low_rank_plan.STRIP = 30  # several strips
 calls = 0
 
 def killed(*arguments):
@@ -203,24 +183,25 @@ def low_rank(folder: Path, out: str, where: str, nth: int, rank: int, number: st
 @pytest.fixture(scope="module")
 def low_rank_table(study: Path) -> bytes:
     """The table of a run that nothing interrupts."""
-    whole = low_rank(study, "lr", "commands.low_rank_parts.gram - strip_product", 0, 0, "SIGKILL")
+    whole = low_rank(study, "lr", "engine.gram - strip_product", 0, 0, "SIGKILL")
     assert whole.code == 0, whole.err
     return (study / "lr.pheno.tsv").read_bytes()
 
 
-@pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM"])
 @pytest.mark.parametrize(
-    ("where", "nth", "rank", "kept"),
+    ("number", "where", "nth", "rank", "kept"),
     [
-        ("commands.low_rank_parts.gram - strip_product", 3, 1, ("stage 0: taken from", "of 5 strips are in")),
+        ("SIGTERM", "engine.gram - strip_product", 3, 1, ("stage 0: taken from", "of 5 strips are in")),
         (
-            "commands.low_rank_parts.null LowRankNull evaluate",
+            "SIGKILL",
+            "engine.low_rank LowRankCovariance point",
             13,
             0,
             ("stage 1: taken from", "stage 2: 2 of 3 null models"),
         ),
         (
-            "commands.low_rank_parts.solver LowRankSolver solve",
+            "SIGKILL",
+            "engine.low_rank_scan TestedSnps sums",
             70,
             1,
             ("stage 2: taken from", "blocks are done in out.h5"),
@@ -228,13 +209,12 @@ def low_rank_table(study: Path) -> bytes:
     ],
 )
 def test_an_interrupted_stage_goes_on_to_the_same_table(
-    study: Path, low_rank_table: bytes, where: str, nth: int, rank: int, kept: tuple[str, ...], number: str
+    study: Path, low_rank_table: bytes, number: str, where: str, nth: int, rank: int, kept: tuple[str, ...]
 ) -> None:
     ended = low_rank(study, "out", where, nth, rank, number)
     if number == "SIGTERM":
         assert ended.code == STOPPED, ended.err
-        how = "with --resume" if "solver" in where else "again"  # early stages need no --resume
-        assert [line.split("; ")[1] for line in ended.sentences] == [f"run the same command {how} to go on"]
+        assert ended.sentences == [advice(LOW_RANK)]
     else:
         assert ended.code not in (0, STOPPED)
         assert ended.seconds < 20
@@ -243,5 +223,5 @@ def test_an_interrupted_stage_goes_on_to_the_same_table(
     for said in kept:
         assert said in resumed.out
     done = int(resumed.out.split("resume: ")[1].split()[0])
-    assert (50 < done < 252) if "solver" in where else done == 0
+    assert (50 < done < 252) if "scan" in where else done == 0
     assert (study / "out.pheno.tsv").read_bytes() == low_rank_table

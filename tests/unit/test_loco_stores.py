@@ -2,49 +2,57 @@
 
 from __future__ import annotations
 
-import h5py
 import numpy as np
 import pytest
 
 from mpgls.errors import StorageError
 from mpgls.model.histograms import Bins, Statistic
+from mpgls.model.null_record import given
 from mpgls.model.trait_records import mean_over_parts
 from mpgls.report.loco_table import COLUMNS, LocoRow, write_loco
 from mpgls.stream.dense_store import create_dense, open_dense
 from mpgls.stream.histogram_file import CHUNK, Histograms
-from mpgls.stream.store import create_store, open_store, save_attributes
+from mpgls.stream.mark import Mark
+from mpgls.stream.store import StoreShape, block_edges, create_store, open_store, save_null
 from mpgls.study.h2_file import read_h2_by_chromosome
 
 EDGES = np.array([0, 4, 6, 7, 11])
 INDEX = np.arange(11) * 3
+MARK = Mark({"command": "test"})
+
+
+def shape_of(edges, parts=1):
+    return StoreShape(INDEX, 4, edges, {"y": ["intercept", "age", "sex"], "z": ["intercept"]}, parts)
 
 
 def test_blocks_of_a_store_end_where_they_were_told(tmp_path):
-    made = create_store(tmp_path / "o.h5", INDEX, 4, ["y"], "mark", edges=EDGES)
-    store = open_store(tmp_path / "o.h5", "mark")
+    made = create_store(tmp_path / "o.h5", shape_of(EDGES), MARK, {})
+    store = open_store(tmp_path / "o.h5", MARK)
     assert (made.blocks, store.blocks, store.block) == (4, 4, 4)
     assert [store.block_range(k) for k in range(4)] == [range(0, 4), range(4, 6), range(6, 7), range(7, 11)]
     assert store.traits[0].done.size == 4
 
 
-def test_a_store_of_an_earlier_version_has_regular_blocks(tmp_path):
-    create_store(tmp_path / "o.h5", INDEX, 4, ["y"], "mark")
-    with h5py.File(tmp_path / "o.h5", "r+") as file:
-        del file["edges"]
-    store = open_store(tmp_path / "o.h5")
-    assert [store.block_range(k) for k in range(3)] == [range(0, 4), range(4, 8), range(8, 11)]
+def test_blocks_are_regular_where_no_chromosome_cuts_them(tmp_path):
+    store = create_store(tmp_path / "o.h5", shape_of(block_edges(INDEX.size, 4)), MARK, {})
+    assert [store.block_range(k) for k in range(store.blocks)] == [range(0, 4), range(4, 8), range(8, 11)]
 
 
 def test_each_chromosome_keeps_its_null_model(tmp_path):
-    store = create_store(tmp_path / "o.h5", INDEX, 4, ["y", "z"], "mark", edges=EDGES)
-    save_attributes(store.path, "y", {"df": 7})
-    save_attributes(store.path, "y", {"h2": 0.5}, 0)
-    save_attributes(store.path, "y", {"h2": 0.25}, 11)
-    save_attributes(store.path, "y", {"s2": 2.0, "beta": np.arange(3.0)}, 11)
-    y, z = open_store(store.path).traits
-    assert y.kept(None) == {"df": 7} and y.kept(0) == {"h2": 0.5} and y.kept(1) == {} and z.kept(0) == {}
-    assert (y.kept(11)["h2"], y.kept(11)["s2"]) == (0.25, 2.0)
-    np.testing.assert_array_equal(y.kept(11)["beta"], np.arange(3.0))
+    store = create_store(tmp_path / "o.h5", shape_of(EDGES, parts=12), MARK, {})
+    effects = np.array([np.arange(3.0), np.ones(3)])
+    save_null(store.path, 0, 0, given(0.5))
+    save_null(store.path, 11, 0, given(0.75))
+    record = given(0.25)
+    record["s2"] = 2.0
+    save_null(store.path, 11, 0, record, effects)
+    nulls = open_store(store.path).nulls
+    h2 = np.full((12, 2), np.nan)
+    h2[0, 0], h2[11, 0] = 0.5, 0.25
+    np.testing.assert_array_equal(nulls.records["h2"], h2)
+    np.testing.assert_array_equal(nulls.records["s2"][:, 0], [*[np.nan] * 11, 2.0])
+    np.testing.assert_array_equal(nulls.effects[0][11], effects)
+    assert np.isnan(nulls.effects[0][:11]).all() and np.isnan(nulls.effects[1]).all()
 
 
 def test_dense_tiles_of_uneven_blocks(tmp_path):

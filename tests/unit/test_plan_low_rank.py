@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 
-from mpgls.engine.low_rank_plan import plan_low_rank
+from mpgls.engine.low_rank_plan import LowRankSizes, plan_low_rank
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine
 
-STUDY = {
-    "n": 100_000,
-    "K": 20_000,
-    "dense": False,
-    "largest_part": 90_000,
-    "snp_bytes": 25_000,
-    "similarity_bytes": 25_000,
-    "item": 8,
-    "traits": 1,
-    "columns": 5,
-    "team_size": None,
-    "block": None,
-}
+STUDY = LowRankSizes(
+    n=100_000,
+    K=20_000,
+    largest_part=90_000,
+    snp_bytes=25_000,
+    similarity_bytes=25_000,
+    item=8,
+    traits=1,
+    columns=5,
+)
 FACTOR = 8 * 20_000**2  # 3.0 GiB
 RESIDENT = 8 * 100_000 * 20_000  # 14.9 GiB
 
@@ -32,8 +30,8 @@ def machine(ranks=16, ranks_per_node=1, gib=None, base=GIB // 10):
     return Machine(ranks, ranks_per_node, None if gib is None else int(gib * GIB), base)
 
 
-def plan(at, **changes):
-    return plan_low_rank(at, **{**STUDY, **changes})
+def plan(at, team_size=None, block=None, **changes):
+    return plan_low_rank(at, replace(STUDY, **changes), team_size, block)
 
 
 def test_without_a_limit_nothing_is_spared():

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from mpgls.commands.mixed_model.plan import plan_scan
+from mpgls.engine.scan_plan import ScanSizes, plan_scan
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine, grid_block
 
-STUDY = {
-    "n": 40_000,
-    "m": 1_000_000,
-    "columns": 5,
-    "snp_bytes": 10_000,
-    "item": 8,
-    "packed_kinship": False,
-    "several_sets": False,
-    "several_traits": False,
-    "team_size": None,
-    "block": None,
-}
+STUDY = ScanSizes(n=40_000, m=1_000_000, columns=5, snp_bytes=10_000, item=8)
 FACTOR = 8 * 40_000**2  # 11.9 GiB
 
 
@@ -29,8 +19,8 @@ def machine(ranks=16, ranks_per_node=1, gib=None, base=GIB // 10):
     return Machine(ranks, ranks_per_node, None if gib is None else int(gib * GIB), base)
 
 
-def plan(at, **changes):
-    return plan_scan(at, **{**STUDY, **changes})
+def plan(at, team_size=None, block=None, **changes):
+    return plan_scan(at, replace(STUDY, **changes), team_size, block)
 
 
 def test_without_a_limit_every_rank_is_a_team():
@@ -81,13 +71,10 @@ def test_wishes_are_kept():
     assert (made.team_size, made.block) == (4, 77)
 
 
-@pytest.mark.parametrize(
-    "wish, name",
-    [({"team_size": 0}, "--team-size"), ({"team_size": 17}, "--team-size"), ({"block": 0}, "--block-size")],
-)
-def test_impossible_wishes(wish, name):
-    with pytest.raises(UsageError, match=name):
-        plan(machine(), **wish)
+@pytest.mark.parametrize("team_size", [0, 17])
+def test_teams_that_cannot_be(team_size):
+    with pytest.raises(UsageError, match=f"--team-size must be from 1 to the number of ranks, 16, not {team_size}"):
+        plan(machine(), team_size=team_size)
 
 
 def test_the_ranks_that_it_names_would_fit():

@@ -28,7 +28,7 @@ def plan(ranks=2, per_node=None, gib=None, wishes=None, **sizes):
 def test_voxels_that_fit_stay_and_ranks_of_a_node_share_them():
     one = plan(gib=2)
     assert not one.streamed and one.team_size == 1 and one.block <= 1024
-    assert one.held["voxels"] < plan(per_node=1, gib=2).held["voxels"]
+    assert one.stages["voxels"] < plan(per_node=1, gib=2).stages["voxels"]
     assert one.peak <= 2 * GIB
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mpgls.engine.mixed_check import MixedCheck
 from mpgls.engine.parts import ScanPart
 from mpgls.model import null_record
 from mpgls.model.gls import NOTE_TEXT, Note
@@ -33,17 +34,24 @@ class ScanReport:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, Path] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    checks: dict[int, MixedCheck] = field(default_factory=dict)
+
+    def note_check(self, trait: int, found: MixedCheck | None) -> None:
+        """Note what a check of mixed precision found on one part; the manifest has the largest of all."""
+        if found is not None:
+            self.checks[trait] = found.larger(self.checks.get(trait, found))
 
     def trait(self, trait: int, parts: Sequence[ScanPart], **further: Any) -> None:
         """Table and plots of a trait that is scanned on all ``parts``; ``further`` facts go into the manifest."""
         name = self.ledger.traits[trait]
         with self.job.world.phase("report"):
-            facts = self._table(trait) | further
+            checked = self.checks[trait].facts() if trait in self.checks else {}
+            facts = self._table(trait) | checked | further
             nulls = [self._null(trait, k) for k in range(len(parts))]
             if parts[0].label is None:
                 self.facts[name] = facts | nulls[0]
             else:
-                self.facts[name] = facts | {"loco": self._loco(trait, parts, nulls)}
+                self.facts[name] = facts | self._loco(trait, parts, nulls)
 
     def _null(self, trait: int, part: int) -> dict[str, Any]:
         """A null model as the manifest has it."""
@@ -89,10 +97,11 @@ class ScanReport:
         ]  # fmt: skip
         job.world.on_root(lambda: write_loco(table, rows))
         self.files.append(table)
-        return {
+        models = {
             str(part.label): null | {"left_out": part.left_out, "tested": count}
             for part, null, count in zip(parts, nulls, tested, strict=True)
         }
+        return {"loco_table": str(table), "loco": models}
 
     def _tested(self, trait: int, parts: Sequence[ScanPart]) -> list[int]:
         """How many SNPs of each part have a p value; the blocks are dealt to ranks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from mpgls.la.eigen import multiply
 from mpgls.la.layout import Slabs
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import ColumnsToGrid, GridToColumns, slab_width
-from mpgls.mpi import agree
+from mpgls.mpi import together
+from mpgls.stream.files import write_at, writing
 from mpgls.study.grm import Kinship
 from mpgls.study.tables import show_sample
 
@@ -44,11 +44,10 @@ def _check_symmetry(Phi_grid: GridMatrix, kinship: Kinship, index: np.ndarray) -
     v = np.random.default_rng(7).standard_normal((index.size, 1))
     images = multiply(Phi_grid, v)
     apart = np.abs(images - multiply(Phi_grid, v, transposed=True))[:, 0]
-    error = None
-    if apart.max() > SYMMETRY * np.abs(images).max():
-        sample = show_sample(kinship.ids[index[apart.argmax()]])
-        error = InputError(f"{kinship.path} is not symmetric: the row and the column of sample {sample} differ")
-    agree(Phi_grid.grid.comm, error)
+    with together(Phi_grid.grid.comm):
+        if apart.max() > SYMMETRY * np.abs(images).max():
+            sample = show_sample(kinship.ids[index[apart.argmax()]])
+            raise InputError(f"{kinship.path} is not symmetric: the row and the column of sample {sample} differ")
 
 
 def load_columns(
@@ -70,8 +69,8 @@ def load_columns(
     nbytes = 0
     for round_ in range(slabs.rounds):
         columns = slabs.columns(round_, comm.rank)
-        A_cols, error = np.zeros((A_grid.shape[0], len(columns)), order="F"), None
-        try:
+        A_cols = np.zeros((A_grid.shape[0], len(columns)), order="F")
+        with together(comm):
             if (wanted[columns.start : columns.stop] >= 0).any():
                 block = read(columns.start, columns.stop)
                 if index is None:
@@ -79,9 +78,6 @@ def load_columns(
                 else:
                     np.take(block, index, axis=1, out=A_cols.T, mode="clip")
                 nbytes += block.nbytes
-        except Exception as caught:
-            error = caught
-        agree(comm, error)
         plan.run(round_, A_cols, A_grid)
     return nbytes
 
@@ -113,26 +109,14 @@ def save_columns(
     nbytes = 0
     for round_ in range(slabs.rounds):
         A_cols = plan.run(round_, A_grid)
-        error = None
-        try:
+        with together(comm), writing(path):
             columns = slabs.columns(round_, comm.rank)
-            pieces = [convert(A_cols[:, k], i).tobytes() for k, i in enumerate(columns)]
-            nbytes += _write_at(path, b"".join(pieces), place(columns.start))
-        except OSError as caught:
-            error = caught
-        agree(comm, error)
+            data = b"".join(convert(A_cols[:, k], i).tobytes() for k, i in enumerate(columns))
+            if data:
+                with open(path, "r+b", buffering=0) as file:
+                    write_at(file.fileno(), data, place(columns.start))
+            nbytes += len(data)
     return nbytes
-
-
-def _write_at(path: str | Path, data: bytes, offset: int) -> int:
-    if not data:
-        return 0
-    with open(path, "r+b", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(file.fileno(), view, offset)
-            view, offset = view[written:], offset + written
-    return len(data)
 
 
 def trace(A_grid: GridMatrix) -> float:

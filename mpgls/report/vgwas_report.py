@@ -1,0 +1,108 @@
+"""What a person looks at after a voxelwise GWAS: the table, how each statistic is corrected, pictures, maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpgls.model.clusters import Neighbours, label_entries
+from mpgls.model.extremes import Correction
+from mpgls.model.gls import Note
+from mpgls.report.brain_maps import draw_map, safe_name, write_maps
+from mpgls.report.null_plots import null_plot
+from mpgls.report.vgwas_table import write_vgwas_table
+from mpgls.stream.vgwas_files import EntriesFile
+from mpgls.study.images import VoxelMatrix
+from mpgls.study.plink import VariantTable
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+TOP = 20
+"""SNPs whose statistics are marked in the picture of a null distribution."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run has found: records and pairs in ``entries``, ``index`` (m,) the SNPs' rows among the ``variants``,
+    ``corrections`` by statistic. All methods but ``write_table`` are for one rank."""
+
+    variants: VariantTable
+    index: np.ndarray
+    entries: EntriesFile
+    corrections: Mapping[str, Correction]
+
+    def write_table(self, path: Path, coordinates: np.ndarray | None, comm: MPI.Comm) -> Path:
+        """One row a SNP, see `mpgls.report.vgwas_table`; ``coordinates`` are the voxels'. Collective."""
+        entries, index = self.entries, self.index
+        write_vgwas_table(
+            comm, path, self.variants, entries.records, entries.count, self.corrections,
+            index=index, coordinates=coordinates,
+        )  # fmt: skip
+        return path
+
+    @cached_property
+    def records(self) -> np.ndarray:
+        """(m,), as in `mpgls.model.clusters.RECORD_DTYPE`."""
+        return self.entries.records(0, self.entries.count)
+
+    @property
+    def tested(self) -> np.ndarray:
+        """(m,) bool: SNPs that could be tested."""
+        return self.records["note"] == Note.OK
+
+    def names(self, positions: np.ndarray) -> list[str]:
+        """The IDs of SNPs."""
+        return [self.variants.read(row, row + 1).id[0] for row in self.index[positions].tolist()]
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest: SNPs tested, those significant at 0.05 by each statistic, and the fitted tails."""
+        tested = self.records[self.tested]
+        counts = {name: int(np.count_nonzero(one.p(tested[name]) <= 0.05)) for name, one in self.corrections.items()}
+        tails = {name: asdict(one.tail) for name, one in self.corrections.items() if one.tail}
+        return {"snps": self.entries.count, "tested": tested.size, "significant_0.05": counts, "tails": tails}
+
+    def draw_nulls(self, prefix: str) -> list[Path]:
+        """PREFIX.null.STATISTIC.png: the maxima under permutation, and the best SNPs."""
+        made = []
+        for name, one in self.corrections.items():
+            made.append(Path(f"{prefix}.null.{name}.png"))
+            best = np.argsort(-np.where(self.tested, self.records[name], -np.inf), kind="stable")[:TOP]
+            null_plot(made[-1], name, one.maxima, self.records[name][best], self.names(best), one.tail)
+        return made
+
+    def most_significant(self, count: int) -> np.ndarray:
+        """The ``count`` SNPs with the smallest corrected p of any statistic, then the largest -log10 p: positions."""
+        candidates = np.flatnonzero(self.tested & (self.records["peak_voxel"] >= 0))
+        smallest = np.ones(candidates.size)
+        for name, one in self.corrections.items():
+            if one.maxima.size:
+                smallest = np.minimum(smallest, one.p(self.records[name][candidates]))
+        return candidates[np.lexsort((-self.records["log10p"][candidates], smallest))[:count]]
+
+    def draw_maps(self, prefix: str, position: int, matrix: VoxelMatrix, neighbours: Neighbours) -> list[Path]:
+        """Maps and a picture of one SNP's pairs with the voxels of ``matrix``."""
+        (name,), pairs = self.names(np.array([position])), self.entries.pairs(int(self.index[position]))
+        labels = label_entries(np.zeros(pairs["snp"].size, dtype=np.int64), pairs["voxel"], neighbours)
+        place = (matrix.shape, matrix.affine, matrix.coordinates, pairs["voxel"], pairs["log10p"])
+        made = write_maps(prefix, name, *place, labels)
+        picture = Path(f"{prefix}.{safe_name(name)}.map.png")
+        draw_map(picture, name, *place)
+        return [*made, picture]
+
+
+def correction_line(name: str, largest: np.ndarray, correction: Correction) -> str:
+    """What the log says of a statistic; ``largest`` (1,) is that of the data."""
+    text, tail = f"{name}: largest {largest[0]:.6g}", correction.tail
+    if correction.maxima.size:
+        text += f", corrected p {correction.p(largest)[0]:.4g} ({correction.maxima.size:,} permutations)"
+    if tail is not None:
+        verdict = "" if tail.good else ", not used"
+        fitted = f"shape {tail.shape:.3f}, fit p {tail.p_fit:.3g}{verdict}"
+        text += f"; Pareto tail: {fitted if tail.exceedances else 'too few maxima to fit one'}"
+    return text
