@@ -169,12 +169,10 @@ def prepared(
 ) -> tuple[UnitScan, np.ndarray, np.ndarray]:
     """What the program has when its loop begins, the packed SNPs, and R_Y. Collective."""
     from mpgls.engine.voxels import TeamVoxels
-    from mpgls.engine.voxelwise import Inference, UnitScan
-    from mpgls.engine.voxelwise_plan import VoxelwiseScan, Wishes, plan_voxelwise
+    from mpgls.engine.voxelwise import Inference, Search, UnitScan
+    from mpgls.engine.voxelwise_plan import Wishes, plan_voxelwise
     from mpgls.la.shared import split_node
     from mpgls.la.teams import split_teams
-    from mpgls.model.clusters import Neighbours
-    from mpgls.model.mulm import Score
     from mpgls.model.permute import Permutations
     from mpgls.run.hardware import limit_threads
     from mpgls.run.plan import Machine
@@ -189,15 +187,11 @@ def prepared(
     source = VoxelSource.of_matrix(str(images(prefix, sizes["voxels"])))
     table = Confounds.read(str(confounds(prefix, sizes["confounds"])), (), None, None)
     voxels = align_voxels(files.samples, np.arange(files.bed.n), source, table)
-    work = VoxelwiseScan(
-        n=voxels.n, m=files.bed.m, v=voxels.v, r=voxels.Z.shape[1], permutations=1001, threshold=THRESHOLD,
-        snp_bytes=files.bed.snp_bytes, neighbours=3, dtype=np.float32,
-    )  # fmt: skip
-    plan = plan_voxelwise(Machine(comm.size, node.size, None, 0), work, Wishes())
+    inference, rows = Inference.of(voxels, THRESHOLD, 6, 0.1), np.arange(files.bed.m)
+    search = Search(files.bed, rows, SnpFilter(), voxels, Permutations(1, voxels.n), inference)
+    plan = plan_voxelwise(Machine(comm.size, node.size, None, 0), search.sizes(1001, np.float32), Wishes())
     share = TeamVoxels(voxels, plan, split_teams(comm, 1), world)
-    score = Score(voxels.n - voxels.Z.shape[1] - 1, THRESHOLD)
-    inference = Inference(score, Neighbours.of(source.matrix.coordinates), 0.1)
-    scan = UnitScan(files.bed, SnpFilter(), share, inference, Permutations(1, voxels.n))
+    scan = UnitScan(search, share)
     packed = np.fromfile(files.bed.path, np.uint8, offset=files.bed.HEADER).reshape(files.bed.m, -1)
     return scan, packed, next(iter(share)).R_Y_team
 

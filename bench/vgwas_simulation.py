@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from common import launched, make_parser, relaunch
 
-from mpgls.model.clusters import STATISTICS, Neighbours, snp_statistics
+from mpgls.model.clusters import STATISTICS, Heights, Neighbours, snp_statistics
 from mpgls.model.mulm import CONSTANT_VOXEL, Score, SnpBlock, TileScan, unit_residuals, whiten
 from mpgls.model.permute import permutation
 from mpgls.study.nifti import Mask
@@ -160,6 +160,6 @@ def _statistics(
         group, voxel = np.divmod(key[order], v)
         figures = snp_statistics(
             group, voxel, t[order], scan.score.log10_p(t[order]), len(part) * B, neighbours,
-            step=TFCE_STEP, start=scan.score.t_threshold,
+            Heights(scan.score.t_threshold, TFCE_STEP),
         )  # fmt: skip
         yield {name: values.reshape(len(part), B) for name, values in figures.items()}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.engine.eigenbasis import decompose, leading_pairs, save_pairs
+from mpgls.engine.eigenpairs import decompose, leading_pairs, save_pairs
 from mpgls.engine.kinship_grid import center, load_kinship, scale_to_unit_diagonal
 from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid

@@ -117,10 +117,9 @@ def run(options: Export, comm: MPI.Comm) -> Results:
 def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -> Exportable:
     """The trait at position ``trait``; InputError if it is incomplete or was not tested."""
     if isinstance(source, dense_store.DenseStore):
-        name, done, df, test = source.names[trait], source.done_of(trait), source.values["df"][trait], source.test
-        if np.isnan(source.values["s2"][trait]) and done.all():
+        name, done, df, test = source.names[trait], source.done_of(trait), source.df(trait) or None, source.test
+        if not source.is_tested(trait) and done.all():
             raise InputError(f"trait {name!r} of {source.path} was not tested: its row of the .traits.tsv says why")
-        df = df if df > 0 else None
     else:
         place = source.traits[trait]
         name, done = place.name, place.done

@@ -177,9 +177,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
         report = ScanReport(job, ledger, study.fileset, options.test, not options.no_plots) if ledger else None
         with ProcessGrid(comm, plan.grid) as grid:
             everything = Run(options, study, similarity, chromosomes, given, plan, grid, stages, job, ledger)
-            with world.phase("read similarity SNPs") as reading:
-                packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, comm)
-                reading.nbytes += packed.rows.size / comm.size
+            packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, world)
             for samples in sets:
                 run_set(everything, samples, packed, report)
             packed.close()
@@ -266,7 +264,8 @@ def scan_part(
         hold_trait(V, designs[j], j, float(nulls["h2"][k, j]), team, run.plan.block, options.dtype) for j in columns
     ]
     for trait, one in zip(traits, held, strict=True):
-        ledger.keep_null(k, trait, nulls[k, one.column], fit_null(one.h2, one.sums))
+        cohort = run.study.cohorts[samples.traits[one.column]]
+        ledger.keep_null(k, trait, nulls[k, one.column], fit_null(one.h2, one.sums), cohort)
     tested.begin(part)
     found: dict[str, float] = {}
     if options.precision == "mixed" and not checked:
@@ -325,7 +324,7 @@ def scan_dense_trait(
         null = ledger.keep_estimate(k, trait, null_record.estimated(V.maximise(F_rep, world)))
     L = V.at(float(null["h2"]))
     sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)
-    null = ledger.keep_null(k, trait, null, fit_null(float(null["h2"]), sums))
+    null = ledger.keep_null(k, trait, null, fit_null(float(null["h2"]), sums), run.study.cohorts[samples.traits[j]])
     world.log.info(f"{label}: {null_record.text(null)}")
     found: dict[str, float] = {}
     with world.phase("hand over factor"):

@@ -14,8 +14,6 @@ For each group of traits over the same samples:
             beta   = R / d,  t = ...           an epilogue that keeps hits, histograms and best SNPs
 
 With --loco all of this is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
-
-In engine/ are the basis and the null models (eigenbasis.py) and the loop over blocks (tile_scan.py).
 """
 
 from __future__ import annotations
@@ -23,217 +21,321 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.commands.common.inputs import Study, open_study
-from mpgls.commands.common.session import Session
-from mpgls.commands.common.trait_study import open_trait_study
-from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
-from mpgls.commands.multi_trait_parts.plan import TilePlan, plan_tiles
-from mpgls.commands.multi_trait_parts.results import SUFFIXES, open_ledger, report
 from mpgls.commands.scan_parts.given_h2 import given_h2
-from mpgls.engine.eigenbasis import Eigenbasis, decompose, load_vectors, maximise_reml_of_traits, rotate_traits
+from mpgls.engine.dense_tiles import DenseTiles, TraitOrder
+from mpgls.engine.eigenbasis import (
+    Bases,
+    Eigenbasis,
+    FileBases,
+    KinshipBases,
+    maximise_reml_of_traits,
+    rotate_traits,
+)
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.snp_scan import own_blocks
-from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, scan_tiles
-from mpgls.errors import StorageError
+from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
+from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, TileTest, scan_tiles, scratch_file
+from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
+from mpgls.errors import StorageError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, TeamOperator, split_teams
-from mpgls.model.h2_basis import TOLERANCE
-from mpgls.model.tiles import Epilogue, TraitPanel
 from mpgls.model.trait_records import Pass
 from mpgls.model.work import Work
-from mpgls.run import inputs
+from mpgls.report.multi_trait import LeftOut, TraitReport
+from mpgls.run.inputs import Study, open_study, selected_rows
+from mpgls.run.job import Job, open_job
+from mpgls.run.option_groups import (
+    BlockOptions,
+    CheckpointOptions,
+    EigensolverOptions,
+    GenotypeOptions,
+    ManyTraitOptions,
+    ModelOptions,
+    PlotOptions,
+    ScanKinshipOptions,
+    TeamOptions,
+)
+from mpgls.run.options import Check, at_least, flag, option
 from mpgls.run.plan import block_within
-from mpgls.run.world import World
-from mpgls.stream.eigen_file import open_eigen_file
-from mpgls.stream.packed import read_snps
-from mpgls.stream.scratch import ScratchFile
-from mpgls.study.genotypes import Decoder
+from mpgls.run.trait_inputs import open_trait_study
+from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
+from mpgls.stream.eigen_file import EigenFile, open_eigen_file
+from mpgls.study.trait_groups import TraitStudy
+from mpgls.study.trait_matrix import POLICIES
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.engine.trait_ledger import TraitLedger
-    from mpgls.stream.eigen_file import EigenFile
+    from mpgls.run.results import Results
     from mpgls.study.chromosomes import Chromosomes
-    from mpgls.study.trait_groups import TraitGroup, TraitStudy
 
+
+TABLES = {"hits": ".hits.tsv", "traits": ".traits.tsv", "loco": ".loco.tsv"}
+HISTOGRAMS = ".histograms.h5"
+FILES = (".h5", ".hits.parquet", HISTOGRAMS, ".hits.png", ".qq.png")
+SUFFIXES = (*TABLES.values(), *FILES, f"{HISTOGRAMS}.partial", ".progress")
 SHOWN_GROUPS = 20
 """Groups that the plan lists."""
 
 
-def run(config: MultiTraitConfig, comm: MPI.Comm) -> None:
+@dataclass(frozen=True, kw_only=True)
+class MultiTrait(
+    GenotypeOptions, ManyTraitOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions, TeamOptions, BlockOptions,
+    PlotOptions, CheckpointOptions,
+):  # fmt: skip
+    """Options of ``mpgls multi-trait``."""
+
+    command = "multi-trait"
+    summary = "mixed-model scan of many traits on every SNP, from one eigendecomposition"
+    example = "mpirun -n 4 mpgls multi-trait --bfile mice --pheno traits.tsv --grm mice_K.h5 --out all"
+
+    missing: str = option(
+        "by-mask",
+        "by-mask: exact, traits grouped by their samples; complete: samples with all traits; impute: approximate",
+        group="model",
+        choices=POLICIES,
+    )
+    p_threshold: float = option(
+        5e-8,
+        "pairs with p at most P are written (5e-8)",
+        group="output",
+        metavar="P",
+        check=Check("above 0 and at most 1", lambda value: 0 < value <= 1),
+    )
+    dense: bool = flag("keep every effect and standard error, in PREFIX.h5", group="output")
+    trait_block: int | None = option(
+        None, "traits of a tile; default: chosen by the plan", metavar="T", check=at_least(1), changes_results=False
+    )
+    pass_traits: int | None = option(
+        None,
+        "traits of one pass over the SNPs, at most; default: as memory allows",
+        metavar="T",
+        check=at_least(1),
+        changes_results=False,
+    )
+    scratch: str | None = option(
+        None, "directory for rotated SNPs; default: beside the output", metavar="DIR", changes_results=False
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.pheno is None:
+            raise UsageError("multi-trait needs traits: --pheno FILE")
+
+
+def run(options: MultiTrait, comm: MPI.Comm) -> Results:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    session = Session("multi-trait", config.run, comm, SUFFIXES, config.inputs())
-    world = World(comm, session.log, session.timings, session.stop)
-    with world.phase("open and check"):
-        check_scratch(config, world)
-        study = open_study(config.study, comm, session.log, traits=False, further=[config.h2_file])
-        eigen_file = world.on_root(lambda: open_eigen_file(config.eigen) if config.eigen else None)
-        traits = open_trait_study(config.study, study, eigen_file, config.missing, comm, session.log)
-        check_kinship(study, config.loco, world)
-        check_components(config.pcs, traits.cohort, "the study")
-        chromosomes = tested_chromosomes(study, config.loco, world)
-        labels = chromosomes.labels if config.loco else None
-        known = world.on_root(lambda: given_h2(config.h2, config.h2_file, traits.matrix.names, labels))
-    plan = make_plan(config, study, traits, chromosomes, session)
-    edges, parts = scan_parts(study, chromosomes, plan.block, config.loco)
-    describe(parts, edges, plan.block, world)
-    ledger = open_ledger(config, study, traits, plan, edges, len(parts), session, world)
-    with ProcessGrid(comm, plan.grid) as grid:
-        team = split_teams(comm, plan.team_size)
-        scan = TraitScan(config, traits, eigen_file, plan, edges, ledger, grid, team, world)
-        facts = [fact for c, part in enumerate(parts) for fact in scan.part(part, c, known[c], session)]
-        team.comm.Free()
-    with world.phase("report"):
-        outcome = report(config, study, traits, parts, ledger, session)
-    session.finish({"plan": plan, "inputs": study.identities, "groups": facts, **outcome})
+    with open_job(options, comm, SUFFIXES) as job:
+        if job.is_complete():
+            return job.results()
+        world = job.world
+        with world.phase("open and check"):
+            check_scratch(options, job)
+            study = open_study(options, world, traits=False)
+            eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
+            traits = open_trait_study(options, study, eigen_file, options.missing, world)
+            check_kinship(study, options.loco, world)
+            check_components(options.pcs, traits.cohort, "the study")
+            chromosomes = tested_chromosomes(study, options.loco, world)
+            labels = chromosomes.labels if options.loco else None
+            given = world.on_root(lambda: given_h2(options.h2, options.h2_file, traits.matrix.names, labels))
+            job.identify()
+            ledger = open_trait_ledger(job.state(), job.resume, traits, job.path(HISTOGRAMS), len(given), world)
+        plan = make_plan(options, study, traits, chromosomes, ledger.tiles, job)
+        edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
+        describe(parts, edges, plan.block, world)
+        blocks = SnpBlocks(selected_rows(study, world), edges)
+        ledger.begin(blocks.index, plan.tiles, open_tiles(options, study, traits, plan, blocks, ledger, job))
+        facts: list[dict[str, Any]] = []
+        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team, ledger:
+            scan = Scan(options, traits, plan, blocks, ledger, team, job)
+            for c, part in enumerate(parts):
+                bases = open_bases(scan, part.study, c, eigen_file, grid)
+                scan_part(scan, part, c, bases, given[c])
+                facts += [fact if part.label is None else {"chromosome": part.label, **fact} for fact in bases.facts]
+        with world.phase("report"):
+            found = world.on_root(lambda: report(scan, study, parts))
+        files = [path for path in map(job.path, FILES) if path.exists()]
+        tables = {name: job.path(suffix) for name, suffix in TABLES.items() if name != "loco" or options.loco}
+        results = job.finish({"plan": plan, "groups": facts, **found}, files=files, tables=tables, nulls=ledger.nulls())
+        world.on_root(job.state().remove)
+        return results
 
 
 @dataclass(frozen=True)
-class TraitScan:
-    """What the parts of a scan share. Its methods are collective."""
+class Scan:
+    """What the parts of a scan share."""
 
-    config: MultiTraitConfig
+    options: MultiTrait
     traits: TraitStudy
-    eigen_file: EigenFile | None
     plan: TilePlan
-    edges: np.ndarray
+    blocks: SnpBlocks
     ledger: TraitLedger
-    grid: ProcessGrid
     team: Team
-    world: World
+    job: Job
 
-    def part(self, part: KinshipPart, c: int, known: np.ndarray, session: Session) -> list[dict[str, object]]:
-        """All groups of traits against the SNPs that share the kinship of ``part``, number ``c``.
+    @property
+    def test(self) -> TileTest:
+        """How SNPs are tested."""
+        return TileTest(self.options.test, self.options.p_threshold, self.options.precision)
 
-        ``known`` (t,) are heritabilities that are given. Returns what the manifest says of the decompositions.
-        """
-        groups = self.traits.groups
-        left = [self.ledger.left(self.plan.passes(c, g, group.traits.size)) for g, group in enumerate(groups)]
-        phi = self._kinship(part.study, sum(map(bool, left)), session)
-        facts = []
-        for g, group in enumerate(groups):
-            if left[g]:
-                basis, fact = self._basis(phi, group, part.of(f"group {g + 1} of {len(groups)}"))
-                self._group(part, g, left[g], basis, known)
-                del basis  # before the next group's, not after it
-                facts.append(fact if part.label is None else {"chromosome": part.label, **fact})
-        return [] if phi is None else facts
-
-    def _kinship(self, study: inputs.Study, uses: int, session: Session) -> KinshipOnGrid | None:
-        """Phi on the grid, to be taken by as many groups as ``uses``; None where the basis is given."""
-        if self.eigen_file is not None:
-            return None
-        assert study.kinship is not None
-        position = np.full(study.fileset.bed.n, -1, dtype=np.int64)
-        for group in self.traits.groups:
-            position[group.rows] = group.kinship_index
-        samples = np.flatnonzero(position >= 0)
-        centered, block = self.config.study.center_grm, self.plan.grid_block
-        return KinshipOnGrid(study.kinship, samples, position[samples], uses, self.grid, block, self.world, centered)
-
-    def _basis(self, phi: KinshipOnGrid | None, group: TraitGroup, label: str) -> tuple[Eigenbasis, dict[str, object]]:
-        """The eigenbasis of a group's kinship, and what the manifest says of it."""
-        config = self.config
-        if phi is None:
-            assert self.eigen_file is not None
-            Z_grid = load_vectors(self.eigen_file, self.grid, self.plan.grid_block, self.world, label)
-            return Eigenbasis(self.eigen_file.lam, Z_grid, group.X_L, config.pcs), {}
-        Phi_grid = phi.take(group.rows, label, to_destroy=True)
-        pairs = decompose(Phi_grid, config.solver, config.slepc_options, self.world, label)
-        fact = {"n": group.n, "solver": pairs.how, "residual": pairs.residual}
-        return Eigenbasis(pairs.lam, pairs.Z_grid, group.X_L, config.pcs), fact
-
-    def _group(self, part: KinshipPart, g: int, passes: list[Pass], basis: Eigenbasis, known: np.ndarray) -> None:
-        """The traits of group ``g`` against the SNPs of a part, in ``passes`` of as many traits as memory holds."""
-        config, world, group, bed = self.config, self.world, self.traits.groups[g], part.study.fileset.bed
-        with world.phase("hand over basis"):
-            operator = basis.hold(self.team, self.plan.block, config.dtype)  # Z on every team
-        numbers = own_blocks(part.blocks, part.blocks, self.team, world)
-        blocks = SnpBlocks.of(numbers, self.ledger.index, self.edges)
-        scratch = self._scratch(operator) if len(passes) > 1 else None
-        decoder = Decoder(bed.n, [group.rows[panel] for panel in operator.row_panels], operator.panels[0].dtype)
-        reader = read_snps(bed, blocks.rows, world.comm)
-        snps = RotatedSnps(blocks, reader, decoder, operator, scratch, world)
-        try:
-            for one in passes:
-                panels, work = [], Work()
-                for first, stop in self.plan.panels(one, group.traits.size):
-                    panels.append(self._panel(one, first, stop, basis, known, operator.rows, work))
-                label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
-                team = world.of(self.team.comm)
-                scan_tiles(snps, panels, config.study.snps, self.ledger.dense, team, world, label)
-                with world.phase("join ranks"):
-                    self.ledger.finish(one, panels)
-        finally:
-            if scratch is not None:
-                scratch.remove()
-        operator.close()
-
-    def _panel(
-        self, one: Pass, first: int, stop: int, basis: Eigenbasis, known: np.ndarray, rows: np.ndarray, work: Work
-    ) -> ResidentPanel:
-        """Rotate the traits first..stop of the pass's group, estimate h2, and keep this rank's ``rows`` of them."""
-        config, group = self.config, self.traits.groups[one.group]
-        traits = group.traits[first:stop]
-        Y_tilde_rep = rotate_traits(basis, self.traits.matrix, group, first, stop, self.world)
-        nulls = maximise_reml_of_traits(basis, Y_tilde_rep, known[traits], self.world)
-        with self.world.phase("prepare panels"):
-            tolerance = TOLERANCE[config.precision]
-            panel = TraitPanel(basis.lam, basis.X_L_tilde_rep, Y_tilde_rep, nulls.h2, config.dtype, tolerance)
-        epilogue = Epilogue(panel.rss, panel.n, panel.q, config.test, config.p_threshold, work=work)
-        self.ledger.keep_nulls(one.part, traits, nulls, panel, epilogue.statistic.df)
-        local = panel.local(rows, work)
-        panel.forget_rows()
-        return ResidentPanel(one.group, first, traits, panel, local, epilogue)
-
-    def _scratch(self, operator: TeamOperator) -> ScratchFile:
-        """This rank's file for rotated SNPs. Raises StorageError on all ranks."""
-        out = Path(self.config.run.out)
-        path = Path(self.config.scratch or out.parent) / f"{out.name}.scratch.{self.world.rank}"
-        width = operator.panels[0].shape[1] * len(operator.panels)  # the columns of the whole process column
-        with self.world.together():
-            scratch = ScratchFile(path, (operator.rows.size, width), operator.panels[0].dtype)
-        return scratch
+    def left(self, c: int) -> list[list[Pass]]:
+        """The passes of each group that are not done over the SNPs of part ``c``."""
+        sizes = [group.traits.size for group in self.traits.groups]
+        return [self.ledger.left(self.plan.passes(c, g, size)) for g, size in enumerate(sizes)]
 
 
-def check_scratch(config: MultiTraitConfig, world: World) -> None:
+def scan_part(scan: Scan, part: KinshipPart, c: int, bases: Bases, given: np.ndarray) -> None:
+    """All groups of traits against the SNPs that share the kinship of ``part``, number ``c``. Collective.
+
+    ``given`` (t,) are heritabilities of the user, or NaN. Raises Stopped, on all ranks, when a signal asked for it.
+    """
+    groups = scan.traits.groups
+    for g, (group, passes) in enumerate(zip(groups, scan.left(c), strict=True)):
+        if passes:
+            basis = bases.take(group, part.of(f"group {g + 1} of {len(groups)}"))  # Z diag(lam) Z' = Phi;  X_L~ = Z'X_L
+            scan_group(scan, part, g, passes, basis, given)
+            del basis  # before the next group's, not after it
+
+
+def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis: Eigenbasis, given: np.ndarray) -> None:
+    """The traits of group ``g`` against the SNPs of a part, in ``passes`` of as many as memory holds. Collective."""
+    options, ledger, team, world = scan.options, scan.ledger, scan.team, scan.job.world
+    with world.phase("hand over basis"):
+        Z_team = basis.hold(team, scan.plan.block, options.dtype)
+    own = scan.blocks.take(own_blocks(part.blocks, part.blocks, team, world))
+    out = scan.job.path("")
+    directory = Path(options.scratch or out.parent) if len(passes) > 1 else None
+    with Z_team, scratch_file(directory, out.name, Z_team, world) as scratch:
+        snps = RotatedSnps(part.study.fileset.bed, own, scan.traits.groups[g].rows, Z_team, scratch, world)
+        for one in passes:
+            work = Work()
+            panels = [
+                hold_panel(scan, one, traits, basis, given, Z_team, work)
+                for traits in scan.plan.panels(one, scan.traits.groups[g].traits.size)
+            ]
+            label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
+            scan_tiles(snps, panels, options.snps, ledger.dense, team, world, label)
+            with world.phase("join ranks"):
+                ledger.finish(one, panels)
+        scan.job.sample_memory()
+
+
+def hold_panel(
+    scan: Scan,
+    one: Pass,
+    traits: tuple[int, int],
+    basis: Eigenbasis,
+    given: np.ndarray,
+    Z_team: TeamOperator,
+    work: Work,
+) -> ResidentPanel:
+    """Rotate some ``traits`` of the pass's group, fit their null models, keep this rank's rows. Collective."""
+    (first, stop), group, world = traits, scan.traits.groups[one.group], scan.job.world
+    at = group.traits[first:stop]
+    Y_tilde_rep = rotate_traits(basis, scan.traits.matrix, group, first, stop, world)  # Y~ = Z'Y
+    nulls = maximise_reml_of_traits(basis, Y_tilde_rep, given[at], world)
+    with world.phase("prepare panels"):
+        panel = scan.test.panel(basis, Y_tilde_rep, nulls)  # W o E~
+    scan.ledger.keep_nulls(one.part, at, panel.fitted(nulls))
+    local = panel.local(Z_team.rows, work)
+    panel.forget_rows()
+    return ResidentPanel(one.group, first, at, panel, local, scan.test.epilogue(panel, work))
+
+
+def open_bases(scan: Scan, study: Study, c: int, eigen_file: EigenFile | None, grid: ProcessGrid) -> Bases:
+    """Where the groups' eigenbases come from; the kinship is loaded once, if any has passes left. Collective."""
+    options, block, world = scan.options, scan.plan.grid_block, scan.job.world
+    if eigen_file is not None:
+        return FileBases(eigen_file, grid, block, options.pcs, world)
+    assert study.kinship is not None
+    samples, index = scan.traits.kinship_samples(study.fileset.bed.n)
+    uses = sum(map(bool, scan.left(c)))
+    phi = KinshipOnGrid(study.kinship, samples, index, uses, grid, block, world, options.center_grm)
+    return KinshipBases(phi, options.eigensolver, options.slepc_options, options.pcs, world)
+
+
+def open_tiles(
+    options: MultiTrait,
+    study: Study,
+    traits: TraitStudy,
+    plan: TilePlan,
+    blocks: SnpBlocks,
+    ledger: TraitLedger,
+    job: Job,
+) -> DenseTiles | None:
+    """The dense store if it is asked for: a new one, or that of the run that this one resumes. Collective."""
+    if not options.dense or not traits.groups:
+        return None
+    path, order, parts = job.path(".h5"), TraitOrder(traits.groups, traits.matrix.names), len(ledger.records.nulls)
+    shape = DenseShape(blocks.index, blocks.edges, plan.block, order.names, order.group, plan.panel, parts)
+
+    def make() -> DenseStore:
+        if ledger.done:
+            return open_dense(path, job.mark)
+        return create_dense(path, shape, job.mark, {"test": options.test, **study.origin(job.identities)})
+
+    return DenseTiles(job.world.on_root(make), order, options.checkpoint, job.world)
+
+
+def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]:
+    """Write hits, trait table, histograms and pictures; returns facts for the manifest. Call on one rank."""
+    options, traits, ledger, log = scan.options, scan.traits, scan.ledger, scan.job.world.log
+    ledger.histograms.finish(len(parts))
+    made = TraitReport(
+        scan.job.prefix, ledger.names, traits.samples, study.fileset.variants, ledger.records, ledger.histograms
+    )
+    files, hits = made.write_tables(), ledger.records.hits.size
+    if files.note:
+        log.info(files.note)
+    if options.loco:
+        made.write_loco([LeftOut(str(part.label), part.left_out) for part in parts])
+    log.info(f"{hits:,} hits with p <= {options.p_threshold:g}: {files.tsv}; traits: {scan.job.path(TABLES['traits'])}")
+    if not options.no_plots:
+        made.draw(ledger.index, options.p_threshold)
+    return {"hits": hits, "traits": len(ledger.names)}
+
+
+def check_scratch(options: MultiTrait, job: Job) -> None:
     """--scratch must be there on every node, before hours of work. Collective. Raises StorageError on all ranks."""
-    with world.together():
-        if config.scratch is not None and not os.path.isdir(config.scratch):
-            raise StorageError(f"cannot write to --scratch {config.scratch}: there is no such directory")
+    with job.world.together():
+        if options.scratch is not None and not os.path.isdir(options.scratch):
+            raise StorageError(f"cannot write to --scratch {options.scratch}: there is no such directory")
 
 
 def make_plan(
-    config: MultiTraitConfig, study: Study, traits: TraitStudy, chromosomes: Chromosomes, session: Session
+    options: MultiTrait,
+    study: Study,
+    traits: TraitStudy,
+    chromosomes: Chromosomes,
+    tiles: Tiles | None,
+    job: Job,
 ) -> TilePlan:
-    """The plan for the largest group, in the log before anything large is allocated."""
-    machine = session.machine()
+    """The plan for the largest group, in the log before anything large is allocated; a resumed run keeps its tiles."""
     t = max((group.traits.size for group in traits.groups), default=1)
-    plan = plan_tiles(
-        machine,
+    sizes = TileSizes(
         n=max((group.n for group in traits.groups), default=1),
         m=-(-study.selected // len(chromosomes.labels)),
         t=t,
-        q=traits.cohort.X_L.shape[1] + config.pcs,
+        q=traits.cohort.X_L.shape[1] + options.pcs,
         snp_bytes=study.fileset.bed.snp_bytes,
-        item=np.dtype(config.dtype).itemsize,
-        from_file=config.eigen is not None,
+        item=np.dtype(options.dtype).itemsize,
+        from_file=options.eigen is not None,
         packed_kinship=study.kinship is not None and study.kinship.packed_lower,
         several_groups=len(traits.groups) > 1,
-        dense=config.dense,
-        team_size=config.team_size,
-        block=block_within(config.block_size, study.selected),
-        panel=config.trait_block,
-        pass_traits=config.pass_traits,
+        dense=options.dense,
     )
-    session.log.info(plan.text(machine, t))
+    block = block_within(options.block_size, study.selected)
+    wishes = TileWishes(options.team_size, block, options.trait_block, options.pass_traits)
+    machine = job.machine()
+    plan = plan_tiles(machine, sizes, wishes, tiles)
+    job.world.log.info(plan.text(machine, t))
     for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):
-        session.log.info(f"plan: group {g + 1}: {group.traits.size:,} traits over {group.n:,} samples")
+        job.world.log.info(f"plan: group {g + 1}: {group.traits.size:,} traits over {group.n:,} samples")
     return plan

@@ -126,7 +126,7 @@ def scan_trait(
     h2 = float(null["h2"])
     L = V.at(h2)  # line 1: L L' = V = h2 Phi + (1-h2) I
     sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
-    null = ledger.keep_null(k, trait, null, fit_null(h2, sums))
+    null = ledger.keep_null(k, trait, null, fit_null(h2, sums), cohort)
     say_null(label, null, job)
     with world.phase("hand over factor"):
         L_team = L.hold(team, ledger.store.block, options.dtype)

@@ -23,14 +23,13 @@ import numpy as np
 from mpgls.engine.images import check_memory, extract, open_stack
 from mpgls.engine.voxel_units import JoinedUnits, Unit, cut_units
 from mpgls.engine.voxels import TeamVoxels
-from mpgls.engine.voxelwise import Inference, UnitScan
-from mpgls.engine.voxelwise_plan import VoxelwisePlan, VoxelwiseScan, Wishes, plan_voxelwise
+from mpgls.engine.voxelwise import Inference, Search, UnitScan
+from mpgls.engine.voxelwise_plan import VoxelwisePlan, Wishes, plan_voxelwise
 from mpgls.engine.voxelwise_store import KEPT, Earlier, VoxelwiseStore
 from mpgls.errors import UsageError
 from mpgls.la.teams import split_teams
-from mpgls.model.clusters import CONNECTIVITIES, STATISTICS, Neighbours
+from mpgls.model.clusters import CONNECTIVITIES, STATISTICS
 from mpgls.model.extremes import Correction
-from mpgls.model.mulm import Score
 from mpgls.model.permute import Permutations
 from mpgls.report.vgwas_report import Found, correction_line
 from mpgls.run.inputs import Study, open_study, selected_rows
@@ -50,7 +49,7 @@ from mpgls.run.option_groups import (
 from mpgls.run.options import Check, at_least, option, the_file
 from mpgls.run.results import Results
 from mpgls.stream.mark import Mark
-from mpgls.stream.unit_log import UnitLog, remove_unit_logs
+from mpgls.stream.unit_log import remove_unit_logs
 from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.voxel_study import Confounds, VoxelSource, VoxelStudy, align_voxels
 
@@ -214,44 +213,48 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
         store = VoxelwiseStore(job.prefix, mark_of_output(job), options.indices)
         earlier = world.on_root(lambda: store.look_back(job.resume))
         job.remove_earlier()
-        voxels = open_voxel_study(options, study, job)
-        inference = make_inference(options, voxels, job)
-        plan = make_plan(options, study, voxels, earlier, job)
-        units = cut_units(study.selected, options.indices, plan.block, plan.permutations)
-        left, index_rep = earlier.left(units), selected_rows(study, world)
-        if earlier.units is not None:
-            world.log.info(f"resume: {len(units) - len(left):,} of {len(units):,} units are done")
-        else:
-            job.starts_anew(job.path(".units.00000"))
-        if left:
-            team = split_teams(comm, plan.team_size)
-            R_Y_team = TeamVoxels(voxels, plan, team, world)
-            permutations = Permutations(options.seed, voxels.n, voxels.blocks)
-            scan = UnitScan(study.fileset.bed, options.snps, R_Y_team, inference, permutations)
-            log = store.unit_log(comm.rank, options.checkpoint)
-            with world.together():
-                if team.comm.rank == 0:
-                    log.open(store.unit_mark, {"block": plan.block, "permutations": plan.permutations})
-            search(scan, left[team.index :: team.count], index_rep, log)
-            job.sample_memory()
-            R_Y_team.close()
-            team.comm.Free()
+        search = make_search(options, study, job)
+        plan = make_plan(options, search, earlier, job)
+        units = cut_units(search.m, options.indices, plan.block, plan.permutations)
+        if left := what_is_left(units, earlier, job):
+            scan(options, search, plan, left, store, job)
         with world.phase("report"):
-            joined = JoinedUnits(units, options.indices, study.selected)
-            maxima = world.on_root(lambda: store.keep(joined, earlier, index_rep, voxels, inference.score))
+            joined = JoinedUnits(units, options.indices, search.m)
+            maxima = world.on_root(lambda: store.keep(joined, earlier, search))
             corrections = world.on_root(lambda: correct(maxima, options.tail == "gpd", world.log))
-            found = Found(study.fileset.variants, index_rep, world.on_root(store.open_entries), corrections)
-            table = found.write_table(job.path(".snps.tsv"), voxels.coordinates, comm)
-            facts = world.on_root(found.facts)
-            world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested: {table}")
-            say_constant(joined.constant, voxels, world.log)
-            files = world.on_root(lambda: draw(options, found, voxels, inference, world.log))
-        facts |= {"n": voxels.n, "voxels": voxels.v, "confounds": voxels.Z.shape[1], "df": inference.score.df}
-        facts |= {"plan": plan, "permutations": options.indices.stop - 1, "constant_voxels": joined.constant.size}
-        stores = [job.path(suffix) for suffix in KEPT]
-        results = job.finish(facts, files=[*stores, *files], tables={"snps": table})
+            found = Found(study.fileset.variants, search.index_rep, world.on_root(store.open_entries), corrections)
+            table = found.write_table(job.path(".snps.tsv"), search.voxels.coordinates, comm)
+            facts = world.on_root(lambda: found.facts() | facts_of(search, joined, world.log))
+            pictures = world.on_root(lambda: draw(options, found, search, world.log))
+        facts |= {"plan": plan, "permutations": options.indices.stop - 1}
+        world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested: {table}")
+        files = [*map(job.path, KEPT), *pictures]
+        results = job.finish(facts, files=files, tables={"snps": table})
         world.on_root(lambda: remove_intermediate(job))
         return results
+
+
+def scan(
+    options: Vgwas, search: Search, plan: VoxelwisePlan, left: list[Unit], store: VoxelwiseStore, job: Job
+) -> None:
+    """The units that are ``left``, dealt to teams, each kept by its team's first rank. Collective; raises Stopped."""
+    comm = job.world.comm
+    team = split_teams(comm, plan.team_size)
+    R_Y_team = TeamVoxels(search.voxels, plan, team, job.world)
+    log = store.unit_log(comm.rank, options.checkpoint)
+    with job.world.together():
+        if team.comm.rank == 0:
+            log.open(store.unit_mark, {"block": plan.block, "permutations": plan.permutations})
+    try:
+        for unit, result in UnitScan(search, R_Y_team).results(left[team.index :: team.count]):
+            if team.comm.rank == 0:
+                log.append(tuple(unit), result.arrays())
+    finally:
+        log.close()
+    comm.Barrier()  # every log is on disk
+    job.sample_memory()
+    R_Y_team.close()
+    team.comm.Free()
 
 
 def mark_of_output(job: Job) -> Mark:
@@ -299,47 +302,33 @@ def extracted(options: Vgwas, job: Job) -> str:
     return str(path)
 
 
-def make_inference(options: Vgwas, voxels: VoxelStudy, job: Job) -> Inference:
-    """Degrees of freedom, threshold, and which voxels are neighbours."""
-    score = Score(voxels.n - voxels.Z.shape[1] - 1, options.sparsity_threshold)
-    neighbours = None
-    if voxels.coordinates is not None:
-        neighbours = Neighbours.of(voxels.coordinates, options.connectivity)
-    job.world.log.info(
-        f"{score.df:,} degrees of freedom; p <= {options.sparsity_threshold:g} is |t| >= {score.t_threshold:.4f}"
-    )
-    return Inference(score, neighbours, options.tfce_step)
+def make_search(options: Vgwas, study: Study, job: Job) -> Search:
+    """SNPs, voxels, permutations, and how they become statistics. Collective."""
+    voxels, index_rep = open_voxel_study(options, study, job), selected_rows(study, job.world)
+    inference = Inference.of(voxels, options.sparsity_threshold, options.connectivity, options.tfce_step)
+    score = inference.score
+    job.world.log.info(f"{score.df:,} degrees of freedom; p <= {score.p_threshold:g} is |t| >= {score.t_threshold:.4f}")
+    permutations = Permutations(options.seed, voxels.n, voxels.blocks)
+    return Search(study.fileset.bed, index_rep, options.snps, voxels, permutations, inference)
 
 
-def make_plan(options: Vgwas, study: Study, voxels: VoxelStudy, earlier: Earlier, job: Job) -> VoxelwisePlan:
+def make_plan(options: Vgwas, search: Search, earlier: Earlier, job: Job) -> VoxelwisePlan:
     """Choose sizes within --memory; a resumed run keeps its units. Collective."""
-    scan = VoxelwiseScan(
-        n=voxels.n,
-        m=study.selected,
-        v=voxels.v,
-        r=voxels.Z.shape[1],
-        permutations=max(1, len(options.indices)),
-        threshold=options.sparsity_threshold,
-        snp_bytes=study.fileset.bed.snp_bytes,
-        neighbours=options.connectivity // 2 if voxels.coordinates is not None else 0,
-        dtype=options.dtype,
-    )
     block, permutations = earlier.sizes.get("block", options.block_size), earlier.sizes.get("permutations")
-    machine = job.machine()
-    plan = plan_voxelwise(machine, scan, Wishes(options.team_size, block, options.voxel_chunk, permutations))
+    machine, sizes = job.machine(), search.sizes(max(1, len(options.indices)), options.dtype)
+    plan = plan_voxelwise(machine, sizes, Wishes(options.team_size, block, options.voxel_chunk, permutations))
     job.world.log.info(plan.text(machine))
     return plan
 
 
-def search(scan: UnitScan, mine: list[Unit], index_rep: np.ndarray, log: UnitLog) -> None:
-    """The units of this rank's team, each kept on its first rank. Collective; raises Stopped after a signal."""
-    try:
-        for unit, result in scan.results(mine, index_rep):
-            if scan.team.comm.rank == 0:
-                log.append(tuple(unit), result.arrays())
-    finally:
-        log.close()
-    scan.world.comm.Barrier()  # every log is on disk
+def what_is_left(units: list[Unit], earlier: Earlier, job: Job) -> list[Unit]:
+    """The units that are not done, which the log says of a resumed run."""
+    left = earlier.left(units)
+    if earlier.units is None:
+        job.starts_anew(job.path(".units.00000"))
+    else:
+        job.world.log.info(f"resume: {len(units) - len(left):,} of {len(units):,} units are done")
+    return left
 
 
 def correct(maxima: dict[str, np.ndarray], tail: bool, log: Log) -> dict[str, Correction]:
@@ -350,20 +339,24 @@ def correct(maxima: dict[str, np.ndarray], tail: bool, log: Log) -> dict[str, Co
     return corrections
 
 
-def say_constant(constant: np.ndarray, voxels: VoxelStudy, log: Log) -> None:
-    """A warning of the voxels that could not be tested."""
+def facts_of(search: Search, joined: JoinedUnits, log: Log) -> dict[str, int]:
+    """Sizes, for the manifest; a warning of the voxels that could not be tested. On rank 0."""
+    voxels, constant = search.voxels, joined.constant
     if constant.size:
         named = ", ".join(voxels.name(voxel) for voxel in constant[:SHOWN].tolist())
         more = ", ..." if constant.size > SHOWN else ""
         log.warn(f"{constant.size:,} voxels do not vary beside the confounds and are not tested: {named}{more}")
+    sizes = {"n": voxels.n, "voxels": voxels.v, "confounds": voxels.Z.shape[1], "df": search.inference.score.df}
+    return sizes | {"constant_voxels": constant.size}
 
 
-def draw(options: Vgwas, found: Found, voxels: VoxelStudy, inference: Inference, log: Log) -> list[Path]:
+def draw(options: Vgwas, found: Found, search: Search, log: Log) -> list[Path]:
     """Pictures and maps. On rank 0."""
     files = [] if options.no_plots else found.draw_nulls(options.out)
+    matrix, neighbours = search.voxels.matrix, search.inference.neighbours
     for position in found.most_significant(options.maps).tolist():
-        assert isinstance(voxels.matrix, VoxelMatrix) and inference.neighbours is not None
-        made = found.draw_maps(options.out, position, voxels.matrix, inference.neighbours)
+        assert isinstance(matrix, VoxelMatrix) and neighbours is not None
+        made = found.draw_maps(options.out, position, matrix, neighbours)
         log.info(f"map: {', '.join(map(str, made))}")
         files += made
     return files

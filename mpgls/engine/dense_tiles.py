@@ -2,66 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.stream.dense_store import DenseStore, save_trait_values
+from mpgls.stream.dense_store import DenseStore, save_nulls
 from mpgls.stream.writer import BlockWriter
 
 if TYPE_CHECKING:
-    from mpgls.engine.tile_scan import ResidentPanel, RotatedBlock
     from mpgls.run.world import World
+    from mpgls.study.genotypes import SnpStats
     from mpgls.study.trait_groups import TraitGroup
 
 
 class TraitOrder:
     """The order of the traits in a dense store, in which those of a group are neighbours.
 
-    ``traits`` are their positions in the file of ``count`` traits, ``group`` the number of each one's group.
+    ``traits`` are their positions among ``all_names``, the traits of the file; ``names`` and ``group`` say what each of
+    them is called, and the number of its group.
     """
 
-    def __init__(self, groups: Sequence[TraitGroup], count: int) -> None:
+    def __init__(self, groups: Sequence[TraitGroup], all_names: Sequence[str]) -> None:
         self.traits = np.concatenate([group.traits for group in groups])
         self.group = np.repeat(np.arange(len(groups)), [group.traits.size for group in groups])
-        self.position = np.full(count, -1, dtype=np.int64)
+        self.names = [all_names[trait] for trait in self.traits]
+        self.position = np.full(len(all_names), -1, dtype=np.int64)
         self.position[self.traits] = np.arange(self.traits.size)
 
 
 class DenseTiles:
-    """Where the tiles of this rank go; ``panel`` is the largest number of traits of one. Creating it is collective."""
+    """Where the tiles of this rank go. Creating it is collective."""
 
-    def __init__(self, store: DenseStore, order: TraitOrder, panel: int, checkpoint: float, world: World) -> None:
+    def __init__(self, store: DenseStore, order: TraitOrder, checkpoint: float, world: World) -> None:
+        panel = int(np.diff(store.panels).max())
         self.store, self.order, self.world = store, order, world
         self._tile = tuple(np.full((panel, store.block), np.nan, dtype=np.float32) for _ in range(2))
         with world.together():
             self._writer = BlockWriter(store.path, store.offsets["done"], 4 * panel * store.block, checkpoint)
 
-    def keep_nulls(self, trait: int, columns: Mapping[str, np.ndarray]) -> None:
-        """h2, h2_se, s2 and df of the traits from ``trait`` (its position in the file) on. Collective."""
+    def keep_nulls(self, part: int, trait: int, nulls: np.ndarray) -> None:
+        """The null models (k,) of the traits from ``trait`` (its position in the file) on, for a part. Collective."""
         first = int(self.order.position[trait])
-        self.world.on_root(lambda: save_trait_values(self.store.path, first, **columns))
-
-    def keep_means(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Values (t,) of all traits, in the order of their file. Call on one rank."""
-        save_trait_values(self.store.path, **{name: values[self.order.traits] for name, values in columns.items()})
+        self.world.on_root(lambda: save_nulls(self.store.path, part, first, nulls))
 
     def room(self, traits: int, snps: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the effects and standard errors of a tile belong, each (traits, snps) float32."""
         beta, se = self._tile
         return beta[:traits, :snps], se[:traits, :snps]
 
-    def write(self, one: ResidentPanel, block: RotatedBlock, note: np.ndarray) -> None:
-        """Start to write the tile that lies in ``room``; it is marked done when both its parts are on disk."""
-        store, k = self.store, block.number
-        first = int(self.order.position[one.traits[0]])
+    def write(self, k: int, traits: np.ndarray, snps: int) -> None:
+        """Start to write the tile that lies in ``room``: block ``k`` of so many SNPs, the traits at ``traits``.
+
+        It is marked done when both its parts are on disk.
+        """
+        store, first = self.store, int(self.order.position[traits[0]])
         panel = int(np.searchsorted(store.panels[:, 1], first, side="right"))
-        if one.first == 0:
-            store.write_snps(one.group, k, block.stats.eaf, block.stats.n_obs, note)
         for name, mark, tile in zip(("beta", "se"), (None, store.mark(panel, k)), self._tile, strict=True):
-            tile[:, len(block.rows) :] = np.nan
-            self._writer.write(mark, store.tile_offset(name, k, first), tile[: one.panel.t])
+            tile[:, snps:] = np.nan
+            self._writer.write(mark, store.tile_offset(name, k, first), tile[: traits.size])
+
+    def write_snps(self, k: int, group: int, stats: SnpStats, note: np.ndarray) -> None:
+        """What the SNPs of block ``k`` are over the samples of a group; before its first tile."""
+        self.store.write_snps(group, k, stats.eaf, stats.n_obs, note)
 
     def checkpoint(self) -> None:
         """Sync and mark what was written."""

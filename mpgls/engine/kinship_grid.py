@@ -84,8 +84,8 @@ def load_columns(
 
 def mirror(A_grid: GridMatrix) -> None:
     """A := A + A' - diag(A): makes a matrix that holds every pair once symmetric. Needs a second copy. Collective."""
-    copy = GridMatrix(A_grid.grid, A_grid.layout, A_grid.dtype.type, A_grid.local.copy(order="F"))
-    scalapack.add_transpose(copy, A_grid)
+    copy_grid = GridMatrix(A_grid.grid, A_grid.layout, A_grid.dtype.type, A_grid.local.copy(order="F"))
+    scalapack.add_transpose(copy_grid, A_grid)
     A_grid.local[A_grid.diagonal_positions] *= 0.5
 
 

@@ -15,12 +15,12 @@ from mpgls.engine.low_rank import LowRankCovariance, LowRankDesign
 from mpgls.engine.low_rank_nulls import SimilarityPart
 from mpgls.engine.mixed_check import SAMPLED, MixedCheck, compare
 from mpgls.engine.similarity import Similarity
+from mpgls.engine.snp_stream import read_few
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums
 from mpgls.model.products import partial_products
 from mpgls.model.woodbury import inner_products, kernel_weight
 from mpgls.run.world import World
-from mpgls.stream.packed import read_snps
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.plink import BedFile
 from mpgls.study.similarity import exact_shift
@@ -134,7 +134,7 @@ def check_against_double(
     """
     world, G, q = tested.world, tested.G, y_and_X.shape[1] - 1
     chosen = snps[np.linspace(0, snps.size - 1, min(SAMPLED, snps.size, tested._X.shape[1])).astype(np.int64)]
-    packed = next(rows.copy() for _, rows in read_snps(tested.bed, [chosen], world.comm))
+    packed = read_few(tested.bed, chosen, world)
     block = tested.decode(packed)
     mixed = tested.sums(trait, block, tested.cross(part, block), q)
 

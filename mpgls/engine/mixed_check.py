@@ -8,10 +8,10 @@ import numpy as np
 
 from mpgls.engine.covariance import Covariance, Whitener
 from mpgls.engine.snp_scan import WhitenedSnps
+from mpgls.engine.snp_stream import read_few
 from mpgls.model.products import partial_products
 from mpgls.run.log import Log
 from mpgls.run.world import World
-from mpgls.stream.packed import read_snps
 from mpgls.stream.store import ResultStore
 from mpgls.study.genotypes import Decoder
 from mpgls.study.plink import BedFile
@@ -44,7 +44,7 @@ def check_against_double(
     """Solve evenly spaced SNPs with the float64 factor and with the team's float32 one; said in the log. Collective."""
     count = min(SAMPLED, store.block, store.count)
     sample = store.index[np.linspace(0, store.count - 1, count).astype(np.int64)]
-    packed = next(rows.copy() for _, rows in read_snps(bed, [sample], world.comm))
+    packed = read_few(bed, sample, world)
     mixed = snps.sums(snps.decode(packed), snps.whiten(count))
 
     X_rep = np.empty((snps.rows.size, count), order="F")

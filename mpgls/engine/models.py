@@ -83,5 +83,4 @@ def check_components(pcs: int, cohort: Cohort, what: str) -> None:
 def with_components(cohort: Cohort, Z_rep: np.ndarray) -> Cohort:
     """The cohort with eigenvectors (n, k) as further covariates PC1 .. PCk."""
     names = tuple(f"PC{k + 1}" for k in range(Z_rep.shape[1]))
-    X_L = np.asfortranarray(np.column_stack([cohort.X_L, Z_rep]))
-    return dataclasses.replace(cohort, X_L=X_L, covariate_names=cohort.covariate_names + names)
+    return dataclasses.replace(cohort, design=cohort.design.with_columns(Z_rep, names))

@@ -17,6 +17,7 @@ import numpy as np
 from mpgls.errors import InputError
 from mpgls.run.inputs import Study
 from mpgls.run.world import World
+from mpgls.study.chromosome_names import check_left_out
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 from mpgls.study.kinship_h5 import read_keys
 from mpgls.study.snp_keys import keys_of
@@ -78,6 +79,11 @@ def check_kinship(study: Study, loco: bool, world: World) -> None:
             f"{kinship.path} has no sums of single chromosomes, so none can be left out: make the kinship with "
             "mpgls kinship --loco"
         )
+    elif kinship is not None:
+        tested = tested_chromosomes(study, loco, world).labels
+        present = [one.chromosome for one in kinship.sums if one.snps]
+        for warning in world.on_root(lambda: check_left_out(tested, present, kinship.path)):
+            world.log.warn(warning)
 
 
 def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -> tuple[np.ndarray, list[KinshipPart]]:
@@ -105,8 +111,6 @@ def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, world: Wo
         f"plan: leave one chromosome out: {len(parts)} chromosomes in turn, each with a null model of its own; one "
         "kinship at a time in memory"
     )
-    if absent := [str(part.label) for part in parts if not part.left_out]:
-        world.log.info(f"the kinship has no SNP of chromosome {', '.join(absent)}: scanned with the whole kinship")
     if edges.size - 1 > MOST_BLOCKS * (len(parts) + edges[-1] // block):
         world.log.warn(
             "the .bim does not have the SNPs of a chromosome side by side: sorted, it would be scanned faster"

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.engine.snp_stream import SnpStream
 from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray, split_node
-from mpgls.mpi import together
-from mpgls.stream.packed import read_snps
+from mpgls.run.world import World
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.plink import BedFile
@@ -36,17 +36,17 @@ READ_BYTES = 1 << 26
 class PackedSnps:
     """The packed genotypes of chosen SNPs, one copy a node: ``rows`` uint8 (K, snp_bytes). Creating is collective."""
 
-    def __init__(self, bed: BedFile, index: np.ndarray, comm: MPI.Comm) -> None:
-        self.bed, self._node = bed, split_node(comm)
+    def __init__(self, bed: BedFile, index: np.ndarray, world: World) -> None:
+        self.bed, self._node = bed, split_node(world.comm)
         self._rows_node = SharedArray(self._node, (bed.snp_bytes, index.size), np.uint8, "similarity SNPs")
         self.rows = self._rows_node.array.T
         mine = np.array_split(np.arange(index.size), self._node.size)[self._node.rank]
         mine = mine[np.argsort(index[mine], kind="stable")]  # a reader wants ascending rows
         step = max(1, READ_BYTES // bed.snp_bytes)
         parts = [mine[start : start + step] for start in range(0, mine.size, step)]
-        reader = read_snps(bed, [index[part] for part in parts], comm)
-        with together(comm):
-            for k, packed in reader:
+        stream = SnpStream(bed, [index[part] for part in parts], world, "read similarity SNPs")
+        with world.together():
+            for k, packed in stream:
                 self.rows[parts[k]] = packed
         self._rows_node.fence()
 

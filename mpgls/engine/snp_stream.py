@@ -1,4 +1,4 @@
-"""Blocks of SNPs as a stream: read ahead while the last block is worked on, and timed, in one place."""
+"""Blocks of SNPs as a stream: dealt to ranks or shared by all, read ahead while the last is worked on, and timed."""
 
 from __future__ import annotations
 
@@ -22,20 +22,45 @@ class PackedBlock(NamedTuple):
 class SnpStream:
     """This rank's ``blocks`` of .bim rows, in order; ranks may have different ones, and different numbers of them.
 
-    Making it is collective (all ranks raise StorageError if one cannot open the file), iterating is not.
+    Making it is collective (all ranks raise StorageError if one cannot open the file), iterating is not. The time of
+    waiting for a block is part of ``phase``.
     """
 
-    def __init__(self, bed: BedFile, blocks: Sequence[np.ndarray], world: World) -> None:
-        self.blocks, self.world = blocks, world
+    def __init__(self, bed: BedFile, blocks: Sequence[np.ndarray], world: World, phase: str = "read (waiting)") -> None:
+        self.world, self.phase = world, phase
         self.snps = sum(map(len, blocks))
         self._reader = read_snps(bed, blocks, world.comm)
 
     def __iter__(self) -> Iterator[PackedBlock]:
         reader = iter(self._reader)
         while True:
-            with self.world.phase("read (waiting)") as reading:
+            with self.world.phase(self.phase) as reading:
                 step = next(reader, None)
                 if step is None:
                     return
                 reading.nbytes += step[1].size
             yield PackedBlock(*step)
+
+
+def on_every_rank(bed: BedFile, blocks: Sequence[np.ndarray], world: World) -> Iterator[np.ndarray]:
+    """The packed genotypes (B, snp_bytes) of the same ``blocks`` of .bim rows on every rank, one block after the other.
+
+    Each is read once, by one rank, and travels packed, 2 bits a genotype. Collective, and so is every step. Raises
+    StorageError, or Stopped after a signal, on all ranks. What is yielded is overwritten by the next step.
+    """
+    comm = world.comm
+    stream = iter(read_snps(bed, blocks[comm.rank :: comm.size], comm))
+    buffer = np.empty((max(map(len, blocks), default=0), bed.snp_bytes), dtype=np.uint8)
+    for k, block in enumerate(blocks):
+        packed = buffer[: len(block)]
+        with world.phase("read and share", nbytes=packed.size / comm.size):
+            with world.together(stop=True):
+                if k % comm.size == comm.rank:
+                    packed[...] = next(stream)[1]
+            comm.Bcast(packed, root=k % comm.size)
+        yield packed
+
+
+def read_few(bed: BedFile, rows: np.ndarray, world: World) -> np.ndarray:
+    """The packed genotypes (B, snp_bytes) of a few .bim rows, ascending, on every rank. Collective."""
+    return next(on_every_rank(bed, [rows], world))

@@ -6,7 +6,6 @@ the scan is that of a Cholesky factor with this basis in its place.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,12 +79,4 @@ def in_eigen_order(cohort: Cohort, eigen_file: EigenFile, trait: str) -> Cohort:
             f"{eigen_file.path} is the eigendecomposition of {eigen_file.n:,} samples, but {trait} is analysed over "
             f"{cohort.rows.size:,} of them: make it with mpgls eigen --keep, or give --grm instead"
         )
-    order = np.argsort(cohort.kinship_index)
-    return dataclasses.replace(
-        cohort,
-        rows=cohort.rows[order],
-        ids=[cohort.ids[k] for k in order],
-        y=cohort.y[order],
-        X_L=np.asfortranarray(cohort.X_L[order]),
-        kinship_index=cohort.kinship_index[order],
-    )
+    return cohort.ordered(np.argsort(cohort.kinship_index))

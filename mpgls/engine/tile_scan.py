@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mpgls.la.teams import TeamOperator
+from mpgls.engine.snp_stream import SnpStream
+from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import Note
+from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.hits import HIT_DTYPE, merge_hits, no_hits
 from mpgls.model.tiles import Epilogue, LocalPanel, Partial, Tile, TraitPanel
 from mpgls.model.trait_records import PanelTotals
+from mpgls.model.work import Work
+from mpgls.run.world import World
 from mpgls.stream.scratch import ScratchFile
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder, SnpStats
+from mpgls.study.plink import BedFile
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
     from mpgls.engine.dense_tiles import DenseTiles
-    from mpgls.run.world import World
+    from mpgls.engine.eigenbasis import Eigenbasis
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SnpBlocks:
-    """A rank's blocks of SNPs in the order of their steps: ``numbers`` (-1: no block in this step) and .bim ``rows``.
+    """The selected SNPs, .bim rows ``index`` (m,): block k has the positions ``edges[k]`` to ``edges[k+1] - 1``."""
+
+    index: np.ndarray
+    edges: np.ndarray
+
+    def take(self, numbers: Sequence[int]) -> OwnBlocks:
+        """Some blocks, in this order; -1 is none."""
+        first = [int(self.edges[k]) if k >= 0 else 0 for k in numbers]
+        rows = [self.index[self.edges[k] : self.edges[k + 1]] if k >= 0 else self.index[:0] for k in numbers]
+        return OwnBlocks(numbers, first, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class OwnBlocks:
+    """A rank's blocks of SNPs, one a step: their ``numbers``, -1 in a step without one, and .bim ``rows``.
 
     ``first`` are the positions of their first SNPs among all selected SNPs.
     """
@@ -34,13 +55,6 @@ class SnpBlocks:
     numbers: Sequence[int]
     first: Sequence[int]
     rows: Sequence[np.ndarray]
-
-    @classmethod
-    def of(cls, numbers: Sequence[int], index: np.ndarray, edges: np.ndarray) -> SnpBlocks:
-        """Block k holds the positions ``edges[k]`` to ``edges[k+1] - 1`` of ``index``, the selected rows."""
-        first = [int(edges[k]) if k >= 0 else 0 for k in numbers]
-        rows = [index[edges[k] : edges[k + 1]] if k >= 0 else index[:0] for k in numbers]
-        return cls(numbers, first, rows)
 
     @property
     def snps(self) -> int:
@@ -69,46 +83,37 @@ class RotatedBlock(NamedTuple):
 class RotatedSnps:
     """The blocks of this rank, rotated: X~ = Z'X from the genotypes in the first pass, from ``scratch`` afterwards.
 
-    ``blocks`` are as many as the other ranks of its team have. ``reader`` yields (step, packed genotypes) of each;
-    ``samples`` are the .fam rows of the analysis. Iterating is collective over a team.
+    ``blocks`` are as many as the other ranks of its team have; ``samples`` (n,) are the .fam rows of the analysis.
+    Making it is collective; iterating is over a team.
     """
 
     def __init__(
         self,
-        blocks: SnpBlocks,
-        reader: Iterable[tuple[int, np.ndarray]],
-        decoder: Decoder,
-        operator: TeamOperator,
+        bed: BedFile,
+        blocks: OwnBlocks,
+        samples: np.ndarray,
+        Z_team: TeamOperator,
         scratch: ScratchFile | None,
         world: World,
     ) -> None:
-        self.blocks, self.reader, self.decoder = blocks, reader, decoder
-        self.operator, self.scratch, self.world = operator, scratch, world
+        self.blocks, self.Z_team, self.scratch, self.world = blocks, Z_team, scratch, world
+        self.n = samples.size
+        self._decoder = Decoder(bed.n, [samples[panel] for panel in Z_team.row_panels], Z_team.panels[0].dtype)
+        self._stream: SnpStream | None = SnpStream(bed, blocks.rows, world)
         self._stats: list[SnpStats] = []
-        self._in_scratch = False
-
-    @property
-    def n(self) -> int:
-        """Samples."""
-        return self.decoder.n
 
     def __iter__(self) -> Iterator[RotatedBlock]:
-        source = self._from_scratch() if self._in_scratch else self._from_genotypes()
-        of = self.blocks
+        of, source = self.blocks, self._from_scratch() if self._stream is None else self._from_genotypes(self._stream)
         for step, (stats, X_tilde_team) in enumerate(source):
             yield RotatedBlock(of.numbers[step], of.first[step], of.rows[step], stats, X_tilde_team)
 
-    def _from_genotypes(self) -> Iterator[tuple[SnpStats, np.ndarray]]:
-        world, operator, n = self.world, self.operator, float(self.n)
-        stream = iter(self.reader)
-        for _ in self.blocks.numbers:
-            with world.phase("read (waiting)") as reading:
-                _, packed = next(stream)
-                reading.nbytes += packed.size
+    def _from_genotypes(self, stream: SnpStream) -> Iterator[tuple[SnpStats, np.ndarray]]:
+        world, Z_team = self.world, self.Z_team
+        for _, packed in stream:
             with world.phase("decode", nbytes=packed.size):
-                stats = self.decoder.decode(packed, [panel[:, : len(packed)] for panel in operator.panels])
-            with world.phase("rotate SNPs", flop=2.0 * n * n * len(packed)):
-                X_tilde_team = operator.apply()  # X~ = Z'X
+                stats = self._decoder.decode(packed, [panel[:, : len(packed)] for panel in Z_team.panels])
+            with world.phase("rotate SNPs", flop=2.0 * self.n**2 * len(packed)):
+                X_tilde_team = Z_team.apply()  # X_grid = X_cols;  X~ = Z'X
             if self.scratch is not None:
                 self._stats.append(stats)
                 with world.phase("scratch", nbytes=X_tilde_team.nbytes):
@@ -116,7 +121,7 @@ class RotatedSnps:
             yield stats, X_tilde_team
         if self.scratch is not None:
             self.scratch.finish_writing()
-            self._in_scratch = True
+            self._stream = None
 
     def _from_scratch(self) -> Iterator[tuple[SnpStats, np.ndarray]]:
         assert self.scratch is not None
@@ -126,6 +131,49 @@ class RotatedSnps:
                 X_tilde_team = next(stream)
                 reading.nbytes += X_tilde_team.nbytes
             yield stats, X_tilde_team
+
+
+@contextlib.contextmanager
+def scratch_file(directory: Path | None, name: str, Z_team: TeamOperator, world: World) -> Iterator[ScratchFile | None]:
+    """This rank's file NAME.scratch.RANK for rotated SNPs, removed in the end; None without a ``directory``.
+
+    Collective. Raises StorageError on all ranks.
+    """
+    if directory is None:
+        yield None
+        return
+    width = Z_team.panels[0].shape[1] * len(Z_team.panels)  # the columns of the whole process column
+    with world.together():
+        scratch = ScratchFile(
+            directory / f"{name}.scratch.{world.rank}", (Z_team.rows.size, width), Z_team.panels[0].dtype
+        )
+    try:
+        yield scratch
+    finally:
+        scratch.remove()
+
+
+@dataclass(frozen=True)
+class TileTest:
+    """How SNPs are tested on traits: ``test`` "t" or "wald", the largest p of a hit, "double" or "mixed" precision."""
+
+    test: str
+    p_threshold: float
+    precision: str
+
+    @property
+    def dtype(self) -> type:
+        """Element type of the products over samples."""
+        return np.float64 if self.precision == "double" else np.float32
+
+    def panel(self, basis: Eigenbasis, Y_tilde_rep: np.ndarray, nulls: np.ndarray) -> TraitPanel:
+        """What the SNPs need to know of the traits Y~ (n, t), whose null models (t,) have h2."""
+        h2 = np.nan_to_num(nulls["h2"])  # that of a trait without one is flagged, and any value will do in the tiles
+        return TraitPanel(basis.lam, basis.X_L_tilde_rep, Y_tilde_rep, h2, self.dtype, TOLERANCE[self.precision])
+
+    def epilogue(self, panel: TraitPanel, work: Work) -> Epilogue:
+        """What is kept of a panel's tiles; those that are used in turn share ``work``."""
+        return Epilogue(panel.rss, panel.n, panel.q, self.test, self.p_threshold, work=work)
 
 
 @dataclass
@@ -156,7 +204,9 @@ class ResidentPanel:
             hits["n"], hits["eaf"] = block.stats.n_obs[here], block.stats.eaf[here]
             self.hits.append(hits)
         if dense is not None and B:
-            dense.write(self, block, tile.note)
+            if self.first == 0:
+                dense.write_snps(block.number, self.group, block.stats, tile.note)
+            dense.write(block.number, self.traits, B)
 
     def totals(self, index: np.ndarray, comm: MPI.Comm) -> PanelTotals | None:
         """What all ranks saw, on rank 0; None elsewhere. Collective. ``index`` are the .bim rows of selected SNPs."""
@@ -178,15 +228,15 @@ def scan_tiles(
     panels: Sequence[ResidentPanel],
     snp_filter: SnpFilter,
     dense: DenseTiles | None,
-    team: World,
+    team: Team,
     world: World,
     label: str,
 ) -> None:
     """Every block of SNPs against every resident panel, which takes the tiles. Collective.
 
-    ``team`` are the ranks that hold the basis together. Raises Stopped, on all ranks, when a signal asked for it.
+    ``team`` holds the basis. Raises Stopped, on all ranks, when a signal asked for it.
     """
-    operator, n, traits = blocks.operator, blocks.n, sum(one.panel.t for one in panels)
+    Z_team, n, traits = blocks.Z_team, blocks.n, sum(one.panel.t for one in panels)
     progress = world.progress(label, blocks.blocks.snps, "SNPs")
     done = 0
     for block in blocks:
@@ -195,7 +245,7 @@ def scan_tiles(
         for one in panels:
             with world.phase("tiles", flop=2.0 * n * B * one.panel.t):
                 partial = one.local.partial_products(block.X_tilde_team)  # R = (W o E~)'X~, and the sums at the nodes
-                partial = Partial(*(operator.sum_over_rows(sums)[:, :B] for sums in partial))
+                partial = Partial(*(Z_team.sum_over_rows(sums)[:, :B] for sums in partial))
                 tile = one.panel.finish(partial, n * stats.variance)  # d = B'D
             with world.phase("epilogue"):
                 note = tile.note.copy()
@@ -204,8 +254,7 @@ def scan_tiles(
                 one.take(block, Tile(tile.R, tile.d, note), dense)
         done += B
         progress.at(done)
-        stopped = world.stop.requested
-        if stopped if team.size == 1 else team.comm.allreduce(stopped):
+        if team.any(world.stop.requested):
             break
     world.raise_if_stopped()
     snps = world.comm.allreduce(done)

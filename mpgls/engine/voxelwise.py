@@ -17,17 +17,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpgls.engine.snp_stream import SnpStream
 from mpgls.engine.voxel_units import ENTRY_DTYPE, Unit, UnitResult, Unpermuted
 from mpgls.engine.voxels import Chunk, TeamVoxels
+from mpgls.engine.voxelwise_plan import VoxelwiseSizes
 from mpgls.la.teams import Team
-from mpgls.model.clusters import RECORD_DTYPE, STATISTICS, Neighbours, snp_statistics
+from mpgls.model.clusters import RECORD_DTYPE, STATISTICS, Heights, Neighbours, snp_statistics
 from mpgls.model.gls import Note
 from mpgls.model.mulm import Score, SnpBlock, TileScan
 from mpgls.model.permute import Permutations
-from mpgls.stream.reader import BlockReader, RowRuns
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.plink import BedFile
+from mpgls.study.voxel_study import VoxelStudy
 
 TOGETHER = 1 << 18
 """Entries whose clusters are found together."""
@@ -39,7 +41,14 @@ class Inference:
 
     score: Score
     neighbours: Neighbours | None
-    tfce_step: float
+    heights: Heights
+
+    @classmethod
+    def of(cls, voxels: VoxelStudy, threshold: float, connectivity: int, tfce_step: float) -> Inference:
+        """With p ``threshold``; clusters and TFCE where the coordinates of the voxels are known."""
+        neighbours = None if voxels.coordinates is None else Neighbours.of(voxels.coordinates, connectivity)
+        score = Score(voxels.n - voxels.Z.shape[1] - 1, threshold)
+        return cls(score, neighbours, Heights(score.t_threshold, tfce_step))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,10 +58,39 @@ class Inference:
     def statistics(self, group: np.ndarray, entries: np.ndarray, groups: int) -> dict[str, np.ndarray]:
         """The decision statistics of each of ``groups`` groups, from its entries sorted by (group, voxel)."""
         log10p = self.score.log10_p(entries["t"])
-        return snp_statistics(
-            group, entries["voxel"], entries["t"], log10p, groups, self.neighbours,
-            step=self.tfce_step, start=self.score.t_threshold,
-        )  # fmt: skip
+        return snp_statistics(group, entries["voxel"], entries["t"], log10p, groups, self.neighbours, self.heights)
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What is searched: SNPs, the rows ``index_rep`` (m,) of the .bim, against ``voxels``, under ``permutations``."""
+
+    bed: BedFile
+    index_rep: np.ndarray
+    snp_filter: SnpFilter
+    voxels: VoxelStudy
+    permutations: Permutations
+    inference: Inference
+
+    @property
+    def m(self) -> int:
+        """SNPs."""
+        return self.index_rep.size
+
+    def sizes(self, permutations: int, dtype: type) -> VoxelwiseSizes:
+        """What a plan must know: for so many permutations, index 0 among them, and products of type ``dtype``."""
+        voxels, neighbours = self.voxels, self.inference.neighbours
+        return VoxelwiseSizes(
+            n=voxels.n,
+            m=self.m,
+            v=voxels.v,
+            r=voxels.Z.shape[1],
+            permutations=permutations,
+            threshold=self.inference.score.p_threshold,
+            snp_bytes=self.bed.snp_bytes,
+            neighbours=0 if neighbours is None else neighbours.table.shape[1],
+            dtype=dtype,
+        )
 
 
 class SnpsOfUnit:
@@ -94,36 +132,24 @@ class SnpsOfUnit:
 
 
 class UnitScan:
-    """Works on units; everything that all units of this rank share."""
+    """Works on units of a search; everything that all units of this rank share."""
 
-    def __init__(
-        self,
-        bed: BedFile,
-        snp_filter: SnpFilter,
-        share: TeamVoxels,
-        inference: Inference,
-        permutations: Permutations,
-    ) -> None:
-        self.bed, self.snp_filter, self.share = bed, snp_filter, share
-        self.inference, self.permutations = inference, permutations
-        self.team, self.world, self.n = share.team, share.world, share.voxels.n
-        self.decoder = Decoder(bed.n, [share.voxels.cohort.rows], np.float64)
-        self.tiles = TileScan(inference.score, len(share.Z_w_rep), self.n, share.dtype)
+    def __init__(self, search: Search, R_Y_team: TeamVoxels) -> None:
+        self.search, self.share, self.n = search, R_Y_team, search.voxels.n
+        self.team, self.world = R_Y_team.team, R_Y_team.world
+        self.decoder = Decoder(search.bed.n, [search.voxels.cohort.rows], np.float64)
+        self.tiles = TileScan(search.inference.score, len(R_Y_team.Z_w_rep), self.n, R_Y_team.dtype)
 
-    def results(self, units: Sequence[Unit], index_rep: np.ndarray) -> Iterator[tuple[Unit, UnitResult]]:
-        """(unit, result) of each of the ``units``, those of this rank's team; ``index_rep`` are the rows of the .bim.
+    def results(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, UnitResult]]:
+        """(unit, result) of each of the ``units``, those of this rank's team; whole on the team's first rank.
 
-        The result is whole on the team's first rank. Opening and ending are collective over the world: at the end all
-        ranks raise Stopped if a signal came, which ends the units of a team early.
+        Opening and ending are collective over the world: at the end all ranks raise Stopped if a signal came, which
+        ends the units of a team early. What goes wrong with a unit is raised on its ranks alone.
         """
-        world, rows = self.world, [RowRuns.of(index_rep[unit.start : unit.stop]) for unit in units]
-        with world.together():
-            stream = iter(BlockReader(self.bed.path, self.bed.HEADER, self.bed.snp_bytes, rows))
+        world, index_rep = self.world, self.search.index_rep
+        stream = SnpStream(self.search.bed, [index_rep[unit.start : unit.stop] for unit in units], world)
         progress, done = world.progress("vgwas", sum(unit.work for unit in units), "SNP permutations"), 0
-        for unit in units:
-            with world.phase("read SNPs (waiting)") as reading:
-                packed = next(stream)[1]
-                reading.nbytes += packed.size
+        for unit, (_, packed) in zip(units, stream, strict=True):
             result = self.unit(unit, packed)
             if result is None:
                 break
@@ -149,7 +175,7 @@ class UnitScan:
     def _block(self, packed: np.ndarray) -> SnpsOfUnit:
         X = np.empty((len(packed), self.n))
         stats = self.decoder.decode(packed, [X.T])
-        return SnpsOfUnit(stats, X, self.share.Z_w_rep, self.share.dtype, self.snp_filter)
+        return SnpsOfUnit(stats, X, self.share.Z_w_rep, self.share.dtype, self.search.snp_filter)
 
     def _search(self, unit: Unit, block: SnpsOfUnit) -> np.ndarray:
         """Entries of this rank's voxels under all the unit's permutations, which are the inner loop."""
@@ -160,7 +186,7 @@ class UnitScan:
                 if self.world.stop.requested:
                     return found[0]
                 with self.world.phase("tiles", flop=flop):
-                    found.append(block.entries(self.tiles, chunk, index, self.permutations[index]))
+                    found.append(block.entries(self.tiles, chunk, index, self.search.permutations[index]))
         return np.concatenate(found)
 
     def _statistics(
@@ -168,12 +194,12 @@ class UnitScan:
     ) -> tuple[dict[str, np.ndarray], Unpermuted | None]:
         """Maxima of this rank's permutations (0 elsewhere); the data as they are where index 0 is among them."""
         B, comm = unit.stop - unit.start, self.team.comm
-        entries = in_order(entries, B, self.share.voxels.v)
-        maxima = {name: np.zeros(unit.last - unit.first) for name in self.inference.names}
+        entries = in_order(entries, B, self.search.voxels.v)
+        maxima = {name: np.zeros(unit.last - unit.first) for name in self.search.inference.names}
         data = None
         for part, indices in batches(entries, np.arange(unit.first + comm.rank, unit.last, comm.size)):
             group = (np.searchsorted(indices, part["index"]) * B + part["snp"]).astype(np.int64)
-            figures = self.inference.statistics(group, part, indices.size * B)
+            figures = self.search.inference.statistics(group, part, indices.size * B)
             for name, values in figures.items():
                 maxima[name][indices - unit.first] = values.reshape(indices.size, B).max(axis=1)
             if indices[0] == 0:

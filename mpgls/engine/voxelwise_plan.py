@@ -26,7 +26,7 @@ SLACK = 48 << 20
 
 
 @dataclass(frozen=True)
-class VoxelwiseScan:
+class VoxelwiseSizes:
     """What is to be scanned: n samples, m SNPs, v voxels, r confounds, ``permutations`` with index 0 among them.
 
     ``threshold`` is the share of entries that leave a tile, ``neighbours`` the columns of the neighbour table.
@@ -86,7 +86,7 @@ class VoxelwisePlan(Plan):
         )
 
 
-def plan_voxelwise(machine: Machine, scan: VoxelwiseScan, wishes: Wishes) -> VoxelwisePlan:
+def plan_voxelwise(machine: Machine, scan: VoxelwiseSizes, wishes: Wishes) -> VoxelwisePlan:
     """The first candidate that fits. Raises MemoryPlanError that names what would, UsageError."""
     return first_that_fits(
         machine,
@@ -95,7 +95,7 @@ def plan_voxelwise(machine: Machine, scan: VoxelwiseScan, wishes: Wishes) -> Vox
     )
 
 
-def candidates(machine: Machine, scan: VoxelwiseScan, wishes: Wishes) -> Iterator[VoxelwisePlan]:
+def candidates(machine: Machine, scan: VoxelwiseSizes, wishes: Wishes) -> Iterator[VoxelwisePlan]:
     """Plans, the best first.
 
     Voxels stay resident, once a node, where they fit; otherwise the ranks of a team hold them together; otherwise, or
@@ -109,7 +109,7 @@ def candidates(machine: Machine, scan: VoxelwiseScan, wishes: Wishes) -> Iterato
             yield VoxelwisePlan(held, team, streamed, block, indices, here, precision)
 
 
-def _held(machine: Machine, scan: VoxelwiseScan, sizes: tuple[int, bool, int, int, int]) -> dict[str, int]:
+def _held(machine: Machine, scan: VoxelwiseSizes, sizes: tuple[int, bool, int, int, int]) -> dict[str, int]:
     """Bytes of a rank by what they are for."""
     (team, streamed, block, indices, here), item = sizes, np.dtype(scan.dtype).itemsize
     resident = item * scan.n * here // (machine.ranks_per_node if team == 1 else 1)
@@ -139,7 +139,7 @@ def _layouts(ranks: int, v: int, team_size: int | None, chunk: int | None) -> It
         yield team, True, size
 
 
-def _units(teams: int, streamed: bool, scan: VoxelwiseScan, wishes: Wishes) -> list[tuple[int, int]]:
+def _units(teams: int, streamed: bool, scan: VoxelwiseSizes, wishes: Wishes) -> list[tuple[int, int]]:
     """(SNPs, permutations) of a unit to try, the best first: enough units for all teams, then fewer entries each."""
     m, permutations, block, indices = scan.m, scan.permutations, wishes.block, wishes.permutations
     wanted = UNITS_A_TEAM * teams

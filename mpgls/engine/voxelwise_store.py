@@ -6,7 +6,7 @@ of the data as they are, stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from mpgls.engine.voxel_units import JoinedUnits, Unit
+from mpgls.engine.voxelwise import Search
 from mpgls.errors import UsageError
-from mpgls.model.mulm import Score
 from mpgls.stream.mark import Mark
 from mpgls.stream.unit_log import FinishedUnits, UnitLog, finished_units, rank_path, remove_unit_logs
 from mpgls.stream.vgwas_files import EntriesFile, load_maxima, open_entries, save_entries, save_maxima
 from mpgls.study.images import VoxelMatrix
-from mpgls.study.voxel_study import VoxelStudy
 
 KEPT = (".maxima.h5", ".voxels.h5")
 """Files that a run with more permutations adds to."""
@@ -38,8 +37,8 @@ class Earlier:
         """The sizes that a stopped run has cut its units in."""
         return self.units.sizes if self.units is not None else {}
 
-    def left(self, units: list[Unit]) -> list[Unit]:
-        """The units that are not done."""
+    def left(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those of ``units`` that are not done."""
         done = self.units.places if self.units is not None else {}
         return [unit for unit in units if tuple(unit) not in done]
 
@@ -98,16 +97,15 @@ class VoxelwiseStore:
         """PREFIX.voxels.h5."""
         return open_entries(self.path(".voxels.h5"), self.mark)
 
-    def keep(
-        self, joined: JoinedUnits, earlier: Earlier, index: np.ndarray, voxels: VoxelStudy, score: Score
-    ) -> dict[str, np.ndarray]:
-        """Read all units, which fills ``joined``, and write the two files; ``index`` (m,) are the SNPs' .bim rows.
+    def keep(self, joined: JoinedUnits, earlier: Earlier, search: Search) -> dict[str, np.ndarray]:
+        """Read all units, which fills ``joined``, and write the two files.
 
         Returns the maxima of all permutations so far, (P + 1,) of each statistic. A run that adds to an earlier one
         leaves its PREFIX.voxels.h5. Raises StorageError.
         """
         done = finished_units(self.prefix, self.unit_mark)
         assert done is not None
+        index, score, voxels = search.index_rep, search.inference.score, search.voxels
 
         def pairs() -> Iterator[dict[str, np.ndarray]]:
             for unit, entries in joined.blocks(lambda unit: done.read(tuple(unit))):

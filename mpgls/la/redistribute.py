@@ -128,15 +128,15 @@ class PanelsToGrid:
 
 def submatrix(A_grid: GridMatrix, index: np.ndarray, block: int) -> GridMatrix:
     """A_grid[index, index] in square blocks on the same grid, through slabs of whole columns. Collective."""
-    part = GridMatrix.square(A_grid.grid, index.size, block, A_grid.dtype.type)
+    part_grid = GridMatrix.square(A_grid.grid, index.size, block, A_grid.dtype.type)
     target = np.full(A_grid.shape[1], -1, dtype=np.int64)
     target[index] = np.arange(index.size)
     slabs = Slabs(A_grid.shape[1], slab_width(A_grid.shape[0]), A_grid.grid.size)
-    to_columns, to_grid = GridToColumns(A_grid, slabs), ColumnsToGrid(slabs, part, target)
+    to_columns, to_grid = GridToColumns(A_grid, slabs), ColumnsToGrid(slabs, part_grid, target)
     for round_ in range(slabs.rounds):
         X_cols = to_columns.run(round_, A_grid)
-        to_grid.run(round_, np.asfortranarray(X_cols[index]), part)
-    return part
+        to_grid.run(round_, np.asfortranarray(X_cols[index]), part_grid)
+    return part_grid
 
 
 def slab_width(n: int, nbytes: int = 2**25) -> int:

@@ -12,14 +12,15 @@ import ctypes
 import ctypes.util
 import functools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from mpgls.errors import MemoryPlanError, MpglsError, NumericalError, UsageError
+from mpgls.la.layout import GridLayout
 
 if TYPE_CHECKING:
-    from mpgls.la.matrix import GridMatrix
+    from mpi4py import MPI
 
 NAMES = ("libscalapack-openmpi.so.2.2", "libscalapack-openmpi.so", "libscalapack.so", "libscalapack-mpich.so")
 LARGEST_LOCAL_BLOCK = 2**31 - 1
@@ -29,6 +30,54 @@ _PREFIX: dict[np.dtype, tuple[str, _Scalar]] = {
     np.dtype(np.float64): ("d", ctypes.c_double),
     np.dtype(np.float32): ("s", ctypes.c_float),
 }
+
+
+class Grid(Protocol):
+    """What a routine asks of a process grid."""
+
+    @property
+    def context(self) -> int:
+        """The handle of its BLACS context."""
+
+    @property
+    def comm(self) -> MPI.Comm:
+        """Its processes."""
+
+    @property
+    def size(self) -> int:
+        """Their number."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(p_r, p_c)."""
+
+
+class Matrix(Protocol):
+    """What a routine asks of a matrix in [MC,MR] distribution, such as `mpgls.la.matrix.GridMatrix`."""
+
+    @property
+    def grid(self) -> Grid:
+        """The process grid."""
+
+    @property
+    def layout(self) -> GridLayout:
+        """Which process owns which element."""
+
+    @property
+    def local(self) -> np.ndarray:
+        """This process's block, Fortran-ordered."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the whole."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the elements."""
+
+    @property
+    def descriptor(self) -> np.ndarray:
+        """ScaLAPACK's array descriptor."""
 
 
 class NotPositiveDefinite(NumericalError):
@@ -127,7 +176,7 @@ def check_local_block(shape: tuple[int, int], local_shape: tuple[int, int], rank
 # -- linear algebra ----------------------------------------------------------------------------------------------
 
 
-def potrf(A_grid: GridMatrix) -> None:
+def potrf(A_grid: Matrix) -> None:
     """A = L L', in place: the lower triangle of ``A_grid`` (n x n, [MC,MR]) becomes L. Collective over the grid.
 
     Raises NotPositiveDefinite, on all ranks, with the order of the leading minor that failed.
@@ -154,7 +203,7 @@ def _local_potrf(A: np.ndarray) -> int:
     return int(info)
 
 
-def trsm(L_grid: GridMatrix, B_grid: GridMatrix, transposed: bool = False) -> None:
+def trsm(L_grid: Matrix, B_grid: Matrix, transposed: bool = False) -> None:
     """B := L^-1 B, or L^-T B, in place; L n x n lower [MC,MR], B n x k [MC,MR], the same row blocks. Collective."""
     name, scalar = _typed(L_grid.dtype, "trsm")
     n, k = B_grid.shape
@@ -166,9 +215,7 @@ def trsm(L_grid: GridMatrix, B_grid: GridMatrix, transposed: bool = False) -> No
     )  # fmt: skip
 
 
-def gemm(
-    A_grid: GridMatrix, B_grid: GridMatrix, C_grid: GridMatrix, trans_a: bool = False, trans_b: bool = False
-) -> None:
+def gemm(A_grid: Matrix, B_grid: Matrix, C_grid: Matrix, trans_a: bool = False, trans_b: bool = False) -> None:
     """C := A B, with A' for ``trans_a`` and B' for ``trans_b``; all [MC,MR]. Collective."""
     name, scalar = _typed(A_grid.dtype, "gemm")
     (m, n), k = C_grid.shape, A_grid.shape[0 if trans_a else 1]
@@ -202,7 +249,7 @@ def _leading_dimension(M: np.ndarray) -> int:
     return max(1, M.shape[0], M.strides[1] // item if M.shape[1] > 1 else 1)
 
 
-def syevd(A_grid: GridMatrix, Z_grid: GridMatrix) -> np.ndarray:
+def syevd(A_grid: Matrix, Z_grid: Matrix) -> np.ndarray:
     """A = Z diag(lam) Z' by divide and conquer (p?syevd); returns lam (n,), ascending, float64. Collective.
 
     Only the lower triangle of ``A_grid`` (n x n, square blocks) is read, and it is destroyed; ``Z_grid`` has the same
@@ -233,7 +280,7 @@ def syevd(A_grid: GridMatrix, Z_grid: GridMatrix) -> np.ndarray:
     return lam.astype(np.float64)
 
 
-def add_transpose(A_grid: GridMatrix, C_grid: GridMatrix) -> None:
+def add_transpose(A_grid: Matrix, C_grid: Matrix) -> None:
     """C := C + A', both n x n [MC,MR]; A and C are different matrices. Collective."""
     name, scalar = _typed(A_grid.dtype, "geadd")
     m, n = C_grid.shape
@@ -246,8 +293,8 @@ def add_transpose(A_grid: GridMatrix, C_grid: GridMatrix) -> None:
 def copy_between_grids(
     shape: tuple[int, int],
     dtype: np.dtype,
-    source: GridMatrix | None,
-    target: GridMatrix | None,
+    source: Matrix | None,
+    target: Matrix | None,
     world_context: int,
 ) -> None:
     """Copy a matrix from one grid to another (p?gemr2d). Collective over ``world_context``, which holds both grids.

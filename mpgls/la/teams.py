@@ -79,8 +79,8 @@ class _SharedOperator(_Closing):
         self.row_panels = [self.rows]
         self.panels: list[np.ndarray] = [np.zeros((n, width), dtype=dtype, order="F")]
         self._node_comm = node_comm.Dup()
-        self._shared = SharedArray(self._node_comm, (n, n), dtype, "factor")
-        self._A = self._shared.array
+        self._A_node = SharedArray(self._node_comm, (n, n), dtype, "factor")
+        self._A = self._A_node.array
         _copy_to_nodes(A_grid, self._A, node_comm, lower)
 
     def sum_over_rows(self, partial: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ class _SharedOperator(_Closing):
     def close(self) -> None:
         """Free the node's window and communicator. Collective over the node."""
         del self._A
-        self._shared.close()
+        self._A_node.close()
         self._node_comm.Free()
 
 
@@ -273,11 +273,11 @@ def _write_blocks(whole: np.ndarray, layout: GridLayout, row: int, col: int, loc
 def _copy_to_teams(A_grid: GridMatrix, grid: ProcessGrid, team: Team, dtype: type) -> GridMatrix:
     """A on every team's grid: one p?gemr2d a team, in which all ranks of the world take part."""
     n, block = A_grid.shape[0], A_grid.layout.rows.block
-    source = A_grid
+    source_grid = A_grid
     if A_grid.dtype != np.dtype(dtype):
-        source = GridMatrix(A_grid.grid, A_grid.layout, dtype, np.asfortranarray(A_grid.local, dtype=dtype))
-    target = GridMatrix.square(grid, n, block, dtype)
+        source_grid = GridMatrix(A_grid.grid, A_grid.layout, dtype, np.asfortranarray(A_grid.local, dtype=dtype))
+    target_grid = GridMatrix.square(grid, n, block, dtype)
     for t in range(team.count):
-        mine = target if t == team.index else None
-        scalapack.copy_between_grids((n, n), source.dtype, source, mine, A_grid.grid.context)
-    return target
+        mine = target_grid if t == team.index else None
+        scalapack.copy_between_grids((n, n), source_grid.dtype, source_grid, mine, A_grid.grid.context)
+    return target_grid

@@ -174,16 +174,22 @@ def cluster_statistics(
     return ClusterStats(volume, largest_volume, np.bincount(group, weights=weight, minlength=groups), largest_mass)
 
 
+@dataclass(frozen=True)
+class Heights:
+    """Where TFCE is taken: at start + step, start + 2 step, ...; extent to the power ``E``, height to ``H``."""
+
+    start: float
+    step: float
+    E: float = 0.5
+    H: float = 2.0
+
+
 def tfce_scores(
     group: np.ndarray,
     voxel: np.ndarray,
     height: np.ndarray,
     neighbours: Neighbours,
-    E: float = 0.5,
-    H: float = 2.0,
-    *,
-    step: float,
-    start: float,
+    heights: Heights,
     edges: Edges | None = None,
 ) -> np.ndarray:
     """Threshold-free cluster enhancement of each entry (k,): the sum over the heights h at or below its own of
@@ -194,12 +200,13 @@ def tfce_scores(
     (Smith and Nichols, NeuroImage 44, 2009, eq. 1). Only supra-threshold entries are there, so ``start`` is the
     threshold on the scale of ``height`` and the integral begins there.
     """
+    E, H, step = heights.E, heights.H, heights.step
     score = np.zeros(len(height))
     height = np.asarray(height, dtype=np.float64)
     left, edges = np.arange(len(height)), edges or Edges.of(group, voxel, neighbours)
     extent = np.zeros(0)
     for k in range(1, MAX_HEIGHTS + 1):
-        h = start + k * step
+        h = heights.start + k * step
         kept = height[left] >= h
         if k == 1 or not kept.all():
             left, edges = left[kept], edges.within(kept)
@@ -217,15 +224,11 @@ def tfce(
     height: np.ndarray,
     neighbours: Neighbours,
     groups: int,
-    E: float = 0.5,
-    H: float = 2.0,
-    *,
-    step: float,
-    start: float,
+    heights: Heights,
     edges: Edges | None = None,
 ) -> np.ndarray:
     """The largest TFCE score of each group (groups,), 0 where it has no entry; see `tfce_scores`."""
-    score = tfce_scores(group, voxel, height, neighbours, E, H, step=step, start=start, edges=edges)
+    score = tfce_scores(group, voxel, height, neighbours, heights, edges)
     largest = np.zeros(groups)
     np.maximum.at(largest, group, score)
     return largest
@@ -238,14 +241,12 @@ def snp_statistics(
     log10p: np.ndarray,
     groups: int,
     neighbours: Neighbours | None,
-    *,
-    step: float,
-    start: float,
+    heights: Heights,
 ) -> dict[str, np.ndarray]:
     """All `STATISTICS` of each group, each (groups,); those of `NEED_NEIGHBOURS` only where ``neighbours`` are given.
 
     ``t`` and ``log10p`` (k,) belong to the entries, sorted by (group, voxel). Masses are sums of -log10 p; TFCE is
-    taken over |t| from ``start``, the |t| of the sparsity threshold, in steps of ``step``.
+    taken over |t| at the ``heights``, from the |t| of the sparsity threshold on.
     """
     peak = np.zeros(groups)
     np.maximum.at(peak, group, log10p)
@@ -254,7 +255,7 @@ def snp_statistics(
         return {"log10p": peak, "volume": volume, "sum_log10p": total}
     edges = Edges.of(group, voxel, neighbours)
     stats = cluster_statistics(group, voxel, log10p, neighbours, groups, edges)
-    score = tfce(group, voxel, np.abs(t), neighbours, groups, step=step, start=start, edges=edges)
+    score = tfce(group, voxel, np.abs(t), neighbours, groups, heights, edges)
     figures = (peak, stats.volume, stats.total, stats.largest_volume, stats.largest_mass, score)
     return dict(zip(STATISTICS, figures, strict=True))
 

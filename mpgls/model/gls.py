@@ -37,6 +37,8 @@ NOTE_TEXT = {
     Note.FILTERED: "filtered",
 }
 
+COMPLETE = 1e-12
+"""A SNP that leaves no more than this share of a trait's residual variance explains it completely: SE is 0."""
 COLLINEAR_TOLERANCE = {"double": 1e-10, "mixed": 1e-5}
 """Share of a SNP's whitened variance that must remain beside the covariates, by precision of the solve."""
 
@@ -167,7 +169,9 @@ def fit_snps(
     else:
         if n - q - 1 < 1:
             raise NumericalError(f"{n} samples leave no degree of freedom for {q} covariates and a SNP.")
-        se = np.sqrt(np.maximum(rss - r * beta, 0.0) / ((n - q - 1) * d))
+        left = rss - r * beta
+        left[left <= COMPLETE * rss] = 0.0
+        se = np.sqrt(left / ((n - q - 1) * d))
     return SnpFit(beta, se, note)
 
 

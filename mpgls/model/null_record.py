@@ -72,10 +72,11 @@ def estimated(found: RemlResult) -> np.ndarray:
     return record
 
 
-def fitted(record: np.ndarray, fit: NullFit) -> np.ndarray:
-    """The record (0-d) with what the fit at its h2 says, see `gls.fit_null`."""
+def fitted(record: np.ndarray, fit: NullFit, unit: float = 1.0) -> np.ndarray:
+    """The record (0-d) with what the fit at its h2 says, of a trait that was divided by ``unit``."""
     made = record.copy()
-    made["s2"], made["log_likelihood"] = fit.s2, fit.log_likelihood
+    made["s2"] = fit.s2 * unit**2
+    made["log_likelihood"] = fit.log_likelihood - (fit.n - fit.q) * np.log(unit)
     made["df"] = degrees_of_freedom(fit.n, fit.q)
     return made
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mpgls.errors import NumericalError
-from mpgls.model.gls import COLLINEAR_TOLERANCE, Note
+from mpgls.model.gls import COLLINEAR_TOLERANCE, COMPLETE, Note, degrees_of_freedom
 from mpgls.model.h2_basis import TOLERANCE, H2Basis, h2_basis, variance
 from mpgls.model.histograms import SHIFT, Bins, Statistic
 from mpgls.model.products import ROWS
@@ -83,6 +83,17 @@ class TraitPanel:
         self.basis = self._basis(TOLERANCE[self.precision] if tolerance is None else tolerance)
         self.B = np.ascontiguousarray(self.basis.B.T, dtype=self.dtype)
         self.A = self._node_columns(Q)
+
+    def fitted(self, nulls: np.ndarray) -> np.ndarray:
+        """The null models (t,) of `null_record.NULL_DTYPE` with what the fits at their h2 say: s2 and df.
+
+        All numbers of a trait that is not testable are NaN.
+        """
+        made = nulls.copy()
+        made["s2"], made["df"] = self.rss / (self.n - self.q), degrees_of_freedom(self.n, self.q)
+        for name in ("h2", "h2_se", "log_likelihood"):
+            made[name][~self.testable] = np.nan
+        return made
 
     def local(self, rows: slice | np.ndarray = slice(None), work: Work | None = None) -> LocalPanel:
         """The panel for the samples ``rows`` only; all rows share memory with this one.
@@ -314,6 +325,9 @@ class Epilogue:
         known, at = self.best_x[part], self.best_snp[part]
         better = (largest > known) | ((largest == known) & (snp < at))
         better &= (largest >= 0) & ~self.untested[part]
+        if largest.max(initial=0.0) > 1.0:  # rounding, of a SNP that explains a trait completely
+            np.minimum(x, 1.0, out=x)
+            np.minimum(largest, 1.0, out=largest)
         known[better], at[better] = largest[better], snp[better]
         return largest
 
@@ -322,7 +336,8 @@ class Epilogue:
         row, column = np.nonzero(x[rows] >= self.threshold)
         trait = rows[row] + part.start
         R, d = (values[trait, column].astype(np.float64) for values in tile[:2])
-        share = np.minimum(R * R / d, 1.0)
+        share = R * R / d
+        share[share >= 1.0 - COMPLETE] = 1.0  # nothing is left: SE 0, -log10 p infinite
         beta = R * self.scale[trait] / d
         se = np.sqrt(self._variance(share) / d) * self.scale[trait]
         self._hits.append((trait, snps[column].astype(np.int64), beta, se, share))
@@ -372,6 +387,8 @@ class Epilogue:
         codes = bits.view(np.int32)
         np.right_shift(codes, SHIFT, out=codes)
         np.maximum(codes, base, out=codes)  # below the first bin; none is above the largest's
+        if largest >= 1.0:  # but 1 itself, which belongs to the last bin
+            np.minimum(codes, base + width - 1, out=codes)
         flat = self._work.array("codes", codes.shape, np.intp)
         np.add(codes, np.arange(-base, len(x) * width - base, width, dtype=np.intp)[:, None], out=flat)
         found = np.bincount(flat.ravel(), minlength=len(x) * width).reshape(len(x), width)

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpgls.model import null_record
 from mpgls.model.histograms import Bins
 from mpgls.model.hits import merge_hits, no_hits
+from mpgls.model.null_record import NullFlag
 from mpgls.model.trait_flags import Flag
 
 
@@ -40,12 +42,12 @@ class PanelTotals(NamedTuple):
 class TraitRecords:
     """The records of t traits over C parts of the SNPs; positions of traits are those in their file.
 
-    ``nulls`` (C, t) float64 by name are the null models of each part; ``tested`` (C, t) its SNPs with a p value;
+    ``nulls`` (C, t) of `null_record.NULL_DTYPE` are those of each part; ``tested`` (C, t) its SNPs with a p value;
     ``log10p_max`` and ``best_row`` (t,) the best SNP over all parts; ``flags`` (t,) uint8 bits of `Flag`; ``hits``
     HIT_DTYPE; ``passes`` the finished ones.
     """
 
-    nulls: dict[str, np.ndarray]
+    nulls: np.ndarray
     tested: np.ndarray
     log10p_max: np.ndarray
     best_row: np.ndarray
@@ -56,10 +58,9 @@ class TraitRecords:
     @classmethod
     def empty(cls, parts: int, flags: np.ndarray) -> TraitRecords:
         """Nothing but the traits' ``flags`` is known."""
-        shape = parts, flags.size
         return cls(
-            nulls={name: np.full(shape, np.nan) for name in NULLS},
-            tested=np.zeros(shape, dtype=np.int64),
+            nulls=null_record.unknown(parts, flags.size),
+            tested=np.zeros((parts, flags.size), dtype=np.int64),
             log10p_max=np.full(flags.size, np.nan),
             best_row=np.full(flags.size, -1, dtype=np.int64),
             flags=flags.copy(),
@@ -68,21 +69,19 @@ class TraitRecords:
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> TraitRecords:
         """The records that `arrays` described."""
-        nulls = {name: arrays[name] for name in NULLS}
-        columns = {name: arrays[name] for name in ("tested", "log10p_max", "best_row", "flags", "hits")}
-        return cls(nulls, **columns, passes={Pass(*row) for row in arrays["passes"].tolist()})
+        passes = {Pass(*row) for row in arrays["passes"].tolist()}
+        return cls(**{name: arrays[name] for name in _COLUMNS}, passes=passes)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All records as plain arrays, for a file."""
         passes = np.array(sorted(self.passes), dtype=np.int64).reshape(-1, len(Pass._fields))
-        columns = {name: getattr(self, name) for name in ("tested", "log10p_max", "best_row", "flags", "hits")}
-        return {**self.nulls, **columns, "passes": passes}
+        return {**{name: getattr(self, name) for name in _COLUMNS}, "passes": passes}
 
-    def keep_nulls(self, part: int, traits: np.ndarray, nulls: Mapping[str, np.ndarray], flags: np.ndarray) -> None:
-        """The null models of the ``traits`` (k,) for the SNPs of a part, and what is to be said of them."""
-        for name in NULLS:
-            self.nulls[name][part, traits] = nulls[name]
-        self.flags[traits] |= flags
+    def keep_nulls(self, part: int, traits: np.ndarray, nulls: np.ndarray) -> None:
+        """The null models (k,) of the ``traits`` (k,) for the SNPs of a part; without s2 a trait cannot be tested."""
+        self.nulls[part, traits] = nulls
+        boundary = np.where(nulls["flag"] & NullFlag.BOUNDARY, Flag.BOUNDARY, 0)
+        self.flags[traits] |= np.where(np.isnan(nulls["s2"]), Flag.COLLINEAR, boundary).astype(np.uint8)
 
     def absorb(self, part: int, totals: PanelTotals) -> None:
         """Tests of some traits: their number in a part, and their best SNP if none of another part is better.
@@ -104,12 +103,7 @@ class TraitRecords:
         return mean_over_parts(self.nulls[name], self.tested)
 
 
-NULLS = ("h2", "h2_se", "s2", "log_likelihood")
-
-
-def flags_of(testable: np.ndarray, at_boundary: np.ndarray) -> np.ndarray:
-    """Bits of `Flag` that the null models (k,) bring, uint8."""
-    return np.where(testable, np.where(at_boundary, Flag.BOUNDARY, 0), Flag.COLLINEAR).astype(np.uint8)
+_COLUMNS = ("nulls", "tested", "log10p_max", "best_row", "flags", "hits")
 
 
 def mean_over_parts(values: np.ndarray, tested: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.report.plots import _FAINT, _INK, _figure, _short
+from mpgls.study.images import VoxelGrid
 from mpgls.study.nifti import write_image
 
 if TYPE_CHECKING:
@@ -27,26 +28,24 @@ _FINE = 8
 def write_maps(
     prefix: str | os.PathLike[str],
     name: str,
-    shape: Sequence[int],
-    affine: np.ndarray,
-    coordinates: np.ndarray,
+    grid: VoxelGrid,
     voxels: np.ndarray,
     log10p: np.ndarray,
     labels: np.ndarray | None,
 ) -> list[Path]:
     """Write PREFIX.NAME.log10p.nii.gz and PREFIX.NAME.clusters.nii.gz; return the paths written.
 
-    ``voxels`` (k,) are positions in ``coordinates`` (v, 3), ``log10p`` (k,) their -log10 p (float32 in the map) and
+    ``voxels`` (k,) are positions among those of ``grid``, ``log10p`` (k,) their -log10 p (float32 in the map) and
     ``labels`` (k,) says which belong to one cluster; in the map (int32) clusters count from 1, the largest first.
     All other voxels are 0. Without ``labels`` there is no second map. ``name``, a SNP's, may hold any characters.
     Raises StorageError.
     """
-    stem, at = f"{os.fspath(prefix)}.{safe_name(name)}", coordinates[voxels]
+    stem, at = f"{os.fspath(prefix)}.{safe_name(name)}", grid.coordinates[voxels]
     paths = [Path(f"{stem}.log10p.nii.gz")]
-    write_image(paths[0], _volume(shape, at, log10p, np.float32), affine)
+    write_image(paths[0], _volume(grid.shape, at, log10p, np.float32), grid.affine)
     if labels is not None:
         paths.append(Path(f"{stem}.clusters.nii.gz"))
-        write_image(paths[1], _volume(shape, at, by_size(labels), np.int32), affine)
+        write_image(paths[1], _volume(grid.shape, at, by_size(labels), np.int32), grid.affine)
     return paths
 
 
@@ -68,9 +67,7 @@ def write_parcel_map(
 def draw_map(
     path: str | os.PathLike[str],
     title: str,
-    shape: Sequence[int],
-    affine: np.ndarray,
-    coordinates: np.ndarray,
+    grid: VoxelGrid,
     voxels: np.ndarray,
     log10p: np.ndarray,
     background: np.ndarray | None = None,
@@ -78,10 +75,10 @@ def draw_map(
     """Draw three orthogonal slices through the voxel of the largest -log10 p into the PNG file ``path``.
 
     ``voxels`` and ``log10p`` (k,) as for `write_maps`; the other voxels of the mask are grey with an outline, or show
-    ``background`` (shape), an anatomical image on the same grid. Left is left; positions are in mm of the ``affine``.
+    ``background``, an anatomical image on the same grid. Left is left; positions are in mm.
     Without any voxel the slices go through the middle of the mask. Raises StorageError if the file cannot be written.
     """
-    slices = _Slices(np.asarray(affine, dtype=np.float64), coordinates, voxels, log10p, background)
+    slices = _Slices(grid, voxels, log10p, background)
     widths, heights = slices.panel_sizes()
     unit = _PANEL_INCHES / max(*widths, *heights)
     across, tall = max(4.2, sum(widths) * unit + 1.35), max(heights) * unit + 1.0
@@ -118,15 +115,10 @@ def by_size(labels: np.ndarray) -> np.ndarray:
 class _Slices:
     """The mask's bounding box, turned so that its axes run to the right, to the front and up, and cut at the peak."""
 
-    def __init__(
-        self,
-        affine: np.ndarray,
-        coordinates: np.ndarray,
-        voxels: np.ndarray,
-        log10p: np.ndarray,
-        background: np.ndarray | None,
-    ) -> None:
+    def __init__(self, grid: VoxelGrid, voxels: np.ndarray, log10p: np.ndarray, background: np.ndarray | None) -> None:
         from nibabel.orientations import apply_orientation, io_orientation
+
+        affine, coordinates = np.asarray(grid.affine, dtype=np.float64), grid.coordinates
 
         peak = coordinates[voxels[np.argmax(log10p)]] if len(voxels) else np.median(coordinates, axis=0).astype(int)
         self.peak_mm = affine[:3, :3] @ peak + affine[:3, 3]

@@ -102,7 +102,8 @@ def _chunks(hits: np.ndarray, traits: Sequence[str], found: HitVariants, size: i
         part = hits[start : start + size]
         where = found.at(part["row"])
         chrom, name, a1, a2 = ([texts[k] for k in where.tolist()] for texts in found._texts())
-        stat = np.divide(part["beta"], part["se"], out=np.full(part.size, np.nan), where=part["se"] != 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            stat = part["beta"] / part["se"]  # infinite where a SNP explains the trait completely
         # adding zero turns the -0.0 of p = 1 into 0
         log10p = part["log10p"] + 0.0
         trait = [traits[k] for k in part["trait"].tolist()]
@@ -125,7 +126,7 @@ def _special_line(values: list, line: str) -> str:
     """``line`` with NA for figures that are not finite, and with a p value that is too small for float64."""
     fields = line.rstrip("\n").split("\t")
     for k, value in enumerate(values):
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, float) and math.isnan(value):
             fields[k] = "NA"
     fields[-1] = format_p(values[COLUMNS.index("LOG10P")])
     return "\t".join(fields) + "\n"

@@ -265,9 +265,10 @@ def _pwrite_all(file: int, text: bytes, offset: int) -> None:
 
 
 def _statistic(records: np.ndarray) -> np.ndarray:
-    """BETA / SE (B,), NaN where there is no estimate."""
+    """BETA / SE (B,), NaN where there is no estimate; infinite where a SNP explains the trait completely, SE 0."""
     stat = np.full(len(records), np.nan)
-    np.divide(records["beta"], records["se"], out=stat, where=(records["note"] == 0) & (records["se"] != 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        np.divide(records["beta"], records["se"], out=stat, where=records["note"] == 0)
     return stat
 
 
@@ -321,4 +322,4 @@ def _special_row(values: tuple, note: int) -> str:
 
 
 def _na(value: float, form: str) -> str:
-    return form % value if np.isfinite(value) else "NA"
+    return "NA" if np.isnan(value) else form % value

@@ -79,6 +79,6 @@ def _row(rows: TraitRows, j: int, found: HitVariants) -> str:
 
 def _number(value: float, form: str) -> str:
     value = float(value)
-    if not np.isfinite(value):
+    if np.isnan(value):
         return "NA"
     return repr(value) if form == "r" else format(value, form)

@@ -15,7 +15,7 @@ from mpgls.model.extremes import Correction
 from mpgls.model.gls import Note
 from mpgls.report.brain_maps import draw_map, safe_name, write_maps
 from mpgls.report.null_plots import null_plot
-from mpgls.report.vgwas_table import write_vgwas_table
+from mpgls.report.vgwas_table import SnpRows, write_vgwas_table
 from mpgls.stream.vgwas_files import EntriesFile
 from mpgls.study.images import VoxelMatrix
 from mpgls.study.plink import VariantTable
@@ -39,11 +39,8 @@ class Found:
 
     def write_table(self, path: Path, coordinates: np.ndarray | None, comm: MPI.Comm) -> Path:
         """One row a SNP, see `mpgls.report.vgwas_table`; ``coordinates`` are the voxels'. Collective."""
-        entries, index = self.entries, self.index
-        write_vgwas_table(
-            comm, path, self.variants, entries.records, entries.count, self.corrections,
-            index=index, coordinates=coordinates,
-        )  # fmt: skip
+        snps = SnpRows(self.variants, self.entries.records, self.entries.count, self.index)
+        write_vgwas_table(comm, path, snps, self.corrections, coordinates)
         return path
 
     @cached_property
@@ -89,7 +86,7 @@ class Found:
         """Maps and a picture of one SNP's pairs with the voxels of ``matrix``."""
         (name,), pairs = self.names(np.array([position])), self.entries.pairs(int(self.index[position]))
         labels = label_entries(np.zeros(pairs["snp"].size, dtype=np.int64), pairs["voxel"], neighbours)
-        place = (matrix.shape, matrix.affine, matrix.coordinates, pairs["voxel"], pairs["log10p"])
+        place = (matrix.grid, pairs["voxel"], pairs["log10p"])
         made = write_maps(prefix, name, *place, labels)
         picture = Path(f"{prefix}.{safe_name(name)}.map.png")
         draw_map(picture, name, *place)

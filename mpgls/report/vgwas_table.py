@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,36 +39,44 @@ HEADER = "\t".join(COLUMNS).encode() + b"\n"
 _CHUNK = 4096
 
 
+@dataclass(frozen=True)
+class SnpRows:
+    """The ``count`` SNPs of a table: ``read_records(start, stop)`` gives their RECORD_DTYPE of `mpgls.model.clusters`.
+
+    ``index`` (count,) is the row of each among the ``variants``, None where these are the same.
+    """
+
+    variants: VariantReader
+    read_records: ReadRecords
+    count: int
+    index: np.ndarray | None = None
+
+
 def write_vgwas_table(
     comm: MPI.Comm,
     path: str | os.PathLike[str],
-    variants: VariantReader,
-    read_records: ReadRecords,
-    count: int,
+    snps: SnpRows,
     corrections: Mapping[str, Correction],
-    *,
-    index: np.ndarray | None = None,
     coordinates: np.ndarray | None = None,
     batch: int = BATCH,
 ) -> int:
-    """Write the table of ``count`` SNPs to ``path`` from all ranks of ``comm``; returns its size in bytes.
+    """Write the table of ``snps`` to ``path`` from all ranks of ``comm``; returns its size in bytes.
 
-    Collective. ``read_records(start, stop)`` gives the records (RECORD_DTYPE of `mpgls.model.clusters`) of result rows
-    start to stop - 1, ``index`` (count,) the .bim row of each. ``corrections`` holds the `Correction` of each statistic
-    that was taken, by its name in `STATISTICS`; the columns of the others are ``NA``, and so are corrected p values
-    without maxima (no permutation). ``coordinates`` int (v, 3) are those of the voxels, None where unknown. Written as
-    `mpgls.report.table.write_table` does; raises StorageError, or what a callable raised on any rank, on all alike.
+    Collective. ``corrections`` holds the `Correction` of each statistic that was taken, by its name in `STATISTICS`;
+    the columns of the others are ``NA``, and so are corrected p values without maxima (no permutation).
+    ``coordinates`` int (v, 3) are those of the voxels, None where unknown. Written as `mpgls.report.table.write_table`
+    does; raises StorageError, or what a callable raised on any rank, on all alike.
     """
 
     def text(start: int, stop: int) -> bytes:
-        records = read_records(start, stop)
-        pieces = read_pieces(variants, index, start, stop)
+        records = snps.read_records(start, stop)
+        pieces = read_pieces(snps.variants, snps.index, start, stop)
         return b"".join(
             format_rows(piece, records[first - start : last - start], corrections, coordinates)
             for first, last, piece in pieces
         )
 
-    return write_rows(comm, path, HEADER, text, count, batch)
+    return write_rows(comm, path, HEADER, text, snps.count, batch)
 
 
 def format_rows(

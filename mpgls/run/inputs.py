@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.run.log import Log
-from mpgls.run.option_groups import GenotypeOptions, KinshipOptions, TraitOptions
+from mpgls.run.option_groups import CovariateOptions, GenotypeOptions, KinshipOptions, TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.packed import read_snps
 from mpgls.study.align import Cohort, align, check_explained
@@ -19,7 +19,7 @@ from mpgls.study.filters import Selection, select_snps
 from mpgls.study.genotypes import missing_per_sample
 from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.plink import Fileset, open_fileset
-from mpgls.study.tables import SampleId, read_id_list, read_table
+from mpgls.study.tables import SampleId, Table, read_id_list, read_table
 
 FAM_TRAIT = "pheno"
 """The name of the .fam's sixth column as a trait."""
@@ -66,7 +66,8 @@ def open_study(
 
     Raises InputError, StorageError or UsageError, on all ranks, for whatever is wrong with the files.
     """
-    fileset = world.on_root(lambda: open_fileset(options.bfile))
+    codes = options.missing_codes if isinstance(options, CovariateOptions) else ()
+    fileset = world.on_root(lambda: open_fileset(options.bfile, codes))
     selection = None
 
     def select() -> int:
@@ -84,11 +85,15 @@ def open_study(
     cohorts: dict[str, Cohort] = {}
     if traits:
         assert isinstance(options, TraitOptions)
-        cohorts = world.on_root(lambda: _cohorts(options, fileset, model_ids, too_incomplete))
+        tables = world.on_root(lambda: _read_tables(options, fileset))
+        cohorts = world.on_root(lambda: _cohorts(options, tables, fileset, model_ids, too_incomplete))
         samples = np.unique(np.concatenate([cohort.rows for cohort in cohorts.values()]))
     else:
         samples = world.on_root(lambda: _kept_samples(options, fileset, too_incomplete))
     if selection is not None:
+        say_tables(world.log, fileset.samples.summary, fileset.variants.summary)
+        if traits:
+            say_tables(world.log, *filter(None, tables), *_phenotype_notes(fileset, tables[0] is None))
         _describe(world.log, fileset, selection, cohorts, samples.size)
     return Study(fileset, kinship, samples, cohorts, selected, selection)
 
@@ -98,17 +103,51 @@ def selected_rows(study: Study, world: World) -> np.ndarray:
     return world.comm.bcast(study.selection.index if study.selection is not None else None, root=0)
 
 
+class Described(Protocol):
+    """A file that says how it was understood, and what in it may mean something else."""
+
+    @property
+    def summary(self) -> str:
+        """One line for the log."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Lines that ask for attention."""
+
+
+def say_tables(log: Log, *tables: Described | str) -> None:
+    """How each file was understood, in one line of the log, and what may be wrong with it."""
+    for table in tables:
+        log.info(table if isinstance(table, str) else table.summary)
+        for warning in () if isinstance(table, str) else table.warnings:
+            log.warn(warning)
+
+
+def _phenotype_notes(fileset: Fileset, used: bool) -> list[str]:
+    """What the log says of the .fam's phenotype, where it is used and not just numbers."""
+    note = fileset.samples.phenotype_note
+    return [note] if used and note else []
+
+
+def _read_tables(options: TraitOptions, fileset: Fileset) -> tuple[Table | None, Table | None]:
+    """The phenotypes and the covariates, where there are tables of them."""
+    known, codes = fileset.samples.ids(), options.missing_codes
+    phenotype = read_table(options.pheno, options.pheno_name, known, codes) if options.pheno else None
+    covariates = read_table(options.covar, options.covar_name, known, codes) if options.covar else None
+    return phenotype, covariates
+
+
 def _cohorts(
     options: Any,
+    tables: tuple[Table | None, Table | None],
     fileset: Fileset,
     model_ids: Sequence[SampleId] | None,
     too_incomplete: list[SampleId],
 ) -> dict[str, Cohort]:
     """The analysed samples of each trait."""
-    phenotype = read_table(options.pheno, options.pheno_name) if options.pheno else None
-    covariates = read_table(options.covar, options.covar_name) if options.covar else None
-    keep = read_id_list(options.keep) if options.keep else None
-    remove = read_id_list(options.remove) if options.remove else []
+    (phenotype, covariates), known = tables, fileset.samples.ids()
+    keep = read_id_list(options.keep, known) if options.keep else None
+    remove = read_id_list(options.remove, known) if options.remove else []
     traits = phenotype.names if phenotype is not None else (FAM_TRAIT,)
     if not traits:
         raise InputError(f"{options.pheno} has no phenotype column after FID and IID")
@@ -128,9 +167,9 @@ def _cohorts(
 
 def _kept_samples(options: GenotypeOptions, fileset: Fileset, too_incomplete: list[SampleId]) -> np.ndarray:
     """The .fam rows that --keep, --remove and --mind leave."""
-    keep = set(read_id_list(options.keep)) if options.keep else None
-    drop = set(read_id_list(options.remove) if options.remove else []) | set(too_incomplete)
     ids = fileset.samples.ids()
+    keep = set(read_id_list(options.keep, ids)) if options.keep else None
+    drop = set(read_id_list(options.remove, ids) if options.remove else []) | set(too_incomplete)
     rows = [row for row, name in enumerate(ids) if (keep is None or name in keep) and name not in drop]
     if not rows:
         raise InputError("no sample is left after --keep, --remove and --mind")

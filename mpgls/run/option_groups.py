@@ -13,6 +13,8 @@ from mpgls.errors import UsageError
 from mpgls.run.options import Check, Options, at_least, between, flag, option, required, the_file
 from mpgls.study.filters import SnpFilter, parse_chromosomes
 from mpgls.study.grm import kinship_files
+from mpgls.study.missing import parse_missing_codes
+from mpgls.study.plink import bfile_prefix
 
 PRECISIONS = ("double", "mixed")
 CHECKPOINT_SECONDS = 15.0
@@ -23,7 +25,7 @@ POSITIVE = Check("positive", lambda value: 0 < value < math.inf)
 
 def plink_files(prefix: str) -> Iterable[str]:
     """The three files of a PLINK 1 fileset."""
-    return [f"{prefix}.{suffix}" for suffix in ("bed", "bim", "fam")]
+    return [f"{bfile_prefix(prefix)}.{suffix}" for suffix in ("bed", "bim", "fam")]
 
 
 def team_size(text: str) -> int | None:
@@ -213,11 +215,23 @@ class CovariateOptions(Options):
     covar_name: tuple[str, ...] = option(
         (), "columns of --covar; default: all", group="traits and covariates", metavar="NAME"
     )
+    missing_code: tuple[str, ...] = option(
+        (),
+        "numbers that mean missing in --pheno, --covar and the .fam, such as -9; NA and empty fields always do",
+        group="traits and covariates",
+        metavar="CODE",
+    )
 
     def check(self) -> None:
         super().check()
         if self.covar_name and self.covar is None:
             raise UsageError("--covar-name needs --covar")
+        _ = self.missing_codes  # what is no number
+
+    @property
+    def missing_codes(self) -> tuple[float, ...]:
+        """The numbers of --missing-code. Raises UsageError."""
+        return parse_missing_codes(self.missing_code) if self.missing_code else ()
 
 
 @dataclass(frozen=True, kw_only=True)

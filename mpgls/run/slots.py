@@ -12,6 +12,7 @@ from mpgls.mpi import is_agreed, together
 from mpgls.run.world import World
 from mpgls.stream.store import RECORD_DTYPE, ResultStore, save_null
 from mpgls.stream.writer import BlockWriter
+from mpgls.study.align import Cohort
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import SnpStats
 
@@ -26,6 +27,7 @@ class ScanLedger:
     def __init__(self, store: ResultStore, snp_filter: SnpFilter, checkpoint: float, world: World) -> None:
         self.store, self.snp_filter, self.checkpoint, self.world = store, snp_filter, checkpoint, world
         self.nulls, self.effects = store.nulls.records, store.nulls.effects
+        self.units = np.ones(len(store.traits))
 
     @property
     def traits(self) -> list[str]:
@@ -49,9 +51,12 @@ class ScanLedger:
         self.world.on_root(lambda: save_null(self.store.path, part, trait, record))
         return record
 
-    def keep_null(self, part: int, trait: int, record: np.ndarray, fit: NullFit) -> np.ndarray:
-        """Keep a null model with its ``fit``; returns the whole record. Collective."""
-        whole, effects = null_record.fitted(record, fit), np.array([fit.beta, fit.beta_se])
+    def keep_null(self, part: int, trait: int, record: np.ndarray, fit: NullFit, cohort: Cohort) -> np.ndarray:
+        """Keep a null model with its ``fit`` over a ``cohort``, in the user's units; returns the record. Collective."""
+        whole = null_record.fitted(record, fit, cohort.unit)
+        effects = cohort.design.effects(fit.beta, fit.root, fit.s2) * cohort.unit
+        effects[0, 0] += cohort.center
+        self.units[trait] = cohort.unit
         self.nulls[part, trait], self.effects[trait][part] = whole, effects
         self.world.on_root(lambda: save_null(self.store.path, part, trait, whole, effects))
         return whole
@@ -68,6 +73,7 @@ class Slots:
         self.store, self.snp_filter, self.checkpoint = ledger.store, ledger.snp_filter, ledger.checkpoint
         self.world = ledger.world
         self.places = [ledger.store.traits[trait] for trait in traits]
+        self.traits, self.units = list(traits), ledger.units
         self._writers: list[BlockWriter] = []
 
     def left(self, wanted: np.ndarray) -> np.ndarray:
@@ -97,8 +103,8 @@ class Slots:
             return
         start = self.store.block_range(block).start * RECORD_DTYPE.itemsize
         with self.world.phase("write") as writing:
-            for place, writer, fit in zip(self.places, self._writers, fits, strict=True):
-                records = to_records(fit, stats, self.snp_filter)
+            for place, writer, unit, fit in zip(self.places, self._writers, self.units[self.traits], fits, strict=True):
+                records = to_records(fit, stats, self.snp_filter, unit)
                 writer.write(block, place.records_offset + start, records)
                 writing.nbytes += records.nbytes
 
@@ -111,10 +117,10 @@ class Slots:
         self._writers.clear()
 
 
-def to_records(fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
-    """The stored form of a block: RECORD_DTYPE (B,)."""
+def to_records(fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter, unit: float = 1.0) -> np.ndarray:
+    """The stored form of a block, RECORD_DTYPE (B,): effects on a trait that was divided by ``unit``."""
     records = np.zeros(fit.beta.size, dtype=RECORD_DTYPE)
-    records["beta"], records["se"] = fit.beta, fit.se
+    records["beta"], records["se"] = fit.beta * unit, fit.se * unit
     records["eaf"], records["n"], records["note"] = stats.eaf, stats.n_obs, fit.note
     records["note"][stats.n_obs == 0] = Note.ALL_MISSING
     records["note"][~passes(stats, snp_filter)] = Note.FILTERED

@@ -4,10 +4,10 @@
 range of traits is one range of bytes; a block of fewer SNPs is padded with NaN, and a SNP that was not tested has NaN.
 ``/eaf`` float64, ``/n`` int32 and ``/note`` uint8 (groups, m) depend on the samples, hence on the trait's group;
 ``/index`` int64 (m,) holds rows of the .bim, ``/edges`` int64 (blocks+1,) where among them each block begins;
-``/names``, ``/group``, ``/h2``, ``/h2_se``, ``/s2`` and ``/df`` (t,) describe the traits; ``/panels`` (panels, 2) are
-the trait ranges that are computed together (never of two groups), and ``/done`` uint8 (panels, blocks) says which tiles
-are complete. Root attributes: ``format``, ``version``, ``fingerprint``, ``block``, ``test``, and what the caller adds,
-such as ``bfile``.
+``/names`` and ``/group`` (t,) describe the traits, ``/nulls`` (parts, t) of `model.null_record.NULL_DTYPE` their null
+models, one part or one for each chromosome; ``/panels`` (panels, 2) are the trait ranges that are computed together
+(never of two groups), and ``/done`` uint8 (panels, blocks) says which tiles are complete. Root attributes: ``format``,
+``version``, ``made_from`` (`stream.mark`), ``block``, ``test``, and what the caller adds, such as ``bfile``.
 
 Every dataset lies at a fixed place from the start, so ranks write tiles without HDF5.
 """
@@ -15,7 +15,6 @@ Every dataset lies at a fixed place from the start, so ranks write tiles without
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,15 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.errors import InputError, StorageError
-from mpgls.stream.hdf5 import allocate, check_fingerprint, check_room, mapped_index, opened, read_exactly
-from mpgls.stream.store import RECORD_DTYPE, block_edges
+from mpgls.errors import InputError
+from mpgls.model.null_record import unknown
+from mpgls.stream.files import replaced, write_at, writing
+from mpgls.stream.hdf5 import allocate, check_room, check_store, mapped_index, opened, read_exactly
+from mpgls.stream.mark import Mark
+from mpgls.stream.store import RECORD_DTYPE
 
-FORMAT, VERSION = "mpgls-dense", 1
+FORMAT, VERSION = "mpgls-dense", 2
 TILE_DTYPE = np.dtype("<f4")
 
 _SNP_DTYPES: dict[str, np.dtype] = {"eaf": np.dtype("<f8"), "n": np.dtype("<i4"), "note": np.dtype("u1")}
-_TRAIT_DTYPES: dict[str, np.dtype] = {**dict.fromkeys(("h2", "h2_se", "s2"), np.dtype("<f8")), "df": np.dtype("<i8")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class DenseStore:
 
     ``names`` (t,) and ``group`` (t,) are in the store's order of traits, in which the traits of a group are
     neighbours; ``panels`` (P, 2) are first and stop of each trait range; ``done`` (P, blocks) is as of the opening;
-    ``values`` has h2, h2_se, s2 (NaN until saved) and df (0 until saved), each (t,).
+    ``nulls`` (parts, t) are the null models as of the opening.
     """
 
     path: Path
@@ -51,7 +52,7 @@ class DenseStore:
     group: np.ndarray = field(repr=False)
     panels: np.ndarray = field(repr=False)
     done: np.ndarray = field(repr=False)
-    values: dict[str, np.ndarray] = field(repr=False)
+    nulls: np.ndarray = field(repr=False)
     offsets: dict[str, int]
     attributes: dict[str, Any]
 
@@ -92,6 +93,15 @@ class DenseStore:
             raise InputError(f"{self.path} has no trait {name!r}; its traits are {shown}")
         return self.names.index(name)
 
+    def df(self, trait: int) -> int:
+        """Degrees of freedom of a SNP's test on a trait; 0 where its null model is not there yet."""
+        df = int(self.nulls["df"][0, trait])
+        return df + 1 if df and self.test == "wald" else df
+
+    def is_tested(self, trait: int) -> bool:
+        """Whether a trait has a null model, of one part at least."""
+        return bool(np.isfinite(self.nulls["s2"][:, trait]).any())
+
     def done_of(self, trait: int) -> np.ndarray:
         """(blocks,) uint8: which blocks of a trait are complete."""
         return self.done[int(np.searchsorted(self.panels[:, 1], trait, side="right"))]
@@ -101,15 +111,10 @@ class DenseStore:
 
         Raises StorageError when the file cannot be written.
         """
-        try:
-            file = os.open(self.path, os.O_WRONLY)
-            try:
-                for name, values in (("eaf", eaf), ("n", n), ("note", note)):
-                    _write_exactly(file, np.ascontiguousarray(values, _SNP_DTYPES[name]), self._snp(name, group, k))
-            finally:
-                os.close(file)
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from None
+        with writing(self.path), open(self.path, "r+b") as file:
+            for name, values in (("eaf", eaf), ("n", n), ("note", note)):
+                data = np.ascontiguousarray(values, _SNP_DTYPES[name]).tobytes()
+                write_at(file.fileno(), data, self._snp(name, group, k))
 
     def read(self, trait: int, start: int, stop: int) -> np.ndarray:
         """SNPs start..stop of a trait as RECORD_DTYPE, the stored form of a single trait.
@@ -141,67 +146,64 @@ class DenseStore:
         return self.offsets[name] + (group * self.count + int(self.edges[k])) * _SNP_DTYPES[name].itemsize
 
 
-def create_dense(
-    path: str | Path,
-    index: np.ndarray,
-    block: int,
-    names: Sequence[str],
-    mark: str,
-    test: str,
-    group: np.ndarray | None = None,
-    panel: int | None = None,
-    attributes: Mapping[str, Any] | None = None,
-    edges: np.ndarray | None = None,
-) -> DenseStore:
-    """Make a new store for the SNPs ``index`` (m,) in blocks of ``block`` and the traits ``names`` (t,).
+@dataclass(frozen=True, eq=False)
+class DenseShape:
+    """What a store holds: the SNPs ``index`` (m,) of the .bim, cut by ``edges`` (blocks+1,) into at most ``block``.
 
-    ``group`` (t,) is the sample group of each trait, 0, 1, ... without gaps and in ascending order (one group if
-    None). ``panel`` is the largest number of traits computed together. ``attributes`` are kept at the root; `mpgls
-    export` looks for ``bfile``, ``bim_rows`` and ``bim_sha256`` there. ``edges`` (blocks+1,) cut the SNPs otherwise,
-    into blocks of at most ``block``.
+    The traits ``names`` (t,), whose sample groups ``group`` (t,) are 0, 1, ... without gaps and in ascending order, at
+    most ``panel`` of which are computed together; and their null models in so many ``parts``.
+    """
 
+    index: np.ndarray
+    edges: np.ndarray
+    block: int
+    names: Sequence[str]
+    group: np.ndarray
+    panel: int
+    parts: int = 1
+
+
+def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Mapping[str, Any]) -> DenseStore:
+    """Make a new store, of what has the ``mark``. Call on one rank.
+
+    ``attributes`` are kept at the root: ``test``, and what `mpgls export` looks for, ``bfile``, ``bim_rows`` and
+    ``bim_sha256``.
     Raises StorageError when the file cannot be made or the disk is too small for it.
     """
     import h5py
 
-    path, index = Path(path), np.asarray(index, dtype=np.int64)
-    edges = block_edges(index.size, block) if edges is None else edges
-    t, m, blocks = len(names), index.size, edges.size - 1
-    group = np.zeros(t, dtype=np.int64) if group is None else np.asarray(group, dtype=np.int64)
-    panels = panels_of(group, panel or t)
+    path, group, block = Path(path), np.asarray(shape.group, dtype=np.int64), shape.block
+    t, m, blocks = len(shape.names), len(shape.index), shape.edges.size - 1
+    panels = panels_of(group, shape.panel)
     shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
         "beta": ((blocks, t, block), TILE_DTYPE),
         "se": ((blocks, t, block), TILE_DTYPE),
         **{name: ((int(group[-1]) + 1, m), dtype) for name, dtype in _SNP_DTYPES.items()},
-        **{name: ((t,), dtype) for name, dtype in _TRAIT_DTYPES.items()},
         "done": ((len(panels), blocks), np.dtype(np.uint8)),
     }
-    nbytes = sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in shapes.values())
+    nbytes = sum(int(np.prod(size, dtype=np.int64)) * dtype.itemsize for size, dtype in shapes.values())
     check_room(path, nbytes, "all effects take")
-    try:
-        with h5py.File(path, "w", libver="latest") as file:
-            file.attrs.update({"format": FORMAT, "version": VERSION, "fingerprint": mark, "block": block, "test": test})
-            file.attrs.update(attributes or {})
-            file.create_dataset("names", data=list(names), dtype=h5py.string_dtype())
-            for name, data in (("index", index), ("edges", edges), ("group", group), ("panels", panels)):
-                file.create_dataset(name, data=data)
-            for name, (shape, dtype) in shapes.items():
-                allocate(file, name, shape, dtype)
-            for name in ("h2", "h2_se", "s2"):
-                file[name][...] = np.nan
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    about = {"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": block}
+    with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+        file.attrs.update(about | dict(attributes))
+        file.create_dataset("names", data=list(shape.names), dtype=h5py.string_dtype())
+        index = np.asarray(shape.index, dtype=np.int64)
+        for name, data in (("index", index), ("edges", shape.edges), ("group", group), ("panels", panels)):
+            file.create_dataset(name, data=data)
+        file.create_dataset("nulls", data=unknown(shape.parts, t))
+        for name, (size, dtype) in shapes.items():
+            allocate(file, name, size, dtype)
     return open_dense(path)
 
 
-def open_dense(path: str | Path, mark: str | None = None) -> DenseStore:
+def open_dense(path: str | Path, mark: Mark | None = None) -> DenseStore:
     """Open a store; with ``mark``, refuse one that was made from other inputs or options.
 
-    Raises StorageError when it cannot be read, InputError when it is no dense store or has another fingerprint.
+    Raises StorageError when it cannot be read, InputError when it is no dense store or has another mark.
     """
     path = Path(path)
     with opened(path) as file:
-        check_fingerprint(file, path, FORMAT, mark)
+        check_store(file, path, FORMAT, VERSION, mark)
         attributes = dict(file.attrs.items())
         count, block = file["index"].shape[0], int(attributes["block"])
         placed = ("index", "beta", "se", "done", *_SNP_DTYPES)
@@ -209,32 +211,26 @@ def open_dense(path: str | Path, mark: str | None = None) -> DenseStore:
             path=path,
             count=count,
             block=block,
-            edges=file["edges"][...] if "edges" in file else block_edges(count, block),
+            edges=file["edges"][...],
             names=tuple(file["names"].asstr()[...].tolist()),
             group=file["group"][...],
             panels=file["panels"][...],
             done=file["done"][...],
-            values={name: file[name][...] for name in _TRAIT_DTYPES},
+            nulls=file["nulls"][...],
             offsets={name: file[name].id.get_offset() for name in placed},
             attributes=attributes,
         )
 
 
-def save_trait_values(path: str | Path, first: int = 0, **columns: np.ndarray) -> None:
-    """Keep h2, h2_se, s2 or df of the traits from ``first`` on. Call on one rank, while none writes.
+def save_nulls(path: str | Path, part: int, first: int, nulls: np.ndarray) -> None:
+    """Keep the null models (k,), of NULL_DTYPE, of the traits from ``first`` on, for a part. Call on one rank.
 
-    Raises StorageError when the file cannot be written.
+    No other may be writing. Raises StorageError.
     """
     import h5py
 
-    try:
-        with h5py.File(path, "r+") as file:
-            for name, values in columns.items():
-                if name not in _TRAIT_DTYPES:
-                    raise ValueError(f"a dense store keeps {', '.join(_TRAIT_DTYPES)} of a trait, not {name}")
-                file[name][first : first + len(values)] = values
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error}") from None
+    with writing(path), h5py.File(path, "r+") as file:
+        file["nulls"][part, first : first + len(nulls)] = nulls
 
 
 def panels_of(group: np.ndarray, panel: int) -> np.ndarray:
@@ -252,10 +248,3 @@ def panels_of(group: np.ndarray, panel: int) -> np.ndarray:
         cuts = np.linspace(first, stop, -(-(stop - first) // panel) + 1).astype(np.int64)
         ranges += list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
     return np.array(ranges, dtype=np.int64)
-
-
-def _write_exactly(file: int, data: np.ndarray, offset: int) -> None:
-    view = memoryview(data.tobytes())
-    while view:
-        done = os.pwrite(file, view, offset)
-        view, offset = view[done:], offset + done

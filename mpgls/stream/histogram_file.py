@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mpgls.errors import StorageError
 from mpgls.model.histograms import Bins, Statistic
+from mpgls.stream.files import sync, writing
 
 CHUNK = 64
 """Traits of a compressed chunk."""
@@ -52,33 +52,33 @@ class Histograms:
         import h5py
 
         first = self.rows.get(bins, 0)
-        try:
-            with h5py.File(self.partial, "a" if self.rows else "w", libver="latest") as file:
-                group = file.require_group(_group_name(bins))
-                if "counts" not in group:
-                    _create(group, bins)
-                for name, data in (("counts", counts), ("traits", list(names))):
-                    group[name].resize(first + len(names), axis=0)
-                    group[name][first:] = data
-        except OSError as error:
-            raise StorageError(f"cannot write {self.partial}: {error.strerror or error}") from None
+        with writing(self.partial), h5py.File(self.partial, "a" if self.rows else "w", libver="latest") as file:
+            group = file.require_group(_group_name(bins))
+            if "counts" not in group:
+                _create(group, bins)
+            for name, data in (("counts", counts), ("traits", list(names))):
+                group[name].resize(first + len(names), axis=0)
+                group[name][first:] = data
         self.rows[bins] = first + len(names)
 
     def finish(self, parts: int = 1) -> None:
         """Give the complete file its name. Raises StorageError.
 
         Where the same traits were added ``parts`` times, in the same order, for SNPs that others did not count, their
-        histograms are added up.
+        histograms are added up. A run that was stopped after this finds the file finished.
         """
-        try:
-            if self.rows:
-                if parts > 1:
-                    self._add_up(parts)
-                os.replace(self.partial, self.path)
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from None
+        if not self.rows:
+            return
+        with writing(self.path):
+            if self.partial.exists() and parts > 1:
+                self._add_up(parts)
+            elif self.partial.exists():
+                self._publish(self)
+        if parts > 1:
+            self.rows = {bins: rows // parts for bins, rows in self.rows.items()}
 
     def _add_up(self, parts: int) -> None:
+        """The sums over parts under the final name; the file of all parts is there until then."""
         import h5py
 
         whole = Histograms(self.path.with_name(self.path.name + ".sum"))
@@ -89,8 +89,12 @@ class Histograms:
                     last = min(t, first + CHUNK)
                     total = sum(group["counts"][p * t + first : p * t + last] for p in range(parts))
                     whole.add(group["traits"].asstr()[first:last].tolist(), np.asarray(total), bins)
-        os.replace(whole.partial, self.partial)
-        self.rows = whole.rows
+        self._publish(whole)
+        self.partial.unlink()
+
+    def _publish(self, whole: Histograms) -> None:
+        sync(whole.partial)
+        os.replace(whole.partial, self.path)
 
     def rows_of_traits(self) -> Iterator[tuple[Bins, list[str], np.ndarray]]:
         """Bins, names (k,) and counts (k, bins.count) of a few traits at a time, from the finished file."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from mpgls.errors import StorageError
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
+    pass
 
 LARGEST_READ = 2**30 - 1
 GAP = 8
@@ -70,21 +72,21 @@ class BlockReader:
             self._file = MPI.File.Open(MPI.COMM_SELF, str(path), MPI.MODE_RDONLY)
         except MPI.Exception as error:
             raise StorageError(f"cannot read {path}: {error.Get_error_string()}") from None
-        self._open = True
+        self._open, self._ahead = True, deque[tuple[MPI.Request, int]]()
         self.bytes_read = 0
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        ahead = self._start(0)
-        for k in range(len(self.blocks)):
-            requests, ahead = ahead, []
-            self._finish(k, requests)
-            ahead = self._start(k + 1)
-            yield k, self._rows(k)
-        self.close()
+        try:
+            self._start(0)
+            for k in range(len(self.blocks)):
+                self._finish(k)
+                self._start(k + 1)
+                yield k, self._rows(k)
+        finally:
+            self.close()
 
-    def _start(self, k: int) -> list[tuple[MPI.Request, int]]:
-        """Begin to read block k; returns its requests and their sizes in bytes."""
-        requests = []
+    def _start(self, k: int) -> None:
+        """Begin to read block k."""
         if k < len(self.blocks):
             self._check_size(k)
             buffer, at = self._buffers[k % 2], 0
@@ -92,9 +94,8 @@ class BlockReader:
                 position, left = self.header + first * self.row_bytes, count * self.row_bytes
                 while left:
                     size = min(left, LARGEST_READ)
-                    requests.append((self._file.Iread_at(position, buffer[at : at + size]), size))
+                    self._ahead.append((self._file.Iread_at(position, buffer[at : at + size]), size))
                     position, at, left = position + size, at + size, left - size
-        return requests
 
     def _check_size(self, k: int) -> None:
         """Block k must lie within the file as it is now: Open MPI never completes a read beyond the end."""
@@ -105,11 +106,12 @@ class BlockReader:
     def _too_short(self, k: int) -> NoReturn:
         raise StorageError(f"{self.path} ended early in block {k}: it was changed while it was read")
 
-    def _finish(self, k: int, requests: list[tuple[MPI.Request, int]]) -> None:
+    def _finish(self, k: int) -> None:
         """Wait for block k and check that every byte arrived."""
         from mpi4py import MPI
 
-        for request, size in requests:
+        while self._ahead:
+            request, size = self._ahead.popleft()
             status = MPI.Status()
             try:
                 request.Wait(status)
@@ -125,7 +127,16 @@ class BlockReader:
         return rows if block.pick is None else rows[block.pick]
 
     def close(self) -> None:
-        """Close the file; the end of the last block does it too."""
-        if self._open:
-            self._open = False
-            self._file.Close()
+        """Close the file; the end of the last block does it too, and so does a loop that is left early.
+
+        What is on its way arrives first: its memory would be given to others before.
+        """
+        from mpi4py import MPI
+
+        if not self._open or MPI.Is_finalized():
+            return
+        self._open = False
+        while self._ahead:
+            with contextlib.suppress(MPI.Exception):
+                self._ahead.popleft()[0].Wait()
+        self._file.Close()

@@ -74,6 +74,9 @@ class ScratchFile:
             yield data.view(self.dtype).reshape(self.shape, order="F")
 
     def remove(self) -> None:
-        """Delete the file."""
+        """Delete the file, once the blocks on their way have arrived."""
+        with contextlib.suppress(StorageError):
+            for turn in (0, 1):
+                self._wait(turn)
         with contextlib.suppress(OSError):
             os.unlink(self.path)

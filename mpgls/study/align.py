@@ -3,46 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpgls.errors import InputError, UsageError
+from mpgls.study.design import Design, named
 from mpgls.study.tables import SampleId, Table, index_ids, show_sample
 
 if TYPE_CHECKING:
     from mpgls.study.plink import Samples
 
-INTERCEPT = "intercept"
-
-# Share of a trait's norm that covariates must leave, or they explain all of it.
 EXPLAINED = 1e-10
-
-# A unit column whose part outside the span of the columns before it is at most this long depends on them.
-COLLINEAR_TOLERANCE = 1e-10
-
-# Shares of a unit column's combination that are smaller than this are rounding, and are not named.
-_NAMED_SHARE = 1e-6
+"""Share of a trait's norm that covariates must leave, or they explain all of it."""
+_ORDINARY = (2.0**-60, 2.0**60)
+"""Standard deviations for which no product leaves the range of float32; other traits are divided by a power of two."""
 
 
 @dataclass(frozen=True)
 class Cohort:
     """The n analysed samples of one trait, in genotype order, and their null model's data.
 
-    ``rows`` (n,) int64 are their positions in the .fam, ascending; ``y`` (n,) is the trait; ``X_L`` (n, p-1),
-    Fortran-contiguous, holds the intercept and the covariates named in ``covariate_names``; ``kinship_index``
-    (n,) int64 is the position of each sample in the kinship (empty if there is none). ``funnel`` says how
-    many samples were left after each step, the genotypes' own number first and n last.
+    ``rows`` (n,) int64 are their positions in the .fam, ascending; ``y`` (n,) is the trait less its mean ``center``, in
+    units of ``unit``, a power of two that is 1 for any ordinary trait; ``C`` (n, p-2) are the user's covariates and
+    ``design`` the basis that is fitted; ``kinship_index`` (n,) int64 is the position of each sample in the kinship
+    (empty if there is none). ``funnel`` says how many samples were left after each step, the genotypes' own number
+    first and n last.
     """
 
     rows: np.ndarray
     ids: list[SampleId]
     y: np.ndarray
-    X_L: np.ndarray
-    covariate_names: tuple[str, ...]
+    center: float
+    unit: float
+    C: np.ndarray
+    design: Design
     kinship_index: np.ndarray
     funnel: tuple[tuple[str, int], ...]
+
+    @property
+    def X_L(self) -> np.ndarray:
+        """(n, p-1): orthonormal columns that span the intercept and the covariates."""
+        return self.design.X_L
+
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """The intercept and the covariates, as the user calls them."""
+        return self.design.names
+
+    def ordered(self, order: np.ndarray) -> Cohort:
+        """The same samples in another order."""
+        return replace(
+            self,
+            rows=self.rows[order],
+            ids=[self.ids[k] for k in order],
+            y=self.y[order],
+            C=self.C[order],
+            design=self.design.ordered(order),
+            kinship_index=self.kinship_index[order],
+        )
+
+
+def centred(y: np.ndarray, trait: str) -> tuple[np.ndarray, float, float]:
+    """A trait (n,) less its mean and in a unit of an ordinary size; the mean and the unit.
+
+    Raises InputError for a trait whose variance is beyond the range of numbers.
+    """
+    largest = float(np.abs(y).max())
+    scaled = y / largest
+    middle = float(scaled.mean())
+    left = scaled - middle
+    more = float(left.mean())  # the mean of what rounding left
+    spread = float(np.sqrt(np.square(left - more).mean())) * largest
+    unit = 1.0 if _ORDINARY[0] <= spread <= _ORDINARY[1] else 2.0 ** round(np.log2(spread))
+    if not 0 < spread**2 < np.inf:
+        raise InputError(
+            f"trait {trait!r} has a standard deviation of {spread:.3g}, whose square is beyond the range of numbers: "
+            "give it in another unit"
+        )
+    center = (middle + more) * largest
+    if unit == 1.0:
+        centered = y - center
+        return centered - centered.mean(), center, unit
+    return (left - more) * (largest / unit), center, unit
 
 
 def align(
@@ -79,18 +123,18 @@ def align(
 
     rows = np.flatnonzero(funnel.kept).astype(np.int64)
     y = np.ascontiguousarray(y[rows])
-    names = (INTERCEPT, *(covariates.names if covariates is not None else ()))
-    _check_trait(y, trait, columns=len(names) + 1)
-    X_L = np.empty((rows.size, len(names)), dtype=np.float64, order="F")
-    X_L[:, 0] = 1.0
-    X_L[:, 1:] = covariate_values[rows]
-    check_design(X_L, names)
+    names = covariates.names if covariates is not None else ()
+    _check_trait(y, trait, columns=len(names) + 2)
+    C = covariate_values[rows]
+    values, center, unit = centred(y, trait)
     return Cohort(
         rows=rows,
         ids=[funnel.ids[row] for row in rows],
-        y=y,
-        X_L=X_L,
-        covariate_names=names,
+        y=values,
+        center=center,
+        unit=unit,
+        C=C,
+        design=Design.of(C, names),
         kinship_index=kinship_position[rows] if kinship_ids is not None else kinship_position,
         funnel=tuple(funnel.steps),
     )
@@ -98,43 +142,10 @@ def align(
 
 def check_explained(cohort: Cohort, trait: str) -> None:
     """InputError when the covariates leave nothing of the trait."""
-    y = cohort.y - cohort.y.mean()
-    left = y - cohort.X_L @ np.linalg.lstsq(cohort.X_L, y, rcond=None)[0]
+    X_L, y = cohort.X_L, cohort.y
+    left = y - X_L @ (X_L.T @ y)
     if np.linalg.norm(left) <= EXPLAINED * np.linalg.norm(y):
-        raise InputError(f"trait {trait!r} is explained entirely by the covariates {_and(cohort.covariate_names[1:])}")
-
-
-def check_design(X_L: np.ndarray, names: Sequence[str]) -> None:
-    """InputError, naming the columns, if the design is not of full column rank; its first column is constant.
-
-    ``X_L`` is (n, q). Each column is scaled to unit norm and orthogonalised against those before it by
-    Gram-Schmidt, done twice because once loses orthogonality (Giraud, Langou & Rozloznik 2005); what is left
-    of a dependent column is shorter than COLLINEAR_TOLERANCE.
-    """
-    n, q = X_L.shape
-    constant, dependent = [], []
-    basis = np.empty((n, q), order="F")
-    independent: list[int] = []
-    for column in range(q):
-        rank = len(independent)
-        unit = residual = _unit(X_L[:, column])
-        for _ in range(2):
-            residual = residual - basis[:, :rank] @ (basis[:, :rank].T @ residual)
-        length = np.linalg.norm(residual)
-        if length > COLLINEAR_TOLERANCE:
-            basis[:, rank] = residual / length
-            independent.append(column)
-        elif _is_constant(unit):
-            constant.append(names[column])
-        else:
-            others = _parents(X_L[:, independent], unit)
-            listed = _and([names[independent[k]] for k in others])
-            dependent.append(f"{names[column]!r} is a linear combination of {listed}")
-    if constant:
-        noun, verb = ("covariate", "is") if len(constant) == 1 else ("covariates", "are")
-        raise InputError(f"{noun} {_and(constant)} {verb} constant over the {n} analysed samples")
-    if dependent:
-        raise InputError(f"the covariates are collinear over the {n} analysed samples: {'; '.join(dependent)}")
+        raise InputError(f"trait {trait!r} is explained entirely by the covariates {named(cohort.covariate_names[1:])}")
 
 
 class _Funnel:
@@ -235,32 +246,6 @@ def _check_trait(y: np.ndarray, trait: str, columns: int) -> None:
         )
     if y.min() == y.max():
         raise InputError(f"trait {trait!r} is constant ({y[0]:g}) over the {y.size} analysed samples")
-
-
-def _unit(column: np.ndarray) -> np.ndarray:
-    """``column`` scaled to unit norm (a zero column stays), by its largest element first: squares may overflow."""
-    largest = np.max(np.abs(column))
-    if largest == 0:
-        return column
-    scaled = column / largest
-    return scaled / np.linalg.norm(scaled)
-
-
-def _is_constant(unit: np.ndarray) -> bool:
-    return bool(np.linalg.norm(unit - unit.mean()) <= COLLINEAR_TOLERANCE)
-
-
-def _parents(columns: np.ndarray, dependent: np.ndarray) -> list[int]:
-    """Which of ``columns`` (n, k) take part in the linear combination that gives the unit column ``dependent``."""
-    unit = np.column_stack([_unit(column) for column in columns.T])
-    share = np.linalg.lstsq(unit, dependent, rcond=None)[0]
-    return [k for k, value in enumerate(share) if abs(value) > _NAMED_SHARE]
-
-
-def _and(names: Sequence[str]) -> str:
-    """The names as part of a sentence: 'a', 'b' and 'c'."""
-    quoted = [f"the {name}" if name == INTERCEPT else repr(name) for name in names]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
 def _examples(ids: Sequence[SampleId]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.model.folds import NestedFolds, folds_of_labels
-from mpgls.study.align import check_design
+from mpgls.study.design import Design
 from mpgls.study.tables import SampleId, read_table, show_sample
 
 
@@ -15,7 +15,7 @@ def read_folds(path: str, ids: list[SampleId]) -> NestedFolds:
 
     The inner label of a sample in its own outer fold's test set is not looked at. Raises InputError.
     """
-    table = read_table(path)
+    table = read_table(path, known=ids)
     position = {name: k for k, name in enumerate(table.ids)}
     missing = [name for name in ids if name not in position]
     if missing:
@@ -41,7 +41,7 @@ def read_folds(path: str, ids: list[SampleId]) -> NestedFolds:
     return folds_of_labels(outer, inner)
 
 
-def check_folds(folds: NestedFolds, X_L: np.ndarray, names: tuple[str, ...]) -> None:
+def check_folds(folds: NestedFolds, C: np.ndarray, names: tuple[str, ...]) -> None:
     """InputError, naming the fold, if one has no R2 or the covariates are collinear or constant over a training set."""
     outer, inner = len(folds.outer), folds.inner_count
     for k in range(len(folds.tests)):
@@ -50,9 +50,9 @@ def check_folds(folds: NestedFolds, X_L: np.ndarray, names: tuple[str, ...]) -> 
         where += "" if k < outer else str((k - outer) // inner + 1)
         if folds.tests[k].size < 2:
             raise InputError(f"{where} has a single sample, and R2 needs two: ask for fewer folds")
-        if training.size <= X_L.shape[1]:
-            raise InputError(f"{where} leaves {training.size} samples to train {X_L.shape[1]} covariates on")
+        if training.size <= len(names):
+            raise InputError(f"{where} leaves {training.size} samples to train {len(names)} covariates on")
         try:
-            check_design(X_L[training], names)
+            Design.of(C[training], names[1:])
         except InputError as error:
             raise InputError(f"{where}, training samples: {error}") from None

@@ -26,6 +26,15 @@ PAGE = 4096
 
 
 @dataclass(frozen=True, eq=False)
+class VoxelGrid:
+    """Where v voxels lie: indices i j k ``coordinates`` (v, 3) in a grid of ``shape``, whose ``affine`` gives mm."""
+
+    shape: Sequence[int]
+    affine: np.ndarray
+    coordinates: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class VoxelMatrix:
     """A voxel matrix on disk. Picklable and small: rank 0 opens it and broadcasts; every rank reads what it needs.
 
@@ -42,6 +51,11 @@ class VoxelMatrix:
     mask: str = ""
     made_from: str = field(default="", repr=False)
     """What an unfinished run extracted it from; empty otherwise."""
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """Where the voxels lie."""
+        return VoxelGrid(self.shape, self.affine, self.coordinates)
 
     @property
     def n(self) -> int:

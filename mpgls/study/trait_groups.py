@@ -10,7 +10,8 @@ import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.model.trait_flags import NOT_ANALYSED, Flag
-from mpgls.study.align import Cohort, align, check_design
+from mpgls.study.align import Cohort, align
+from mpgls.study.design import Design
 from mpgls.study.plink import Samples
 from mpgls.study.tables import SampleId, Table
 from mpgls.study.trait_matrix import MaskGroup, TraitMatrix, group_traits, impute
@@ -32,14 +33,15 @@ class TraitGroup:
 
     ``traits`` are positions in the matrix, those that can be analysed; ``rows`` (n,) .fam rows in the order of the
     analysis, ``matrix_rows`` and ``kinship_index`` (n,) the same samples in the traits' file and in the kinship;
-    ``X_L`` (n, q). Without a kinship ``kinship_index`` is empty. ``imputed`` (len(traits),) says which traits have
-    filled gaps.
+    ``C`` (n, q-1) the user's covariates and ``X_L`` (n, q) the orthonormal columns that span them with the intercept.
+    Without a kinship ``kinship_index`` is empty. ``imputed`` (len(traits),) says which traits have filled gaps.
     """
 
     traits: np.ndarray
     rows: np.ndarray
     matrix_rows: np.ndarray
     kinship_index: np.ndarray
+    C: np.ndarray
     X_L: np.ndarray
     imputed: np.ndarray
 
@@ -69,6 +71,14 @@ class TraitStudy:
     groups: tuple[TraitGroup, ...]
     flags: np.ndarray = field(repr=False)
     samples: np.ndarray = field(repr=False)
+
+    def kinship_samples(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The .fam rows (of ``count``) of the samples of any group, ascending, and their positions in the kinship."""
+        position = np.full(count, -1, dtype=np.int64)
+        for group in self.groups:
+            position[group.rows] = group.kinship_index
+        samples = np.flatnonzero(position >= 0)
+        return samples, position[samples]
 
     def lines(self) -> list[str]:
         """What the log says of samples, covariates and groups."""
@@ -129,7 +139,7 @@ def _flags(mask: MaskGroup, cohort: Cohort) -> np.ndarray:
     if mask.samples.size <= cohort.X_L.shape[1] + 1:
         return flags | Flag.TOO_FEW
     try:
-        check_design(cohort.X_L[mask.samples], cohort.covariate_names)
+        Design.of(cohort.C[mask.samples], cohort.covariate_names[1:])
     except InputError:
         return flags | Flag.COLLINEAR
     return flags | np.where(mask.constant, Flag.CONSTANT, 0)
@@ -152,6 +162,7 @@ def _trait_group(
         rows=cohort.rows[order],
         matrix_rows=matrix_rows[order],
         kinship_index=cohort.kinship_index[order] if cohort.kinship_index.size else cohort.kinship_index,
-        X_L=np.asfortranarray(cohort.X_L[order]),
+        C=cohort.C[order],
+        X_L=Design.of(cohort.C[order], cohort.covariate_names[1:]).X_L,
         imputed=mask.missing[usable] > 0,
     )

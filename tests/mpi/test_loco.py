@@ -26,9 +26,6 @@ from small_study import (
 
 import mpgls
 from mpgls.commands import multi_trait, single_trait
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.multi_trait_parts.config import MultiTraitConfig
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
 from mpgls.stream.store import open_store
 from mpgls.study.grm import open_kinship
@@ -68,7 +65,7 @@ class Study(SimulatedStudy):
 def study(module_comm, module_folder):
     comm, folder = module_comm, module_folder
     prefix, pheno = str(folder / "g"), str(folder / "traits.tsv")
-    mpgls.simulate(samples=N, snps=M, out=prefix, traits=3, chromosomes=3, missing=0.04, seed=11, comm=comm)
+    mpgls.simulate(samples=N, snps=M, traits=3, chromosomes=3, missing=0.04, seed=11, out=prefix, comm=comm)
 
     def change():
         relabel_chromosomes(prefix, [label for label, count in RUNS for _ in range(count)])
@@ -89,25 +86,17 @@ def make_kinship(comm, study, out, loco=True, method="centered", block_size=None
     return f"{study.folder / out}.h5"
 
 
-def scan(comm, study, out="o", **options):
+def scan(comm, study, out="o", command=mpgls.single_trait, **options):
     """single-trait --loco; returns the prefix of its outputs."""
-    files = {"bfile": study.bfile, "pheno": study.pheno, "grm": study.grm}
-    mpgls.single_trait(
-        out=study.folder / out, threads=1, comm=comm, **{"loco": True, "no_plots": True, **files, **options}
-    )
+    usual = {"bfile": study.bfile, "pheno": study.pheno, "grm": study.grm, "loco": True, "no_plots": True, "threads": 1}
+    command(out=study.folder / out, comm=comm, **usual | options)
     comm.Barrier()
     return study.folder / out
 
 
-def scan_all(comm, study, out="m", memory=None, resume=False, **options):
+def scan_all(comm, study, out="m", **options):
     """multi-trait --loco, every test a hit; returns the prefix of its outputs."""
-    files = {"pheno": study.pheno, "grm": study.grm}
-    files |= {key: options.pop(key) for key in list(options) if key in StudyOptions.__dataclass_fields__}
-    run = RunOptions(str(study.folder / out), threads=1, memory=memory, resume=resume)
-    model = {"loco": True, "plots": False, "p_threshold": 1.0, **options}
-    multi_trait.run(MultiTraitConfig(run, StudyOptions(study.bfile, **files), **model), comm)
-    comm.Barrier()
-    return study.folder / out
+    return scan(comm, study, out, mpgls.multi_trait, **{"p_threshold": 1.0, **options})
 
 
 def assert_same_table(path, other):
@@ -293,14 +282,13 @@ def test_a_chromosome_of_which_the_kinship_has_nothing(comm, study):
 
 
 def stop_in(monkeypatch, module, name, number):
-    """Ask for a stop as the ``number``-th call of ``module.name`` begins, which takes the signal or the world."""
+    """Ask for a stop as the ``number``-th call of ``module.name`` begins, which takes the world."""
     whole, calls = getattr(module, name), []
 
     def until_then(*arguments):
         calls.append(1)
-        given = inspect.signature(whole).bind(*arguments).arguments
-        signal = given["stop"] if "stop" in given else given["world"].stop
-        signal.requested = len(calls) == number
+        world = inspect.signature(whole).bind(*arguments).arguments["world"]
+        world.stop.requested = len(calls) == number
         return whole(*arguments)
 
     monkeypatch.setattr(module, name, until_then)

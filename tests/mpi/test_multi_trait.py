@@ -28,15 +28,7 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.commands import export, multi_trait, simulate, single_trait
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.export import ExportConfig
-from mpgls.commands.multi_trait import MultiTraitConfig
-from mpgls.commands.simulate import SimulateConfig
-from mpgls.commands.single_trait import SingleTraitConfig
 from mpgls.errors import InputError, MemoryPlanError, UsageError
-from mpgls.study.filters import SnpFilter
 
 N, M, T = 127, 89, 5
 H2 = (0.0, 0.37, 0.5, 0.52, 0.93)
@@ -56,7 +48,7 @@ class Study(SimulatedStudy):
 @pytest.fixture(scope="module")
 def study(module_comm, module_folder):
     folder, prefix = module_folder, str(module_folder / "g")
-    simulate.run(SimulateConfig(N, M, prefix, traits=T, chromosomes=3, missing=0.04, seed=3), module_comm)
+    mpgls.simulate(samples=N, snps=M, traits=T, chromosomes=3, missing=0.04, seed=3, out=prefix, comm=module_comm)
     plink = read_plink(prefix)
     X = plink.centred()
     Phi = X @ X.T / M + 0.01 * np.eye(N)
@@ -85,26 +77,23 @@ def expected(study):
     }
 
 
-def options_of(study, options):
-    files = {"pheno": study.pheno, "grm": None if options.get("eigen") else study.grm}
-    return files | {key: options.pop(key) for key in list(options) if key in StudyOptions.__dataclass_fields__}
+def files_of(study, options):
+    """The study's files, as far as the options do not name others."""
+    return {"bfile": study.bfile, "pheno": study.pheno} | ({} if options.get("eigen") else {"grm": study.grm})
 
 
-def scan(comm, study, out="o", memory=None, **options):
+def scan(comm, study, out="o", **options):
     """Run multi-trait, every test a hit unless told otherwise. Returns the prefix of its outputs."""
-    of_study = options_of(study, options)
-    run = RunOptions(str(study.folder / out), threads=1, memory=memory)
-    options = {"p_threshold": 1.0, "plots": False} | options
-    multi_trait.run(MultiTraitConfig(run, StudyOptions(study.bfile, **of_study), **options), comm)
+    usual = {"p_threshold": 1.0, "no_plots": True, "threads": 1, "out": study.folder / out}
+    mpgls.multi_trait(comm=comm, **usual | files_of(study, options) | options)
     comm.Barrier()
     return study.folder / out
 
 
 def alone(comm, study, trait, h2, **options):
     """The table of single-trait (rank 0; None elsewhere)."""
-    of_study = options_of(study, options) | {"pheno_name": (trait,)}
-    run = RunOptions(str(study.folder / "alone"), threads=1)
-    single_trait.run(SingleTraitConfig(run, StudyOptions(study.bfile, **of_study), h2=h2, plots=False, **options), comm)
+    usual = {"pheno_name": trait, "h2": h2, "no_plots": True, "threads": 1, "out": study.folder / "alone"}
+    mpgls.single_trait(comm=comm, **usual | files_of(study, options) | options)
     comm.Barrier()
     results = read_results(study.folder / "alone", trait) if comm.rank == 0 else None
     comm.Barrier()
@@ -197,8 +186,7 @@ def test_principal_components_are_covariates(comm, study):
 
 def test_filters_and_untestable_snps(comm, study):
     """Filtered SNPs are in no result; the dense store keeps their places."""
-    chosen = SnpFilter(("1", "3"), maf=0.2)
-    out = scan(comm, study, covar=study.covar, h2_file=study.h2_file, snps=chosen, dense=True, block_size=7)
+    out = scan(comm, study, covar=study.covar, h2_file=study.h2_file, chr="1,3", maf=0.2, dense=True, block_size=7)
     if comm.rank == 0:
         frequency, of_chromosome = study.plink.frequency(), np.isin(study.plink.chromosomes, ["1", "3"])
         passing = of_chromosome & (np.minimum(frequency, 1 - frequency) >= 0.2)
@@ -222,7 +210,7 @@ def test_ranks_teams_solvers_and_passes_do_not_matter(
         pytest.importorskip("slepc4py")
     sizes = {"block_size": block_size, "trait_block": trait_block, "pass_traits": pass_traits}
     for size in range(1, comm.size + 1):
-        options = {"team_size": size, "solver": solver, "dense": True, **sizes}
+        options = {"team_size": size, "eigensolver": solver, "dense": True, **sizes}
         out = scan(comm, study, covar=study.covar, h2_file=study.h2_file, **options)
         assert not list(study.folder.glob("*scratch*"))
         if comm.rank == 0:
@@ -497,7 +485,7 @@ def test_the_row_of_a_trait_sums_up_all_its_tests(comm, study):
 
 def test_export_gives_the_table_of_single_trait(comm, study):
     out = scan(comm, study, covar=study.covar, h2=0.4, dense=True, block_size=9, trait_block=2)
-    export.run(ExportConfig(RunOptions(str(study.folder / "one")), f"{out}.h5", ("trait4",)), comm)
+    mpgls.export(store=f"{out}.h5", trait="trait4", out=study.folder / "one", comm=comm)
     comm.Barrier()
     single = alone(comm, study, "trait4", 0.4, covar=study.covar)
     if comm.rank == 0:
@@ -511,11 +499,11 @@ def test_export_gives_the_table_of_single_trait(comm, study):
         for name in ("STAT", "LOG10P", "P"):
             np.testing.assert_allclose(table[name], single[name], rtol=2e-6, atol=1e-7)
     with pytest.raises(UsageError, match="no trait 'nobody'"):
-        export.run(ExportConfig(RunOptions(str(study.folder / "one")), f"{out}.h5", ("nobody",)), comm)
+        mpgls.export(store=f"{out}.h5", trait="nobody", out=study.folder / "one", comm=comm)
 
 
 def test_pictures_are_drawn(comm, study):
-    out = scan(comm, study, plots=True, p_threshold=0.2)
+    out = scan(comm, study, no_plots=False, p_threshold=0.2)
     for name in ("hits", "qq"):
         assert Path(f"{out}.{name}.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -545,10 +533,11 @@ def test_gemmas_heritabilities_of_two_mouse_traits(comm, shared_tmp_path):
 
     on_root(comm, unpack)
     mpgls.kinship(bfile=prefix, extract=snps, out=shared_tmp_path / "K", threads=1, comm=comm)
-    few = SnpFilter(extract=tested)
-    options = StudyOptions(prefix, pheno, grm=str(shared_tmp_path / "K.h5"), center_grm=True, snps=few)
-    run = RunOptions(str(shared_tmp_path / "o"), threads=1)
-    multi_trait.run(MultiTraitConfig(run, options, plots=False), comm)
+    found = mpgls.multi_trait(
+        bfile=prefix, pheno=pheno, grm=shared_tmp_path / "K.h5", center_grm=True, extract=tested, no_plots=True,
+        threads=1, out=shared_tmp_path / "o", comm=comm,
+    )  # fmt: skip
+    assert found.nulls["h2"][0] == pytest.approx([0.590731, 0.406097], abs=1e-4)
     if comm.rank == 0:
         rows = read_traits(shared_tmp_path / "o")
         assert (rows["trait2"]["N"], rows["trait5"]["N"]) == ("757", "653")

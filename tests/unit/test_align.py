@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mpgls.errors import InputError, UsageError
-from mpgls.study.align import align, check_design
+from mpgls.study.align import align
+from mpgls.study.design import Design
 from mpgls.study.tables import Table
 
 NAN = np.nan
@@ -37,8 +38,9 @@ def test_genotypes_alone() -> None:
     np.testing.assert_array_equal(cohort.rows, [0, 1, 3, 4])
     assert cohort.rows.dtype == np.int64
     assert cohort.ids == [("f0", "i0"), ("f1", "i1"), ("f3", "i3"), ("f4", "i4")]
-    np.testing.assert_array_equal(cohort.y, [1, 2, 4, 9])
-    np.testing.assert_array_equal(cohort.X_L, np.ones((4, 1)))
+    np.testing.assert_array_equal(cohort.y, [-3, -2, 0, 5])
+    assert (cohort.center, cohort.unit) == (4.0, 1.0)
+    np.testing.assert_array_equal(cohort.X_L, np.full((4, 1), 0.5))
     assert cohort.covariate_names == ("intercept",)
     assert cohort.kinship_index.size == 0
     assert cohort.funnel == (("in the genotypes", 5), ("with a phenotype", 4))
@@ -168,7 +170,7 @@ def test_constant_only_among_the_analysed_samples() -> None:
 
 def design(**columns: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     n = len(next(iter(columns.values())))
-    return np.column_stack([np.ones(n), *columns.values()]), ("intercept", *columns)
+    return np.column_stack([np.asarray(one).reshape(n) for one in columns.values()]), tuple(columns)
 
 
 def test_design_names_the_combination() -> None:
@@ -176,7 +178,7 @@ def test_design_names_the_combination() -> None:
     age, bmi = rng.uniform(20, 70, 101), rng.standard_normal(101)
     male = (rng.random(101) < 0.5).astype(float)
     with pytest.raises(InputError) as caught:
-        check_design(*design(age=age, bmi=bmi, male=male, female=1 - male, months=12 * age, mix=1e6 * age - bmi * 1e5))
+        Design.of(*design(age=age, bmi=bmi, male=male, female=1 - male, months=12 * age, mix=1e6 * age - bmi * 1e5))
     message = str(caught.value)
     assert "'female' is a linear combination of the intercept and 'male'" in message
     assert "'months' is a linear combination of 'age'" in message
@@ -186,21 +188,21 @@ def test_design_names_the_combination() -> None:
 @pytest.mark.parametrize("value", [0.0, 1.0, -3e-200, 0.1, 1e250])
 def test_design_constant_at_any_scale(value: float) -> None:
     with pytest.raises(InputError, match="covariate 'c' is constant over the 11 analysed samples"):
-        check_design(*design(a=np.arange(11.0), c=np.full(11, value)))
+        Design.of(*design(a=np.arange(11.0), c=np.full(11, value)))
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-9, 1.0, 1e12, 1e250])
 def test_design_is_judged_apart_from_scale(scale: float) -> None:
     a = np.random.default_rng(2).standard_normal(57)
     noise = np.random.default_rng(3).standard_normal(57)
-    check_design(*design(a=a, b=scale * (a + 1e-7 * noise)))
+    Design.of(*design(a=a, b=scale * (a + 1e-7 * noise)))
     with pytest.raises(InputError, match="'b' is a linear combination of 'a'"):
-        check_design(*design(a=a, b=scale * (a + 1e-12 * noise)))
+        Design.of(*design(a=a, b=scale * (a + 1e-12 * noise)))
 
 
 def test_design_with_large_offsets_is_accepted() -> None:
     year = 2000 + np.arange(31.0)
-    check_design(*design(year=year, year2=year**2, position=1e8 + np.random.default_rng(4).random(31)))
+    Design.of(*design(year=year, year2=year**2, position=1e8 + np.random.default_rng(4).random(31)))
 
 
 def test_many_samples_need_no_quadratic_work() -> None:

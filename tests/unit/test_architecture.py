@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from mpgls.commands import COMMANDS
+
 PACKAGE = Path(__file__).resolve().parents[2] / "mpgls"
 FLOORS = {
     "__main__": 9,
@@ -244,3 +246,126 @@ def test_circle_is_found() -> None:
         "model",
         "study",
     ]
+
+
+# -- what protects the design of commands/ and the names of distributions ----------------------------------------------
+
+COMMAND_NAMES = set(COMMANDS)
+LINEAR_ALGEBRA = ("numpy.linalg", "scipy.linalg", "mpgls.la.scalapack")
+SUFFIX_OF = {"GridMatrix": "_grid", "SharedArray": "_node"}
+"""What a variable, an attribute or a parameter of a distributed kind must end in."""
+
+
+def command_of(file: str) -> str | None:
+    """The command that a file of commands/ belongs to; None for what commands share."""
+    parts = file.split("/")
+    name = parts[1].removesuffix(".py").removesuffix("_parts") if parts[0] == "commands" and len(parts) > 1 else ""
+    return name if name.replace("_", "-") in COMMAND_NAMES else None
+
+
+def foreign_command(one: Import) -> bool:
+    """An import of one command's file by another's."""
+    parts = one.module.split(".")
+    if one.room != "commands" or parts[:2] != ["mpgls", "commands"] or len(parts) < 3:
+        return False
+    target = command_of("/".join(["commands", *parts[2:]]))
+    return target is not None and target != command_of(one.file)
+
+
+def test_no_command_imports_another() -> None:
+    broken = [str(one) for one in all_imports() if foreign_command(one)]
+    assert not broken, "what two commands need lies in engine/ or run/\n" + "\n".join(broken)
+
+
+def mathematics(file: str, source: str) -> Iterator[str]:
+    """Matrix products, and calls of numpy.linalg, in one source file."""
+    for node in ast.walk(ast.parse(source)):
+        product = isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.MatMult)
+        called = isinstance(node, ast.Attribute) and ast.unparse(node) in ("np.linalg", "numpy.linalg", "scipy.linalg")
+        if product or called:
+            yield f"mpgls/{file}:{node.lineno}: {ast.unparse(node)}"
+    for one in imports_of(file, source):
+        if inside(one.module, set(LINEAR_ALGEBRA)):
+            yield str(one)
+
+
+def test_commands_do_no_linear_algebra() -> None:
+    broken = [
+        line for file, source in sources().items() if room_of(file) == "commands" for line in mathematics(file, source)
+    ]
+    assert not broken, "mathematics lives in engine/, model/ and la/\n" + "\n".join(broken)
+
+
+def kind_made(value: ast.expr | None) -> str | None:
+    """The distributed kind that an expression makes: ``GridMatrix(...)`` or ``GridMatrix.square(...)``."""
+    if isinstance(value, ast.Call):
+        text = ast.unparse(value.func).split(".")[0]
+        return text if text in SUFFIX_OF else None
+    return None
+
+
+def kind_annotated(annotation: ast.expr | None) -> str | None:
+    """The distributed kind that an annotation names, alone or beside None."""
+    text = ast.unparse(annotation).strip("'\"").removesuffix(" | None") if annotation is not None else ""
+    return text if text in SUFFIX_OF else None
+
+
+def misnamed(file: str, source: str) -> Iterator[str]:
+    """Variables, attributes and parameters of a distributed kind whose name does not end in its distribution."""
+    for node in ast.walk(ast.parse(source)):
+        named: list[tuple[ast.expr | ast.arg, str | None]] = []
+        if isinstance(node, ast.Assign):
+            named = [(target, kind_made(node.value)) for target in node.targets]
+        elif isinstance(node, ast.AnnAssign):
+            named = [(node.target, kind_annotated(node.annotation) or kind_made(node.value))]
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            named = [(one, kind_annotated(one.annotation)) for one in arguments]
+        for target, kind in named:
+            name = target.arg if isinstance(target, ast.arg) else ast.unparse(target)
+            if kind is not None and not isinstance(target, ast.Tuple) and not name.endswith(SUFFIX_OF[kind]):
+                yield f"mpgls/{file}:{node.lineno}: {name} is a {kind}"
+
+
+def test_a_name_ends_in_its_distribution() -> None:
+    broken = [line for file, source in sources().items() for line in misnamed(file, source)]
+    assert not broken, "names of distributed arrays end in _grid or _node\n" + "\n".join(broken)
+
+
+def module_name(file: str) -> str:
+    return "mpgls." + file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def test_files_do_not_import_in_circles() -> None:
+    """Not even for the type checker: a circle means that two files are one thing, or that a third is missing."""
+    files = {
+        "mpgls." + file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in sources()
+    }
+    arrows: dict[str, dict[str, Import]] = {}
+    for one in all_imports():
+        here = module_name(one.file)
+        target = one.module if one.module in files else one.module.rpartition(".")[0]
+        if target in files and target != here and not (one.late and room_of(one.file) in ("__init__", "cli", "face")):
+            arrows.setdefault(here, {}).setdefault(target, one)
+    circle = find_circle(arrows)
+    assert not circle, "files import each other:\n" + "\n".join(
+        str(arrows[a][b]) for a, b in itertools.pairwise(circle)
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "source", "is_broken"),
+    [
+        (mathematics, "def f(a, b):\n    return a @ b", True),
+        (mathematics, "from scipy.linalg import blas", True),
+        (mathematics, "def f(a):\n    return np.linalg.qr(a)", True),
+        (mathematics, "def f(a, b):\n    return a * b", False),
+        (misnamed, "Phi = GridMatrix.square(grid, 3, 1)", True),
+        (misnamed, "Phi_grid = GridMatrix.square(grid, 3, 1)", False),
+        (misnamed, "def f(K: SharedArray) -> None: ...", True),
+        (misnamed, "def f(K_node: SharedArray | None) -> None: ...", False),
+        (misnamed, "class A:\n    def f(self):\n        self.L = GridMatrix(grid, layout)", True),
+    ],
+)
+def test_checks_of_names_and_mathematics_notice(check, source: str, is_broken: bool) -> None:
+    assert bool(list(check("commands/kinship.py", source))) is is_broken

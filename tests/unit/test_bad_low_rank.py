@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import MPIRUN, mpgls, must_succeed
-from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, check, edit_line, one_rank_fails, refused
+from launch import MPIRUN, must_succeed
+from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, edit_line, one_rank_fails, refused
 from small_study import read_plink, write_genotypes, write_lines
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
@@ -49,9 +49,8 @@ def study(good: Path, tmp_path: Path) -> Path:
         (f"{PLAIN} --similarity-count -3", USAGE, "--similarity-count must be at least 1, not -3", (0,)),
         (f"{PLAIN} --similarity-count 104", USAGE, "--similarity-count 104 is more than the 103 SNPs", (1, 2)),
         (f"{SCAN} --stage 3", USAGE, "--stage must be one of 0, 1, 2, 4, not 3", (0,)),
-        (f"{SCAN} --stage 1 --resume", USAGE, "--resume is for stage 4", (0,)),
         (f"{SCAN} --h2 1", USAGE, "--h2 must be at least 0 and below 1", (0,)),
-        (f"{SCAN} --h2 0.5 --h2-file h2.tsv", USAGE, "--h2 and --h2-file exclude each other", (0,)),
+        (f"{SCAN} --h2 0.5 --h2-file h2.tsv", USAGE, "give either --h2 or --h2-file", (0,)),
         (f"{SCAN} --block-size 0", USAGE, "--block-size must be at least 1", (0,)),
         (f"{SCAN} --team-size 3", USAGE, "--team-size must be from 1 to the number of ranks, 2, not 3", (2,)),
         (f"{SCAN} --memory 0.01", MEMORY, "--memory allows 0.01: the program alone takes", (1, 2)),
@@ -158,18 +157,6 @@ def test_an_input_is_not_overwritten(study: Path) -> None:
         assert (study / name).read_bytes() == (study / "sim.pheno.tsv").read_bytes()
 
 
-def test_resume_refuses_other_options(study: Path) -> None:
-    must_succeed(2, f"{SCAN} --block-size 16", study)
-    table = (study / "out.trait1.tsv").read_bytes()
-    for more in ("--covar sim.covar.tsv", "--no-loco", "--similarity-bfile other"):
-        ended = mpgls(2, f"{SCAN} --block-size 16 --resume {more}", study)
-        check(ended, INPUT, "out.h5 was made from other inputs or options, so it cannot be resumed")
-    check(mpgls(2, f"{SCAN} --block-size 8 --resume", study), INPUT, "blocks of 16 SNPs")
-    again = must_succeed(2, f"{SCAN} --block-size 16 --resume", study)
-    assert "blocks are done in out.h5" in again.out
-    assert (study / "out.trait1.tsv").read_bytes() == table
-
-
 # -- one rank fails alone -----------------------------------------------------------------------------------------
 
 
@@ -180,13 +167,13 @@ def test_resume_refuses_other_options(study: Path) -> None:
         ("stream.reader BlockReader _finish", "StorageError('cannot read sim.bed: gone')", STORAGE, "sim.bed: gone"),
         ("study.genotypes Decoder decode", "MemoryError('buffer')", MEMORY, "rank 1 is out of memory"),
         (
-            "commands.low_rank_parts.gram GramFile read",
+            "engine.gram GramFile read",
             "StorageError('cannot read out.stage1.h5')",
             STORAGE,
             "out.stage1.h5",
         ),
-        ("commands.low_rank_parts.null LowRankNull maximise", "NumericalError('no optimum')", NUMERICAL, "no optimum"),
-        ("commands.low_rank_parts.solver LowRankSolver solve", "RuntimeError('surprise')", 1, "failed unexpectedly"),
+        ("engine.low_rank LowRankCovariance maximise", "NumericalError('no optimum')", NUMERICAL, "no optimum"),
+        ("engine.low_rank_scan TestedSnps sums", "RuntimeError('surprise')", 1, "failed unexpectedly"),
         ("stream.writer BlockWriter write", "OSError(28, 'No space left', 'out.h5')", STORAGE, "out.h5: No space"),
     ],
 )

@@ -12,15 +12,17 @@ from small_images import AFFINE, SHAPE, small_mask
 
 from mpgls.errors import StorageError
 from mpgls.report.brain_maps import _Slices, by_size, draw_map, safe_name, write_maps, write_parcel_map
+from mpgls.study.images import VoxelGrid
 
 COORDINATES = np.argwhere(small_mask())
+GRID = VoxelGrid(SHAPE, AFFINE, COORDINATES)
 VOXELS = np.array([3, 4, 9, 20, 50])
 LOG10P = np.array([4.5, 9.25, 4.0, 6.0, 5.0])
 
 
 def test_maps_hold_the_entries_and_nothing_else(tmp_path):
     labels = np.array([7, 5, 5, 5, 0])
-    paths = write_maps(tmp_path / "out", "rs1", SHAPE, AFFINE, COORDINATES, VOXELS, LOG10P, labels)
+    paths = write_maps(tmp_path / "out", "rs1", GRID, VOXELS, LOG10P, labels)
     assert [path.name for path in paths] == ["out.rs1.log10p.nii.gz", "out.rs1.clusters.nii.gz"]
     for path, values, dtype in zip(paths, (LOG10P, [3, 1, 1, 1, 2]), (np.float32, np.int32), strict=True):
         image = nibabel.load(path)
@@ -33,9 +35,9 @@ def test_maps_hold_the_entries_and_nothing_else(tmp_path):
 
 
 def test_maps_without_clusters_or_entries(tmp_path):
-    (path,) = write_maps(tmp_path / "out", "rs1", SHAPE, AFFINE, COORDINATES, VOXELS[:0], LOG10P[:0], None)
+    (path,) = write_maps(tmp_path / "out", "rs1", GRID, VOXELS[:0], LOG10P[:0], None)
     assert not np.asarray(nibabel.load(path).dataobj).any()
-    paths = write_maps(tmp_path / "out", "rs1", SHAPE, AFFINE, COORDINATES, VOXELS[:0], LOG10P[:0], VOXELS[:0])
+    paths = write_maps(tmp_path / "out", "rs1", GRID, VOXELS[:0], LOG10P[:0], VOXELS[:0])
     assert len(paths) == 2 and not np.asarray(nibabel.load(paths[1]).dataobj).any()
 
 
@@ -55,9 +57,9 @@ def test_names_of_snps_are_safe_in_file_names(name, safe):
 
 def test_unwritable_map_is_told(tmp_path):
     with pytest.raises(StorageError, match="cannot write"):
-        write_maps(tmp_path / "no" / "out", "rs1", SHAPE, AFFINE, COORDINATES, VOXELS, LOG10P, None)
+        write_maps(tmp_path / "no" / "out", "rs1", GRID, VOXELS, LOG10P, None)
     with pytest.raises(StorageError, match="cannot write the plot"):
-        draw_map(tmp_path / "no" / "out.png", "rs1", SHAPE, AFFINE, COORDINATES, VOXELS, LOG10P)
+        draw_map(tmp_path / "no" / "out.png", "rs1", GRID, VOXELS, LOG10P)
 
 
 def test_parcel_map(tmp_path):
@@ -81,8 +83,9 @@ def test_slices_show_the_same_place_however_the_grid_is_stored(order, flips):
         T[axis, stored] = flip
         T[axis, 3] = 0 if flip > 0 else SHAPE[axis] - 1
     stored_coordinates = (np.linalg.inv(T) @ np.column_stack([COORDINATES, np.ones(len(COORDINATES))]).T).T[:, :3]
-    expected = _Slices(straight, COORDINATES, VOXELS, LOG10P, None)
-    turned = _Slices(straight @ T, np.rint(stored_coordinates).astype(int), VOXELS, LOG10P, None)
+    expected = _Slices(VoxelGrid(SHAPE, straight, COORDINATES), VOXELS, LOG10P, None)
+    stored = np.rint(stored_coordinates).astype(int)
+    turned = _Slices(VoxelGrid(SHAPE, straight @ T, stored), VOXELS, LOG10P, None)
     np.testing.assert_allclose(turned.peak_mm, straight[:3, :3] @ COORDINATES[4] + straight[:3, 3], atol=1e-12)
     for name in ("_mask", "_heat", "_size", "_peak"):
         np.testing.assert_allclose(getattr(turned, name), getattr(expected, name), err_msg=name)
@@ -96,7 +99,7 @@ def test_slices_show_the_same_place_however_the_grid_is_stored(order, flips):
 def test_picture_is_drawn(tmp_path, entries, anatomy):
     background = np.random.default_rng(0).uniform(10, 20, SHAPE) if anatomy else None
     path = tmp_path / "map.png"
-    draw_map(path, "rs$1", SHAPE, AFFINE, COORDINATES, VOXELS[:entries], LOG10P[:entries], background)
+    draw_map(path, "rs$1", GRID, VOXELS[:entries], LOG10P[:entries], background)
     pixels = matplotlib.image.imread(path)[..., :3]
     assert pixels.shape[1] > pixels.shape[0] > 400
     # the colours of the entries, strongly red, are in the slices, left of the colour bar

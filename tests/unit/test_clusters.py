@@ -15,6 +15,7 @@ from mpgls.model.clusters import (
     RECORD_DTYPE,
     STATISTICS,
     Edges,
+    Heights,
     Neighbours,
     cluster_statistics,
     label_entries,
@@ -24,6 +25,7 @@ from mpgls.model.clusters import (
 )
 
 START, STEP = 1.6, 0.1
+HEIGHTS = Heights(START, STEP)
 STRUCTURE = {c: ndimage.generate_binary_structure(3, rank) for rank, c in enumerate(CONNECTIVITIES, start=1)}
 
 
@@ -143,8 +145,8 @@ def test_statistics_of_every_group_are_those_of_ndimage(connectivity):
 def test_tfce_is_the_sum_over_heights(connectivity, E, H):
     maps = make_maps(seed=7, groups=7)
     neighbours = Neighbours.of(np.argwhere(maps.mask), connectivity)
-    score = tfce_scores(maps.group, maps.voxel, maps.height, neighbours, E, H, step=STEP, start=START)
-    largest = tfce(maps.group, maps.voxel, maps.height, neighbours, maps.groups, E, H, step=STEP, start=START)
+    score = tfce_scores(maps.group, maps.voxel, maps.height, neighbours, Heights(START, STEP, E, H))
+    largest = tfce(maps.group, maps.voxel, maps.height, neighbours, maps.groups, Heights(START, STEP, E, H))
     for g in range(maps.groups):
         image, expected = maps.volume(g), np.zeros(maps.mask.shape)
         for k in range(1, 60):
@@ -160,14 +162,14 @@ def test_tfce_is_the_sum_over_heights(connectivity, E, H):
 def test_a_height_counts_for_the_entry_that_just_reaches_it():
     neighbours = Neighbours.of(np.array([[0, 0, 0], [0, 0, 1]]), 6)
     height = np.array([START + 2 * STEP, START + 3 * STEP])
-    score = tfce_scores(np.zeros(2, np.int64), np.array([0, 1], np.int32), height, neighbours, step=STEP, start=START)
+    score = tfce_scores(np.zeros(2, np.int64), np.array([0, 1], np.int32), height, neighbours, HEIGHTS)
     pair, single = [np.sqrt(2) * (START + k * STEP) ** 2 * STEP for k in (1, 2)], (START + 3 * STEP) ** 2 * STEP
     np.testing.assert_allclose(score, [sum(pair), sum(pair) + single], rtol=1e-14)
 
 
 def test_an_infinite_statistic_ends():
     neighbours = Neighbours.of(np.array([[0, 0, 0]]), 6)
-    score = tfce(np.array([0]), np.array([0], np.int32), np.array([np.inf]), neighbours, 1, step=STEP, start=START)
+    score = tfce(np.array([0]), np.array([0], np.int32), np.array([np.inf]), neighbours, 1, HEIGHTS)
     heights = START + STEP * np.arange(1, MAX_HEIGHTS + 1)
     np.testing.assert_allclose(score, np.sum(heights**2 * STEP), rtol=1e-12)
 
@@ -178,11 +180,11 @@ def test_a_group_has_the_same_bits_alone_and_in_company():
     maps.height[::7] += 12.0
     neighbours = Neighbours.of(np.argwhere(maps.mask), 26)
     t = np.where(np.arange(maps.group.size) % 2, maps.height, -maps.height)
-    together = snp_statistics(maps.group, maps.voxel, t, maps.height, maps.groups, neighbours, step=STEP, start=START)
+    together = snp_statistics(maps.group, maps.voxel, t, maps.height, maps.groups, neighbours, HEIGHTS)
     for first, last in [(0, 1), (1, 2), (3, 11), (29, 30), (10, 30)]:
         mine = (maps.group >= first) & (maps.group < last)
         part = maps.group[mine] - first, maps.voxel[mine], t[mine], maps.height[mine]
-        alone = snp_statistics(*part, last - first, neighbours, step=STEP, start=START)
+        alone = snp_statistics(*part, last - first, neighbours, HEIGHTS)
         for name in STATISTICS:
             np.testing.assert_array_equal(alone[name], together[name][first:last], err_msg=name)
 
@@ -191,9 +193,7 @@ def test_all_statistics_of_a_snp():
     maps = make_maps()
     log10p = np.square(maps.height)
     neighbours = Neighbours.of(np.argwhere(maps.mask), 6)
-    found = snp_statistics(
-        maps.group, maps.voxel, -maps.height, log10p, maps.groups, neighbours, step=STEP, start=START
-    )
+    found = snp_statistics(maps.group, maps.voxel, -maps.height, log10p, maps.groups, neighbours, HEIGHTS)
     assert tuple(found) == STATISTICS
     assert set(STATISTICS) < set(RECORD_DTYPE.names)
     stats = cluster_statistics(maps.group, maps.voxel, log10p, neighbours, maps.groups)
@@ -203,10 +203,10 @@ def test_all_statistics_of_a_snp():
     np.testing.assert_array_equal(found["sum_log10p"], stats.total)
     np.testing.assert_array_equal(found["cluster_volume"], stats.largest_volume)
     np.testing.assert_array_equal(found["cluster_mass"], stats.largest_mass)
-    expected = tfce(maps.group, maps.voxel, maps.height, neighbours, maps.groups, step=STEP, start=START)
+    expected = tfce(maps.group, maps.voxel, maps.height, neighbours, maps.groups, HEIGHTS)
     np.testing.assert_array_equal(found["tfce"], expected)
 
-    plain = snp_statistics(maps.group, maps.voxel, maps.height, log10p, maps.groups, None, step=STEP, start=START)
+    plain = snp_statistics(maps.group, maps.voxel, maps.height, log10p, maps.groups, None, HEIGHTS)
     assert tuple(plain) == tuple(name for name in STATISTICS if name not in NEED_NEIGHBOURS)
     for name, values in plain.items():
         np.testing.assert_array_equal(values, found[name])
@@ -216,7 +216,7 @@ def test_all_statistics_of_a_snp():
 def test_no_entry_at_all(with_neighbours):
     nothing = np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0), np.empty(0)
     neighbours = Neighbours.of(np.argwhere(np.ones((2, 2, 2))), 26) if with_neighbours else None
-    for name, values in snp_statistics(*nothing, 3, neighbours, step=STEP, start=START).items():
+    for name, values in snp_statistics(*nothing, 3, neighbours, HEIGHTS).items():
         np.testing.assert_array_equal(values, np.zeros(3), err_msg=name)
 
 

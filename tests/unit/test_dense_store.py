@@ -11,18 +11,22 @@ import pytest
 
 from mpgls.errors import InputError, StorageError
 from mpgls.model.gls import Note
-from mpgls.stream.dense_store import DenseStore, create_dense, open_dense, panels_of, save_trait_values
+from mpgls.model.null_record import unknown
+from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense, panels_of, save_nulls
 from mpgls.stream.hdf5 import store_format
-from mpgls.stream.store import create_store, open_store
+from mpgls.stream.mark import Mark
+from mpgls.stream.store import StoreShape, block_edges, create_store, open_store
 
 M, B = 11, 4
 NAMES = ("z", "ä", "a/b", "y", "x")
 GROUP = np.array([0, 0, 0, 1, 1])
+MARK = Mark({"command": "multi-trait"})
 INDEX = np.array([0, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144])
 
 
 def make(path: Path) -> DenseStore:
-    return create_dense(path, INDEX, B, NAMES, "mark", "t", GROUP, panel=2, attributes={"bfile": "/data/g"})
+    shape = DenseShape(INDEX, block_edges(M, B), B, NAMES, GROUP, panel=2, parts=3)
+    return create_dense(path, shape, MARK, {"test": "t", "bfile": "/data/g"})
 
 
 def fill(store: DenseStore, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +73,7 @@ def test_hdf5_and_offsets_say_the_same(tmp_path):
 def test_one_trait_is_read_as_records(tmp_path):
     store = make(tmp_path / "o.h5")
     beta, se = fill(store)
-    store = pickle.loads(pickle.dumps(open_dense(store.path, "mark")))
+    store = pickle.loads(pickle.dumps(open_dense(store.path, MARK)))
     for trait in range(5):
         for start, stop in ((0, M), (3, 9), (4, 8), (10, 11), (5, 5)):
             records = store.read(trait, start, stop)
@@ -86,7 +90,8 @@ def test_a_new_store_is_not_done_and_knows_its_traits(tmp_path):
     store = make(tmp_path / "o.h5")
     assert store.panels.tolist() == [[0, 1], [1, 3], [3, 5]] and not store.done.any()
     assert store.names == NAMES and store.test == "t" and store.attributes["bfile"] == "/data/g"
-    assert store.trait("a/b") == 2 and np.isnan(store.values["h2"]).all() and not store.values["df"].any()
+    assert store.trait("a/b") == 2 and np.isnan(store.nulls["h2"]).all() and store.df(2) == 0
+    assert not store.is_tested(2)
     with pytest.raises(InputError, match="no trait 'w'; its traits are z, ä"):
         store.trait("w")
     with open(store.path, "r+b") as file:
@@ -96,23 +101,28 @@ def test_a_new_store_is_not_done_and_knows_its_traits(tmp_path):
     assert [store.done_of(j).tolist() for j in range(5)] == [[0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
-def test_trait_values_are_kept_without_moving_anything(tmp_path):
-    store = make(tmp_path / "o.h5")
+@pytest.mark.parametrize(("test", "df"), [("t", 90), ("wald", 91)])
+def test_null_models_are_kept_without_moving_anything(tmp_path, test, df):
+    shape = DenseShape(INDEX, block_edges(M, B), B, NAMES, GROUP, panel=2, parts=3)
+    store = create_dense(tmp_path / "o.h5", shape, MARK, {"test": test})
     beta, _ = fill(store)
-    save_trait_values(store.path, 3, h2=np.array([0.25, 0.5]), df=np.array([90, 91]))
-    save_trait_values(store.path, s2=np.arange(5.0))
+    nulls = unknown(2)
+    nulls["h2"], nulls["s2"], nulls["df"] = (0.25, 0.5), (1.0, np.nan), 90
+    save_nulls(store.path, 0, 3, nulls)
     again = open_dense(store.path)
-    assert again.offsets == store.offsets
-    assert again.values["h2"][3:].tolist() == [0.25, 0.5] and np.isnan(again.values["h2"][:3]).all()
-    assert again.values["df"].tolist() == [0, 0, 0, 90, 91] and again.values["s2"].tolist() == [0, 1, 2, 3, 4]
+    assert again.offsets == store.offsets and again.nulls.shape == (3, 5)
+    for name in nulls.dtype.names:
+        np.testing.assert_array_equal(again.nulls[name][0, 3:], nulls[name])
+    assert np.isnan(again.nulls["h2"][1:]).all() and np.isnan(again.nulls["h2"][0, :3]).all()
+    assert [again.df(j) for j in range(5)] == [0, 0, 0, df, df]
+    assert [again.is_tested(j) for j in range(5)] == [False, False, False, True, False]
     np.testing.assert_array_equal(again.read(4, 0, M)["beta"].astype("f4"), beta[4])
-    with pytest.raises(ValueError, match="not lambda"):
-        save_trait_values(store.path, **{"lambda": np.zeros(5)})
 
 
 def test_many_traits_are_sparse_until_written(tmp_path):
     names = [f"t{k}" for k in range(20_000)]
-    store = create_dense(tmp_path / "o.h5", np.arange(900), 256, names, "mark", "wald")
+    shape = DenseShape(np.arange(900), block_edges(900, 256), 256, names, np.zeros(20_000), 20_000)
+    store = create_dense(tmp_path / "o.h5", shape, MARK, {"test": "wald"})
     assert store.path.stat().st_size > 2 * 20_000 * 1024 * 4
     assert store.tile_offset("beta", 3, 19_999) + 256 * 4 <= store.path.stat().st_size
     assert store.panels.tolist() == [[0, 20_000]] and store.trait("t19999") == 19_999
@@ -139,11 +149,12 @@ def test_groups_out_of_order(group):
 def test_a_store_of_other_inputs_or_kind_is_refused(tmp_path):
     store = make(tmp_path / "o.h5")
     with pytest.raises(InputError, match="other inputs or options"):
-        open_dense(store.path, "another")
+        open_dense(store.path, Mark({"command": "another"}))
     with pytest.raises(InputError, match="not a result store"):
         open_store(store.path)
-    single = create_store(tmp_path / "s.h5", INDEX, B, ["x"], "mark", {"bfile": "/g"})
-    assert single.attributes["bfile"] == "/g" and open_store(single.path, "mark").attributes["block"] == B
+    shape = StoreShape(INDEX, B, block_edges(M, B), {"x": ["intercept"]}, 1)
+    single = create_store(tmp_path / "s.h5", shape, MARK, {"bfile": "/g"})
+    assert single.attributes["bfile"] == "/g" and open_store(single.path, MARK).block == B
     with pytest.raises(InputError, match="not a result store"):
         open_dense(single.path)
     assert store_format(store.path) == "mpgls-dense" and store_format(single.path) == "mpgls-results"

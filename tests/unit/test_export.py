@@ -9,10 +9,10 @@ import pytest
 import mpgls
 from mpgls.commands.export import exportable
 from mpgls.errors import InputError, StorageError, UsageError
-from mpgls.model.null_record import given
+from mpgls.model.null_record import given, unknown
 from mpgls.report.table import COLUMNS, HEADER, format_rows
 from mpgls.run.identity import file_identity
-from mpgls.stream.dense_store import create_dense, open_dense, save_trait_values
+from mpgls.stream.dense_store import DenseShape, create_dense, open_dense, save_nulls
 from mpgls.stream.mark import Mark
 from mpgls.stream.store import RECORD_DTYPE, ResultStore, StoreShape, block_edges, create_store, open_store, save_null
 from mpgls.study.plink import VariantTable
@@ -68,8 +68,8 @@ def make_single(path: Path, bfile: str, **attributes) -> Path:
 
 
 def make_dense(path: Path, bfile: str) -> Path:
-    store = create_dense(path, INDEX, 3, ["x", "y", "flat"], "mark", "t", np.array([0, 1, 1]), 1,
-                         {"bfile": bfile, "bim_rows": BIM_ROWS})  # fmt: skip
+    shape = DenseShape(INDEX, block_edges(INDEX.size, 3), 3, ["x", "y", "flat"], np.array([0, 1, 1]), panel=1)
+    store = create_dense(path, shape, Mark({}), {"test": "t", "bfile": bfile, "bim_rows": BIM_ROWS})
     with h5py.File(path, "r+") as file:
         for j, seed in enumerate((0, 1, 1)):
             records = make_records(seed)
@@ -80,7 +80,9 @@ def make_dense(path: Path, bfile: str) -> Path:
             for name in ("eaf", "n", "note"):
                 file[name][int(store.group[j])] = records[name]
         file["done"][...] = 1
-    save_trait_values(path, df=np.array([40, 41, 0]), s2=np.array([1.0, 1.0, np.nan]))
+    nulls = unknown(3)
+    nulls["df"], nulls["s2"] = (40, 41, 0), (1.0, 1.0, np.nan)
+    save_nulls(path, 0, 0, nulls)
     return path
 
 

@@ -71,13 +71,13 @@ def test_rows_are_those_of_the_single_trait_table(tmp_path):
             assert row["P"] == "3.1622776602e-1235" and row["LOG10P"] == "1234.5"
 
 
-def test_figures_that_are_not_finite_are_na(tmp_path):
+def test_figures_that_are_not_known_are_na_and_infinite_ones_inf(tmp_path):
     hits = make_hits(3)
     hits["se"][0], hits["log10p"][1], hits["eaf"][2] = 0.0, np.inf, np.nan
     hits["trait"], hits["row"] = 0, [5, 6, 7]
     rows = parse(write_hits(tmp_path / "o", hits, TRAITS, make_bim(tmp_path / "g.bim")).tsv)
-    assert rows[0]["STAT"] == "NA" and rows[0]["SE"] == "0.0"
-    assert rows[1]["LOG10P"] == "NA" and rows[1]["P"] == "0.0000000000e+00"
+    assert rows[0]["STAT"] in ("inf", "-inf") and rows[0]["SE"] == "0.0"
+    assert rows[1]["LOG10P"] == "inf" and rows[1]["P"] == "0.0000000000e+00"
     assert rows[2]["EAF"] == "NA" and rows[2]["BETA"] != "NA"
 
 

@@ -32,7 +32,7 @@ class Case:
     """A command line without --out, and an option that changes what it makes.
 
     ``first`` are options that a resumed run may do without, ``later`` such that it may have. ``keeps``: the results
-    are in a file from the start on, which is not resumed with others before the end either.
+    are in a file that lives on, which is not resumed with others before the end either.
     """
 
     line: str
@@ -42,9 +42,9 @@ class Case:
     keeps: bool = False
 
 
-def scan(line: str, matters: str) -> Case:
+def scan(line: str, matters: str, keeps: bool = True) -> Case:
     """A command that marks what is done, and draws."""
-    return Case(f"{line} --block-size 40", matters, "--checkpoint 0 --no-plots", keeps=True)
+    return Case(f"{line} --block-size 40", matters, "--checkpoint 0 --no-plots", keeps=keeps)
 
 
 CASES = {
@@ -59,11 +59,11 @@ CASES = {
     ),
     "low-rank": scan("low-rank --bfile sim --similarity-every 9", "--maf 0.1"),
     "vgwas-extract": Case("vgwas-extract --images brain.images.tsv --mask mask.nii.gz", "--mask half.nii.gz"),
-    "vgwas": scan("vgwas --bfile sim --voxels brain.h5 --permutations 20", "--connectivity 26"),
-    "ridge": Case(
-        "ridge --bfile sim --pheno sim.pheno.tsv --outer-folds 4 --inner-folds 3 --permutations 20 --block-size 40",
+    "vgwas": scan("vgwas --bfile sim --voxels brain.h5 --permutations 20", "--connectivity 26", keeps=False),
+    "ridge": scan(
+        "ridge --bfile sim --pheno sim.pheno.tsv --outer-folds 4 --inner-folds 3 --permutations 20",
         "--alpha-choice shared",
-        "--checkpoint 0 --no-plots",
+        keeps=False,
     ),
     "export": Case("export dense.h5 --trait trait1 trait2", "--trait trait1 trait3", later=""),
     "simulate-images": Case("simulate-images --bfile sim --mask mask.nii.gz", "--snr 0.3"),
@@ -134,7 +134,7 @@ def kill_one(ranks: int, line: str, folder: Path) -> None:
         moment = random.uniform(0, usual)
         print(f"killed after {moment:.3f} s; the whole run took {usual:.3f} s")
         time.sleep(moment)
-        with contextlib.suppress(OSError):  # it has ended by itself
+        with contextlib.suppress(OSError, IndexError):  # it has ended by itself
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             os.kill(int(random.choice(children)) if ranks else process.pid, signal.SIGKILL)
         process.wait(LIMIT)
@@ -168,7 +168,8 @@ def contents(folder: Path, prefix: str) -> dict[str, Any]:
         if path.suffix == ".h5":
             found |= {f"{name}:{key}": values for key, values in datasets(path).items()}
         else:
-            found[name] = None if path.suffix in NOT_COMPARED else path.read_bytes()
+            whole = b"" if path.suffix in NOT_COMPARED else path.read_bytes()
+            found[name] = whole.replace(f"{prefix}.".encode(), b".")  # lists of files name them
     return found
 
 

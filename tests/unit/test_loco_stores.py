@@ -10,7 +10,7 @@ from mpgls.model.histograms import Bins, Statistic
 from mpgls.model.null_record import given
 from mpgls.model.trait_records import mean_over_parts
 from mpgls.report.loco_table import COLUMNS, LocoRow, write_loco
-from mpgls.stream.dense_store import create_dense, open_dense
+from mpgls.stream.dense_store import DenseShape, create_dense, open_dense
 from mpgls.stream.histogram_file import CHUNK, Histograms
 from mpgls.stream.mark import Mark
 from mpgls.stream.store import StoreShape, block_edges, create_store, open_store, save_null
@@ -56,7 +56,8 @@ def test_each_chromosome_keeps_its_null_model(tmp_path):
 
 
 def test_dense_tiles_of_uneven_blocks(tmp_path):
-    store = create_dense(tmp_path / "o.h5", INDEX, 4, ["a", "b"], "mark", "t", edges=EDGES)
+    shape = DenseShape(INDEX, EDGES, 4, ["a", "b"], np.zeros(2), 2)
+    store = create_dense(tmp_path / "o.h5", shape, MARK, {"test": "t"})
     beta = np.arange(22, dtype="f4").reshape(2, 11)
     with open(store.path, "r+b") as file:
         for k in range(store.blocks):

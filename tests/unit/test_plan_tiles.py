@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
 
-from mpgls.commands.multi_trait_parts.plan import PANEL, histogram_bytes, plan_tiles
+from mpgls.engine.tile_plan import PANEL, Tiles, TileSizes, TileWishes, histogram_bytes, plan_tiles
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.model.histograms import Bins, Statistic
 from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine
@@ -22,9 +23,6 @@ STUDY = {
     "packed_kinship": False,
     "several_groups": False,
     "dense": False,
-    "team_size": None,
-    "block": None,
-    "panel": None,
 }
 SHARE = 8 * 3_000**2  # the kinship
 
@@ -34,7 +32,8 @@ def machine(ranks=2, ranks_per_node=2, gib=None, base=GIB // 10):
 
 
 def plan(at, **changes):
-    return plan_tiles(at, **{**STUDY, **changes})
+    sizes = {name: changes.pop(name, value) for name, value in STUDY.items()}
+    return plan_tiles(at, TileSizes(**sizes), TileWishes(**changes))
 
 
 def passes(made, t=STUDY["t"]):
@@ -153,3 +152,22 @@ def test_the_text_names_sizes_and_bytes():
     text = plan(machine(gib=2)).text(machine(gib=2), STUDY["t"])
     for part in ("2 ranks", "teams of 1", "tiles of", "of 2.00 GiB allowed", "null models", "handing over the basis"):
         assert part in text
+
+
+def test_a_resumed_run_keeps_its_tiles():
+    tiles, sizes = Tiles(96, 500, 1_500), TileSizes(**STUDY)
+    assert plan_tiles(machine(), sizes, TileWishes(block=64), tiles).tiles == tiles
+    alone = plan_tiles(machine(4, 1), sizes, TileWishes(team_size=1), tiles)
+    made = plan_tiles(machine(4, 1, gib=0.999 * alone.peak / GIB), sizes, TileWishes(), tiles)
+    assert made.tiles == tiles and made.team_size > 1
+    with pytest.raises(MemoryPlanError):
+        plan_tiles(machine(4, 1, gib=0.11), sizes, TileWishes(), tiles)
+
+
+def test_passes_and_panels_cover_the_traits_once():
+    made = plan(machine(), t=10, panel=3, pass_traits=7)
+    passes = made.passes(part=2, group=1, traits=10)
+    panels = [panel for one in passes for panel in made.panels(one, 10)]
+    assert {one[:2] for one in passes} == {(2, 1)} and len(passes) == 2
+    assert panels[0][0] == 0 and panels[-1][1] == 10 and all(a[1] == b[0] for a, b in itertools.pairwise(panels))
+    assert [(one.first, one.stop) for one in passes] == [(0, panels[1][1]), (panels[2][0], 10)]

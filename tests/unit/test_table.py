@@ -128,11 +128,14 @@ def test_format_p(log10p, text):
     assert format_p(log10p) == text
 
 
-def test_infinite_and_zero_standard_errors_become_na():
+@pytest.mark.parametrize("test", ["t", "wald"])
+def test_a_standard_error_of_zero_is_infinite_evidence(test):
     records = make_records(3)
-    records["se"][1], records["beta"][2] = 0.0, np.inf
-    rows = parse(format_rows(make_variants(3), records, 100, "t"))
-    assert rows[1]["STAT"] == rows[1]["P"] == "NA" and rows[2]["BETA"] == "NA" and rows[0]["P"] != "NA"
+    records["beta"][1:], records["se"][1:] = (-3.0, 0.0), 0.0
+    rows = parse(format_rows(make_variants(3), records, 100, test))
+    assert (rows[1]["SE"], rows[1]["STAT"], rows[1]["LOG10P"]) == ("0.0", "-inf", "inf")
+    assert float(rows[1]["P"]) == 0.0 and rows[1]["NOTE"] == "."
+    assert rows[2]["STAT"] == rows[2]["P"] == "NA" and rows[0]["P"] != "NA"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])

@@ -9,7 +9,7 @@ import pytest
 
 from mpgls.engine.voxel_units import ENTRY_DTYPE, cut_units
 from mpgls.engine.voxelwise import batches, in_order
-from mpgls.engine.voxelwise_plan import NARROWEST_CHUNK, VoxelwiseScan, Wishes, plan_voxelwise
+from mpgls.engine.voxelwise_plan import NARROWEST_CHUNK, VoxelwiseSizes, Wishes, plan_voxelwise
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.run.plan import GIB, Machine
 
@@ -22,7 +22,7 @@ def plan(ranks=2, per_node=None, gib=None, wishes=None, **sizes):
         "n": 740, "m": 10_000, "v": 51_792, "r": 10, "permutations": 1001, "threshold": 1e-4, "snp_bytes": 185,
         "dtype": np.float32, "neighbours": 3,
     }  # fmt: skip
-    return plan_voxelwise(machine, VoxelwiseScan(**usual | sizes), wishes or Wishes())
+    return plan_voxelwise(machine, VoxelwiseSizes(**usual | sizes), wishes or Wishes())
 
 
 def test_voxels_that_fit_stay_and_ranks_of_a_node_share_them():

@@ -10,7 +10,7 @@ from mpgls.model.extremes import Correction, Tail
 from mpgls.model.gls import Note
 from mpgls.report import null_plots
 from mpgls.report.null_plots import bin_edges, critical_value, null_plot
-from mpgls.report.vgwas_table import COLUMNS, HEADER, format_rows, write_vgwas_table
+from mpgls.report.vgwas_table import COLUMNS, HEADER, SnpRows, format_rows, write_vgwas_table
 from mpgls.study.plink import Variants
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -98,11 +98,9 @@ def test_p_values_of_the_tail_are_flagged():
 def test_the_file_is_the_rows_in_any_batch(tmp_path):
     index = np.array([2, 3, 90_000, 90_001, 200_000])
     records = np.tile(make_records(), 1)
+    snps = SnpRows(Bim(), lambda a, b: records[a:b], 5, index)
     sizes = [
-        write_vgwas_table(
-            one_rank(), tmp_path / f"{batch}.tsv", Bim(), lambda a, b: records[a:b], 5, ALL, index=index, batch=batch
-        )
-        for batch in (1, 2, 65536)
+        write_vgwas_table(one_rank(), tmp_path / f"{batch}.tsv", snps, ALL, batch=batch) for batch in (1, 2, 65536)
     ]
     texts = [(tmp_path / f"{batch}.tsv").read_bytes() for batch in (1, 2, 65536)]
     assert texts[0] == texts[1] == texts[2] and sizes == [len(texts[0])] * 3
@@ -113,7 +111,8 @@ def test_the_file_is_the_rows_in_any_batch(tmp_path):
 
 def test_unwritable_place_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match="cannot write"):
-        write_vgwas_table(one_rank(), tmp_path / "absent" / "o.tsv", Bim(), lambda a, b: make_records()[a:b], 5, ALL)
+        snps = SnpRows(Bim(), lambda a, b: make_records()[a:b], 5)
+        write_vgwas_table(one_rank(), tmp_path / "absent" / "o.tsv", snps, ALL)
     with pytest.raises(StorageError, match="cannot write the plot"):
         null_plot(tmp_path / "absent" / "o.png", "tfce", np.arange(9.0), [1.0], ["rs1"])
 

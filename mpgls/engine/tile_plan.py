@@ -1,0 +1,181 @@
+"""The plan of a multi-trait scan: teams, SNP blocks, trait panels and passes, and the bytes of each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mpgls.la.layout import grid_shape
+from mpgls.model.trait_records import Pass
+from mpgls.run.plan import Machine, Plan, block_widths, check_team_size, first_that_fits, grid_block
+from mpgls.stream.dense_store import panels_of
+
+PANEL = 2048
+"""Traits of one tile: enough for the matrix product, few enough for its results to be worked on in turn."""
+NODES = 40
+"""Values of h2 at which the Schur complement is formed, at most about this many."""
+PASSES = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Numbers of passes to try."""
+REML_BYTES = 64 << 20
+"""Temporaries of REML and of making a panel, at most."""
+
+
+@dataclass(frozen=True)
+class TileSizes:
+    """What a scan is made of: n samples and t traits of the largest group, m SNPs of a part, q covariates.
+
+    ``snp_bytes`` of a packed SNP, ``item`` bytes of a rotated number. ``from_file``: the basis is given;
+    ``packed_kinship``: its file holds a triangle; ``several_groups`` need Phi in turn; ``dense``: all effects are kept.
+    """
+
+    n: int
+    m: int
+    t: int
+    q: int
+    snp_bytes: int
+    item: int
+    from_file: bool = False
+    packed_kinship: bool = False
+    several_groups: bool = False
+    dense: bool = False
+
+
+@dataclass(frozen=True)
+class TileWishes:
+    """What the user wants of the plan, None where it may choose: ranks of a team, SNPs and traits of a tile.
+
+    A pass scans whole panels, of at most ``pass_traits`` traits.
+    """
+
+    team_size: int | None = None
+    block: int | None = None
+    panel: int | None = None
+    pass_traits: int | None = None
+
+
+class Tiles(NamedTuple):
+    """The sizes that a run which resumes must keep: SNPs and traits of a tile, traits of a pass."""
+
+    block: int
+    panel: int
+    resident: int
+
+
+@dataclass(frozen=True)
+class TilePlan(Plan):
+    """Sizes that the whole run keeps to; ``resident`` traits are scanned in one pass."""
+
+    n: int
+    grid: tuple[int, int]
+    grid_block: int
+    team_size: int
+    block: int
+    panel: int
+    resident: int
+
+    @property
+    def tiles(self) -> Tiles:
+        """Their sizes."""
+        return Tiles(self.block, self.panel, self.resident)
+
+    def passes(self, part: int, group: int, traits: int) -> list[Pass]:
+        """The passes of a group of ``traits`` over the SNPs of a part."""
+        ranges = _ranges(traits, self.panel)
+        at_once = len(ranges) if self.resident >= traits else max(1, self.resident // self.panel)
+        of_pass = [ranges[k : k + at_once] for k in range(0, len(ranges), at_once)]
+        return [Pass(part, group, panels[0][0], panels[-1][1]) for panels in of_pass]
+
+    def panels(self, one: Pass, traits: int) -> list[tuple[int, int]]:
+        """The panels of a pass: ranges of its group's traits, of which there are ``traits``."""
+        return [(first, stop) for first, stop in _ranges(traits, self.panel) if one.first <= first < one.stop]
+
+    def text(self, machine: Machine, traits: int) -> str:
+        """The plan as it stands in the log."""
+        p_r, p_c = self.grid
+        passes = -(-traits // self.resident)
+        how = "one pass over the SNPs"
+        if passes > 1:
+            how = f"{passes} passes over the rotated SNPs, kept in scratch files"
+        return (
+            f"plan: {machine.ranks} ranks as a {p_r} x {p_c} grid in blocks of {self.grid_block}; teams of "
+            f"{self.team_size}; tiles of {self.block} SNPs x {self.panel} traits; {how}\n{self.memory_text(machine)}"
+        )
+
+
+def plan_tiles(machine: Machine, sizes: TileSizes, wishes: TileWishes, tiles: Tiles | None = None) -> TilePlan:
+    """Choose team, block, panel and the traits of a pass.
+
+    Prefers small teams, then large panels and blocks: rather several passes than narrow tiles. ``tiles`` are those of
+    the run that this one resumes. Raises MemoryPlanError naming what would fit, UsageError for impossible wishes.
+    """
+    check_team_size(wishes.team_size, machine)
+    return first_that_fits(
+        machine,
+        _candidates(machine, sizes, wishes, tiles),
+        lambda plan: f"the {plan.largest} in the smallest tiles",
+        spreads=True,
+    )
+
+
+def _candidates(machine: Machine, sizes: TileSizes, wishes: TileWishes, tiles: Tiles | None) -> Iterator[TilePlan]:
+    """Small teams first, then wide tiles, then few passes."""
+    n, grid = sizes.n, grid_shape(machine.ranks)
+    for team in [wishes.team_size] if wishes.team_size else range(1, machine.ranks + 1):
+        for each in [tiles] if tiles else _tiles(machine, sizes, wishes):
+            yield TilePlan(_stages(machine, sizes, team, each), n, grid, grid_block(n, grid), team, *each)
+
+
+def _tiles(machine: Machine, sizes: TileSizes, wishes: TileWishes) -> Iterator[Tiles]:
+    """Tiles to try, the best first."""
+    most = sizes.t if wishes.pass_traits is None else min(sizes.t, wishes.pass_traits)
+    for panel in [min(most, wishes.panel)] if wishes.panel else _panels(most):
+        for block in [wishes.block] if wishes.block else block_widths(sizes.m, machine.ranks):
+            for passes in PASSES:
+                wished = min(most, -(-sizes.t // passes))
+                resident = sizes.t if wished == sizes.t else max(1, wished // panel) * panel
+                yield Tiles(block, panel, resident)
+                if resident <= panel:
+                    break
+
+
+def _stages(machine: Machine, sizes: TileSizes, team: int, tiles: Tiles) -> dict[str, int]:
+    """Bytes a rank of each stage."""
+    block, panel, resident = tiles
+    n, q, item, base = sizes.n, sizes.q, sizes.item, machine.base
+    share, decomposed = 8 * n * n // machine.ranks, not sizes.from_file
+    several = sizes.several_groups and decomposed
+    decompose = share * (4 + sizes.packed_kinship + several if decomposed else 1)
+    kept = share * (1 + several)
+    basis = item * n * n // (machine.ranks_per_node if team == 1 else team)
+    rows, wide = -(-n // team), block * team
+    weighted = resident * (item * rows + histogram_bytes(n)) + item * rows * NODES * (1 + q)
+    sums = 8 * wide * (2 * panel + NODES * (1 + q)) + 2 * 8 * block * panel * sizes.dense
+    blocks = 2 * item * n * block * (1 if team == 1 else 2) + 2 * sizes.snp_bytes * block
+    rotate = 5 * 8 * n * panel + min(REML_BYTES, 8 * 8 * n * panel)  # Y, Y~ and copies on their way
+    return {
+        "eigendecomposition": base + decompose,
+        "handing over the basis": base + kept + basis * (2 if team > 1 and item == 4 else 1),
+        "null models": base + kept + basis + weighted + rotate,
+        "scan": base + kept + basis + weighted + sums + blocks + (4 << 20),
+    }
+
+
+def histogram_bytes(n: int) -> int:
+    """Bytes of a trait's histogram: 32 counters of 4 bytes for each octave of x down to about 2^-10 / n."""
+    return 4 * 32 * (12 + n.bit_length())
+
+
+def _ranges(traits: int, panel: int) -> list[tuple[int, int]]:
+    """Ranges of at most ``panel`` traits, nearly equal."""
+    return [(first, stop) for first, stop in panels_of(np.zeros(traits, dtype=np.int64), panel).tolist()]
+
+
+def _panels(t: int) -> list[int]:
+    """Traits of a tile to try, the best first."""
+    sizes = [min(t, PANEL)]
+    while sizes[-1] > 64:
+        sizes.append(max(64, sizes[-1] // 4))
+    return sizes

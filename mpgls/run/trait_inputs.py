@@ -1,0 +1,36 @@
+"""Opening many traits: rank 0 reads and groups them, every rank receives the groups."""
+
+from __future__ import annotations
+
+from mpgls.run.inputs import Study
+from mpgls.run.option_groups import TraitOptions
+from mpgls.run.world import World
+from mpgls.stream.eigen_file import EigenFile
+from mpgls.study.tables import read_table
+from mpgls.study.trait_groups import ModelSamples, TraitStudy, group_study
+from mpgls.study.trait_matrix import open_traits
+
+
+def open_trait_study(
+    options: TraitOptions, study: Study, eigen: EigenFile | None, policy: str, world: World, pheno: str | None = None
+) -> TraitStudy:
+    """Open the traits of --pheno, or of ``pheno``, intersect the samples, and group by ``policy``. Collective.
+
+    With ``eigen`` every group's samples must be those of the eigendecomposition, in its order. Raises what is wrong
+    with the files on all ranks.
+    """
+
+    def read() -> TraitStudy:
+        model = None
+        if eigen is not None:
+            model = ModelSamples(eigen.ids, str(eigen.path))
+        elif study.kinship is not None:
+            model = ModelSamples(study.kinship.ids)
+        matrix = open_traits(pheno or str(options.pheno), options.pheno_name)
+        covariates = read_table(options.covar, options.covar_name) if options.covar else None
+        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, policy)
+
+    made = world.on_root(read)
+    for line in made.lines():
+        world.log.info(line)
+    return made
