@@ -85,11 +85,11 @@ def test_a_trait_that_the_covariates_explain(study: Path) -> None:
 
 
 def test_compressed_genotypes(study: Path) -> None:
-    for name in ("sim.bim", "sim.fam", "sim.bed"):
-        content = (study / name).read_bytes()
-        (study / name).write_bytes(gzip.compress(content))
-        refused(study, SCAN, INPUT, f"{name} is compressed: unpack it with gunzip")
-        (study / name).write_bytes(content)
+    """The .bed is read at random places, so it cannot be compressed; text can (test_text_files)."""
+    content = (study / "sim.bed").read_bytes()
+    (study / "sim.bed").write_bytes(gzip.compress(content))
+    refused(study, SCAN, INPUT, "sim.bed is compressed: unpack it with gunzip")
+    (study / "sim.bed").write_bytes(content)
 
 
 def test_malformed_bim(study: Path) -> None:
