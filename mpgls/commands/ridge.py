@@ -15,12 +15,11 @@ covariates explain, so the residuals alone are enough.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.commands.ridge_parts.options import WHOLE, FoldOptions, ParcelOptions, PenaltyOptions
+from mpgls.commands.ridge_parts.options import Ridge
 from mpgls.commands.ridge_parts.parcels import Parcels, open_parcels
 from mpgls.commands.ridge_parts.report import RidgeReport
 from mpgls.commands.ridge_parts.targets import RidgeTargets, open_targets
@@ -31,21 +30,11 @@ from mpgls.engine.null_ledger import NullLedger, Rounds
 from mpgls.engine.null_state import NullState
 from mpgls.engine.permutation_tiles import Permutations, TileScanner, all_tiles, tile_width
 from mpgls.engine.ridge_plan import PenaltyPlan, RidgeSizes, plan_kernel, plan_penalties
-from mpgls.errors import UsageError
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.model.kernel_ridge import Direct
 from mpgls.model.nested_scores import Scatter
 from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import (
-    BlockOptions,
-    CheckpointOptions,
-    GenotypeOptions,
-    KinshipOptions,
-    ManyTraitOptions,
-    PlotOptions,
-)
-from mpgls.run.options import flag, option
 from mpgls.run.plan import GIB
 from mpgls.run.results import Results
 
@@ -56,34 +45,6 @@ SUFFIXES = (
     ".targets.tsv", ".null.tsv", ".folds.tsv", ".predictions.h5", ".weights.tsv", ".null.png", ".alphas.png",
     ".parcels.h5", ".parcels.nii.gz", ".r2.nii.gz", ".voxels.h5", ".progress",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ridge(
-    GenotypeOptions, ManyTraitOptions, KinshipOptions, ParcelOptions, PenaltyOptions, FoldOptions, BlockOptions,
-    PlotOptions, CheckpointOptions,
-):  # fmt: skip
-    """Options of ``mpgls ridge``. ``penalties`` are relative to the kernel's mean diagonal."""
-
-    command = "ridge"
-    summary = "prediction of many targets by all SNPs together: nested cross-validation and permutations"
-    example = "mpirun -n 4 mpgls ridge --bfile mice --pheno traits.tsv --permutations 1000 --out prediction"
-
-    save_predictions: bool = flag("predictions out of fold, in PREFIX.predictions.h5", group="output")
-    save_weights: int = option(
-        0, "weights of all SNPs for the K targets predicted best", group="output", metavar="K", check=WHOLE
-    )
-
-    def check(self) -> None:
-        super().check()
-        if self.pheno is not None and self.parcels is not None:
-            raise UsageError("targets are either --pheno FILE or --parcels K, not both")
-        if self.pheno is None and self.parcels is None:
-            raise UsageError("ridge needs targets: either --pheno FILE, or --parcels K with --voxels or --images")
-        if self.grm is not None and (self.by_fold or self.save_weights):
-            raise UsageError("--standardize fold and --save-weights need the kernel of the genotypes: leave --grm out")
-        if self.center_grm:
-            raise UsageError("--center-grm changes nothing here, because the intercept is not penalised: leave it out")
 
 
 def run(options: Ridge, comm: MPI.Comm) -> Results:

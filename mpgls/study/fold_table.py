@@ -15,7 +15,7 @@ def read_folds(path: str, ids: list[SampleId]) -> NestedFolds:
 
     The inner label of a sample in its own outer fold's test set is not looked at. Raises InputError.
     """
-    table = read_table(path)
+    table = read_table(path, known=ids)
     position = {name: k for k, name in enumerate(table.ids)}
     missing = [name for name in ids if name not in position]
     if missing:

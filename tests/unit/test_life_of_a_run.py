@@ -60,10 +60,10 @@ CASES = {
     "low-rank": scan("low-rank --bfile sim --similarity-every 9", "--maf 0.1"),
     "vgwas-extract": Case("vgwas-extract --images brain.images.tsv --mask mask.nii.gz", "--mask half.nii.gz"),
     "vgwas": scan("vgwas --bfile sim --voxels brain.h5 --permutations 20", "--connectivity 26", keeps=False),
-    "ridge": Case(
-        "ridge --bfile sim --pheno sim.pheno.tsv --outer-folds 4 --inner-folds 3 --permutations 20 --block-size 40",
+    "ridge": scan(
+        "ridge --bfile sim --pheno sim.pheno.tsv --outer-folds 4 --inner-folds 3 --permutations 20",
         "--alpha-choice shared",
-        "--checkpoint 0 --no-plots",
+        keeps=False,
     ),
     "export": Case("export dense.h5 --trait trait1 trait2", "--trait trait1 trait3", later=""),
     "simulate-images": Case("simulate-images --bfile sim --mask mask.nii.gz", "--snr 0.3"),

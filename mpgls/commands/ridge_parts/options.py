@@ -8,8 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.errors import UsageError
-from mpgls.run.option_groups import POSITIVE, PrecisionOptions
-from mpgls.run.options import Check, Options, at_least, option, the_file
+from mpgls.run.option_groups import (
+    POSITIVE,
+    BlockOptions,
+    CheckpointOptions,
+    GenotypeOptions,
+    KinshipOptions,
+    ManyTraitOptions,
+    PlotOptions,
+    PrecisionOptions,
+)
+from mpgls.run.options import Check, Options, at_least, flag, option, the_file
 from mpgls.study.sample_labels import BY_FAMILY
 
 ALPHAS = (0.1, 1000.0)
@@ -135,3 +144,31 @@ class FoldOptions(Options):
         super().check()
         if self.folds_file is not None and self.groups is not None:
             raise UsageError("give either --groups or --folds-file: the file says which samples stay together")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ridge(
+    GenotypeOptions, ManyTraitOptions, KinshipOptions, ParcelOptions, PenaltyOptions, FoldOptions, BlockOptions,
+    PlotOptions, CheckpointOptions,
+):  # fmt: skip
+    """Options of ``mpgls ridge``. ``penalties`` are relative to the kernel's mean diagonal."""
+
+    command = "ridge"
+    summary = "prediction of many targets by all SNPs together: nested cross-validation and permutations"
+    example = "mpirun -n 4 mpgls ridge --bfile mice --pheno traits.tsv --permutations 1000 --out prediction"
+
+    save_predictions: bool = flag("predictions out of fold, in PREFIX.predictions.h5", group="output")
+    save_weights: int = option(
+        0, "weights of all SNPs for the K targets predicted best", group="output", metavar="K", check=WHOLE
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.pheno is not None and self.parcels is not None:
+            raise UsageError("targets are either --pheno FILE or --parcels K, not both")
+        if self.pheno is None and self.parcels is None:
+            raise UsageError("ridge needs targets: either --pheno FILE, or --parcels K with --voxels or --images")
+        if self.grm is not None and (self.by_fold or self.save_weights):
+            raise UsageError("--standardize fold and --save-weights need the kernel of the genotypes: leave --grm out")
+        if self.center_grm:
+            raise UsageError("--center-grm changes nothing here, because the intercept is not penalised: leave it out")

@@ -18,7 +18,7 @@ from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.parcels import parcel_means, parcellate
 
 if TYPE_CHECKING:
-    from mpgls.commands.ridge import Ridge
+    from mpgls.commands.ridge_parts.options import Ridge
 
 
 @dataclass(frozen=True, eq=False)

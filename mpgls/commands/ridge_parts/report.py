@@ -20,7 +20,7 @@ from mpgls.run.job import Job
 from mpgls.study.plink import VariantTable
 
 if TYPE_CHECKING:
-    from mpgls.commands.ridge import Ridge
+    from mpgls.commands.ridge_parts.options import Ridge
 
 SHOWN = 5
 """Targets that the log names."""

@@ -13,15 +13,16 @@ from mpgls.model.covariates import explained, unit_residuals
 from mpgls.model.folds import NestedFolds, nested_folds
 from mpgls.model.trait_flags import flag_text
 from mpgls.run.inputs import Study
+from mpgls.run.trait_inputs import open_trait_study
 from mpgls.run.world import World
 from mpgls.study.fold_table import check_folds, read_folds
 from mpgls.study.sample_labels import family_note, sample_groups, sample_labels
-from mpgls.study.tables import SampleId, read_table
-from mpgls.study.trait_groups import ModelSamples, TraitGroup, TraitStudy, group_study
-from mpgls.study.trait_matrix import TraitMatrix, open_traits
+from mpgls.study.tables import SampleId
+from mpgls.study.trait_groups import TraitGroup, TraitStudy
+from mpgls.study.trait_matrix import TraitMatrix
 
 if TYPE_CHECKING:
-    from mpgls.commands.ridge import Ridge
+    from mpgls.commands.ridge_parts.options import Ridge
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,7 @@ def open_targets(options: Ridge, pheno: str, study: Study, world: World) -> Ridg
     within a training set.
     """
     log = world.log
-    traits = world.on_root(lambda: _complete(options, pheno, study))
-    for line in traits.lines():
-        log.info(line)
+    traits = open_trait_study(options, study, None, "complete", world, pheno)
     if not traits.groups:
         raise InputError(f"no target of {pheno} can be analysed: all are constant, missing or unknown")
     (group,) = traits.groups
@@ -106,15 +105,6 @@ def open_targets(options: Ridge, pheno: str, study: Study, world: World) -> Ridg
         f"{found.t:,} targets over {found.n:,} samples"
     )
     return found
-
-
-def _complete(options: Ridge, pheno: str, study: Study) -> TraitStudy:
-    """The targets of the samples that have all of them."""
-    model = ModelSamples(study.kinship.ids) if study.kinship is not None else None
-    known, codes = study.fileset.samples.ids(), options.missing_codes
-    covariates = read_table(options.covar, options.covar_name, known, codes) if options.covar else None
-    matrix = open_traits(pheno, options.pheno_name, known, codes)
-    return group_study(matrix, covariates, study.fileset.samples, study.samples, model, "complete")
 
 
 def _prepare(options: Ridge, traits: TraitStudy, group: TraitGroup, ids: list[SampleId]) -> RidgeTargets:
