@@ -27,7 +27,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("good")
     must_succeed(0, "simulate --samples 61 --snps 203 --chromosomes 3 --seed 3 --out sim", folder)
     must_succeed(0, "kinship --bfile sim --out K", folder)
-    for name in ("K.json", "K.log", "sim.causal.tsv"):
+    for name in ("K.json", "K.log", "sim.json", "sim.log", "sim.causal.tsv"):
         (folder / name).unlink()
     return folder
 
