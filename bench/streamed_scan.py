@@ -1,6 +1,6 @@
 """The scan of ``mpgls single-trait`` on a .bed file, without its null model: what a benchmark of the scan repeats.
 
-Reader, decoder, solver, statistics and writer are the program's own (``mpgls.commands.mixed_model.scan``). The factor
+Reader, decoder, solver, statistics and writer are the program's own (``mpgls.engine.snp_scan``). The factor
 L and the whitened columns [X_L~ | y~] are made up, because the cost of a triangular solve does not depend on the
 numbers: L has a diagonal of ones and lower entries of N(0, 1/(16 n)), so that L L' is diagonally dominant in norm and
 well conditioned like the covariance of a sample of distant relatives. No kinship, REML or Cholesky is needed.
@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
-from mpgls.commands.mixed_model.plan import plan_scan
-from mpgls.commands.mixed_model.records import Records
 
-from mpgls.engine.snp_scan import SnpModel, SnpSolver, scan
+from mpgls.engine.scan_plan import ScanSizes, plan_scan
+from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import hold_factor, split_teams
-from mpgls.model.gls import NullSums
-from mpgls.mpi import StopSignal, on_root
-from mpgls.run.clock import Clock
-from mpgls.run.log import Log
+from mpgls.model.gls import COLLINEAR_TOLERANCE, NullSums, fit_snps
+from mpgls.mpi import on_root
 from mpgls.run.plan import Machine, grid_block
-from mpgls.stream.store import create_store
+from mpgls.run.slots import ScanLedger
+from mpgls.run.world import World
+from mpgls.stream.mark import Mark
+from mpgls.stream.store import StoreShape, block_edges, create_store
 from mpgls.stream.writer import CHECKPOINT_SECONDS
 from mpgls.study.filters import SnpFilter
 from mpgls.study.plink import BedFile, open_fileset
@@ -38,7 +38,7 @@ from mpgls.study.plink import BedFile, open_fileset
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-READ_SNPS = "mpgls.commands.mixed_model.scan.read_snps"
+READ_SNPS = "mpgls.engine.snp_stream.read_snps"
 DTYPE = {"double": np.float64, "mixed": np.float32}
 
 
@@ -93,24 +93,14 @@ class Problem:
         n = self.bed.n
         self.grid = ProcessGrid(comm)
         self.L_grid = made_up_factor(self.grid, n)
-        F_rep = np.random.default_rng(1).standard_normal((n, columns))
-        S = F_rep.T @ F_rep
-        sums = NullSums(S[:-1, :-1], S[:-1, -1], float(S[-1, -1]), 0.0, n, 0.0)
-        self._model = {precision: SnpModel(sums, F_rep, np.arange(n), "t", precision) for precision in DTYPE}
-        self.log, self.stop = Log(rank=1), StopSignal()  # any rank but 0 is silent
+        self.F_tilde_rep = np.random.default_rng(1).standard_normal((n, columns))
+        self.sums = NullSums.of_gram(self.F_tilde_rep.T @ self.F_tilde_rep, 0.0, n, 0.0)
 
     def block(self, team_size: int, precision: str) -> int:
         """SNPs of a block, as the program plans it."""
         item, ranks = np.dtype(DTYPE[precision]).itemsize, self.comm.size
-        plan = plan_scan(
-            Machine(ranks, ranks, None, 0), n=self.bed.n, m=self.bed.m, columns=4, snp_bytes=self.bed.snp_bytes,
-            item=item, packed_kinship=False, several_sets=False, several_traits=False, team_size=team_size, block=None,
-        )  # fmt: skip
-        return plan.block
-
-    def model(self, precision: str) -> SnpModel:
-        """The made-up null model."""
-        return self._model[precision]
+        sizes = ScanSizes(n=self.bed.n, m=self.bed.m, columns=4, snp_bytes=self.bed.snp_bytes, item=item)
+        return plan_scan(Machine(ranks, ranks, None, 0), sizes, team_size).block
 
 
 def made_up_factor(grid: ProcessGrid, n: int) -> GridMatrix:
@@ -128,34 +118,42 @@ class Scan:
 
     def __init__(self, problem: Problem, team_size: int, precision: str) -> None:
         comm = problem.comm
-        self.problem, self.block = problem, problem.block(team_size, precision)
+        self.problem, self.precision, self.block = problem, precision, problem.block(team_size, precision)
         self.team = split_teams(comm, team_size)
-        self.factor = hold_factor(problem.L_grid, self.team, self.block, DTYPE[precision])
-        self.solver = SnpSolver(problem.model(precision), self.factor, problem.bed, Clock())
-        path = problem.scratch / f"scan-{team_size}-{precision}-{comm.size}.h5"
-        self.store = on_root(
-            comm, lambda: create_store(path, np.arange(problem.bed.m), self.block, ["trait"], "benchmark")
-        )
+        self.L_team = hold_factor(problem.L_grid, self.team, self.block, DTYPE[precision])
+        path, index = problem.scratch / f"scan-{team_size}-{precision}-{comm.size}.h5", np.arange(problem.bed.m)
+        covariates = {"trait": [f"covariate{k}" for k in range(problem.F_tilde_rep.shape[1] - 1)]}
+        shape = StoreShape(index, self.block, block_edges(index.size, self.block), covariates)
+        self.store = on_root(comm, lambda: create_store(path, shape, Mark({"command": "benchmark"}), {}))
 
     def run(self, packed: np.ndarray | None = None) -> Pass:
         """Scan every SNP: from the file, or from ``packed`` (m, snp_bytes) genotypes in memory. Collective."""
-        problem, comm = self.problem, self.problem.comm
-        self.solver.timings = timings = Clock()
-        # looked up by scan at each call, so that both ways share everything else
+        problem, world = self.problem, World(self.problem.comm)
+        snps = WhitenedSnps(self.L_team, problem.F_tilde_rep, np.arange(problem.bed.n), problem.bed, world)
+        # looked up by the stream at each call, so that both ways share everything else
         reader: Any = mock.patch(READ_SNPS, _in_memory(packed)) if packed is not None else contextlib.nullcontext()
         if packed is None:
             _forget_cached(problem.bed.path)
-        comm.Barrier()
+        world.comm.Barrier()
         with reader:
             start = time.perf_counter()
-            records = Records(self.store, self.store.traits, SnpFilter(), CHECKPOINT_SECONDS)
-            blocks = np.arange(self.store.blocks)
-            scan(self.solver, problem.bed, records, blocks, self.team, comm, problem.log, problem.stop, "all SNPs")
-            seconds = max(comm.allgather(time.perf_counter() - start))
-        solve = timings.phases["solve"]
-        rate = comm.allreduce(solve.flop / solve.seconds / 1e9)
-        phases = {name: max(comm.allgather(phase.seconds)) for name, phase in timings.phases.items()}
-        return Pass(seconds, rate, phases)
+            self._scan(snps, world)
+            seconds = max(world.comm.allgather(time.perf_counter() - start))
+        phases = world.clock.phases
+        rate = world.comm.allreduce(phases["solve"].flop / phases["solve"].seconds / 1e9)
+        return Pass(seconds, rate, {name: max(world.comm.allgather(phase.seconds)) for name, phase in phases.items()})
+
+    def _scan(self, snps: WhitenedSnps, world: World) -> None:
+        """The loop of ``mpgls single-trait``."""
+        problem, tolerance = self.problem, COLLINEAR_TOLERANCE[self.precision]
+        ledger = ScanLedger(self.store, SnpFilter(), CHECKPOINT_SECONDS, world)
+        blocks = np.arange(self.store.blocks)
+        with ledger.slots([0]) as slots:
+            for block in left_blocks(problem.bed, slots, blocks, self.team, world, "all SNPs"):
+                S = snps.sums(snps.decode(block.packed), snps.whiten(len(block.packed)))
+                with world.phase("statistics"):
+                    fit = fit_snps(problem.sums, S.S_BL, S.S_BR, S.b_B, S.norm, "t", tolerance)
+                slots.keep(block.number, S.stats, [fit])
 
     def statistics(self) -> np.ndarray:
         """beta / se of every SNP, as the last run wrote it."""
@@ -164,7 +162,7 @@ class Scan:
 
     def close(self) -> None:
         """Free the factor and remove the store. Collective."""
-        self.factor.close()
+        self.L_team.close()
         self.team.comm.Free()
         on_root(self.problem.comm, self.store.path.unlink)
 

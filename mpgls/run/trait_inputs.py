@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mpgls.run.inputs import Study
+from mpgls.run.inputs import Study, say_tables
 from mpgls.run.option_groups import TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
-from mpgls.study.tables import read_table
+from mpgls.study.tables import Table, read_table
 from mpgls.study.trait_groups import ModelSamples, TraitStudy, group_study
 from mpgls.study.trait_matrix import open_traits
 
@@ -20,17 +20,19 @@ def open_trait_study(
     with the files on all ranks.
     """
 
-    def read() -> TraitStudy:
+    def read() -> tuple[TraitStudy, Table | None]:
         model = None
         if eigen is not None:
             model = ModelSamples(eigen.ids, str(eigen.path))
         elif study.kinship is not None:
             model = ModelSamples(study.kinship.ids)
-        matrix = open_traits(str(options.pheno), options.pheno_name)
-        covariates = read_table(options.covar, options.covar_name) if options.covar else None
-        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, policy)
+        known, codes = study.fileset.samples.ids(), options.missing_codes
+        matrix = open_traits(str(options.pheno), options.pheno_name, known, codes)
+        covariates = read_table(options.covar, options.covar_name, known, codes) if options.covar else None
+        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, policy), covariates
 
-    made = world.on_root(read)
+    made, covariates = world.on_root(read)
+    say_tables(world.log, made.matrix, *([covariates] if covariates is not None else []))
     for line in made.lines():
         world.log.info(line)
     return made

@@ -41,7 +41,10 @@ def take_codes(values: np.ndarray, codes: Sequence[float]) -> int:
 
 def codes_note(found: int, codes: Sequence[float]) -> str:
     """What `take_codes` did, for the log."""
-    return f"{found:,} values of {' and '.join(f'{code:g}' for code in codes)} are missing (--missing-code)"
+    what = f"{found:,} value of" if found == 1 else f"{found:,} values of"
+    return (
+        f"{what} {' and '.join(f'{code:g}' for code in codes)} {'is' if found == 1 else 'are'} missing (--missing-code)"
+    )
 
 
 def is_case_control(values: np.ndarray) -> bool:

@@ -93,6 +93,19 @@ def read_id_list(path: PathLike, known: Sequence[SampleId] | None = None) -> lis
     return read_ids(path, known).ids
 
 
+def with_families(ids: Sequence[SampleId], known: Sequence[SampleId]) -> list[SampleId]:
+    """``ids`` with the FIDs of ``known`` where all of theirs are 0, as in a file that was made of people without FID.
+
+    An IID that ``known`` lacks, or has in several families, keeps FID 0.
+    """
+    if any(fid != NO_FAMILY for fid, _ in ids):
+        return list(ids)
+    families: dict[str, str] = {}
+    for fid, iid in known:
+        families[iid] = fid if families.get(iid, fid) == fid else NO_FAMILY
+    return [(families.get(iid, NO_FAMILY), iid) for _, iid in ids]
+
+
 def index_ids(ids: Sequence[SampleId], source: str) -> dict[SampleId, int]:
     """Position of each (FID, IID) in ``ids``; InputError, naming ``source``, if a sample occurs twice."""
     index = {sample: position for position, sample in enumerate(ids)}

@@ -57,8 +57,8 @@ class Table:
     @property
     def summary(self) -> str:
         """One line for the log: how the file was understood."""
-        more = ", ..." if len(self.names) > _SHOWN_COLUMNS else ""
-        columns = f"{len(self.names):,} columns read ({', '.join(self.names[:_SHOWN_COLUMNS])}{more})"
+        shown = ", ".join(self.names[:_SHOWN_COLUMNS]) + (", ..." if len(self.names) > _SHOWN_COLUMNS else "")
+        columns = f"{len(self.names):,} column{'s' * (len(self.names) != 1)} read ({shown})"
         return "; ".join([f"{self.path}: {len(self.ids):,} samples, {columns}", *self.notes])
 
 

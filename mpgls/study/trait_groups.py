@@ -51,10 +51,12 @@ class TraitGroup:
         return self.rows.size
 
     def read(self, matrix: TraitMatrix, first: int, stop: int) -> np.ndarray:
-        """Traits first..stop of the group over its samples: (n, stop-first) float64, Fortran order, no gaps."""
+        """Traits first..stop over the group's samples, less their means: (n, stop-first) float64, Fortran, no gaps."""
         values = matrix.read(self.traits[first:stop])[:, self.matrix_rows]
         if self.imputed[first:stop].any():
             values = impute(values, self.X_L)
+        for _ in range(2):  # the second time what rounding left of a mean that is far from 0
+            values -= values.mean(axis=1, keepdims=True)
         return values.T
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from mpgls.study.align import Cohort, align
 from mpgls.study.coordinates import read_coordinates
 from mpgls.study.images import VoxelMatrix, open_voxels, show_voxel
 from mpgls.study.plink import Samples
+from mpgls.study.sample_ids import with_families
 from mpgls.study.tables import SampleId, Table, read_table, show_sample
 from mpgls.study.trait_matrix import TraitMatrix, open_traits
 
@@ -24,15 +25,26 @@ class VoxelSource:
     coordinates: np.ndarray | None
 
     @classmethod
-    def of_matrix(cls, path: str) -> VoxelSource:
-        """A voxel matrix. Raises InputError, StorageError."""
+    def of_matrix(cls, path: str, known: Sequence[SampleId] = ()) -> VoxelSource:
+        """A voxel matrix; ``known`` samples give FIDs to people without. Raises InputError, StorageError."""
         matrix = open_voxels(path)
+        matrix = replace(matrix, ids=with_families(matrix.ids, known))
         return cls(matrix, matrix.coordinates)
 
     @classmethod
-    def of_traits(cls, path: str, names: Sequence[str], coordinates: str | None) -> VoxelSource:
-        """Traits, all or those of ``names``, and the table of their places. Raises InputError, StorageError."""
-        matrix = open_traits(path, tuple(names))
+    def of_traits(
+        cls,
+        path: str,
+        names: Sequence[str],
+        coordinates: str | None,
+        known: Sequence[SampleId] = (),
+        missing_codes: Sequence[float] = (),
+    ) -> VoxelSource:
+        """Traits, all or those of ``names``, and the table of their places; see `open_traits` for the rest.
+
+        Raises InputError, StorageError.
+        """
+        matrix = open_traits(path, tuple(names), known, missing_codes)
         return cls(matrix, None if coordinates is None else read_coordinates(coordinates, matrix.names))
 
 
@@ -44,21 +56,34 @@ class Confounds:
     blocks: Table | None = None
 
     @classmethod
-    def read(cls, covar: str | None, names: Sequence[str], blocks: str | None, blocks_file: str | None) -> Confounds:
+    def read(
+        cls,
+        covar: str | None,
+        names: Sequence[str],
+        blocks: str | None,
+        blocks_file: str | None,
+        known: Sequence[SampleId] = (),
+        missing_codes: Sequence[float] = (),
+    ) -> Confounds:
         """Columns ``names`` of the table ``covar``, and the column ``blocks`` of ``blocks_file``, else of ``covar``.
 
-        The column of blocks is no covariate. Raises InputError, StorageError; UsageError for a column that is missing.
+        The column of blocks is no covariate. See `read_table` for ``known`` and ``missing_codes``. Raises InputError,
+        StorageError; UsageError for a column that is missing.
         """
-        table = read_table(covar, tuple(names)) if covar is not None else None
+        table = read_table(covar, tuple(names), known, missing_codes) if covar is not None else None
         if blocks is None:
             return cls(table)
-        column = read_table(blocks_file or str(covar), (blocks,))
-        known = np.flatnonzero(~np.isnan(column.values[:, 0]))
-        groups = Table(column.path, [column.ids[k] for k in known], column.names, column.values[known])
+        column = read_table(blocks_file or str(covar), (blocks,), known, missing_codes)
+        rows = np.flatnonzero(~np.isnan(column.values[:, 0]))
+        groups = replace(column, ids=[column.ids[k] for k in rows], values=column.values[rows])
         if table is not None and blocks_file is None:
             others = [k for k, name in enumerate(table.names) if name != blocks]
-            table = Table(table.path, table.ids, tuple(table.names[k] for k in others), table.values[:, others])
+            table = replace(table, names=tuple(table.names[k] for k in others), values=table.values[:, others])
         return cls(table, groups)
+
+    def tables(self) -> list[Table]:
+        """The tables that were read, each with a summary and warnings for the log."""
+        return [table for table in (self.covariates, self.blocks) if table is not None]
 
     def blocks_of(self, ids: Sequence[SampleId]) -> np.ndarray | None:
         """The block of each sample, int64 from 0 on; None without blocks."""

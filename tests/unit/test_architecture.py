@@ -369,3 +369,23 @@ def test_files_do_not_import_in_circles() -> None:
 )
 def test_checks_of_names_and_mathematics_notice(check, source: str, is_broken: bool) -> None:
     assert bool(list(check("commands/kinship.py", source))) is is_broken
+
+
+# -- the page that draws it --------------------------------------------------------------------------------------------
+
+
+def drawn_arrows() -> dict[str, set[str]]:
+    """The arrows of docs/architecture.md."""
+    page = (PACKAGE.parent / "docs/architecture.md").read_text("utf-8")
+    block = page.split("```text\n", 1)[1].split("```", 1)[0]
+    pairs = (line.split("->") for line in block.strip().splitlines())
+    return {room.strip(): {target.strip() for target in targets.split(",")} for room, targets in pairs}
+
+
+def test_the_page_draws_the_arrows_that_there_are() -> None:
+    there: dict[str, set[str]] = {}
+    for one in all_imports():
+        target = target_room(one.module)
+        if target is not None and target not in (one.room, "version"):
+            there.setdefault(one.room, set()).add(target)
+    assert drawn_arrows() == there

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import MPIRUN, must_succeed
-from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, edit_line, one_rank_fails, refused
+from launch import MPIRUN, mpgls, must_succeed
+from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, check, edit_line, one_rank_fails, refused
 from small_study import read_plink, write_genotypes, write_lines
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
@@ -155,6 +155,21 @@ def test_an_input_is_not_overwritten(study: Path) -> None:
         (study / name).write_bytes((study / "sim.pheno.tsv").read_bytes())
         refused(study, SCAN.replace("sim.pheno.tsv", name), USAGE, f"overwrite its input {name}")
         assert (study / name).read_bytes() == (study / "sim.pheno.tsv").read_bytes()
+
+
+def test_a_stopped_run_keeps_its_blocks(study: Path) -> None:
+    must_succeed(2, f"{SCAN} --block-size 16", study)
+    assert "nothing is left to do" in must_succeed(2, f"{SCAN} --block-size 8 --resume", study).out
+    (study / "out.json").unlink()
+    check(mpgls(2, f"{SCAN} --block-size 8 --resume", study), INPUT, "blocks of 16 SNPs", "--block-size 8")
+
+
+def test_a_stage_that_has_ended_is_not_run_again(study: Path) -> None:
+    must_succeed(2, f"{SCAN} --stage 0", study)
+    made = (study / "out.stage0.h5").stat().st_mtime_ns
+    assert "nothing is left to do" in must_succeed(2, f"{SCAN} --stage 0 --resume", study).out
+    assert "stage 0: taken from out.stage0.h5" in must_succeed(2, f"{SCAN} --stage 1 --resume", study).out
+    assert (study / "out.stage0.h5").stat().st_mtime_ns == made
 
 
 # -- one rank fails alone -----------------------------------------------------------------------------------------

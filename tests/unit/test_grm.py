@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.study.chromosome_names import check_left_out
 from mpgls.study.grm import Kinship, open_kinship, write_grm_id
-from mpgls.study.kinship_h5 import create_kinship_h5
+from mpgls.study.kinship_h5 import create_kinship_h5, finish_kinship_h5
 
 N = 7
 
@@ -251,3 +252,50 @@ def test_no_kinship_and_unknown_form(tmp_path: Path) -> None:
     path.write_text("1,2\n")
     with pytest.raises(InputError, match="not a kinship that mpgls reads"):
         open_kinship(path)
+
+
+def test_a_chromosome_is_left_out_under_any_of_its_names(tmp_path: Path) -> None:
+    """mpgls kinship --loco of a file with X, scanned with SNPs of 23; and one with the two parts of XY."""
+    n, rng = 4, np.random.default_rng(5)
+    snps = {"01": 3, "X": 2, "PAR1": 4, "PAR2": 1, "MT": 0}
+    sums = {label: rng.standard_normal((n, n)) for label in snps}
+    sums["MT"][:] = 0
+    ids = [("f", str(k)) for k in range(n)]
+    path = tmp_path / "k.h5"
+    create_kinship_h5(path, ids, {"method": "centered", "snps": 10}, list(snps))
+    finish_kinship_h5(path, list(snps.values()), np.arange(10, dtype=np.uint64), {})
+    with h5py.File(path, "r+") as file:
+        file["kinship"][...] = sum(sums.values()) / 10
+        for k, label in enumerate(snps):
+            file[f"loco/{k}"][...] = sums[label]
+    kinship = open_kinship(path)
+    assert kinship.chromosomes() == ["01", "X", "PAR1", "PAR2"]
+    for names, left_out in {
+        ("1", "chr1", "01"): ["01"],
+        ("23", "x", "chrX"): ["X"],
+        ("25", "XY"): ["PAR1", "PAR2"],
+        ("par2",): ["PAR2"],
+        ("26", "MT", "5"): [],
+    }.items():
+        kept = [label for label in snps if label not in left_out]
+        expected = sum(sums[label] for label in kept) / sum(snps[label] for label in kept)
+        for name in names:
+            assert kinship.snps_of(name) == sum(snps[label] for label in left_out)
+            without = kinship.without(name)
+            assert without.snps == 10 - kinship.snps_of(name)
+            np.testing.assert_allclose(without.rows(1, 4), expected[1:4], rtol=1e-12, atol=1e-14)
+    assert check_left_out(["1", "23", "26"], kinship.chromosomes(), kinship.path)[0].startswith(
+        f"{path} has no SNP of chromosome 26: nothing is left out for it"
+    )
+
+
+def test_ids_of_a_kinship_by_plink_2(tmp_path: Path) -> None:
+    """plink2 --make-grm-bin writes a header, and no FID where everybody's is 0."""
+    np.zeros(3, dtype="<f4").tofile(tmp_path / "k.grm.bin")
+    (tmp_path / "k.grm.id").write_text("#IID\nb\na\n")
+    assert open_kinship(tmp_path / "k").ids == [("0", "b"), ("0", "a")]
+    kinship = open_kinship(tmp_path / "k", known=[("f1", "a"), ("f2", "b")])
+    assert kinship.ids == [("f2", "b"), ("f1", "a")]
+    assert "FID is that of the genotypes' sample" in kinship.summary
+    (tmp_path / "k.grm.id").write_text("#FID\tIID\n#1\tb\n#\ta\n")
+    assert open_kinship(tmp_path / "k").ids == [("#1", "b"), ("#", "a")]

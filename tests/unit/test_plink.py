@@ -68,7 +68,7 @@ def test_missing_phenotypes_as_plink_has_them(tmp_path: Path, column: str, expec
 def test_codes_that_the_user_gives_are_missing_in_the_fam_too(tmp_path: Path) -> None:
     samples = read_fam(write(tmp_path / "a.fam", "F 1 0 0 1 99\nF 2 0 0 1 1\nF 3 0 0 1 2\n"), missing_codes=(99.0,))
     np.testing.assert_array_equal(samples.phenotype, [np.nan, 1, 2])
-    assert "case/control" in samples.phenotype_note and "1 values of 99 are missing" in samples.phenotype_note
+    assert "case/control" in samples.phenotype_note and "1 value of 99 is missing" in samples.phenotype_note
 
 
 @pytest.mark.parametrize(
