@@ -38,18 +38,11 @@ def main() -> None:
 def simulate_all(sets: int) -> tuple[list[float], list[float]]:
     """p of the first target, and the smallest family-wise p, of each data set, in this process."""
     import numpy as np
-    from mpi4py import MPI
 
     import mpgls
-    from mpgls.commands import ridge
-    from mpgls.commands.common import session
-    from mpgls.commands.common.inputs import StudyOptions
-    from mpgls.commands.common.session import RunOptions
-    from mpgls.commands.ridge_parts.config import FoldOptions, RidgeConfig
-    from mpgls.run.log import Log
+    from mpgls.run import job
 
-    session.gemm_rate = lambda *_: 1.0  # type: ignore[assignment]
-    Log.info = lambda *_: None  # type: ignore[assignment, method-assign]
+    job.gemm_rate = lambda *_: 1.0  # type: ignore[assignment]
     single, family = [], []
     with tempfile.TemporaryDirectory() as folder:
         prefix, out, pheno = (str(Path(folder) / name) for name in ("g", "r", "null.tsv"))
@@ -63,14 +56,13 @@ def simulate_all(sets: int) -> tuple[list[float], list[float]]:
                 *("\t".join([*name, *map(repr, y.tolist())]) for name, y in zip(ids, Y, strict=True)),
             ]
             Path(pheno).write_text("\n".join(lines) + "\n")
-            config = RidgeConfig(
-                RunOptions(out, threads=1), StudyOptions(prefix, pheno=pheno), alphas=(0.3, 3.0, 30.0), permutations=P,
-                seed=k, folds=FoldOptions(5, 3), plots=False,
+            found = mpgls.ridge(
+                bfile=prefix, pheno=pheno, out=out, threads=1, alphas=(0.3, 3.0, 30.0), permutations=P, seed=k,
+                outer_folds=5, inner_folds=3, no_plots=True,
             )  # fmt: skip
-            ridge.run(config, MPI.COMM_SELF)
-            header, *table = [line.split("\t") for line in Path(f"{out}.targets.tsv").read_text().splitlines()]
-            single.append(float(table[0][header.index("P")]))
-            family.append(min(float(row[header.index("P_FWE")]) for row in table))
+            table = found.table("targets")
+            single.append(float(table["P"][0]))
+            family.append(float(table["P_FWE"].min()))
     return single, family
 
 

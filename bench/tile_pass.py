@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.multi_trait_parts.plan import plan_tiles
+from mpgls.engine.tile_plan import TileSizes, TileWishes, plan_tiles
 from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
 from mpgls.model.tiles import Epilogue, LocalPanel, TraitPanel
@@ -71,11 +71,10 @@ class TilePass:
     def __init__(self, comm: MPI.Comm, data: Rotated, precision: str) -> None:
         self.comm, self.data, self.dtype = comm, data, DTYPE[precision]
         (n, t), q, m = data.Y_rot.shape, data.X_L_rot.shape[1], data.X_rot.shape[1]
-        plan = plan_tiles(
-            Machine(comm.size, comm.size, None, 0), n=n, m=m * comm.size, t=t, q=q, snp_bytes=-(-n // 4),
-            item=np.dtype(self.dtype).itemsize, from_file=True, packed_kinship=False, several_groups=False, dense=False,
-            team_size=1, block=None, panel=None,
-        )  # fmt: skip
+        sizes = TileSizes(
+            n, m * comm.size, t, q, snp_bytes=-(-n // 4), item=np.dtype(self.dtype).itemsize, from_file=True
+        )
+        plan = plan_tiles(Machine(comm.size, comm.size, None, 0), sizes, TileWishes(team_size=1))
         self.block, self.panel = plan.block, plan.panel
         self.X_rot = np.asfortranarray(data.X_rot, dtype=self.dtype)
         self.panels: list[tuple[slice, TraitPanel, LocalPanel]] = []

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mpgls.cli import before
 from mpgls.cli.parser import Parser, add_command
 from mpgls.commands import COMMANDS, module_of, options_of
 from mpgls.errors import UsageError
@@ -46,19 +45,9 @@ def parse(argv: Sequence[str]) -> Command:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     # the module of one command is quickly imported, those of all are not
     for name in argv[:1] if argv and argv[0] in COMMANDS else COMMANDS:
-        if _has_moved(name):
-            add_command(commands, options_of(name))
-        else:
-            before.declare(name, commands)  # until every command has moved
-    parsed = parser.parse_args(argv)
-    if parsed.command is not None and not _has_moved(parsed.command):
-        return before.Command(parsed.command, parsed.module, parsed.make(parsed, tuple(argv)))  # type: ignore[return-value]
-    given = vars(parsed)
+        add_command(commands, options_of(name))
+    given = vars(parser.parse_args(argv))
     name = given.pop("command")
     if name is None:
         raise UsageError(f"no command was given: {', '.join(COMMANDS)} (see mpgls --help)")
     return Command(make(options_of(name), given, ("mpgls", *argv)))
-
-
-def _has_moved(name: str) -> bool:
-    return hasattr(getattr(module_of(name), COMMANDS[name], None), "summary")

@@ -15,205 +15,173 @@ covariates explain, so the residuals alone are enough.
 
 from __future__ import annotations
 
-import functools
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.commands.common.inputs import Study, open_study
-from mpgls.commands.common.session import Session
-from mpgls.commands.ridge_parts.config import RidgeConfig
-from mpgls.commands.ridge_parts.plan import RidgeSizes, plan_kernel, plan_penalties
-from mpgls.commands.ridge_parts.results import SUFFIXES, RidgeResults
-from mpgls.commands.ridge_parts.targets import RidgeTargets, open_targets, share_targets, with_parcels
+from mpgls.commands.ridge_parts.options import Ridge
+from mpgls.commands.ridge_parts.parcels import Parcels, open_parcels
+from mpgls.commands.ridge_parts.report import RidgeReport
+from mpgls.commands.ridge_parts.targets import RidgeTargets, open_targets
 from mpgls.engine.fold_operators import FoldProblem, Kind, PenaltyOperators
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kernel import genotype_kernel, given_kernel
+from mpgls.engine.null_ledger import NullLedger, Rounds
 from mpgls.engine.null_state import NullState
 from mpgls.engine.permutation_tiles import Permutations, TileScanner, all_tiles, tile_width
-from mpgls.errors import Stopped
+from mpgls.engine.ridge_plan import PenaltyPlan, RidgeSizes, plan_kernel, plan_penalties
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.model.kernel_ridge import Direct
 from mpgls.model.nested_scores import Scatter
-from mpgls.mpi import on_root
+from mpgls.run.inputs import Study, open_study, selected_rows
+from mpgls.run.job import Job, open_job
 from mpgls.run.plan import GIB
-from mpgls.run.world import World
-from mpgls.stream.progress import save_progress
-from mpgls.stream.store import fingerprint
+from mpgls.run.results import Results
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+SUFFIXES = (
+    ".targets.tsv", ".null.tsv", ".folds.tsv", ".predictions.h5", ".weights.tsv", ".null.png", ".alphas.png",
+    ".parcels.h5", ".parcels.nii.gz", ".r2.nii.gz", ".voxels.h5", ".progress",
+)  # fmt: skip
 
-def run(config: RidgeConfig, comm: MPI.Comm) -> None:
+
+def run(options: Ridge, comm: MPI.Comm) -> Results:
     """Predict every target of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    import scipy.linalg  # noqa: F401  its BLAS must be there when the session limits threads
+    with open_job(options, comm, SUFFIXES) as job:
+        if job.is_complete():
+            return job.results()
+        with job.world.phase("open and check"):
+            study = open_study(options, job.world, traits=False)
+            parcels = open_parcels(options, study, job)
+            pheno = str(options.pheno if parcels is None else parcels.table)
+            targets = open_targets(options, pheno, study, job.world)
+            job.identify()
+        return predict(options, study, targets, parcels, job)
 
-    session = Session("ridge", config.run, comm, SUFFIXES, config.inputs())
-    with session.timings.phase("open and check"):
-        study = open_study(config.study, comm, session.log, traits=False, further=config.tables())
-        options, geometry = with_parcels(config, study, session)
-        targets = open_targets(config, options, study, session)
-    if session.is_complete(study.identities, config):
-        return
-    world = World(comm, session.log, session.timings, session.stop)
-    ridge = Ridge(config, study, targets, session, world)
-    n, t, node = targets.n, targets.t, split_node(comm)
-    K_node = SharedArray(node, (n, n), np.float64, "kernel")
-    Y_node = SharedArray(node, (t, n), config.dtype, "targets")
-    used = ridge.make_kernel(K_node)
-    scale = share_targets(Y_node, targets, world)
-    null, problem = ridge.permute(K_node, Y_node)
-    results = RidgeResults(config, study, targets, scale, used, geometry, session)
-    with session.timings.phase("report"):
-        facts = results.write(null)
-    if config.save_weights:
-        if problem.kernel_of_fold is not None:
-            ridge.make_kernel(K_node)
-        facts |= results.write_weights(null, problem, ridge.genotypes)
+
+def predict(options: Ridge, study: Study, targets: RidgeTargets, parcels: Parcels | None, job: Job) -> Results:
+    """The algorithm: the kernel, the residuals, all permutations, and what is kept of them. Collective."""
+    world, C_rep, folds = job.world, targets.group.X_L, targets.folds
+    machine, sizes = job.machine(), sizes_of(options, targets, study)
+    plan = plan_kernel(machine, sizes, options.block_size)
+    world.log.info(f"plan: SNP blocks of {plan.block}")
+    world.log.info(plan.memory_text(machine))
+    rows, index = targets.group.rows, selected_rows(study, world)
+    genotypes = GenotypeBlocks(study.fileset.bed, rows, index, options.snps, plan.block)
+
+    node = split_node(world.comm)
+    K_node = SharedArray(node, (targets.n, targets.n), np.float64, "kernel")
+    Y_node = SharedArray(node, (targets.t, targets.n), options.dtype, "targets")
+    made = make_kernel(K_node, genotypes, study, targets, job)  # K = X X' / m
+    scale = targets.residuals(Y_node, world)  # Y without what C explains
+
+    def kernel_of_fold(k: int) -> None:
+        genotype_kernel(K_node, genotypes, world, folds.training(k), made["snps"])
+
+    problem = FoldProblem(K_node, C_rep, folds, options.dtype, kernel_of_fold if options.by_fold else None)
+    largest = problem.largest_eigenvalue(world)
+    kinds = problem.kinds(options.penalties, largest)
+    held = plan_penalties(machine, sizes, folds, [kind.size(folds) for kind in kinds], options.by_fold)
+    facts = made | say_plan(held, kinds, largest, options, targets, job)
+    scatter = Scatter(folds, C_rep, options.dtype)
+    scanner = TileScanner(
+        Y_node.array, scatter, Permutations(options.seed, targets.blocks), len(kinds), options.one_for_all,
+        options.save_predictions,
+    )  # fmt: skip
+    ledger = NullLedger(job.state(), options.checkpoint, world)
+    with PenaltyOperators(problem, options.penalties, kinds, world) as penalties:
+        null = permute(penalties, held, scanner, ledger, options, job)
+
+    report = RidgeReport(options, targets, null, job)
+    report.write(scale, parcels)
+    if options.save_weights:
+        if options.by_fold:  # K is that of the last fold
+            make_kernel(K_node, genotypes, study, targets, job)
+        report.write_weights(problem, genotypes, made["snps"], study.fileset.variants)
+    del scanner
     K_node.close()
     Y_node.close()
     node.Free()
-    session.finish({"inputs": study.identities, **ridge.facts, **facts})
+    facts |= {"targets": targets.t, "n": targets.n, "best": report.best}
+    results = job.finish(facts, files=report.files, tables=report.tables)
+    ledger.remove()
+    return results
 
 
-class Ridge:
-    """What the steps of the run share. Creating it is collective."""
+def permute(
+    penalties: PenaltyOperators, plan: PenaltyPlan, scanner: TileScanner, ledger: NullLedger, options: Ridge, job: Job
+) -> NullState:
+    """The observed targets, then all permutations of them; the same on every rank. Collective."""
+    world, folds = job.world, penalties.problem.folds
+    t = scanner.Y.shape[1]
+    tiles = all_tiles(t, options.permutations, options.one_for_all)
+    null = ledger.load(plan.groups)
+    if null is None:
+        job.starts_anew(ledger.state.path)
+        null = NullState.start(options.permutations, t)
+    left = sum(tile.width for tile in tiles[null.tiles_done :])
+    rounds = Rounds(world, left * len(options.penalties) * len(folds.tests))
+    waiting = 16 * len(options.penalties) * len(folds.outer) if plan.several else None
 
-    def __init__(
-        self, config: RidgeConfig, study: Study, targets: RidgeTargets, session: Session, world: World
-    ) -> None:
-        self.config, self.study, self.targets, self.session, self.world = config, study, targets, session, world
-        self.by_fold, self.shared = config.standardize == "fold", config.alpha_choice == "shared"
-        self.machine = session.machine()
-        self.sizes = RidgeSizes(
-            targets.n, targets.t, targets.group.X_L.shape[1], np.dtype(config.dtype).itemsize,
-            study.fileset.bed.snp_bytes, tile_width(targets.t, self.shared),
-        )  # fmt: skip
-        plan = plan_kernel(self.machine, self.sizes, config.block_size)
-        session.log.info(plan.text(self.machine))
-        index = world.comm.bcast(study.selection.index if study.selection is not None else None, root=0)
-        self.genotypes = GenotypeBlocks(study.fileset.bed, targets.group.rows, index, config.study.snps, plan.block)
-        self.progress = session.path(".progress")
-        self.mark = fingerprint({"inputs": study.identities, "options": config.determines_results()})
-        self.facts: dict[str, object] = {}
+    while null.tiles_done < len(tiles):
+        batch = null.next_batch(tiles, world.size, waiting)
+        for group in plan.groups:
+            if group.start < null.penalties_done:
+                continue
+            operators = penalties.hold(group)  # D of each alpha; (D_OO)^-1, rows I of (D_SS)^-1
+            job.sample_memory()
+            for number, tile in rounds.own(batch, len(group) * len(folds.tests)):
+                scores = null.pending.get(number)
+                with world.phase("permutations", flop=2.0 * penalties.multiplications * tile.width):
+                    null.pending[number] = scanner.score(tile, operators, group.start, scores)  # R = D Y_pi; e_I, e_O
+            if plan.several:
+                null.penalties_done = group.stop
+                ledger.keep(null)
+        with world.phase("join ranks"):
+            null.join(batch, scanner, world.comm)  # alpha_O, R2; maxima and counts
+        ledger.keep_if_due(null)
+    return null
 
-    def make_kernel(self, K_node: SharedArray) -> int:
-        """K over all samples; returns the SNPs that it is made of, if they are the study's own. Collective."""
-        log, kinship = self.session.log, self.study.kinship
-        if kinship is not None:
-            mean = given_kernel(K_node, kinship, self.targets.group.kinship_index, self.world)
-            log.info(f"kernel: {kinship.path}, divided by its mean diagonal, {mean:.8g}")
-            self.facts["mean_diagonal"] = mean
-            return 0
-        used = genotype_kernel(K_node, self.genotypes, self.world)
-        log.info(f"kernel: {used:,} standardised SNPs; penalties of ridge regression on them are {used:,} alpha")
-        self.facts["snps"] = used
-        return used
 
-    def permute(self, K_node: SharedArray, Y_node: SharedArray) -> tuple[NullState, FoldProblem]:
-        """Observed targets, then all permutations; the result is on every rank. Collective."""
-        config, world, folds, C_rep = self.config, self.world, self.targets.folds, self.targets.group.X_L
+def make_kernel(
+    K_node: SharedArray, genotypes: GenotypeBlocks, study: Study, targets: RidgeTargets, job: Job
+) -> dict[str, Any]:
+    """K over all samples; returns what the manifest says of it. Collective."""
+    log, kinship = job.world.log, study.kinship
+    if kinship is not None:
+        mean = given_kernel(K_node, kinship, targets.group.kinship_index, job.world)
+        log.info(f"kernel: {kinship.path}, divided by its mean diagonal, {mean:.8g}")
+        return {"mean_diagonal": mean}
+    used = genotype_kernel(K_node, genotypes, job.world)
+    log.info(f"kernel: {used:,} standardised SNPs; penalties of ridge regression on them are {used:,} alpha")
+    return {"snps": used}
 
-        def kernel_of_fold(k: int) -> None:
-            used = self.facts["snps"]
-            assert isinstance(used, int)
-            genotype_kernel(K_node, self.genotypes, world, folds.training(k), used)
 
-        problem = FoldProblem(K_node, C_rep, folds, config.dtype, kernel_of_fold if self.by_fold else None)
-        largest = problem.largest_eigenvalue(world)
-        kinds = problem.kinds(config.alphas, largest)
-        groups = self._plan(kinds, largest)
-        scanner = TileScanner(
-            Y_node.array, Scatter(folds, C_rep, config.dtype), Permutations(config.seed, self.targets.blocks),
-            len(config.alphas), self.shared, config.save_predictions,
-        )  # fmt: skip
-        with PenaltyOperators(problem, config.alphas, kinds, world) as penalties:
-            return self._permute(penalties, groups, scanner), problem
+# -- plan -------------------------------------------------------------------------------------------------------------
 
-    def _permute(self, penalties: PenaltyOperators, groups: list[range], scanner: TileScanner) -> NullState:
-        """Every batch of tiles through every group of penalties. Collective."""
-        world, several = self.world, len(groups) > 1
-        tiles = all_tiles(self.targets.t, self.config.permutations, self.shared)
-        null = self._start(groups)
-        fits = len(self.config.alphas) * len(self.targets.folds.tests)
-        watch = world.progress("permutations", fits * sum(tile.width for tile in tiles[null.tiles_done :]), "fits")
-        done, saved = 0, time.perf_counter()
-        waiting = 16 * len(self.config.alphas) * len(self.targets.folds.outer) if several else None
-        while null.tiles_done < len(tiles):
-            batch = null.next_batch(tiles, world.size, waiting)
-            for group in groups:
-                if group.start < null.penalties_done:
-                    continue
-                operators = penalties.hold(group)
-                self.session.sample_memory()
-                for start in range(0, len(batch), world.size):
-                    if start:
-                        world.raise_if_stopped()
-                    of_round = batch[start : start + world.size]
-                    for number, tile in of_round[world.rank :: world.size]:
-                        with world.phase("permutations", flop=2.0 * penalties.multiplications * tile.width):
-                            null.pending[number] = scanner.score(tile, operators, group.start, null.pending.get(number))
-                    done += sum(tile.width for _, tile in of_round) * len(group) * len(self.targets.folds.tests)
-                    watch.at(done)
-                if several:
-                    null.penalties_done = group.stop
-                    self._save(null)
-            with world.phase("join ranks"):
-                null.join(batch, scanner, world.comm)
-            try:
-                world.raise_if_stopped()
-            except Stopped:
-                self._save(null)
-                raise
-            if world.comm.bcast(time.perf_counter() - saved > self.session.options.checkpoint, root=0):
-                self._save(null)
-                saved = time.perf_counter()
-        return null
 
-    def _plan(self, kinds: list[Kind], largest: float) -> list[range]:
-        """Which penalties are held together, in the log."""
-        config, log, folds = self.config, self.session.log, self.targets.folds
-        numbers = [kind.size(folds) for kind in kinds]
-        groups, need = plan_penalties(self.machine, self.sizes, folds, numbers, self.by_fold)
-        direct = [f"{alpha:g}" for alpha, kind in zip(config.alphas, kinds, strict=True) if kind is Direct]
-        flop = 2.0 * sum(numbers) * self.targets.t
-        if direct:
-            log.info(
-                f"plan: smoothers of each training set for the penalties {', '.join(direct)} "
-                + ("(a kernel for each fold)" if self.by_fold else f"(largest eigenvalue of the kernel {largest:.4g})")
-            )
-        if self.by_fold:
-            log.info(f"plan: the genotypes are read {len(folds.tests) + 1} times, once for each training set")
-        log.info(
-            f"plan: {max(map(len, groups))} of {len(config.alphas)} penalties at a time, {need / GIB:.2f} GiB a rank; "
-            f"{flop / 1e9:,.1f} Gflop a permutation"
-        )
-        fits = len(folds.tests) * self.targets.t * len(config.alphas)
-        self.facts |= {"gflop_per_permutation": flop / 1e9, "largest_eigenvalue": largest, "fits_per_permutation": fits}
-        return groups
+def sizes_of(options: Ridge, targets: RidgeTargets, study: Study) -> RidgeSizes:
+    """What the plans depend on."""
+    width, item = tile_width(targets.t, options.one_for_all), np.dtype(options.dtype).itemsize
+    return RidgeSizes(targets.n, targets.t, targets.group.X_L.shape[1], item, study.fileset.bed.snp_bytes, width)
 
-    # -- restart ------------------------------------------------------------------------------------------------------
 
-    def _start(self, groups: list[range]) -> NullState:
-        """The state of the run to resume, or that of a new one. Collective."""
-        session = self.session
-        found = on_root(session.comm, lambda: session.progress_to_resume(self.progress, self.mark))
-        if found is None:
-            return NullState.start(self.config.permutations, self.targets.t)
-        null = NullState.unpack(*found)
-        session.log.info(f"resume: {null.tiles_done:,} tiles are done, {len(null.pending):,} begun")
-        if null.penalties_done not in [group.stop for group in groups]:
-            null.penalties_done = 0  # begun with other groups of penalties: score these tiles anew
-        return null
-
-    def _save(self, null: NullState) -> None:
-        """Everything so far in PREFIX.progress. Collective."""
-        with self.world.phase("save"):
-            whole = null.gather(self.world.comm)
-            on_root(self.world.comm, functools.partial(self._write, whole))
-
-    def _write(self, whole: NullState | None) -> None:
-        assert whole is not None
-        save_progress(self.progress, self.mark, whole.pack())
+def say_plan(
+    plan: PenaltyPlan, kinds: list[Kind], largest: float, options: Ridge, targets: RidgeTargets, job: Job
+) -> dict[str, Any]:
+    """Which penalties are held together, in the log; returns what the manifest says of it."""
+    log, folds, alphas = job.world.log, targets.folds, options.penalties
+    flop = 2.0 * sum(kind.size(folds) for kind in kinds) * targets.t
+    if direct := [f"{alpha:g}" for alpha, kind in zip(alphas, kinds, strict=True) if kind is Direct]:
+        why = "a kernel for each fold" if options.by_fold else f"largest eigenvalue of the kernel {largest:.4g}"
+        log.info(f"plan: smoothers of each training set for the penalties {', '.join(direct)} ({why})")
+    if options.by_fold:
+        log.info(f"plan: the genotypes are read {len(folds.tests) + 1} times, once for each training set")
+    log.info(
+        f"plan: {max(map(len, plan.groups))} of {len(alphas)} penalties at a time, {plan.peak / GIB:.2f} GiB a rank; "
+        f"{flop / 1e9:,.1f} Gflop a permutation"
+    )
+    fits = len(folds.tests) * targets.t * len(alphas)
+    return {"gflop_per_permutation": flop / 1e9, "largest_eigenvalue": largest, "fits_per_permutation": fits}

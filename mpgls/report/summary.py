@@ -1,7 +1,7 @@
 """A small picture of all results: counts, best SNPs, lambda GC and what the plots need, in bounded memory.
 
 Each rank adds its batches to a `Summary`; the summaries of all ranks are merged. The result does not depend on how
-the SNPs were dealt out. At 10^8 SNPs it is some tens of MB in memory and a few MB pickled.
+the SNPs were dealt out. At 10^8 SNPs it is some tens of MB in memory and a few MB sent.
 """
 
 from __future__ import annotations

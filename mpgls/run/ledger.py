@@ -1,4 +1,4 @@
-"""What of a run is done, so that --resume goes on from there: three media, and no pickles in any of them.
+"""What of a run is done, so that --resume goes on from there: three media, and none of them holds Python objects.
 
 * slots: a byte map in the store that the results are written to (`stream.store`, `stream.dense_store`);
 * a log: records that each rank appends (`stream.unit_log`);

@@ -210,10 +210,11 @@ class Options:
 
     def determine_results(self) -> dict[str, Any]:
         """The values, by flag, that a resumed run must share; files are compared by what is in them instead."""
+        files = self.input_files()
         return {
             one.flag: getattr(self, one.name)
             for one in declared(type(self))
-            if one.option.changes_results and one.option.reads is None and getattr(self, one.name) != one.default
+            if one.option.changes_results and one.flag not in files and getattr(self, one.name) != one.default
         }
 
 

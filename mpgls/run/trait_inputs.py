@@ -12,9 +12,9 @@ from mpgls.study.trait_matrix import open_traits
 
 
 def open_trait_study(
-    options: TraitOptions, study: Study, eigen: EigenFile | None, policy: str, world: World
+    options: TraitOptions, study: Study, eigen: EigenFile | None, policy: str, world: World, pheno: str | None = None
 ) -> TraitStudy:
-    """Open the traits of --pheno, intersect the samples, and group by ``policy``. Collective.
+    """Open the traits of --pheno, or of ``pheno``, intersect the samples, and group by ``policy``. Collective.
 
     With ``eigen`` every group's samples must be those of the eigendecomposition, in its order. Raises what is wrong
     with the files on all ranks.
@@ -27,7 +27,7 @@ def open_trait_study(
         elif study.kinship is not None:
             model = ModelSamples(study.kinship.ids)
         known, codes = study.fileset.samples.ids(), options.missing_codes
-        matrix = open_traits(str(options.pheno), options.pheno_name, known, codes)
+        matrix = open_traits(pheno or str(options.pheno), options.pheno_name, known, codes)
         covariates = read_table(options.covar, options.covar_name, known, codes) if options.covar else None
         return group_study(matrix, covariates, study.fileset.samples, study.samples, model, policy), covariates
 

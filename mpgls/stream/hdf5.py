@@ -87,14 +87,3 @@ def read_exactly(file: BinaryIO, offset: int, out: np.ndarray) -> None:
     file.seek(offset)
     if out.nbytes and file.readinto(out.reshape(-1).view(np.uint8)) != out.nbytes:  # type: ignore[attr-defined]
         raise StorageError(f"{file.name} ended early: it was changed while it was read")
-
-
-def check_fingerprint(file: Any, path: Path, kind: str, mark: str | None) -> None:
-    """`check_store` of stores that keep a hash of what they were made from."""
-    if file.attrs.get("format") != kind:
-        raise InputError(f"{path} is not a result store of mpgls (an HDF5 file of format {kind!r})")
-    if mark is not None and file.attrs["fingerprint"] != mark:
-        raise InputError(
-            f"{path} was made from other inputs or options, so it cannot be resumed: "
-            "run with the same command line, or without --resume to start anew"
-        )

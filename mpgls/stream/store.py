@@ -11,8 +11,6 @@ is enough) and a reader sees an ordinary dataset. All ranks of a node read ``/in
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,11 +154,6 @@ def open_store(path: str | Path, mark: Mark | None = None) -> ResultStore:
             nulls=nulls,
             attributes=attributes,
         )
-
-
-def fingerprint(parts: Mapping[str, Any]) -> str:
-    """SHA-256 of a description of inputs and options, of commands without a `Mark`."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def block_edges(count: int, block: int) -> np.ndarray:

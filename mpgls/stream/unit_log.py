@@ -184,7 +184,7 @@ def _json(value: Any) -> bytes:
 
 
 def _packed(key: Key, arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The body of a unit. Raises ValueError for arrays of Python objects, which only a pickle could hold."""
+    """The body of a unit. Raises ValueError for arrays of Python objects."""
     described, data = [], []
     for name, values in arrays.items():
         if values.dtype.hasobject:

@@ -1,6 +1,6 @@
 """PLINK 1 filesets: samples (.fam), variants (.bim) and the layout of the packed genotypes (.bed).
 
-Everything here is small and can be pickled, so one rank opens the files and broadcasts what it found. A .bim of any
+Everything here is small and can be sent, so one rank opens the files and broadcasts what it found. A .bim of any
 length stays on disk; only the offset of every 65,536th line is held. A .bim keeps the rules of `mpgls.study.text`, but
 is read by blocks of lines.
 """

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from mpgls.commands.common import session
 from mpgls.mpi import StopSignal
 from mpgls.run import job
 
@@ -19,7 +18,6 @@ from mpgls.run import job
 def quick_commands():
     """Commands neither measure the GEMM rate nor take SIGTERM, which tells a test run to say where it is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "gemm_rate", lambda *_: 1.0)
         patch.setattr(job, "gemm_rate", lambda *_: 1.0)
         patch.setattr(StopSignal, "SIGNALS", ())
         yield

@@ -31,15 +31,11 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.commands import ridge, simulate
-from mpgls.commands.common.inputs import StudyOptions
-from mpgls.commands.common.session import RunOptions
-from mpgls.commands.ridge_parts.config import FoldOptions, ImageOptions, RidgeConfig
-from mpgls.commands.simulate import SimulateConfig
+from mpgls.commands import ridge
+from mpgls.engine.ridge_plan import PenaltyPlan
 from mpgls.errors import InputError, MemoryPlanError, Stopped
 from mpgls.model.permute import permutation
 from mpgls.mpi import StopSignal
-from mpgls.study.filters import SnpFilter
 
 N, M, T, P = 127, 89, 5, 37
 ALPHAS = (0.02, 0.5, 3.0, 40.0)
@@ -66,18 +62,17 @@ class Files(SimulatedStudy):
 @pytest.fixture(scope="module")
 def files(module_comm, module_folder):
     prefix = str(module_folder / "g")
-    simulate.run(SimulateConfig(N, M, prefix, traits=T, chromosomes=3, missing=0.03, seed=5), module_comm)
+    small = {"samples": N, "snps": M, "traits": T, "chromosomes": 3, "missing": 0.03, "seed": 5}
+    mpgls.simulate(out=prefix, comm=module_comm, **small)
     return Files(module_folder, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", read_plink(prefix))
 
 
-def predict(comm, files, out="r", *, covar=False, resume=False, memory=None, grm=None, pheno=None, **options):
-    """Run the command; returns its prefix."""
+def predict(comm, files, out="r", **options):
+    """Run the command on the files; returns its prefix."""
     prefix = str(files.folder / out)
-    run = RunOptions(prefix, threads=1, resume=resume, memory=memory, checkpoint=0.0)
-    study = StudyOptions(files.bfile, pheno=pheno or files.pheno, covar=files.covar if covar else None, grm=grm)
-    options = {"alphas": ALPHAS, "permutations": P, "plots": False, "seed": 3} | options
-    options.setdefault("folds", FoldOptions(OUTER, INNER))
-    ridge.run(RidgeConfig(run, study, **options), comm)
+    usual = {"alphas": ALPHAS, "permutations": P, "seed": 3, "outer_folds": OUTER, "inner_folds": INNER}
+    usual |= {"bfile": files.bfile, "pheno": files.pheno, "no_plots": True, "threads": 1, "checkpoint": 0}
+    mpgls.ridge(out=prefix, comm=comm, **usual | options)
     comm.Barrier()
     return prefix
 
@@ -185,7 +180,7 @@ def test_nested_cross_validation_predictions_and_weights(comm, files, precision,
 
 
 def test_covariates_are_fitted_in_every_training_set(comm, files):
-    prefix = predict(comm, files, covar=True, permutations=0)
+    prefix = predict(comm, files, covar=files.covar, permutations=0)
     if comm.rank == 0:
         C = files.design()
         m = read_facts(prefix)["snps"]
@@ -194,7 +189,7 @@ def test_covariates_are_fitted_in_every_training_set(comm, files):
 
 
 def test_snps_standardised_over_each_training_set(comm, files):
-    prefix = predict(comm, files, standardize="fold", permutations=0, folds=FoldOptions(3, 2))
+    prefix = predict(comm, files, standardize="fold", permutations=0, outer_folds=3, inner_folds=2)
     if comm.rank > 0:
         return
     m = read_facts(prefix)["snps"]
@@ -226,9 +221,9 @@ def test_snps_standardised_over_each_training_set(comm, files):
 def test_fold_standardisation_is_scikit_learns_pipeline(comm, files):
     """Without missing genotypes the training set's statistics are those of StandardScaler."""
     prefix = str(files.folder / "whole")
-    simulate.run(SimulateConfig(67, 41, prefix, traits=2, seed=8), comm)
+    mpgls.simulate(samples=67, snps=41, out=prefix, traits=2, seed=8, comm=comm)
     whole = dataclasses.replace(files, bfile=prefix, pheno=f"{prefix}.pheno.tsv", plink=read_plink(prefix))
-    out = predict(comm, whole, "w", standardize="fold", permutations=0, folds=FoldOptions(3, 2))
+    out = predict(comm, whole, "w", standardize="fold", permutations=0, outer_folds=3, inner_folds=2)
     if comm.rank == 0:
         m = read_facts(out)["snps"]
         model = make_pipeline(StandardScaler(), SklearnRidge())
@@ -251,7 +246,7 @@ def test_a_permutation_is_the_whole_nested_loop_on_permuted_residuals(comm, file
                 options["blocks"], ["FID IID SITE", *(f"{f} {i} s{k}" for (f, i), k in zip(ids, labels, strict=True))]
             )
         comm.Barrier()
-    prefix = predict(comm, files, covar=True, permutations=7, **options)
+    prefix = predict(comm, files, covar=files.covar, permutations=7, **options)
     if comm.rank == 0:
         C = files.design()
         Y, X, m = files.Y(), files.standardised(), read_facts(prefix)["snps"]
@@ -277,15 +272,20 @@ def test_any_number_of_ranks_gives_the_same_bits(comm, files, precision):
         assert_same_tables(prefix, alone, "folds")
 
 
-@pytest.mark.parametrize("options", [{}, {"standardize": "fold"}])
-def test_a_rank_on_each_node_gives_the_same_bits(comm, files, monkeypatch, options):
+@pytest.mark.parametrize("standardize", ["all", "fold"])
+def test_a_rank_on_each_node_gives_the_same_bits(comm, files, monkeypatch, standardize):
     """Nothing but the kernel, the targets and what tiles found travels between nodes."""
-    folds = FoldOptions(3, 2)
-    together = predict(comm, files, "one_node", permutations=9, folds=folds, **options)
+    options = {"standardize": standardize, "permutations": 9, "outer_folds": 3, "inner_folds": 2}
+    together = predict(comm, files, "one_node", **options)
     monkeypatch.setattr(ridge, "split_node", lambda world: world.Split(world.rank))
-    apart = predict(comm, files, "many_nodes", permutations=9, folds=folds, **options)
+    apart = predict(comm, files, "many_nodes", **options)
     if comm.rank == 0:
         assert_same_tables(together, apart)
+
+
+def in_turn(monkeypatch, groups):
+    """A plan that holds the operators of these ranges of penalties one after the other."""
+    monkeypatch.setattr(ridge, "plan_penalties", lambda *_: PenaltyPlan({"operators": 0}, groups))
 
 
 class StopAfter:
@@ -313,7 +313,7 @@ def test_an_interrupted_run_gives_the_same_bits(comm, files, monkeypatch, narrow
     rounds = -(-20 // comm.size)
     looks = (4 + rounds if several_groups else 11) + later
     if several_groups:
-        monkeypatch.setattr(ridge, "plan_penalties", lambda *_: ([range(0, 1), range(1, 3), range(3, 4)], 0))
+        in_turn(monkeypatch, [range(0, 1), range(1, 3), range(3, 4)])
     whole = predict(comm, files, "whole_run")
     with monkeypatch.context() as patch:
         StopAfter(patch, looks)
@@ -331,7 +331,7 @@ def test_an_interrupted_run_gives_the_same_bits(comm, files, monkeypatch, narrow
 
 def test_interrupted_twice_with_penalties_in_turn(comm, files, monkeypatch, narrow_tiles):
     """What waited when the first run was stopped is on every rank of the second: only its owner's copy is kept."""
-    monkeypatch.setattr(ridge, "plan_penalties", lambda *_: ([range(0, 1), range(1, 2), range(2, 4)], 0))
+    in_turn(monkeypatch, [range(0, 1), range(1, 2), range(2, 4)])
     whole = predict(comm, files, "whole_run")
     rounds = -(-20 // comm.size)
     group = 2 + rounds - 1
@@ -350,11 +350,11 @@ def test_interrupted_twice_with_penalties_in_turn(comm, files, monkeypatch, narr
 
 def test_penalties_in_turn_give_the_same_bits(comm, files, monkeypatch):
     together = predict(comm, files, "together", save_predictions=True)
-    monkeypatch.setattr(ridge, "plan_penalties", lambda *_: ([range(0, 3), range(3, 4)], 0))
-    in_turn = predict(comm, files, "in_turn", save_predictions=True)
+    in_turn(monkeypatch, [range(0, 3), range(3, 4)])
+    apart = predict(comm, files, "in_turn", save_predictions=True)
     if comm.rank == 0:
-        assert_same_tables(together, in_turn)
-        with h5py.File(f"{together}.predictions.h5") as a, h5py.File(f"{in_turn}.predictions.h5") as b:
+        assert_same_tables(together, apart)
+        with h5py.File(f"{together}.predictions.h5") as a, h5py.File(f"{apart}.predictions.h5") as b:
             np.testing.assert_array_equal(a["traits"][...], b["traits"][...])
 
 
@@ -379,11 +379,11 @@ def test_a_penalty_for_all_targets(comm, files):
 def test_folds_of_a_file_and_the_kinship_of_a_file(comm, files):
     first = predict(comm, files, permutations=2)
     mpgls.kinship(bfile=files.bfile, method="standardized", out=files.folder / "K", threads=1, comm=comm)
-    folds = FoldOptions(file=str(files.folder / "kept.tsv"))
+    folds = str(files.folder / "kept.tsv")
     if comm.rank == 0:
-        shutil.copy(f"{first}.folds.tsv", folds.file)
+        shutil.copy(f"{first}.folds.tsv", folds)
     comm.Barrier()
-    again = predict(comm, files, "again", permutations=2, folds=folds, grm=str(files.folder / "K.h5"), seed=3)
+    again = predict(comm, files, "again", permutations=2, folds_file=folds, grm=files.folder / "K.h5", seed=3)
     if comm.rank == 0:
         for name in ("R2", "ALPHA_1", "ALPHA_4", "R2_3"):
             np.testing.assert_allclose(table(again)[name], table(first)[name], atol=1e-9)
@@ -400,7 +400,7 @@ def test_missing_constant_and_explained_targets(comm, files):
         rare[20] = 1.0
         write_table(pheno, files.plink.ids, {"y": y, "flat": np.ones(N), "rare": rare, "covar": 2.0 * covar - 1.0})
     comm.Barrier()
-    prefix = predict(comm, files, pheno=pheno, covar=True)
+    prefix = predict(comm, files, pheno=pheno, covar=files.covar)
     if comm.rank > 0:
         return
     columns = table(prefix)
@@ -455,16 +455,18 @@ def test_a_run_with_other_options_does_not_resume(comm, files, monkeypatch, narr
         with pytest.raises(Stopped):
             predict(comm, files, "other")
     comm.Barrier()
-    with pytest.raises(InputError, match="other inputs or options"):
+    with pytest.raises(InputError, match="--alpha-choice was not given, now it is shared"):
         predict(comm, files, "other", resume=True, alpha_choice="shared")
+    with pytest.raises(InputError, match="--groups was not given, now it is fid"):
+        predict(comm, files, "other", resume=True, groups="fid")
 
 
 def test_a_complete_run_is_not_done_again(comm, files):
     prefix = predict(comm, files, "complete")
     assert_left_alone(prefix, lambda: predict(comm, files, "complete", resume=True))
     comm.Barrier()
-    predict(comm, files, "complete", resume=True, save_weights=1)
-    assert Path(f"{prefix}.weights.tsv").exists()
+    with pytest.raises(InputError, match="--save-weights was not given, now it is 1"):
+        predict(comm, files, "complete", resume=True, save_weights=1)
 
 
 @needs_mice
@@ -478,11 +480,10 @@ def test_two_traits_of_mice(comm, files):
         write_table(pheno, ids, {"CD8": values[:, 0], "MCH": values[:, 5]})
         write_lines(keep, ids[::5])
     comm.Barrier()
-    run, out = RunOptions(str(files.folder / "mice"), threads=1), str(files.folder / "mice")
-    study = StudyOptions(prefix, pheno=pheno, keep=keep, snps=SnpFilter(chromosomes=("1", "17"), maf=0.01))
-    config = RidgeConfig(run, study, alphas=ALPHAS, permutations=2, plots=False, folds=FoldOptions(3, 2))
+    of_mice = dataclasses.replace(files, bfile=prefix)
+    few = {"pheno": pheno, "keep": keep, "chr": "1,17", "maf": 0.01, "outer_folds": 3, "inner_folds": 2}
     for precision, tolerance in (("double", 1e-8), ("mixed", 1e-4)):
-        ridge.run(dataclasses.replace(config, precision=precision), comm)
+        out = predict(comm, of_mice, "mice", precision=precision, permutations=2, seed=1, **few)
         if comm.rank == 0:
             plink = read_plink(prefix)
             analysed = [(row["FID"], row["IID"]) for row in read_rows(f"{out}.folds.tsv")]
@@ -525,23 +526,17 @@ def test_parcels_as_targets(comm, files):
     if comm.rank == 0:
         voxel_matrix(files, voxels)
     comm.Barrier()
-    run = RunOptions(str(files.folder / "parcels"), threads=1)
-    config = RidgeConfig(
-        run, StudyOptions(files.bfile), alphas=ALPHAS, permutations=19, plots=False, folds=FoldOptions(OUTER, INNER),
-        image=ImageOptions(parcels=2, voxels=voxels),
-    )  # fmt: skip
-    ridge.run(config, comm)
-    comm.Barrier()
-    prefix = predict(comm, files, "means", pheno=f"{run.out}.parcels.h5", permutations=19, seed=1)
+    out = predict(comm, files, "parcels", pheno=None, parcels=2, voxels=voxels, permutations=19, seed=1)
+    prefix = predict(comm, files, "means", pheno=f"{out}.parcels.h5", permutations=19, seed=1)
     if comm.rank == 0:
-        found, again = table(run.out), table(prefix)
+        found, again = table(out), table(prefix)
         assert found["TARGET"] == ["parcel1", "parcel2"]
         np.testing.assert_array_equal(found["R2"], again["R2"])
         assert found["R2"][0] > 0.2 and found["P"][0] == 0.05 and found["R2"][1] < 0.1
-        parcels = nibabel.load(f"{run.out}.parcels.nii.gz").get_fdata()
+        parcels = nibabel.load(f"{out}.parcels.nii.gz").get_fdata()
         np.testing.assert_array_equal(parcels[:2], 1.0)
         np.testing.assert_array_equal(parcels[2:], 2.0)
-        r2 = nibabel.load(f"{run.out}.r2.nii.gz").get_fdata()
+        r2 = nibabel.load(f"{out}.r2.nii.gz").get_fdata()
         np.testing.assert_allclose(r2[[0, 3], 0, 0], found["R2"], rtol=1e-6)
 
 
@@ -563,16 +558,9 @@ def test_parcels_of_images(comm, files):
         nibabel.save(nibabel.Nifti1Image(np.ones((4, 3, 3), dtype=np.uint8), np.eye(4)), mask)
     comm.Barrier()
     found = []
-    for name, image in (
-        ("i", ImageOptions(parcels=3, images=listed, mask=mask)),
-        ("v", ImageOptions(parcels=3, voxels=str(folder / "expected.h5"))),
-    ):
-        run = RunOptions(str(folder / name), threads=1)
-        config = RidgeConfig(
-            run, StudyOptions(files.bfile), permutations=0, plots=True, folds=FoldOptions(3, 2), image=image
-        )
-        ridge.run(config, comm)
-        comm.Barrier()
-        found.append(table(run.out)["R2"])
-        assert Path(f"{run.out}.alphas.png").exists() and Path(f"{run.out}.null.png").exists()
+    few = {"pheno": None, "parcels": 3, "permutations": 0, "outer_folds": 3, "inner_folds": 2, "no_plots": False}
+    for name, image in (("i", {"images": listed, "mask": mask}), ("v", {"voxels": folder / "expected.h5"})):
+        out = predict(comm, files, f"images/{name}", **few, **image)
+        found.append(table(out)["R2"])
+        assert Path(f"{out}.alphas.png").exists() and Path(f"{out}.null.png").exists()
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)

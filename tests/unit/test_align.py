@@ -68,8 +68,10 @@ def test_every_source_in_its_own_order() -> None:
     expected = np.array([1, 2, 8, 9, 10, 11])
     np.testing.assert_array_equal(cohort.rows, expected)
     assert cohort.ids == [(f"f{k}", f"i{k}") for k in expected]
-    np.testing.assert_array_equal(cohort.y, 10.0 * expected**2)
-    np.testing.assert_array_equal(cohort.X_L, np.column_stack([np.ones(6), expected, expected % 2]))
+    y, C = 10.0 * expected**2, np.column_stack([np.ones(6), expected, expected % 2])
+    np.testing.assert_allclose(cohort.y, y - y.mean())
+    np.testing.assert_allclose(cohort.X_L @ (cohort.X_L.T @ C), C, atol=1e-13)
+    np.testing.assert_allclose(cohort.X_L.T @ cohort.X_L, np.eye(3), atol=1e-13)
     assert cohort.X_L.flags.f_contiguous and cohort.y.flags.c_contiguous
     assert cohort.covariate_names == ("intercept", "age", "sex")
     assert [kinship[k] for k in cohort.kinship_index] == cohort.ids

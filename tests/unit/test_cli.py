@@ -14,10 +14,6 @@ SCAN = "single-trait --bfile g --grm K.h5 --out o"
 PLAN = "plan low-rank --samples 99 --snps 99 --similarity-count 30 --ranks 1"
 
 
-def moved(*names):
-    return pytest.mark.skipif(not all(map(cli._has_moved, names)), reason="its options are not declared yet")
-
-
 def parse(line):
     return cli.parse(line.split())
 
@@ -26,7 +22,6 @@ def options(line):
     return parse(line).options
 
 
-@moved(*COMMANDS)
 def test_every_command_says_what_it_is():
     for name in COMMANDS:
         kind = options_of(name)

@@ -42,7 +42,7 @@ class Case:
     keeps: bool = False
 
 
-def scan(line: str, matters: str, keeps: bool = True) -> Case:
+def scan(line: str, matters: str, keeps: bool = False) -> Case:
     """A command that marks what is done, and draws."""
     return Case(f"{line} --block-size 40", matters, "--checkpoint 0 --no-plots", keeps=keeps)
 
@@ -51,18 +51,19 @@ CASES = {
     "simulate": Case("simulate --samples 301 --snps 6000 --chromosomes 3 --traits 2", "--seed 2", later=""),
     "kinship": Case("kinship --bfile sim --loco", "--method standardized"),
     "eigen": Case("eigen --grm K.h5", "--center-grm"),
-    "grm": scan("single-trait --bfile sim --grm K.h5", "--h2 0.4"),
-    "given-eigen": scan("single-trait --bfile sim --eigen E.h5", "--test wald"),
-    "loco": scan("single-trait --bfile sim --grm K.h5 --loco", "--covar sim.covar.tsv"),
+    "grm": scan("single-trait --bfile sim --grm K.h5", "--h2 0.4", keeps=True),
+    "given-eigen": scan("single-trait --bfile sim --eigen E.h5", "--test wald", keeps=True),
+    "loco": scan("single-trait --bfile sim --grm K.h5 --loco", "--covar sim.covar.tsv", keeps=True),
     "multi-trait": scan(
         "multi-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --dense --p-threshold 0.01", "--p-threshold 0.1"
     ),
-    "low-rank": scan("low-rank --bfile sim --similarity-every 9", "--maf 0.1"),
+    "low-rank": scan("low-rank --bfile sim --similarity-every 9", "--maf 0.1", keeps=True),
     "vgwas-extract": Case("vgwas-extract --images brain.images.tsv --mask mask.nii.gz", "--mask half.nii.gz"),
-    "vgwas": scan("vgwas --bfile sim --voxels brain.h5 --permutations 20", "--connectivity 26", keeps=False),
+    "vgwas": scan("vgwas --bfile sim --voxels brain.h5 --permutations 20", "--connectivity 26"),
     "ridge": scan(
         "ridge --bfile sim --pheno sim.pheno.tsv --outer-folds 4 --inner-folds 3 --permutations 20",
         "--alpha-choice shared",
+        keeps=False,
     ),
     "export": Case("export dense.h5 --trait trait1 trait2", "--trait trait1 trait3", later=""),
     "simulate-images": Case("simulate-images --bfile sim --mask mask.nii.gz", "--snr 0.3"),

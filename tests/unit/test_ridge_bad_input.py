@@ -35,7 +35,7 @@ def study(tmp_path_factory):
 @pytest.mark.parametrize(
     ("more", "code", "parts"),
     [
-        ("--alphas 0 1", USAGE, ["every penalty", "positive", "not 0"]),
+        ("--alphas 0 1", USAGE, ["--alphas must be positive", "not 0"]),
         ("--alphas 1 1", USAGE, ["a penalty twice"]),
         ("--alphas 1 --alpha-count 3", USAGE, ["either --alphas or --alpha-count"]),
         ("--outer-folds 1", USAGE, ["--outer-folds must be at least 2"]),

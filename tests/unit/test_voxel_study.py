@@ -42,7 +42,9 @@ def test_a_voxel_matrix_and_tables_of_iids(tmp_path):
     kept = [k for k in range(N) if k != 5]
     assert study.cohort.ids == [KNOWN[k] for k in kept]
     assert [order[row] for row in study.rows] == kept
-    np.testing.assert_array_equal(study.Z, [[1, k * k, k % 3] for k in kept])
+    C = np.array([[1.0, k * k, k % 3] for k in kept])
+    np.testing.assert_allclose(study.Z @ (study.Z.T @ C), C, atol=1e-12)  # Z is an orthonormal basis of C
+    np.testing.assert_allclose(study.Z.T @ study.Z, np.eye(3), atol=1e-13)
     np.testing.assert_array_equal(study.blocks, [k // 4 for k in kept])
 
 

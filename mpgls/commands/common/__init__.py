@@ -1,1 +1,0 @@
-"""What every command starts from: the inputs, the session around a run, the machine that a plan must fit."""
