@@ -131,7 +131,7 @@ class MultiTrait(
 
 def run(options: MultiTrait, comm: MPI.Comm) -> Results:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    with open_job(options, comm, SUFFIXES) as job:
+    with open_job(options, comm, SUFFIXES, until_done=(".progress",)) as job:
         if job.is_complete():
             return job.results()
         world = job.world
@@ -163,9 +163,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             found = world.on_root(lambda: report(scan, study, parts))
         files = [path for path in map(job.path, FILES) if path.exists()]
         tables = {name: job.path(suffix) for name, suffix in TABLES.items() if name != "loco" or options.loco}
-        results = job.finish({"plan": plan, "groups": facts, **found}, files=files, tables=tables, nulls=ledger.nulls())
-        world.on_root(job.state().remove)
-        return results
+        return job.finish({"plan": plan, "groups": facts, **found}, files=files, tables=tables, nulls=ledger.nulls())
 
 
 @dataclass(frozen=True)

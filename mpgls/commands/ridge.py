@@ -49,7 +49,7 @@ SUFFIXES = (
 
 def run(options: Ridge, comm: MPI.Comm) -> Results:
     """Predict every target of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    with open_job(options, comm, SUFFIXES) as job:
+    with open_job(options, comm, SUFFIXES, until_done=(".progress",)) as job:
         if job.is_complete():
             return job.results()
         with job.world.phase("open and check"):
@@ -105,9 +105,7 @@ def predict(options: Ridge, study: Study, targets: RidgeTargets, parcels: Parcel
     Y_node.close()
     node.Free()
     facts |= {"targets": targets.t, "n": targets.n, "best": report.best}
-    results = job.finish(facts, files=report.files, tables=report.tables)
-    ledger.remove()
-    return results
+    return job.finish(facts, files=report.files, tables=report.tables)
 
 
 def permute(

@@ -49,7 +49,6 @@ from mpgls.run.option_groups import (
 from mpgls.run.options import Check, at_least, option, the_file
 from mpgls.run.results import Results
 from mpgls.stream.mark import Mark
-from mpgls.stream.unit_log import remove_unit_logs
 from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.voxel_study import Confounds, VoxelSource, VoxelStudy, align_voxels
 
@@ -203,7 +202,7 @@ class Vgwas(
 def run(options: Vgwas, comm: MPI.Comm) -> Results:
     """Scan all SNPs and voxels. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
     made = (*SUFFIXES, *(() if options.adds else KEPT))
-    with open_job(options, comm, made, adds=options.adds) as job:
+    with open_job(options, comm, made, until_done=(".units.[0-9]*", EXTRACTED), adds=options.adds) as job:
         if job.is_complete():
             return job.results()
         world = job.world
@@ -229,9 +228,7 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
         facts |= {"plan": plan, "permutations": options.indices.stop - 1}
         world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested: {table}")
         files = [*map(job.path, KEPT), *pictures]
-        results = job.finish(facts, files=files, tables={"snps": table})
-        world.on_root(lambda: remove_intermediate(job))
-        return results
+        return job.finish(facts, files=files, tables={"snps": table})
 
 
 def scan(
@@ -262,12 +259,6 @@ def mark_of_output(job: Job) -> Mark:
     facts = job.mark.facts
     options = {name: value for name, value in facts["options"].items() if name not in OF_ONE_RUN}
     return Mark({**facts, "options": options})
-
-
-def remove_intermediate(job: Job) -> None:
-    """Remove what only --resume would have needed, once the manifest says that the run is complete."""
-    remove_unit_logs(job.prefix)
-    job.path(EXTRACTED).unlink(missing_ok=True)
 
 
 def open_voxel_study(options: Vgwas, study: Study, job: Job) -> VoxelStudy:

@@ -49,10 +49,6 @@ class NullLedger:
         if self.world.comm.bcast(time.perf_counter() - self._saved > self.checkpoint, root=0):
             self.keep(null)
 
-    def remove(self) -> None:
-        """Forget it: the run is complete."""
-        self.world.on_root(self.state.remove)
-
 
 class Rounds:
     """Deals batches of tiles to ranks, a tile each in a round, and says how many of all ``fits`` are done."""

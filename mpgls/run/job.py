@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -38,13 +39,15 @@ PRECISION_BITS = {"double": 64, "single": 32}
 class Job:
     """A run in progress on all ranks of ``world``; made by ``open_job``.
 
-    ``made`` are the files that the command makes; ``adds``: the run adds to a finished one. ``identities`` are what
-    identifies each input file, once ``identify`` has looked. Methods that say so are collective.
+    ``made`` are the files that the command makes, ``until_done`` the endings of those that only --resume needs;
+    ``adds``: the run adds to a finished one. ``identities`` are what identifies each input file, once ``identify`` has
+    looked. Methods that say so are collective.
     """
 
     options: OutputOptions
     world: World
     made: tuple[str, ...]
+    until_done: tuple[str, ...]
     adds: bool
     nodes: int
     ranks_per_node: int
@@ -123,7 +126,15 @@ class Job:
             return False
         self.mark.check(manifest["made_from"], self.manifest)
         files = [*manifest.get("files", []), *manifest.get("tables", {}).values()]
-        return all(map(os.path.exists, files))
+        if not all(map(os.path.exists, files)):
+            return False
+        self._forget()  # it may have been killed before it could
+        return True
+
+    def _forget(self) -> None:
+        """Remove what only --resume would have needed."""
+        for ending in self.until_done:
+            _remove(glob.glob(glob.escape(self.prefix) + ending))
 
     def _manifest(self) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError), open(self.manifest, encoding="utf-8") as file:
@@ -198,6 +209,7 @@ class Job:
                 "files": list(dict.fromkeys([*map(str, files), *named.values()])),
             }
             write_manifest(self.manifest, manifest)
+            self._forget()
             log.info(f"done in {duration(log.seconds())}: {self.manifest}")
             return self._manifest()
 
@@ -232,13 +244,19 @@ class Job:
 
 @contextlib.contextmanager
 def open_job(
-    options: OutputOptions, comm: MPI.Comm, suffixes: Sequence[str] = (), *, adds: bool = False
+    options: OutputOptions,
+    comm: MPI.Comm,
+    suffixes: Sequence[str] = (),
+    *,
+    until_done: Sequence[str] = (),
+    adds: bool = False,
 ) -> Iterator[Job]:
     """Begin a run: check where its files go, open its log, bind threads, take signals; undone at the end. Collective.
 
     ``suffixes`` are the endings of the files that the command makes: a fresh run removes what an earlier one left, so
-    that no old table is taken for the new one. A run that ``adds`` to a finished one goes on with its log and leaves
-    its files until ``remove_earlier``. Raises UsageError and StorageError, on all ranks, where files cannot go there.
+    that no old table is taken for the new one. ``until_done`` are those, with wildcards, of files that only --resume
+    needs: they go when the run has ended. A run that ``adds`` to a finished one goes on with its log and leaves its
+    files until ``remove_earlier``. Raises UsageError and StorageError, on all ranks, where files cannot go there.
     """
     made = tuple(options.out + suffix for suffix in (*suffixes, options.record + ".json"))
     inputs = [path for paths in options.input_files().values() for path in paths]
@@ -250,7 +268,7 @@ def open_job(
         nodes, widest = comm.allreduce(1 if node.rank == 0 else 0), max(comm.allgather(node.size))
         log = _open_log(options, comm, options.resume or adds)
         stack.callback(log.close)
-        job = Job(options, World(comm, log, stop=stop), made, adds, nodes, widest, threads)
+        job = Job(options, World(comm, log, stop=stop), made, tuple(until_done), adds, nodes, widest, threads)
         if not adds:
             job.remove_earlier()
         log.info(f"mpgls {options.command}: {comm.size} ranks on {nodes} node(s), {threads} BLAS thread(s) a rank")

@@ -9,7 +9,6 @@ Each of them carries the run's `Mark`; a mark that says otherwise is refused, na
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,8 +61,3 @@ class State:
     def save(self, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Replace the file, synced. Raises StorageError."""
         save_state(self.path, self.mark.text, json.dumps(facts), arrays)
-
-    def remove(self) -> None:
-        """Forget it: the run is complete."""
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()

@@ -94,6 +94,22 @@ def test_a_complete_run_is_left_as_it_is(comm, folder):
     assert read_log().count("o.json says that this run is complete: nothing is left to do") == 2
 
 
+def test_what_only_resume_needs_goes_when_the_run_has_ended(comm, folder):
+    """And if the run was killed before that, the next one sees to it."""
+
+    def leave():
+        for name in ("o.progress", "o.units.00000", "o.units.old", "other.progress"):
+            Path(name).write_text("")
+
+    for resume in (False, True):
+        on_root(comm, leave)
+        run(comm, options(resume=resume), until_done=(".progress", ".units.[0-9]*"))
+        comm.Barrier()
+        left = {path.name for path in folder.iterdir()}
+        assert left == {"in.txt", "o.json", "o.log", "o.tsv", "o.units.old", "other.progress"}
+        comm.Barrier()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -68,10 +68,6 @@ def test_of_other_options_it_is_refused_or_not_taken(state):
 @pytest.mark.parametrize("load", [State.load, State.load_same])
 def test_not_there(state, load):
     assert load(state) is None
-    state.save(FACTS, ARRAYS)
-    state.remove()
-    assert load(state) is None
-    state.remove()  # there is nothing to do
 
 
 def test_no_file_of_ours_is_refused_or_not_taken(state):
