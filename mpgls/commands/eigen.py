@@ -16,11 +16,11 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.report.component_table import write_components
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import EigensolverOptions, KinshipOptions, RunOptions, SampleOptions
-from mpgls.run.options import at_least, option, required
+from mpgls.run.options import at_least, option, required_here
 from mpgls.run.plan import Plan, first_that_fits, grid_block
 from mpgls.run.results import Results
 from mpgls.stream.eigen_file import write_eigen_file
-from mpgls.study.grm import Kinship, kinship_files, open_kinship
+from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.tables import read_id_list
 
 if TYPE_CHECKING:
@@ -35,12 +35,7 @@ class Eigen(SampleOptions, KinshipOptions, EigensolverOptions, RunOptions):
     summary = "eigendecomposition of a kinship, once, for many later scans"
     example = "mpirun -n 4 mpgls eigen --grm mice_K.h5 --out mice_E"
 
-    grm: str = required(
-        "kinship: mpgls .h5, GCTA prefix of .grm.bin, or GEMMA .cXX.txt with --grm-id",
-        group="kinship",
-        metavar="FILE",
-        reads=kinship_files,
-    )
+    grm: str = required_here(KinshipOptions, "grm")
     eigenpairs: int | None = option(
         None,
         "only the K leading pairs, also as covariate table",

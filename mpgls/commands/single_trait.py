@@ -1,7 +1,14 @@
 """mpgls single-trait: generalised least squares of one trait on every SNP ([Elem] Algorithm 3, Elem-1D).
 
-The algorithm of one trait is `mpgls.engine.trait_scan`. With --loco all of it is done for each chromosome in turn: Phi
-without its SNPs, then its SNPs' blocks.
+For each trait, as `mpgls.engine.trait_scan` does it line by line:
+
+    L L'             = V = h2 Phi + (1-h2) I         h2 = argmax REML, on the grid
+    [X_L~ | y~]      = L^-1 [X_L | y]
+    for every block X of SNPs, dealt to teams that each hold L:
+        X~           = L^-1 X
+        beta, se     = Schur complement of x~'x~ beside X_L~ and y~
+
+With --loco all of it is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
 """
 
 from __future__ import annotations

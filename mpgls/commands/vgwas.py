@@ -45,6 +45,7 @@ from mpgls.run.option_groups import (
     PlotOptions,
     PrecisionOptions,
     TeamOptions,
+    VoxelOptions,
 )
 from mpgls.run.options import Check, at_least, option, the_file
 from mpgls.run.results import Results
@@ -67,7 +68,14 @@ SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Vgwas(
-    GenotypeOptions, CovariateOptions, BlockOptions, TeamOptions, PlotOptions, PrecisionOptions, CheckpointOptions
+    GenotypeOptions,
+    VoxelOptions,
+    CovariateOptions,
+    BlockOptions,
+    TeamOptions,
+    PlotOptions,
+    PrecisionOptions,
+    CheckpointOptions,
 ):
     """Options of ``mpgls vgwas``. The voxels are ``voxels``, or ``images`` and ``mask``, or the traits of ``pheno``."""
 
@@ -77,22 +85,6 @@ class Vgwas(
         "mpirun -n 4 mpgls vgwas --bfile mice --voxels brain.h5 --covar covariates.tsv --permutations 1000 --out brain"
     )
 
-    voxels: str | None = option(
-        None, "voxel matrix made by mpgls vgwas-extract", group=VOXELS, metavar="FILE", reads=the_file
-    )
-    images: str | None = option(
-        None, "or images, as mpgls vgwas-extract takes them, with --mask", group=VOXELS, metavar="FILE", reads=the_file
-    )
-    image_ids: str | None = option(
-        None,
-        "people (FID IID a line) of a 4-D image, in its order",
-        group=VOXELS,
-        metavar="FILE",
-        reads=the_file,
-    )
-    mask: str | None = option(
-        None, "3-D image, not zero where voxels are analysed", group=VOXELS, metavar="NIFTI", reads=the_file
-    )
     pheno: str | None = option(
         None,
         "or traits, a table or HDF5 as multi-trait takes them",
@@ -170,10 +162,6 @@ class Vgwas(
         super().check()
         if sum(given is not None for given in (self.voxels, self.images, self.pheno)) != 1:
             raise UsageError("vgwas needs voxels: one of --voxels FILE, --images LIST with --mask, or --pheno FILE")
-        if (self.images is None) != (self.mask is None):
-            raise UsageError("--images and --mask go together")
-        if self.image_ids is not None and self.images is None:
-            raise UsageError("--image-ids needs --images")
         if self.pheno is None and (self.pheno_name or self.coordinates is not None):
             raise UsageError("--pheno-name and --coordinates belong to --pheno: voxels and images have their own")
         if self.maps and self.pheno is not None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from mpgls.engine.images import check_memory, extract, open_stack
 from mpgls.run.job import open_job
-from mpgls.run.option_groups import RunOptions
-from mpgls.run.options import option, required, the_file
+from mpgls.run.option_groups import ImageOptions, RunOptions
+from mpgls.run.options import required_here
 from mpgls.run.results import Results
 
 if TYPE_CHECKING:
@@ -19,29 +19,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VgwasExtract(RunOptions):
+class VgwasExtract(ImageOptions, RunOptions):
     """Options of ``mpgls vgwas-extract``."""
 
     command = "vgwas-extract"
     summary = "brain images inside a mask as one voxel matrix, once, for many later runs"
     example = "mpirun -n 4 mpgls vgwas-extract --images images.tsv --mask mask.nii.gz --out brain"
 
-    images: str = required(
-        "table with header FID IID PATH, one 3-D NIfTI a person, paths relative to the table; or one 4-D NIfTI",
-        group="images",
-        metavar="FILE",
-        reads=the_file,
-    )
-    image_ids: str | None = option(
-        None,
-        "people (FID IID a line) of a 4-D image, in its order",
-        group="images",
-        metavar="FILE",
-        reads=the_file,
-    )
-    mask: str = required(
-        "3-D image, not zero where voxels are analysed", group="images", metavar="NIFTI", reads=the_file
-    )
+    images: str = required_here(ImageOptions, "images")
+    mask: str = required_here(ImageOptions, "mask")
 
 
 def run(options: VgwasExtract, comm: MPI.Comm) -> Results:

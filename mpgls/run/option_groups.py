@@ -276,6 +276,45 @@ class ManyTraitOptions(TraitOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageOptions(Options):
+    """Brain images inside a mask: ``images`` and ``mask`` are given together."""
+
+    images: str | None = option(
+        None,
+        "table with header FID IID PATH, one 3-D NIfTI a person, paths relative to the table; or one 4-D NIfTI",
+        group="images",
+        metavar="FILE",
+        reads=the_file,
+    )
+    image_ids: str | None = option(
+        None,
+        "people (FID IID a line) of a 4-D image, in its order",
+        group="images",
+        metavar="FILE",
+        reads=the_file,
+    )
+    mask: str | None = option(
+        None, "3-D image, not zero where voxels are analysed", group="images", metavar="NIFTI", reads=the_file
+    )
+
+    def check(self) -> None:
+        super().check()
+        if (self.images is None) != (self.mask is None):
+            raise UsageError("--images and --mask go together")
+        if self.image_ids is not None and self.images is None:
+            raise UsageError("--image-ids needs --images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoxelOptions(ImageOptions):
+    """A voxel matrix, or images to make it of."""
+
+    voxels: str | None = option(
+        None, "voxel matrix made by mpgls vgwas-extract", group="images", metavar="FILE", reads=the_file
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class KinshipOptions(Options):
     """A kinship of all samples."""
 

@@ -94,6 +94,12 @@ def required(help: str, *, group: str = "run", **declared: Any) -> Any:
     return field(metadata={"option": Option(help, group, **declared)}, kw_only=True)
 
 
+def required_here(group: type[Options], name: str) -> Any:
+    """An option of a group, for a command that cannot do without it."""
+    (found,) = (one for one in dataclasses.fields(group) if one.name == name)
+    return field(metadata=found.metadata, kw_only=True)
+
+
 def flag(help: str, *, group: str = "run", **declared: Any) -> Any:
     """An option that is given or not."""
     return option(False, help, group=group, **declared)

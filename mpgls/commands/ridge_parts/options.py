@@ -17,6 +17,7 @@ from mpgls.run.option_groups import (
     ManyTraitOptions,
     PlotOptions,
     PrecisionOptions,
+    VoxelOptions,
 )
 from mpgls.run.options import Check, Options, at_least, flag, option, the_file
 from mpgls.study.sample_labels import BY_FAMILY
@@ -35,33 +36,19 @@ def label_files(value: str) -> Iterable[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParcelOptions(Options):
+class ParcelOptions(VoxelOptions):
     """Parcels as targets: a voxel matrix, or images and a mask to make it of."""
 
     parcels: int | None = option(
         None, "mean signals of K parcels, by Ward's clustering", group=PARCELS, metavar="K", check=at_least(1)
     )
-    voxels: str | None = option(
-        None, "voxel matrix made by mpgls vgwas-extract", group=PARCELS, metavar="FILE", reads=the_file
-    )
-    images: str | None = option(
-        None, "images of all people, as for mpgls vgwas-extract", group=PARCELS, metavar="FILE", reads=the_file
-    )
-    image_ids: str | None = option(
-        None, "people of a 4-D image, in its order", group=PARCELS, metavar="FILE", reads=the_file
-    )
-    mask: str | None = option(None, "voxels that are analysed", group=PARCELS, metavar="FILE", reads=the_file)
 
     def check(self) -> None:
         super().check()
-        if (self.images is None) != (self.mask is None):
-            raise UsageError("--images and --mask need each other")
         if self.images is not None and self.voxels is not None:
             raise UsageError("give either --voxels or --images and --mask")
         if (self.voxels is None and self.images is None) != (self.parcels is None):
             raise UsageError("--parcels needs --voxels, or --images and --mask, and they need --parcels")
-        if self.image_ids is not None and self.images is None:
-            raise UsageError("--image-ids needs --images")
 
 
 @dataclass(frozen=True, kw_only=True)
