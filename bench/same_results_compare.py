@@ -36,10 +36,22 @@ DIGITS = {"P": 11, "MIN_P": 11, "EAF": 10}
 TABLES = (".tsv", ".txt", ".fam", ".bim", ".id")
 STORES = ("mpgls-results", "mpgls-dense", "mpgls-low-rank-counts", "mpgls-gram", "mpgls-low-rank-nulls")
 """Formats of HDF5 files that a later version may lay out anew; their numbers are in the tables made from them."""
-LAYOUT = ("version", "block", "strip", "format", "fingerprint", "kinship", "mask", "solver", "bfile", "bim_rows")
+LAYOUT = (
+    "version",
+    "block",
+    "strip",
+    "format",
+    "fingerprint",
+    "made_from",
+    "kinship",
+    "mask",
+    "solver",
+    "bfile",
+    "bim_rows",
+)
 NOT_RESULTS = frozenset({
     "command_line", "ranks", "nodes", "threads", "gemm_gflops", "versions", "memory", "timings", "seconds", "plan",
-    "inputs", "fingerprint", "files", "gflop_per_permutation", "evaluations_single", "evaluations_double",
+    "inputs", "fingerprint", "made_from", "files", "gflop_per_permutation", "evaluations_single", "evaluations_double",
     # measured rounding errors
     "residual", "orthogonality", "mixed_check_quadratic", "mixed_check_linear",
 })  # fmt: skip
