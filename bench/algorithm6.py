@@ -11,23 +11,23 @@ import numpy as np
 
 
 def algorithm6(
-    lam: np.ndarray, X_L_rot: np.ndarray, Y_rot: np.ndarray, X_rot: np.ndarray, h2: np.ndarray
+    lam: np.ndarray, X_L_tilde: np.ndarray, Y_tilde: np.ndarray, X_tilde: np.ndarray, h2: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """beta and se (t, mb) of every SNP X_rot (n, mb) for every trait Y_rot (n, t), one trait after the other.
+    """beta and se (t, mb) of every SNP X_tilde (n, mb) for every trait Y_tilde (n, t), one trait after the other.
 
-    lam (n,), X_L_rot (n, q), h2 (t,). s2 is estimated with each SNP (n - p degrees of freedom), as in the t test.
+    lam (n,), X_L_tilde (n, q), h2 (t,). s2 is estimated with each SNP (n - p degrees of freedom), as in the t test.
     """
-    n, q = X_L_rot.shape
-    mb, t = X_rot.shape[1], Y_rot.shape[1]
+    n, q = X_L_tilde.shape
+    mb, t = X_tilde.shape[1], Y_tilde.shape[1]
     beta, se = np.empty((t, mb)), np.empty((t, mb))
     S, b = np.empty((mb, q + 1, q + 1)), np.empty((mb, q + 1, 1))
     for j in range(t):
         root_w = 1.0 / np.sqrt(h2[j] * lam + (1.0 - h2[j]))
-        y = root_w * Y_rot[:, j]
-        X_L = root_w[:, None] * X_L_rot
+        y = root_w * Y_tilde[:, j]
+        X_L = root_w[:, None] * X_L_tilde
         S[:, :q, :q] = X_L.T @ X_L
         b[:, :q, 0] = X_L.T @ y
-        X = root_w[:, None] * X_rot
+        X = root_w[:, None] * X_tilde
         S[:, q, :q] = X.T @ X_L
         S[:, :q, q] = S[:, q, :q]
         S[:, q, q] = np.einsum("ij,ij->j", X, X)

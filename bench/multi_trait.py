@@ -79,7 +79,7 @@ def on_ranks(options: argparse.Namespace) -> None:
             mine = float(np.median([spent[name] for spent in one.phases]))
             results[f"{name.lower()}_seconds{suffix}"] = max(comm.allgather(mine))
     results |= {
-        "n": options.samples, "m": options.snps, "t": options.traits, "p": data.X_L_rot.shape[1] + 1,
+        "n": options.samples, "m": options.snps, "t": options.traits, "p": data.X_L_tilde.shape[1] + 1,
         "ranks": comm.size, "threads": threads, "block": passes["double"].block, "panel": passes["double"].panel,
         "repeats": options.repeats, "paper_traits": options.paper_traits,
     }  # fmt: skip
@@ -111,12 +111,12 @@ def algorithm6_beside(
     from algorithm6 import algorithm6
 
     sample = np.linspace(0, options.traits - 1, options.paper_traits).astype(np.int64)
-    Y_rot, h2 = np.asfortranarray(data.Y_rot[:, sample]), data.h2[sample]
+    Y_tilde, h2 = np.asfortranarray(data.Y_tilde[:, sample]), data.h2[sample]
     parts = []
     comm.Barrier()
     start = time.perf_counter()
-    for first in range(0, data.X_rot.shape[1], PAPER_BLOCK):
-        parts.append(algorithm6(data.lam, data.X_L_rot, Y_rot, data.X_rot[:, first : first + PAPER_BLOCK], h2))
+    for first in range(0, data.X_tilde.shape[1], PAPER_BLOCK):
+        parts.append(algorithm6(data.lam, data.X_L_tilde, Y_tilde, data.X_tilde[:, first : first + PAPER_BLOCK], h2))
     seconds = max(comm.allgather(time.perf_counter() - start))
     beta, se = (np.hstack(values) for values in zip(*parts, strict=True))
     results: dict[str, Any] = {"algorithm6_seconds": seconds * options.traits / sample.size}

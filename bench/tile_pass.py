@@ -32,16 +32,16 @@ DTYPE = {"double": np.float64, "mixed": np.float32}
 
 @dataclass(frozen=True)
 class Rotated:
-    """This rank's data in the eigenbasis: lam (n,), X_L_rot (n, q), Y_rot (n, t), h2 (t,), and its SNPs X_rot (n, m).
+    """This rank's data in the eigenbasis: lam (n,), X_L_tilde (n, q), Y_tilde (n, t), h2 (t,), its SNPs X_tilde (n, m).
 
     ``norms`` (m,) are the squared norms of the SNPs before rotation.
     """
 
     lam: np.ndarray
-    X_L_rot: np.ndarray
-    Y_rot: np.ndarray
+    X_L_tilde: np.ndarray
+    Y_tilde: np.ndarray
     h2: np.ndarray
-    X_rot: np.ndarray
+    X_tilde: np.ndarray
     norms: np.ndarray
 
 
@@ -51,18 +51,18 @@ def rotate(comm: MPI.Comm, prefix: Path, eigen: Path, traits: Path) -> Rotated:
     bed = fileset.bed
     Z_T = file.columns(0, bed.n)  # row k is the k-th eigenvector
     covariates = read_table(f"{prefix}.covar.tsv").values
-    X_L_rot = Z_T @ np.hstack([np.ones((bed.n, 1)), covariates])
+    X_L_tilde = Z_T @ np.hstack([np.ones((bed.n, 1)), covariates])
     mine = np.array_split(np.arange(len(matrix.names)), comm.size)[comm.rank]
     Y_rot_mine = np.asfortranarray(Z_T @ matrix.read(mine).T)
     lam = clip_spectrum(file.lam)
-    h2_mine = maximise_spectral_reml(lam, X_L_rot, Y_rot_mine, np.linalg.slogdet(X_L_rot.T @ X_L_rot)[1]).h2
-    Y_rot = np.concatenate([part.T for part in comm.allgather(Y_rot_mine)]).T
+    h2_mine = maximise_spectral_reml(lam, X_L_tilde, Y_rot_mine, np.linalg.slogdet(X_L_tilde.T @ X_L_tilde)[1]).h2
+    Y_tilde = np.concatenate([part.T for part in comm.allgather(Y_rot_mine)]).T
     snps = np.array_split(np.arange(bed.m), comm.size)[comm.rank]
     packed = np.memmap(bed.path, dtype=np.uint8, mode="r", offset=bed.HEADER, shape=(bed.m, bed.snp_bytes))[snps]
     X = np.empty((bed.n, snps.size), order="F")
     stats = Decoder(bed.n, [np.arange(bed.n)], np.float64).decode(packed, [X])
-    X_rot = np.asfortranarray(Z_T @ X)
-    return Rotated(lam, X_L_rot, Y_rot, np.concatenate(comm.allgather(h2_mine)), X_rot, bed.n * stats.variance)
+    X_tilde = np.asfortranarray(Z_T @ X)
+    return Rotated(lam, X_L_tilde, Y_tilde, np.concatenate(comm.allgather(h2_mine)), X_tilde, bed.n * stats.variance)
 
 
 class TilePass:
@@ -70,18 +70,18 @@ class TilePass:
 
     def __init__(self, comm: MPI.Comm, data: Rotated, precision: str) -> None:
         self.comm, self.data, self.dtype = comm, data, DTYPE[precision]
-        (n, t), q, m = data.Y_rot.shape, data.X_L_rot.shape[1], data.X_rot.shape[1]
+        (n, t), q, m = data.Y_tilde.shape, data.X_L_tilde.shape[1], data.X_tilde.shape[1]
         sizes = TileSizes(
             n, m * comm.size, t, q, snp_bytes=-(-n // 4), item=np.dtype(self.dtype).itemsize, from_file=True
         )
         plan = plan_tiles(Machine(comm.size, comm.size, None, 0), sizes, TileWishes(team_size=1))
         self.block, self.panel = plan.block, plan.panel
-        self.X_rot = np.asfortranarray(data.X_rot, dtype=self.dtype)
+        self.X_tilde = np.asfortranarray(data.X_tilde, dtype=self.dtype)
         self.panels: list[tuple[slice, TraitPanel, LocalPanel]] = []
         for first in range(0, t, self.panel):
             part = slice(first, min(t, first + self.panel))
             panel = TraitPanel(
-                data.lam, data.X_L_rot, data.Y_rot[:, part], data.h2[part], self.dtype, TOLERANCE[precision]
+                data.lam, data.X_L_tilde, data.Y_tilde[:, part], data.h2[part], self.dtype, TOLERANCE[precision]
             )
             self.panels.append((part, panel, panel.local()))
         self.nodes = max(len(panel.basis.nodes) for _, panel, _ in self.panels)
@@ -95,9 +95,9 @@ class TilePass:
         spent = dict.fromkeys(("products", "Schur", "epilogue"), 0.0)
         self.comm.Barrier()
         start = now = time.perf_counter()
-        for first in range(0, self.X_rot.shape[1], self.block):
-            snps = np.arange(first, min(first + self.block, self.X_rot.shape[1]))
-            X, norms = self.X_rot[:, first : first + self.block], self.data.norms[first : first + self.block]
+        for first in range(0, self.X_tilde.shape[1], self.block):
+            snps = np.arange(first, min(first + self.block, self.X_tilde.shape[1]))
+            X, norms = self.X_tilde[:, first : first + self.block], self.data.norms[first : first + self.block]
             for (_, panel, local), epilogue in zip(self.panels, keep, strict=True):
                 partial = local.partial_products(X)
                 now, before = time.perf_counter(), now
@@ -115,12 +115,12 @@ class TilePass:
         """Seconds of the slowest rank for (W o E~)'X~, all its traits and SNPs in one product. Collective."""
         self.comm.Barrier()
         start = time.perf_counter()
-        np.matmul(self._WE.T, self.X_rot, out=self._product)
+        np.matmul(self._WE.T, self.X_tilde, out=self._product)
         return max(self.comm.allgather(time.perf_counter() - start))
 
     def estimates(self, traits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """beta and se (k, m) of some traits for this rank's SNPs, as the tiles give them."""
-        shape = traits.size, self.X_rot.shape[1]
+        shape = traits.size, self.X_tilde.shape[1]
         beta, se = np.empty(shape), np.empty(shape)
         for part, panel, local in self.panels:
             inside = np.flatnonzero((traits >= part.start) & (traits < part.stop))
@@ -128,7 +128,7 @@ class TilePass:
             wide = [np.empty((panel.t, self.block)) for _ in range(2)]
             for first in range(0, shape[1], self.block):
                 here = slice(first, min(first + self.block, shape[1]))
-                tile = panel.finish(local.partial_products(self.X_rot[:, here]), self.data.norms[here])
+                tile = panel.finish(local.partial_products(self.X_tilde[:, here]), self.data.norms[here])
                 outs = [out[:, : here.stop - first] for out in wide]
                 epilogue.add(tile, np.arange(here.start, here.stop), *outs)
                 for values, out in zip((beta, se), outs, strict=True):

@@ -83,17 +83,19 @@ def upper_h2(lam: np.ndarray) -> float:
     return UPPER / (1.0 - min(float(np.min(lam)), 0.0))
 
 
-def maximise_spectral_reml(lam: np.ndarray, X_L_rot: np.ndarray, Y_rot: np.ndarray, log_det_xtx: float) -> SpectralReml:
+def maximise_spectral_reml(
+    lam: np.ndarray, X_L_tilde: np.ndarray, Y_tilde: np.ndarray, log_det_xtx: float
+) -> SpectralReml:
     """Maximise the profile REML log-likelihood of every trait over h2 in [0, 1 - 1e-6].
 
-    ``lam`` (n,) eigenvalues of Phi, ``X_L_rot`` (n, q) = Z'X_L, ``Y_rot`` (n, t) = Z'Y, ``log_det_xtx`` =
-    log|X_L'X_L|. Fastest with Y_rot in Fortran order. Temporary arrays stay below 64 MiB (for n up to a million).
+    ``lam`` (n,) eigenvalues of Phi, ``X_L_tilde`` (n, q) = Z'X_L, ``Y_tilde`` (n, t) = Z'Y, ``log_det_xtx`` =
+    log|X_L'X_L|. Fastest with Y_tilde in Fortran order. Temporary arrays stay below 64 MiB (for n up to a million).
     Raises NumericalError when no degree of freedom is left or the covariates are linearly dependent.
     """
-    search = _Search(clip_spectrum(lam), X_L_rot, log_det_xtx)
-    n, t = Y_rot.shape
+    search = _Search(clip_spectrum(lam), X_L_tilde, log_det_xtx)
+    n, t = Y_tilde.shape
     step = max(1, _CHUNK_BYTES // (8 * (4 * n + 6 * (1 + search.q) * search.grid.size)))
-    parts = [search.run(Y_rot[:, start : start + step]) for start in range(0, t, step)] or [search.run(Y_rot)]
+    parts = [search.run(Y_tilde[:, start : start + step]) for start in range(0, t, step)] or [search.run(Y_tilde)]
     return SpectralReml(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS))
 
 
@@ -110,14 +112,14 @@ class _Moments:
 
 
 class _Search:
-    def __init__(self, lam: np.ndarray, X_L_rot: np.ndarray, log_det_xtx: float) -> None:
-        self.n, self.q = X_L_rot.shape
+    def __init__(self, lam: np.ndarray, X_L_tilde: np.ndarray, log_det_xtx: float) -> None:
+        self.n, self.q = X_L_tilde.shape
         self.df = self.n - self.q
         if self.df < 1:
             raise NumericalError(f"{self.n} samples leave no degree of freedom for {self.q} covariates.")
         self.lam, self.D, self.log_det_xtx = lam, lam - 1.0, log_det_xtx
         # an orthonormal basis of the covariates: P and rss stay, |X_L'V^-1X_L| = |Q'V^-1Q| |X_L'X_L|
-        self.Q = orthonormal(X_L_rot)
+        self.Q = orthonormal(X_L_tilde)
         self.rows, self.columns = np.triu_indices(self.q)
         self.pairs = np.ascontiguousarray((self.Q[:, self.rows] * self.Q[:, self.columns]).T)
         self.upper = upper_h2(lam)
@@ -309,9 +311,9 @@ class _Search:
             raise NumericalError("The covariates are linearly dependent: X_L' V^-1 X_L is singular.") from None
 
 
-def orthonormal(X_L_rot: np.ndarray) -> np.ndarray:
+def orthonormal(X_L_tilde: np.ndarray) -> np.ndarray:
     """An orthonormal basis (n, q) of the columns of X_L. Raises NumericalError when they are linearly dependent."""
-    X = np.asarray(X_L_rot, dtype=np.float64)
+    X = np.asarray(X_L_tilde, dtype=np.float64)
     Q, R = np.linalg.qr(X)
     norms = np.sqrt(np.einsum("ij,ij->j", X, X))
     if not np.all(np.abs(np.diag(R)) > 1e-12 * norms):

@@ -51,9 +51,9 @@ class Tile(NamedTuple):
 class TraitPanel:
     """All that the SNPs need to know of t traits.
 
-    ``lam`` (n,), ``X_L_rot`` (n, q), ``Y_rot`` (n, t), ``h2`` (t,): h2 NaN, values that are not finite or no residual
-    variance make a trait that is not ``testable``; its rss and beta_L are NaN. ``dtype`` float64 or float32 is that of
-    the products over samples, ``tolerance`` the relative error allowed to d (by default that of the precision).
+    ``lam`` (n,), ``X_L_tilde`` (n, q), ``Y_tilde`` (n, t), ``h2`` (t,): h2 NaN, values that are not finite or no
+    residual variance make a trait that is not ``testable``; its rss and beta_L are NaN. ``dtype`` float64 or float32 is
+    that of the products over samples, ``tolerance`` the relative error allowed to d (by default that of the precision).
 
     Attributes: n, q, t, dtype; testable (t,) bool; rss (t,) = e~'(w o e~); beta_L (q, t); WE (n, t) =
     w o e~ / sqrt(rss) and A (n, (1+q) r), both ``dtype`` in Fortran order; basis (H2Basis), B (t, r) ``dtype``.
@@ -63,8 +63,8 @@ class TraitPanel:
     def __init__(
         self,
         lam: np.ndarray,
-        X_L_rot: np.ndarray,
-        Y_rot: np.ndarray,
+        X_L_tilde: np.ndarray,
+        Y_tilde: np.ndarray,
         h2: np.ndarray,
         dtype: np.dtype | type = np.float64,
         tolerance: float | None = None,
@@ -72,14 +72,14 @@ class TraitPanel:
         self.dtype = np.dtype(dtype)
         self.precision = "double" if self.dtype == np.float64 else "mixed"
         self.lam = clip_spectrum(lam)
-        self.n, self.q = X_L_rot.shape
-        self.t = Y_rot.shape[1]
+        self.n, self.q = X_L_tilde.shape
+        self.t = Y_tilde.shape[1]
         if self.n <= self.q:
             raise NumericalError(f"{self.n} samples leave no degree of freedom for {self.q} covariates.")
         self.h2 = np.array(h2, dtype=np.float64)
-        Q = orthonormal(X_L_rot)
-        to_X_L = Q.T @ np.asarray(X_L_rot, dtype=np.float64)  # X_L = Q to_X_L
-        self.beta_L = np.linalg.solve(to_X_L, self._fit(Q, Y_rot))
+        Q = orthonormal(X_L_tilde)
+        to_X_L = Q.T @ np.asarray(X_L_tilde, dtype=np.float64)  # X_L = Q to_X_L
+        self.beta_L = np.linalg.solve(to_X_L, self._fit(Q, Y_tilde))
         self.basis = self._basis(TOLERANCE[self.precision] if tolerance is None else tolerance)
         self.B = np.ascontiguousarray(self.basis.B.T, dtype=self.dtype)
         self.A = self._node_columns(Q)
@@ -127,7 +127,7 @@ class TraitPanel:
         D[:, note != Note.OK] = 1.0  # the columns of B add up to 1
         return Tile(partial.R, np.matmul(self.B[traits], D.astype(self.dtype, copy=False), out=out), note)
 
-    def _fit(self, Q: np.ndarray, Y_rot: np.ndarray) -> np.ndarray:
+    def _fit(self, Q: np.ndarray, Y_tilde: np.ndarray) -> np.ndarray:
         """Make rss, testable and WE; returns the effects (q, t) of the basis Q of the covariates."""
         self.rss = np.full(self.t, np.nan)
         effects = np.full((self.q, self.t), np.nan)
@@ -137,7 +137,7 @@ class TraitPanel:
         step = max(1, _CHUNK // self.n)
         for start in range(0, self.t, step):
             part = slice(start, start + step)
-            h2, Y = self.h2[part], np.array(Y_rot[:, part].T, dtype=np.float64, order="C")  # a trait is a row
+            h2, Y = self.h2[part], np.array(Y_tilde[:, part].T, dtype=np.float64, order="C")  # a trait is a row
             total = np.einsum("ij,ij->i", Y, Y)
             usable = np.isfinite(total) & np.isfinite(h2)
             Y[~usable] = 0.0
