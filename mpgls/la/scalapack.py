@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NAMES = ("libscalapack-openmpi.so.2.2", "libscalapack-openmpi.so", "libscalapack.so", "libscalapack-mpich.so")
 LARGEST_LOCAL_BLOCK = 2**31 - 1
+TOPOLOGIES_REPEATABLE = 15
+"""What blacs_set sets for sums in an order that does not depend on arrival."""
 
 _Scalar = type[ctypes.c_double] | type[ctypes.c_float]
 _PREFIX: dict[np.dtype, tuple[str, _Scalar]] = {
@@ -150,6 +152,8 @@ def grid_init(comm_handle: int, p_r: int, p_c: int) -> int:
     """A BLACS context for the communicator with Fortran handle ``comm_handle``, ranks in row-major order."""
     context = ctypes.c_int(comm_handle)
     _call("blacs_gridinit_", ctypes.byref(context), "R", p_r, p_c)
+    # BLACS else adds up what arrives first: the same command would give other last digits in the next run
+    _call("blacs_set_", context.value, TOPOLOGIES_REPEATABLE, 1)
     return context.value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -213,6 +214,22 @@ def test_divide_and_conquer_eigendecomposition(comm, n, block):
             assert np.linalg.norm(A @ Z - Z * lam, 1) / (n * eps * np.linalg.norm(A, 1)) < THRESHOLD
             assert np.linalg.norm(Z.T @ Z - np.eye(n), 1) / (n * eps) < THRESHOLD
             np.testing.assert_allclose(lam, np.linalg.eigvalsh(A), rtol=1e-11)
+
+
+def test_the_same_decomposition_has_the_same_bytes(comm):
+    """Sums are added up in an order that does not depend on which rank is early; ranks are delayed at random."""
+    n, A = 201, spd(201)
+    found = []
+    for attempt in range(3):
+        time.sleep(0.01 * np.random.default_rng([attempt, comm.rank]).random())
+        with ProcessGrid(comm) as grid:
+            A_grid = fill(GridMatrix.square(grid, n, 16), A)
+            Z_grid = GridMatrix(grid, A_grid.layout, np.float64)
+            lam = scalapack.syevd(A_grid, Z_grid)
+            L_grid = fill(GridMatrix.square(grid, n, 16), A)
+            scalapack.potrf(L_grid)
+            found.append([lam.tobytes(), Z_grid.local.tobytes(), L_grid.local.tobytes()])
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("solver", ["auto", "scalapack", "slepc"])
