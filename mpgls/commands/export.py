@@ -123,6 +123,8 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
     else:
         place = source.traits[trait]
         name, done = place.name, place.done
+        if source.nulls.damaged[:, trait].any():
+            raise InputError(f"{source.path} is damaged: the null model of trait {name!r} is not what was written")
         df, test = int(source.nulls.records["df"][0, trait]) or None, str(source.attributes.get("test", ""))
     if not done.all():
         raise InputError(

@@ -272,14 +272,14 @@ def open_tiles(
     if not options.dense or not traits.groups:
         return None
     path, order, parts = job.path(".h5"), TraitOrder(traits.groups, traits.matrix.names), len(ledger.records.nulls)
-    shape = DenseShape(blocks.index, blocks.edges, plan.block, order.names, order.group, plan.panel, parts)
+    shape = DenseShape(blocks.index, blocks.edges, plan.block, order.names, order.group, parts)
 
     def make() -> DenseStore:
         if ledger.done:
             return open_dense(path, job.mark)
         return create_dense(path, shape, job.mark, {"test": options.test, **study.origin(job.identities)})
 
-    return DenseTiles(job.world.on_root(make), order, options.checkpoint, job.world)
+    return DenseTiles(job.world.on_root(make), order, plan.panel, options.checkpoint, job.world)
 
 
 def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]:

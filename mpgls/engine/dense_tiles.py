@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.stream.dense_store import DenseStore, save_nulls
-from mpgls.stream.writer import BlockWriter
+from mpgls.stream.writer import UnitWriter
 
 if TYPE_CHECKING:
     from mpgls.run.world import World
@@ -32,19 +32,18 @@ class TraitOrder:
 
 
 class DenseTiles:
-    """Where the tiles of this rank go. Creating it is collective."""
+    """Where the tiles of this rank go, of at most ``panel`` traits. Creating it is collective."""
 
-    def __init__(self, store: DenseStore, order: TraitOrder, checkpoint: float, world: World) -> None:
-        panel = int(np.diff(store.panels).max())
+    def __init__(self, store: DenseStore, order: TraitOrder, panel: int, checkpoint: float, world: World) -> None:
         self.store, self.order, self.world = store, order, world
         self._tile = tuple(np.full((panel, store.block), np.nan, dtype=np.float32) for _ in range(2))
         with world.together():
-            self._writer = BlockWriter(store.path, store.offsets["done"], 4 * panel * store.block, checkpoint)
+            self._writer = UnitWriter(store.path, checkpoint)
 
     def keep_nulls(self, part: int, trait: int, nulls: np.ndarray) -> None:
         """The null models (k,) of the traits from ``trait`` (its position in the file) on, for a part. Collective."""
         first = int(self.order.position[trait])
-        self.world.on_root(lambda: save_nulls(self.store.path, part, first, nulls))
+        self.world.on_root(lambda: save_nulls(self.store, part, first, nulls))
 
     def room(self, traits: int, snps: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the effects and standard errors of a tile belong, each (traits, snps) float32."""
@@ -54,13 +53,14 @@ class DenseTiles:
     def write(self, k: int, traits: np.ndarray, snps: int) -> None:
         """Start to write the tile that lies in ``room``: block ``k`` of so many SNPs, the traits at ``traits``.
 
-        It is marked done when both its parts are on disk.
+        It is done when both its parts are on disk.
         """
         store, first = self.store, int(self.order.position[traits[0]])
-        panel = int(np.searchsorted(store.panels[:, 1], first, side="right"))
-        for name, mark, tile in zip(("beta", "se"), (None, store.mark(panel, k)), self._tile, strict=True):
+        for tile in self._tile:
             tile[:, snps:] = np.nan
-            self._writer.write(mark, store.tile_offset(name, k, first), tile[: traits.size])
+        offsets = (store.tile_offset(name, k, first) for name in ("beta", "se"))
+        parts = [(offset, tile[: traits.size]) for offset, tile in zip(offsets, self._tile, strict=True)]
+        self._writer.write(parts, store.sum_offset(k, first))
 
     def write_snps(self, k: int, group: int, stats: SnpStats, note: np.ndarray) -> None:
         """What the SNPs of block ``k`` are over the samples of a group; before its first tile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +12,6 @@ import numpy as np
 from mpgls.la.layout import grid_shape
 from mpgls.model.trait_records import Pass
 from mpgls.run.plan import Machine, Plan, block_widths, check_team_size, first_that_fits, grid_block
-from mpgls.stream.dense_store import panels_of
 
 PANEL = 2048
 """Traits of one tile: enough for the matrix product, few enough for its results to be worked on in turn."""
@@ -170,7 +170,8 @@ def histogram_bytes(n: int) -> int:
 
 def _ranges(traits: int, panel: int) -> list[tuple[int, int]]:
     """Ranges of at most ``panel`` traits, nearly equal."""
-    return [(first, stop) for first, stop in panels_of(np.zeros(traits, dtype=np.int64), panel).tolist()]
+    cuts = np.linspace(0, traits, -(-traits // panel) + 1).astype(np.int64).tolist()
+    return list(itertools.pairwise(cuts))
 
 
 def _panels(t: int) -> list[int]:

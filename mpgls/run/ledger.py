@@ -1,6 +1,6 @@
 """What of a run is done, so that --resume goes on from there: three media, and none of them holds Python objects.
 
-* slots: a byte map in the store that the results are written to (`stream.store`, `stream.dense_store`);
+* slots: checksums in the store that the results are written to (`stream.store`, `stream.dense_store`);
 * a log: records that each rank appends (`stream.unit_log`);
 * a state: one small file that is replaced whole (`State`, here).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from mpgls.run.job import Job, refuse_overwriting
 from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.plan import block_within
 from mpgls.run.slots import ScanLedger
+from mpgls.run.world import World
+from mpgls.stream.checksums import ABSENT
 from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store
 
 OUTPUTS_OF_TRAIT = (".tsv", ".loco.tsv", ".manhattan.png", ".qq.png")
@@ -55,14 +58,33 @@ def open_ledger(
     def make() -> ResultStore:
         refuse_overwriting(made, [one["path"] for one in job.identities])
         if job.resume and path.exists():
-            store = open_store(path, job.mark)
-            done = sum(int(place.done.sum()) for place in store.traits)
-            job.world.log.info(f"resume: {done:,} of {store.blocks * len(store.traits):,} blocks are done in {path}")
-            return store
+            return open_store(path, job.mark)
         job.starts_anew(path)
         for name in made:
             Path(name).unlink(missing_ok=True)
         shape = StoreShape(index, block, edges, covariates, len(given))
         return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.test})
 
-    return ScanLedger(job.world.on_root(make), options.snps, options.checkpoint, job.world, given)
+    store = job.world.on_root(make)
+    if job.resume:
+        store = whole_blocks(store, job.world)
+    return ScanLedger(store, options.snps, options.checkpoint, job.world, given)
+
+
+def whole_blocks(store: ResultStore, world: World) -> ResultStore:
+    """The store to resume, in which blocks count as done only if they are what was written. Collective."""
+    from mpi4py import MPI
+
+    places, damaged = [], int(store.nulls.damaged.sum())
+    for trait, place in enumerate(store.traits):
+        whole = np.ones(store.blocks, dtype=bool)
+        mine = np.flatnonzero(place.done)[world.rank :: world.size].tolist()
+        whole[mine] = [store.is_whole(trait, block) for block in mine]
+        world.comm.Allreduce(MPI.IN_PLACE, whole, op=MPI.LAND)
+        damaged += int(np.count_nonzero(~whole))
+        places.append(dataclasses.replace(place, sums=np.where(whole, place.sums, ABSENT)))
+    done = sum(int(place.done.sum()) for place in places)
+    world.log.info(f"resume: {done:,} of {store.blocks * len(places):,} blocks are done in {store.path}")
+    if damaged:
+        world.log.warn(f"{store.path}: {damaged:,} parts changed on disk since they were written: they are made again")
+    return dataclasses.replace(store, traits=tuple(places))

@@ -12,7 +12,7 @@ from mpgls.model.reml import RemlResult
 from mpgls.mpi import is_agreed, together
 from mpgls.run.world import World
 from mpgls.stream.store import RECORD_DTYPE, ResultStore, save_null
-from mpgls.stream.writer import BlockWriter
+from mpgls.stream.writer import UnitWriter
 from mpgls.study.align import Cohort
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import SnpStats
@@ -58,7 +58,8 @@ class ScanLedger:
         if self.nulls["source"][part, trait] != null_record.Source.REML:
             record = null_record.estimated(estimate())
             self.nulls[part, trait] = record
-            self.world.on_root(lambda: save_null(self.store.path, part, trait, record))
+            effects = self.effects[trait][part]
+            self.world.on_root(lambda: save_null(self.store, part, trait, record, effects))
         return self.nulls[part, trait].copy()
 
     def keep_null(self, part: int, trait: int, record: np.ndarray, fit: NullFit, cohort: Cohort) -> np.ndarray:
@@ -68,7 +69,7 @@ class ScanLedger:
         effects[0, 0] += cohort.center
         self.units[trait] = cohort.unit
         self.nulls[part, trait], self.effects[trait][part] = whole, effects
-        self.world.on_root(lambda: save_null(self.store.path, part, trait, whole, effects))
+        self.world.on_root(lambda: save_null(self.store, part, trait, whole, effects))
         return whole
 
     def slots(self, traits: Sequence[int]) -> Slots:
@@ -84,11 +85,11 @@ class Slots:
         self.world = ledger.world
         self.places = [ledger.store.traits[trait] for trait in traits]
         self.traits, self.units = list(traits), ledger.units
-        self._writers: list[BlockWriter] = []
+        self._writer: UnitWriter | None = None
 
     def left(self, wanted: np.ndarray) -> np.ndarray:
         """Those of the blocks ``wanted`` that some trait lacks."""
-        done = np.all([place.done[wanted] != 0 for place in self.places], axis=0)
+        done = np.all([place.done[wanted] for place in self.places], axis=0)
         return wanted[~done]
 
     def snps(self, block: int) -> np.ndarray:
@@ -101,30 +102,27 @@ class Slots:
 
     def __enter__(self) -> Slots:
         """Open the store for writing. Collective; raises StorageError on all ranks."""
-        size = self.store.block * RECORD_DTYPE.itemsize
         with together(self.world.comm):
-            for place in self.places:
-                self._writers.append(BlockWriter(self.store.path, place.done_offset, size, self.checkpoint))
+            self._writer = UnitWriter(self.store.path, self.checkpoint)
         return self
 
     def keep(self, block: int, stats: SnpStats, fits: Sequence[SnpFit]) -> None:
         """Start to write the effects of a block on each trait, without waiting for it; nothing for block -1."""
-        if block < 0:
+        if block < 0 or self._writer is None:
             return
         start = self.store.block_range(block).start * RECORD_DTYPE.itemsize
         with self.world.phase("write") as writing:
-            for place, writer, unit, fit in zip(self.places, self._writers, self.units[self.traits], fits, strict=True):
+            for place, unit, fit in zip(self.places, self.units[self.traits], fits, strict=True):
                 records = to_records(fit, stats, self.snp_filter, unit)
-                writer.write(block, place.records_offset + start, records)
+                self._writer.write([(place.records_offset + start, records[None])], place.sum_offset(block))
                 writing.nbytes += records.nbytes
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Sync what was written, mark it as done and close the store, unless this rank failed alone."""
-        if error is None or is_agreed(error):
+        if self._writer is not None and (error is None or is_agreed(error)):
             with self.world.phase("write"):
-                for writer in self._writers:
-                    writer.close()
-        self._writers.clear()
+                self._writer.close()
+        self._writer = None
 
 
 def to_records(fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter, unit: float = 1.0) -> np.ndarray:

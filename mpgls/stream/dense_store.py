@@ -2,34 +2,36 @@
 
 ``/beta`` and ``/se`` are float32 (blocks, t, B): block k of B SNPs, all traits, so that the tile of one block and a
 range of traits is one range of bytes; a block of fewer SNPs is padded with NaN, and a SNP that was not tested has NaN.
-``/eaf`` float64, ``/n`` int32 and ``/note`` uint8 (groups, m) depend on the samples, hence on the trait's group;
-``/index`` int64 (m,) holds rows of the .bim, ``/edges`` int64 (blocks+1,) where among them each block begins;
-``/names`` and ``/group`` (t,) describe the traits, ``/nulls`` (parts, t) of `model.null_record.NULL_DTYPE` their null
-models, one part or one for each chromosome; ``/panels`` (panels, 2) are the trait ranges that are computed together
-(never of two groups), and ``/done`` uint8 (panels, blocks) says which tiles are complete. Root attributes: ``format``,
-``version``, ``made_from`` (`stream.mark`), ``block``, ``test``, and what the caller adds, such as ``bfile``.
+``/sums`` uint32 (blocks, t) are the checksums (`stream.checksums`) of a block's effects on a trait, 0 where it is not
+done. ``/eaf`` float64, ``/n`` int32 and ``/note`` uint8 (groups, m) depend on the samples, hence on the trait's group,
+with ``/snp_sums`` (groups, blocks); ``/index`` int64 (m,) holds rows of the .bim, ``/edges`` int64 (blocks+1,) where
+among them each block begins; ``/names`` and ``/group`` (t,) describe the traits, ``/nulls`` (parts, t) of
+`model.null_record.NULL_DTYPE` their null models, one part or one for each chromosome, with ``/null_sums`` (parts, t).
+Root attributes: ``format``, ``version``, ``made_from`` (`stream.mark`), ``block``, ``layout_sum``, the checksum of
+index, edges and group, ``test``, and what the caller adds, such as ``bfile``.
 
 Every dataset lies at a fixed place from the start, so ranks write tiles without HDF5.
 """
 
 from __future__ import annotations
 
-import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from mpgls.errors import InputError
-from mpgls.model.null_record import unknown
+from mpgls.errors import InputError, StorageError
+from mpgls.model.null_record import NULL_DTYPE, unknown
+from mpgls.stream.checksums import ABSENT, SUM_DTYPE, checksum, row_checksums
 from mpgls.stream.files import replaced, write_at, writing
-from mpgls.stream.hdf5 import allocate, check_room, check_store, mapped_index, opened, read_exactly
+from mpgls.stream.hdf5 import allocate, check_room, check_store, mapped_index, opened, read_exactly, reserve
 from mpgls.stream.mark import Mark
 from mpgls.stream.store import RECORD_DTYPE
 
-FORMAT, VERSION = "mpgls-dense", 2
+FORMAT, VERSION = "mpgls-dense", 3
 TILE_DTYPE = np.dtype("<f4")
 
 _SNP_DTYPES: dict[str, np.dtype] = {"eaf": np.dtype("<f8"), "n": np.dtype("<i4"), "note": np.dtype("u1")}
@@ -40,8 +42,8 @@ class DenseStore:
     """A dense store that exists on disk. Picklable: rank 0 creates or opens it and broadcasts.
 
     ``names`` (t,) and ``group`` (t,) are in the store's order of traits, in which the traits of a group are
-    neighbours; ``panels`` (P, 2) are first and stop of each trait range; ``done`` (P, blocks) is as of the opening;
-    ``nulls`` (parts, t) are the null models as of the opening.
+    neighbours. As of the opening: ``sums`` (blocks, t), the checksums of what is done, and ``nulls`` (parts, t), the
+    null models.
     """
 
     path: Path
@@ -50,8 +52,7 @@ class DenseStore:
     edges: np.ndarray = field(repr=False)
     names: tuple[str, ...] = field(repr=False)
     group: np.ndarray = field(repr=False)
-    panels: np.ndarray = field(repr=False)
-    done: np.ndarray = field(repr=False)
+    sums: np.ndarray = field(repr=False)
     nulls: np.ndarray = field(repr=False)
     offsets: dict[str, int]
     attributes: dict[str, Any]
@@ -82,9 +83,9 @@ class DenseStore:
         """
         return self.offsets[name] + (k * len(self.names) + first) * self.block * TILE_DTYPE.itemsize
 
-    def mark(self, panel: int, k: int) -> int:
-        """Which byte of the done-map, from ``offsets['done']`` on, says that the tile (panel, block k) is complete."""
-        return panel * self.blocks + k
+    def sum_offset(self, k: int, first: int) -> int:
+        """Byte at which the checksums of block k begin for trait ``first``."""
+        return self.offsets["sums"] + (k * len(self.names) + first) * SUM_DTYPE.itemsize
 
     def trait(self, name: str) -> int:
         """The trait's position in the store; InputError if it is not there."""
@@ -103,44 +104,66 @@ class DenseStore:
         return bool(np.isfinite(self.nulls["s2"][:, trait]).any())
 
     def done_of(self, trait: int) -> np.ndarray:
-        """(blocks,) uint8: which blocks of a trait are complete."""
-        return self.done[int(np.searchsorted(self.panels[:, 1], trait, side="right"))]
+        """bool (blocks,): which blocks of a trait are done."""
+        return self.sums[:, trait] != ABSENT
 
     def write_snps(self, group: int, k: int, eaf: np.ndarray, n: np.ndarray, note: np.ndarray) -> None:
-        """Write what block k's SNPs are over the samples of ``group``, before its tiles are marked done.
+        """Write what block k's SNPs are over the samples of ``group``, before its tiles are done.
 
         Raises StorageError when the file cannot be written.
         """
+        columns = [
+            np.ascontiguousarray(one, dtype) for one, dtype in zip((eaf, n, note), _SNP_DTYPES.values(), strict=True)
+        ]
+        total = np.array(checksum(*columns), dtype=SUM_DTYPE)
         with writing(self.path), open(self.path, "r+b") as file:
-            for name, values in (("eaf", eaf), ("n", n), ("note", note)):
-                data = np.ascontiguousarray(values, _SNP_DTYPES[name]).tobytes()
-                write_at(file.fileno(), data, self._snp(name, group, k))
+            for name, values in zip(_SNP_DTYPES, columns, strict=True):
+                write_at(file.fileno(), values.tobytes(), self._snp(name, group, k))
+            write_at(file.fileno(), total.tobytes(), self._snp_sum(group, k))
 
     def read(self, trait: int, start: int, stop: int) -> np.ndarray:
         """SNPs start..stop of a trait as RECORD_DTYPE, the stored form of a single trait.
 
         BETA and SE become the float64 of their shortest decimal form, so that a table shows no digits that are not
-        there. Raises StorageError when the file ends early.
+        there. Raises StorageError when the file ends early, or a block of it changed on disk.
         """
         records = np.zeros(stop - start, dtype=RECORD_DTYPE)
         if start >= stop:
             return records
-        group = int(self.group[trait])
+        first = int(np.searchsorted(self.edges, start, side="right")) - 1
         with open(self.path, "rb") as file:
-            for name in ("beta", "se"):
-                values = np.empty(stop - start, dtype=TILE_DTYPE)
-                first = int(np.searchsorted(self.edges, start, side="right")) - 1
-                for k in range(first, int(np.searchsorted(self.edges, stop))):
-                    a, b = max(start, int(self.edges[k])), min(stop, int(self.edges[k + 1]))
-                    skip = (a - int(self.edges[k])) * TILE_DTYPE.itemsize
-                    read_exactly(file, self.tile_offset(name, k, trait) + skip, values[a - start : b - start])
-                records[name] = values.astype("U32").astype(np.float64)
-            for name, dtype in _SNP_DTYPES.items():
-                column = np.empty(stop - start, dtype=dtype)
-                place = self.offsets[name] + (group * self.count + start) * dtype.itemsize
-                read_exactly(file, place, column)
-                records[name] = column
+            for k in range(first, int(np.searchsorted(self.edges, stop))):
+                of_block = self._read_block(file, trait, k)
+                a, b = (min(max(end, start), stop) for end in self.edges[k : k + 2].tolist())
+                records[a - start : b - start] = of_block[a - int(self.edges[k]) : b - int(self.edges[k])]
         return records
+
+    def _read_block(self, file: BinaryIO, trait: int, k: int) -> np.ndarray:
+        """Block k of a trait as RECORD_DTYPE."""
+        width, group = len(self.block_range(k)), int(self.group[trait])
+        tiles = np.empty((2, self.block), dtype=TILE_DTYPE)
+        columns = {name: np.empty(width, dtype) for name, dtype in _SNP_DTYPES.items()}
+        sums = np.empty(2, dtype=SUM_DTYPE)
+        for name, tile in zip(("beta", "se"), tiles, strict=True):
+            read_exactly(file, self.tile_offset(name, k, trait), tile)
+        for name, column in columns.items():
+            read_exactly(file, self._snp(name, group, k), column)
+        for at, offset in enumerate((self.sum_offset(k, trait), self._snp_sum(group, k))):
+            read_exactly(file, offset, sums[at : at + 1])
+        if [checksum(*tiles), checksum(*columns.values())] != sums.tolist():
+            raise StorageError(
+                f"{self.path} is damaged: block {k} of trait {self.names[trait]!r} is not what was written; make the "
+                "file again"
+            )
+        records = np.zeros(width, dtype=RECORD_DTYPE)
+        for name, tile in zip(("beta", "se"), tiles, strict=True):
+            records[name] = tile[:width].astype("U32").astype(np.float64)
+        for name, column in columns.items():
+            records[name] = column
+        return records
+
+    def _snp_sum(self, group: int, k: int) -> int:
+        return self.offsets["snp_sums"] + (group * self.blocks + k) * SUM_DTYPE.itemsize
 
     def _snp(self, name: str, group: int, k: int) -> int:
         return self.offsets[name] + (group * self.count + int(self.edges[k])) * _SNP_DTYPES[name].itemsize
@@ -150,8 +173,8 @@ class DenseStore:
 class DenseShape:
     """What a store holds: the SNPs ``index`` (m,) of the .bim, cut by ``edges`` (blocks+1,) into at most ``block``.
 
-    The traits ``names`` (t,), whose sample groups ``group`` (t,) are 0, 1, ... without gaps and in ascending order, at
-    most ``panel`` of which are computed together; and their null models in so many ``parts``.
+    The traits ``names`` (t,), whose sample groups ``group`` (t,) are 0, 1, ... without gaps and in ascending order; and
+    their null models in so many ``parts``.
     """
 
     index: np.ndarray
@@ -159,7 +182,6 @@ class DenseShape:
     block: int
     names: Sequence[str]
     group: np.ndarray
-    panel: int
     parts: int = 1
 
 
@@ -173,78 +195,71 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     import h5py
 
     path, group, block = Path(path), np.asarray(shape.group, dtype=np.int64), shape.block
-    t, m, blocks = len(shape.names), len(shape.index), shape.edges.size - 1
-    panels = panels_of(group, shape.panel)
-    shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
+    index = np.asarray(shape.index, dtype=np.int64)
+    t, m, blocks, groups = len(shape.names), len(index), shape.edges.size - 1, int(group[-1]) + 1
+    allocated: dict[str, tuple[tuple[int, ...], np.dtype]] = {
         "beta": ((blocks, t, block), TILE_DTYPE),
         "se": ((blocks, t, block), TILE_DTYPE),
-        **{name: ((int(group[-1]) + 1, m), dtype) for name, dtype in _SNP_DTYPES.items()},
-        "done": ((len(panels), blocks), np.dtype(np.uint8)),
+        "sums": ((blocks, t), SUM_DTYPE),
+        **{name: ((groups, m), dtype) for name, dtype in _SNP_DTYPES.items()},
+        "snp_sums": ((groups, blocks), SUM_DTYPE),
+        "nulls": ((shape.parts, t), NULL_DTYPE),
+        "null_sums": ((shape.parts, t), SUM_DTYPE),
     }
-    nbytes = sum(int(np.prod(size, dtype=np.int64)) * dtype.itemsize for size, dtype in shapes.values())
-    check_room(path, nbytes, "all effects take")
     about = {"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": block}
-    with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
-        file.attrs.update(about | dict(attributes))
-        file.create_dataset("names", data=list(shape.names), dtype=h5py.string_dtype())
-        index = np.asarray(shape.index, dtype=np.int64)
-        for name, data in (("index", index), ("edges", shape.edges), ("group", group), ("panels", panels)):
-            file.create_dataset(name, data=data)
-        file.create_dataset("nulls", data=unknown(shape.parts, t))
-        for name, (size, dtype) in shapes.items():
-            allocate(file, name, size, dtype)
+    about["layout_sum"] = checksum(index, shape.edges, group)
+    nbytes = sum(int(np.prod(size, dtype=np.int64)) * dtype.itemsize for size, dtype in allocated.values())
+    check_room(path, nbytes, "all effects take")
+    with replaced(path) as partial:
+        with h5py.File(partial, "w", libver="latest") as file:
+            file.attrs.update(about | dict(attributes))
+            file.create_dataset("names", data=list(shape.names), dtype=h5py.string_dtype())
+            for name, data in (("index", index), ("edges", shape.edges), ("group", group)):
+                file.create_dataset(name, data=data)
+            for name, (size, dtype) in allocated.items():
+                allocate(file, name, size, dtype)
+        reserve(partial, "all effects take")
     return open_dense(path)
 
 
 def open_dense(path: str | Path, mark: Mark | None = None) -> DenseStore:
     """Open a store; with ``mark``, refuse one that was made from other inputs or options.
 
-    Raises StorageError when it cannot be read, InputError when it is no dense store or has another mark.
+    Raises StorageError when it cannot be read, InputError when it is no dense store, has another mark or is damaged.
     """
     path = Path(path)
     with opened(path) as file:
         check_store(file, path, FORMAT, VERSION, mark)
         attributes = dict(file.attrs.items())
-        count, block = file["index"].shape[0], int(attributes["block"])
-        placed = ("index", "beta", "se", "done", *_SNP_DTYPES)
+        edges, group, nulls, null_sums = (file[name][...] for name in ("edges", "group", "nulls", "null_sums"))
+        if checksum(file["index"][...], edges, group) != attributes["layout_sum"]:
+            raise InputError(f"{path} is damaged: its list of SNPs and traits is not what was written")
+        if (null_sums[null_sums != ABSENT] != row_checksums(nulls[null_sums != ABSENT])).any():
+            raise InputError(f"{path} is damaged: its null models are not what was written")
+        nulls[null_sums == ABSENT] = unknown(np.count_nonzero(null_sums == ABSENT))
+        placed = ("index", "beta", "se", "sums", *_SNP_DTYPES, "snp_sums", "nulls", "null_sums")
         return DenseStore(
             path=path,
-            count=count,
-            block=block,
-            edges=file["edges"][...],
+            count=file["index"].shape[0],
+            block=int(attributes["block"]),
+            edges=edges,
             names=tuple(file["names"].asstr()[...].tolist()),
-            group=file["group"][...],
-            panels=file["panels"][...],
-            done=file["done"][...],
-            nulls=file["nulls"][...],
+            group=group,
+            sums=file["sums"][...],
+            nulls=nulls.astype(NULL_DTYPE),
             offsets={name: file[name].id.get_offset() for name in placed},
             attributes=attributes,
         )
 
 
-def save_nulls(path: str | Path, part: int, first: int, nulls: np.ndarray) -> None:
+def save_nulls(store: DenseStore, part: int, first: int, nulls: np.ndarray) -> None:
     """Keep the null models (k,), of NULL_DTYPE, of the traits from ``first`` on, for a part. Call on one rank.
 
-    No other may be writing. Raises StorageError.
+    Raises StorageError.
     """
-    import h5py
-
-    with writing(path), h5py.File(path, "r+") as file:
-        file["nulls"][part, first : first + len(nulls)] = nulls
-
-
-def panels_of(group: np.ndarray, panel: int) -> np.ndarray:
-    """Ranges of at most ``panel`` traits, nearly equal within a group and never of two groups: int64 (panels, 2).
-
-    Raises ValueError when ``group`` (t,) is not 0, 1, ... in ascending order.
-    """
-    group = np.asarray(group)
-    steps = np.diff(group)
-    if group.size == 0 or group[0] != 0 or not np.isin(steps, (0, 1)).all():
-        raise ValueError("groups must be numbered 0, 1, ... in ascending order")
-    edges = [0, *(np.flatnonzero(steps) + 1).tolist(), group.size]
-    ranges = []
-    for first, stop in itertools.pairwise(edges):
-        cuts = np.linspace(first, stop, -(-(stop - first) // panel) + 1).astype(np.int64)
-        ranges += list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
-    return np.array(ranges, dtype=np.int64)
+    position = part * len(store.names) + first
+    with writing(store.path), open(store.path, "r+b") as file:
+        write_at(file.fileno(), nulls.tobytes(), store.offsets["nulls"] + position * NULL_DTYPE.itemsize)
+        os.fsync(file.fileno())
+        sums = row_checksums(nulls).tobytes()
+        write_at(file.fileno(), sums, store.offsets["null_sums"] + position * SUM_DTYPE.itemsize)

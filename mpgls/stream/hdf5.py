@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -75,6 +76,21 @@ def check_room(path: Path, nbytes: int, what: str) -> None:
             f"cannot write {path}: {what} {nbytes / 2**30:.2f} GiB, "
             f"but the disk has {(free + held) / 2**30:.2f} GiB free"
         )
+
+
+def reserve(path: Path, what: str) -> None:
+    """Take the room of the whole file, so that the disk is not full when its parts are written; ``what`` takes it.
+
+    A file system that cannot reserve is written to as it comes. Raises StorageError when there is no room.
+    """
+    nbytes = path.stat().st_size
+    try:
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, nbytes)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            name, size = str(path).removesuffix(".partial"), f"{nbytes / 2**30:.2f} GiB"
+            raise StorageError(f"cannot write {name}: {what} {size} ({error.strerror})") from None
 
 
 def mapped_index(path: Path, offset: int, count: int) -> np.ndarray:

@@ -6,15 +6,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.errors import StorageError
+from mpgls.stream.files import write_at
 from mpgls.stream.reader import BlockReader, RowRuns
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
+from mpgls.stream.write_behind import WriteBehind
 
 
 class ScratchFile:
@@ -24,16 +21,9 @@ class ScratchFile:
     """
 
     def __init__(self, path: str | Path, shape: tuple[int, int], dtype: np.dtype | type) -> None:
-        from mpi4py import MPI
-
         self.path, self.shape, self.dtype = Path(path), shape, np.dtype(dtype)
         self.blocks = 0
-        self._buffers = [np.empty(shape[0] * shape[1], dtype=self.dtype) for _ in range(2)]
-        self._pending: list[MPI.Request | None] = [None, None]
-        try:
-            self._file = MPI.File.Open(MPI.COMM_SELF, str(path), MPI.MODE_WRONLY | MPI.MODE_CREATE)
-        except MPI.Exception as error:
-            raise StorageError(f"cannot write {path}: {error.Get_error_string()}") from None
+        self._behind = WriteBehind(self.path, os.O_WRONLY | os.O_CREAT)
 
     @property
     def block_bytes(self) -> int:
@@ -42,30 +32,13 @@ class ScratchFile:
 
     def write(self, block: np.ndarray) -> None:
         """Start to write the next block; returns without waiting for it."""
-        turn = self.blocks % 2
-        self._wait(turn)
-        self._buffers[turn][...] = block.reshape(-1, order="F")
-        self._pending[turn] = self._file.Iwrite_at(self.blocks * self.block_bytes, self._buffers[turn])
+        data = np.array(block, dtype=self.dtype, order="F").reshape(-1, order="F")
+        self._behind.submit(write_at, self._behind.descriptor, data.data, self.blocks * self.block_bytes)
         self.blocks += 1
 
     def finish_writing(self) -> None:
-        """Wait for the last blocks and give the buffers back."""
-        for turn in (0, 1):
-            self._wait(turn)
-        self._buffers = []
-        self._file.Close()
-
-    def _wait(self, turn: int) -> None:
-        from mpi4py import MPI
-
-        request = self._pending[turn]
-        if request is None:
-            return
-        try:
-            request.Wait()
-        except MPI.Exception as error:
-            raise StorageError(f"cannot write {self.path}: {error.Get_error_string()}") from None
-        self._pending[turn] = None
+        """Wait for the last blocks."""
+        self._behind.close()
 
     def read(self) -> Iterator[np.ndarray]:
         """All blocks, in order, each valid until the next."""
@@ -74,9 +47,7 @@ class ScratchFile:
             yield data.view(self.dtype).reshape(self.shape, order="F")
 
     def remove(self) -> None:
-        """Delete the file, once the blocks on their way have arrived."""
-        with contextlib.suppress(StorageError):
-            for turn in (0, 1):
-                self._wait(turn)
+        """Delete the file."""
+        self._behind.abandon()
         with contextlib.suppress(OSError):
             os.unlink(self.path)

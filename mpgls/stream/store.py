@@ -1,16 +1,21 @@
-"""The result store: one HDF5 file with preallocated records, a done-map for each trait, and what the run was.
+"""The result store: one HDF5 file with preallocated records, checksums of what is done, and what the run was.
 
-Layout: root attributes ``format``, ``version``, ``made_from`` (`stream.mark`) and what the caller adds, such as
-``bfile`` and ``test``; ``/index`` int64 (m,), the rows of the .bim; ``/edges`` int64 (blocks+1,), where among them each
-block begins; ``/nulls`` (parts, traits) of `model.null_record.NULL_DTYPE`, one part or one for each chromosome; for
-each trait a group ``/traits/NAME`` with ``records`` (m,) of RECORD_DTYPE, contiguous, ``done`` uint8 (blocks,), and
-``effects`` float64 (parts, 2, q), the effects of the covariates and their standard errors, whose names are its
-attribute ``covariates``. The records' file offset is fixed at creation, so ranks write them without HDF5 (a serial h5py
-is enough) and a reader sees an ordinary dataset. All ranks of a node read ``/index`` through one mapping.
+Layout: root attributes ``format``, ``version``, ``made_from`` (`stream.mark`), ``block``, ``layout_sum`` and what the
+caller adds, such as ``bfile`` and ``test``; ``/index`` int64 (m,), the rows of the .bim; ``/edges`` int64 (blocks+1,),
+where among them each block begins; ``/nulls`` (parts, traits) of `model.null_record.NULL_DTYPE`, one part or one for
+each chromosome, with ``/null_sums`` uint32; for each trait a group ``/traits/NAME`` with ``records`` (m,) of
+RECORD_DTYPE, ``sums`` uint32 (blocks,), and ``effects`` float64 (parts, 2, q), the effects of the covariates and their
+standard errors, whose names are its attribute ``covariates``.
+
+``sums`` are the checksums (`stream.checksums`) of each block's records, 0 for one that is not done; ``null_sums`` those
+of a null model's record and effects; ``layout_sum`` that of index and edges. Every dataset lies at a fixed place from
+the start, so ranks write without HDF5 (a serial h5py is enough) and a reader sees ordinary datasets. All ranks of a
+node read ``/index`` through one mapping.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,36 +23,52 @@ from typing import Any
 
 import numpy as np
 
+from mpgls.errors import InputError, StorageError
 from mpgls.model.null_record import NULL_DTYPE, unknown
-from mpgls.stream.files import replaced, writing
-from mpgls.stream.hdf5 import allocate, check_store, mapped_index, opened, read_exactly
+from mpgls.stream.checksums import ABSENT, SUM_DTYPE, checksum
+from mpgls.stream.files import replaced, write_at, writing
+from mpgls.stream.hdf5 import allocate, check_store, mapped_index, opened, read_exactly, reserve
 from mpgls.stream.mark import Mark
 
-FORMAT, VERSION = "mpgls-results", 2
+FORMAT, VERSION = "mpgls-results", 3
 RECORD_DTYPE = np.dtype([("beta", "<f8"), ("se", "<f8"), ("eaf", "<f8"), ("n", "<i4"), ("note", "<i4")])
 """One SNP: effect, standard error, frequency of A1, samples with a genotype, and a code of model.gls.Note."""
 
 
 @dataclass(frozen=True)
 class TraitPlace:
-    """Where a trait's results lie in the file: byte offsets, and which blocks are done."""
+    """Where a trait's results lie in the file: byte offsets, and the checksums ``sums`` (blocks,) of what is done."""
 
     name: str
     records_offset: int
-    done_offset: int
-    done: np.ndarray
+    sums_offset: int
+    effects_offset: int
+    sums: np.ndarray
+
+    @property
+    def done(self) -> np.ndarray:
+        """bool (blocks,): which blocks are done."""
+        return self.sums != ABSENT
+
+    def sum_offset(self, block: int) -> int:
+        """Where the checksum of a block lies."""
+        return self.sums_offset + block * SUM_DTYPE.itemsize
 
 
 @dataclass(frozen=True)
 class NullModels:
-    """What is known of the null models: ``records`` (parts, traits) of NULL_DTYPE.
+    """What is known of the null models: ``records`` (parts, traits) of NULL_DTYPE, at ``offset`` in the file.
 
     ``effects`` (parts, 2, q) are each trait's covariate effects and their standard errors, ``covariates`` their names.
+    ``damaged`` (parts, traits) are those whose bytes changed on disk: they are unknown again.
     """
 
     records: np.ndarray
     effects: list[np.ndarray]
     covariates: list[tuple[str, ...]]
+    offset: int
+    sums_offset: int
+    damaged: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -82,11 +103,34 @@ class ResultStore:
         return range(int(self.edges[k]), int(self.edges[k + 1]))
 
     def read(self, trait: int, start: int, stop: int) -> np.ndarray:
-        """Records start..stop of a trait, straight from their place in the file."""
-        records = np.empty(stop - start, dtype=RECORD_DTYPE)
+        """Records start..stop of a trait, straight from their place in the file.
+
+        Raises StorageError where a block that holds some of them is not done, or its bytes changed on disk.
+        """
+        first = int(np.searchsorted(self.edges, start, side="right")) - 1
+        last = max(first, int(np.searchsorted(self.edges, stop)))
+        begin = int(self.edges[first])
+        records = np.empty(int(self.edges[last]) - begin, dtype=RECORD_DTYPE)
+        sums, place = np.empty(last - first, dtype=SUM_DTYPE), self.traits[trait]
         with open(self.path, "rb") as file:
-            read_exactly(file, self.traits[trait].records_offset + start * RECORD_DTYPE.itemsize, records)
-        return records
+            read_exactly(file, place.records_offset + begin * RECORD_DTYPE.itemsize, records)
+            read_exactly(file, place.sum_offset(first), sums)
+        for k in range(first, last):
+            of_block = self.block_range(k)
+            if checksum(records[of_block.start - begin : of_block.stop - begin]) != sums[k - first]:
+                raise StorageError(
+                    f"{self.path} is damaged: block {k} of trait {place.name!r} is not what was written; run the same "
+                    "command with --resume, which makes it again"
+                )
+        return records[start - begin : stop - begin]
+
+    def is_whole(self, trait: int, block: int) -> bool:
+        """Whether a block that is done still has its bytes."""
+        try:
+            self.read(trait, *(self.edges[block : block + 2].tolist()))
+        except StorageError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -112,46 +156,46 @@ def create_store(path: str | Path, shape: StoreShape, mark: Mark, attributes: Ma
     import h5py
 
     path, traits = Path(path), list(shape.covariates)
-    with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
-        file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": shape.block})
-        file.attrs["traits"] = traits
-        file.attrs.update(attributes)
-        file.create_dataset("index", data=np.asarray(shape.index, dtype=np.int64))
-        file.create_dataset("edges", data=shape.edges)
-        file.create_dataset("nulls", data=unknown(shape.parts, len(traits)))
-        for name, covariates in shape.covariates.items():
-            group = file.create_group(f"traits/{name}")
-            group.attrs["covariates"] = list(covariates)
-            group.create_dataset("effects", data=np.full((shape.parts, 2, len(covariates)), np.nan))
-            allocate(group, "records", (shape.index.size,), RECORD_DTYPE)
-            allocate(group, "done", (shape.edges.size - 1,), np.uint8)
+    index, parts = np.asarray(shape.index, dtype=np.int64), shape.parts
+    with replaced(path) as partial:
+        with h5py.File(partial, "w", libver="latest") as file:
+            file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": shape.block})
+            file.attrs.update({"traits": traits, "layout_sum": checksum(index, shape.edges), **attributes})
+            file.create_dataset("index", data=index)
+            file.create_dataset("edges", data=shape.edges)
+            allocate(file, "nulls", (parts, len(traits)), NULL_DTYPE)
+            allocate(file, "null_sums", (parts, len(traits)), SUM_DTYPE)
+            for name, covariates in shape.covariates.items():
+                group = file.create_group(f"traits/{name}")
+                group.attrs["covariates"] = list(covariates)
+                allocate(group, "effects", (parts, 2, len(covariates)), np.float64)
+                allocate(group, "records", (index.size,), RECORD_DTYPE)
+                allocate(group, "sums", (shape.edges.size - 1,), SUM_DTYPE)
+        reserve(partial, "the results take")
     return open_store(path)
 
 
 def open_store(path: str | Path, mark: Mark | None = None) -> ResultStore:
     """Open a store; with ``mark``, refuse one that was made from other inputs or options.
 
-    Raises StorageError when it cannot be read, InputError when it is no result store or was made from others.
+    Raises StorageError when it cannot be read, InputError when it is no result store, was made from others or damaged.
     """
     path = Path(path)
     with opened(path) as file:
         check_store(file, path, FORMAT, VERSION, mark)
         names = list(file.attrs["traits"])
         groups = [file["traits"][name] for name in names]
-        index, attributes = file["index"], {key: value for key, value in file.attrs.items() if key != "traits"}
-        nulls = NullModels(
-            file["nulls"][...].astype(NULL_DTYPE),
-            [group["effects"][...] for group in groups],
-            [tuple(group.attrs["covariates"]) for group in groups],
-        )
+        attributes = {key: value for key, value in file.attrs.items() if key != "traits"}
+        if checksum(file["index"][...], file["edges"][...]) != attributes["layout_sum"]:
+            raise InputError(f"{path} is damaged: its list of SNPs is not what was written")
         return ResultStore(
             path=path,
-            count=index.shape[0],
+            count=file["index"].shape[0],
             block=int(attributes["block"]),
             edges=file["edges"][...],
-            index_offset=index.id.get_offset(),
+            index_offset=file["index"].id.get_offset(),
             traits=tuple(_place(name, group) for name, group in zip(names, groups, strict=True)),
-            nulls=nulls,
+            nulls=_null_models(file, groups),
             attributes=attributes,
         )
 
@@ -162,18 +206,41 @@ def block_edges(count: int, block: int) -> np.ndarray:
 
 
 def _place(name: str, group: Any) -> TraitPlace:
-    records, done = group["records"], group["done"]
-    return TraitPlace(name, records.id.get_offset(), done.id.get_offset(), done[...])
+    records, sums, effects = (group[one].id.get_offset() for one in ("records", "sums", "effects"))
+    return TraitPlace(name, records, sums, effects, group["sums"][...])
 
 
-def save_null(path: Path, part: int, trait: int, record: np.ndarray, effects: np.ndarray | None = None) -> None:
-    """Keep the null model of one part and trait: its record, and with ``effects`` (2, q) the covariates' effects.
+def _null_models(file: Any, groups: Sequence[Any]) -> NullModels:
+    """What is known of the null models; nothing of those that were never written, or are damaged."""
+    records, sums = file["nulls"][...].astype(NULL_DTYPE), file["null_sums"][...]
+    effects = [group["effects"][...] for group in groups]
+    absent = np.ones(sums.shape, dtype=bool)
+    for part, trait in np.argwhere(sums != ABSENT).tolist():
+        absent[part, trait] = checksum(records[part, trait], effects[trait][part]) != sums[part, trait]
+    records[absent] = unknown(int(absent.sum()))
+    for trait, of_trait in enumerate(effects):
+        of_trait[absent[:, trait]] = np.nan
+    return NullModels(
+        records,
+        effects,
+        [tuple(group.attrs["covariates"]) for group in groups],
+        file["nulls"].id.get_offset(),
+        file["null_sums"].id.get_offset(),
+        absent & (sums != ABSENT),
+    )
 
-    Call on one rank, while none writes. Raises StorageError.
+
+def save_null(store: ResultStore, part: int, trait: int, record: np.ndarray, effects: np.ndarray) -> None:
+    """Keep the null model of one part and trait: its record, and the covariates' ``effects`` (2, q), NaN if unknown.
+
+    Call on one rank. Raises StorageError.
     """
-    import h5py
-
-    with writing(path), h5py.File(path, "r+") as file:
-        file["nulls"][part, trait] = record
-        if effects is not None:
-            file["traits"][file.attrs["traits"][trait]]["effects"][part] = effects
+    nulls, position = store.nulls, part * len(store.traits) + trait
+    effects = np.asarray(effects, dtype=np.float64)
+    with writing(store.path), open(store.path, "r+b") as file:
+        write_at(file.fileno(), record.tobytes(), nulls.offset + position * NULL_DTYPE.itemsize)
+        write_at(file.fileno(), effects.tobytes(), store.traits[trait].effects_offset + part * effects.nbytes)
+        os.fsync(file.fileno())
+        total = np.array(checksum(record, effects), dtype=SUM_DTYPE)
+        write_at(file.fileno(), total.tobytes(), nulls.sums_offset + position * SUM_DTYPE.itemsize)
+        os.fsync(file.fileno())

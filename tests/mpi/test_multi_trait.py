@@ -122,7 +122,7 @@ def read_dense(prefix):
     """``prefix.h5``: trait -> (BETA, SE) over all SNPs, and whether all tiles are marked."""
     with h5py.File(f"{prefix}.h5") as file:
         m, names = file["index"].shape[0], file["names"].asstr()[...]
-        assert file["done"][...].all()
+        assert file["sums"][...].all()
         beta, se = (np.concatenate(list(file[name][...]), axis=1)[:, :m] for name in ("beta", "se"))
         return {name: (beta[k], se[k]) for k, name in enumerate(names)}
 

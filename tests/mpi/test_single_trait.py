@@ -300,8 +300,8 @@ def undo(path, blocks):
             positions = store.block_range(block)
             file.seek(place.records_offset + positions.start * RECORD_DTYPE.itemsize)
             file.write(bytes(len(positions) * RECORD_DTYPE.itemsize))
-            file.seek(place.done_offset + block)
-            file.write(b"\0")
+            file.seek(place.sum_offset(block))
+            file.write(bytes(4))
 
 
 @pytest.mark.parametrize("blocks", [(0,), (1, 4, 8, 9), range(16)])

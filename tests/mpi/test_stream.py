@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from mpgls.errors import InputError, StorageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.model.null_record import NULL_DTYPE, Source, given
+from mpgls.run.log import Log
+from mpgls.run.scan_ledger import whole_blocks
+from mpgls.run.world import World
 from mpgls.stream import reader
 from mpgls.stream.mark import Mark
 from mpgls.stream.reader import BlockReader, RowRuns
 from mpgls.stream.store import RECORD_DTYPE, StoreShape, block_edges, create_store, open_store, save_null
-from mpgls.stream.writer import BlockWriter
+from mpgls.stream.writer import UnitWriter
 from mpgls.study.grm import open_kinship
 from mpgls.study.kinship_h5 import create_kinship_h5
 
@@ -137,10 +141,11 @@ def records(positions):
 def write_blocks(store, trait, blocks, **options):
     """Write ``blocks``; returns the writer, still open."""
     place = store.traits[trait]
-    writer = BlockWriter(store.path, place.done_offset, store.block * RECORD_DTYPE.itemsize, **options)
+    writer = UnitWriter(store.path, **options)
     for k in blocks:
         positions = store.block_range(k)
-        writer.write(k, place.records_offset + positions.start * RECORD_DTYPE.itemsize, records(positions))
+        offset = place.records_offset + positions.start * RECORD_DTYPE.itemsize
+        writer.write([(offset, records(positions)[None])], place.sum_offset(k))
     return writer
 
 
@@ -151,7 +156,8 @@ def test_all_ranks_write_one_trait(comm, store):
     assert written.traits[1].done.all() and not written.traits[0].done.any()
     np.testing.assert_array_equal(written.read(1, 0, SNPS), records(range(SNPS)))
     np.testing.assert_array_equal(written.read(1, 17, 23), records(range(17, 23)))
-    assert not written.read(0, 0, SNPS)["n"].any()
+    with pytest.raises(StorageError, match="block 0 of trait 'a' is not what was written"):
+        written.read(0, 0, SNPS)
 
 
 def test_the_store_is_ordinary_hdf5(comm, store):
@@ -197,6 +203,41 @@ def test_a_checkpoint_after_every_block_when_asked(comm, store):
     writer.close()
 
 
+@pytest.mark.parametrize("block", [0, 4, 10])
+def test_a_flipped_bit_is_seen_wherever_it_is(comm, store, block):
+    write_blocks(store, 0, range(comm.rank, store.blocks, comm.size)).close()
+    comm.Barrier()
+    offset = store.traits[0].records_offset + (store.block_range(block).start + 1) * RECORD_DTYPE.itemsize + 6
+    if comm.rank == 0:
+        with open(store.path, "r+b") as file:
+            file.seek(offset)
+            byte = file.read(1)[0]
+            file.seek(offset)
+            file.write(bytes([byte ^ 4]))
+    comm.Barrier()
+    assert [store.is_whole(0, k) for k in range(store.blocks)] == [k != block for k in range(store.blocks)]
+    with pytest.raises(StorageError, match=f"block {block} of trait 'a' is not what was written"):
+        store.read(0, store.block_range(block).stop - 1, store.block_range(block).stop)
+    found = whole_blocks(store, World(comm, Log.silent()))
+    assert not found.traits[0].done.any(), "as of the opening nothing was done"
+    found = whole_blocks(open_store(store.path), World(comm, Log.silent()))
+    assert np.flatnonzero(~found.traits[0].done).tolist() == [block]
+
+
+def test_a_disk_that_fills_up_is_a_sentence(comm, store):
+    """Beyond the limit of the process a write fails, as it does on a full disk."""
+    writer = UnitWriter(store.path, checkpoint_seconds=1e9)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"cannot write .*o\.h5: File too large"):
+            writer.write([(store.traits[0].records_offset, records(range(10))[None])], store.traits[0].sum_offset(0))
+            writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not open_store(store.path).traits[0].done.any()
+
+
 def test_the_index_is_mapped_from_the_file(comm, store):
     assert isinstance(store.index, np.memmap) and not store.index.flags.writeable
     np.testing.assert_array_equal(store.index, INDEX)
@@ -206,7 +247,7 @@ def test_the_index_is_mapped_from_the_file(comm, store):
 def test_an_empty_store(comm, shared_tmp_path):
     path = shared_tmp_path / f"empty{comm.rank}.h5"
     store = create_store(path, shape_of(INDEX[:1], 5, a=["intercept"]), MARK, {})
-    assert store.blocks == 1 and store.read(0, 0, 1)["n"] == 0
+    assert store.blocks == 1 and not store.traits[0].done.any()
 
 
 def test_a_store_resumes_with_its_own_mark_only(comm, store):
@@ -232,8 +273,8 @@ def test_null_models_are_kept_each_at_its_place(comm, store):
     record = given(0.25)
     record["s2"], record["df"] = 2.0, 7
     if comm.rank == 0:
-        save_null(store.path, 1, 0, given(0.5))
-        save_null(store.path, 0, 1, record, np.array([[1.0, 2.0], [0.1, 0.2]]))
+        save_null(store, 1, 0, given(0.5), np.full((2, 1), np.nan))
+        save_null(store, 0, 1, record, np.array([[1.0, 2.0], [0.1, 0.2]]))
     comm.Barrier()
     nulls = open_store(store.path, MARK).nulls
     assert nulls.records.dtype == NULL_DTYPE and nulls.records.shape == (2, 2)

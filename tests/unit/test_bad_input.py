@@ -426,13 +426,13 @@ def test_a_failed_run_leaves_no_table_of_an_earlier_one(study: Path) -> None:
         ("stream.reader BlockReader _finish", "StorageError('cannot read sim.bed: gone')", STORAGE, "sim.bed: gone"),
         ("stream.reader BlockReader _finish", "RuntimeError('surprise')", 1, "failed unexpectedly"),
         ("stream.reader BlockReader __init__", "RuntimeError('surprise')", 1, "failed unexpectedly"),
-        ("stream.writer BlockWriter write", "OSError(28, 'No space left', 'out.h5')", STORAGE, "out.h5: No space"),
+        ("stream.writer UnitWriter write", "OSError(28, 'No space left', 'out.h5')", STORAGE, "out.h5: No space"),
         ("study.genotypes Decoder decode", "MemoryError('buffer')", MEMORY, "rank 1 is out of memory"),
     ],
 )
 @pytest.mark.parametrize("command", [SCAN, "kinship --bfile sim --block-size 50 --out out"])
 def test_one_rank_fails_alone(study: Path, where: str, error: str, code: int, part: str, command: str) -> None:
-    if command != SCAN and ("BlockWriter" in where or "Runtime" in error):
+    if command != SCAN and ("UnitWriter" in where or "Runtime" in error):
         pytest.skip("the kinship does not get there, or it is tested with the scan")
     one_rank_fails(study, command, where, error, code, part)
     assert command == SCAN or not (study / "out.h5").exists()

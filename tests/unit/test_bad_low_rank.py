@@ -189,7 +189,7 @@ def test_a_stage_that_has_ended_is_not_run_again(study: Path) -> None:
         ),
         ("engine.low_rank LowRankCovariance maximise", "NumericalError('no optimum')", NUMERICAL, "no optimum"),
         ("engine.low_rank_scan TestedSnps sums", "RuntimeError('surprise')", 1, "failed unexpectedly"),
-        ("stream.writer BlockWriter write", "OSError(28, 'No space left', 'out.h5')", STORAGE, "out.h5: No space"),
+        ("stream.writer UnitWriter write", "OSError(28, 'No space left', 'out.h5')", STORAGE, "out.h5: No space"),
     ],
 )
 def test_one_rank_fails_alone(study: Path, where: str, error: str, code: int, part: str) -> None:

@@ -15,6 +15,7 @@ from mpgls.run.identity import file_identity
 from mpgls.stream.dense_store import DenseShape, create_dense, open_dense, save_nulls
 from mpgls.stream.mark import Mark
 from mpgls.stream.store import RECORD_DTYPE, ResultStore, StoreShape, block_edges, create_store, open_store, save_null
+from mpgls.stream.writer import UnitWriter
 from mpgls.study.plink import VariantTable
 
 INDEX = np.array([0, 2, 3, 5, 8, 11, 12])
@@ -49,40 +50,44 @@ def make_store(path: Path, block: int, traits: list[str], attributes: dict) -> R
     return create_store(path, shape, Mark({"command": "test"}), attributes)
 
 
-def save_df(path: Path, trait: int, df: int) -> None:
+def save_df(store: ResultStore, trait: int, df: int) -> None:
     record = given(0.5)
     record["df"] = df
-    save_null(path, 0, trait, record)
+    save_null(store, 0, trait, record, np.full((2, 1), np.nan))
 
 
 def make_single(path: Path, bfile: str, **attributes) -> Path:
     known = {"bfile": bfile, "bim_rows": BIM_ROWS, "test": "t"} | attributes
-    make_store(path, 3, ["x", "y"], {k: v for k, v in known.items() if v is not None})
-    with h5py.File(path, "r+") as file:
-        for seed, name in enumerate(("x", "y")):
-            file[f"traits/{name}/records"][...] = make_records(seed)
-            file[f"traits/{name}/done"][...] = 1
+    store, writer = make_store(path, 3, ["x", "y"], {k: v for k, v in known.items() if v is not None}), UnitWriter(path)
     for trait, df in enumerate((40, 41)):
-        save_df(path, trait, df)
+        records, place = make_records(trait), store.traits[trait]
+        for k in range(store.blocks):
+            snps = store.block_range(k)
+            offset = place.records_offset + snps.start * RECORD_DTYPE.itemsize
+            writer.write([(offset, records[None, snps.start : snps.stop])], place.sum_offset(k))
+        save_df(store, trait, df)
+    writer.close()
     return path
 
 
 def make_dense(path: Path, bfile: str) -> Path:
-    shape = DenseShape(INDEX, block_edges(INDEX.size, 3), 3, ["x", "y", "flat"], np.array([0, 1, 1]), panel=1)
+    shape = DenseShape(INDEX, block_edges(INDEX.size, 3), 3, ["x", "y", "flat"], np.array([0, 1, 1]))
     store = create_dense(path, shape, Mark({}), {"test": "t", "bfile": bfile, "bim_rows": BIM_ROWS})
-    with h5py.File(path, "r+") as file:
-        for j, seed in enumerate((0, 1, 1)):
-            records = make_records(seed)
+    writer = UnitWriter(path)
+    for trait, seed in enumerate((0, 1, 1)):
+        records = make_records(seed)
+        for k in range(store.blocks):
+            snps, parts = store.block_range(k), []
             for name in ("beta", "se"):
-                padded = np.full(9, np.nan)
-                padded[:7] = records[name] if j < 2 else np.nan
-                file[name][:, j, :] = padded.reshape(3, 3)
-            for name in ("eaf", "n", "note"):
-                file[name][int(store.group[j])] = records[name]
-        file["done"][...] = 1
+                tile = np.full((1, 3), np.nan, "f4")
+                tile[0, : len(snps)] = records[name][snps] if trait < 2 else np.nan
+                parts.append((store.tile_offset(name, k, trait), tile))
+            writer.write(parts, store.sum_offset(k, trait))
+            store.write_snps(int(store.group[trait]), k, *(records[name][snps] for name in ("eaf", "n", "note")))
+    writer.close()
     nulls = unknown(3)
     nulls["df"], nulls["s2"] = (40, 41, 0), (1.0, 1.0, np.nan)
-    save_nulls(path, 0, 0, nulls)
+    save_nulls(store, 0, 0, nulls)
     return path
 
 
@@ -149,7 +154,7 @@ def test_what_is_not_there_is_said(tmp_path, bfile):
     with pytest.raises(InputError, match=r"'flat' .* was not tested"):
         exportable(open_dense(dense), 2)
     with h5py.File(dense, "r+") as file:
-        file["done"][0, 1] = 0
+        file["sums"][1, 0] = 0
     with pytest.raises(InputError, match=r"'x' .* is incomplete: 2 of 3 blocks"):
         exportable(open_dense(dense), 0)
     assert exportable(open_dense(dense), 1).df == 41
@@ -160,13 +165,36 @@ def test_what_is_not_there_is_said(tmp_path, bfile):
     with pytest.raises(InputError, match=r"'x' .* is incomplete: 0 of 1 blocks"):
         exportable(open_store(tmp_path / "n.h5"), 0)
     with h5py.File(tmp_path / "n.h5", "r+") as file:
-        file["traits/x/done"][...] = 1
+        file["traits/x/sums"][...] = 1
     with pytest.raises(InputError, match="does not say the degrees of freedom"):
         exportable(open_store(tmp_path / "n.h5"), 0)
-    save_df(tmp_path / "n.h5", 0, 7)
+    save_df(open_store(tmp_path / "n.h5"), 0, 7)
     with pytest.raises(UsageError, match="does not name its genotypes"):
         export(tmp_path, tmp_path / "n.h5")
     assert [path.name for path in tmp_path.glob("e*")] == ["e.export.log"]
+
+
+@pytest.mark.parametrize("make", [make_single, make_dense])
+def test_damaged_results_are_not_exported(tmp_path, bfile, make):
+    path = make(tmp_path / "o.h5", bfile)
+    data = bytearray(path.read_bytes())
+    at = data.index(make_records(1)["beta"][4].astype("f8" if make is make_single else "f4").tobytes())
+    data[at] ^= 8
+    path.write_bytes(data)
+    export(tmp_path, path, "x")
+    with pytest.raises(StorageError, match=r"o\.h5 is damaged: block 1 of trait 'y' is not what was written"):
+        export(tmp_path, path, "y")
+
+
+def test_a_damaged_null_model_is_not_exported(tmp_path, bfile):
+    path = make_single(tmp_path / "o.h5", bfile)
+    with h5py.File(path, "r+") as file:
+        null = file["nulls"][0, 1]
+        null["df"] = 42
+        file["nulls"][0, 1] = null
+    export(tmp_path, path, "x")
+    with pytest.raises(InputError, match=r"o\.h5 is damaged: the null model of trait 'y' is not what was written"):
+        export(tmp_path, path, "y")
 
 
 def test_what_is_no_store(tmp_path):

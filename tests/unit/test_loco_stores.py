@@ -14,6 +14,7 @@ from mpgls.stream.dense_store import DenseShape, create_dense, open_dense
 from mpgls.stream.histogram_file import CHUNK, Histograms
 from mpgls.stream.mark import Mark
 from mpgls.stream.store import StoreShape, block_edges, create_store, open_store, save_null
+from mpgls.stream.writer import UnitWriter
 from mpgls.study.h2_file import read_h2_by_chromosome
 
 EDGES = np.array([0, 4, 6, 7, 11])
@@ -41,11 +42,11 @@ def test_blocks_are_regular_where_no_chromosome_cuts_them(tmp_path):
 def test_each_chromosome_keeps_its_null_model(tmp_path):
     store = create_store(tmp_path / "o.h5", shape_of(EDGES, parts=12), MARK, {})
     effects = np.array([np.arange(3.0), np.ones(3)])
-    save_null(store.path, 0, 0, given(0.5))
-    save_null(store.path, 11, 0, given(0.75))
+    save_null(store, 0, 0, given(0.5), np.full((2, 3), np.nan))
+    save_null(store, 11, 0, given(0.75), np.full((2, 3), np.nan))
     record = given(0.25)
     record["s2"] = 2.0
-    save_null(store.path, 11, 0, record, effects)
+    save_null(store, 11, 0, record, effects)
     nulls = open_store(store.path).nulls
     h2 = np.full((12, 2), np.nan)
     h2[0, 0], h2[11, 0] = 0.5, 0.25
@@ -56,20 +57,19 @@ def test_each_chromosome_keeps_its_null_model(tmp_path):
 
 
 def test_dense_tiles_of_uneven_blocks(tmp_path):
-    shape = DenseShape(INDEX, EDGES, 4, ["a", "b"], np.zeros(2), 2)
+    shape = DenseShape(INDEX, EDGES, 4, ["a", "b"], np.zeros(2))
     store = create_dense(tmp_path / "o.h5", shape, MARK, {"test": "t"})
     beta = np.arange(22, dtype="f4").reshape(2, 11)
-    with open(store.path, "r+b") as file:
-        for k in range(store.blocks):
-            columns = store.block_range(k)
-            tile = np.full((2, 4), np.nan, "f4")
-            tile[:, : len(columns)] = beta[:, columns]
-            for name in ("beta", "se"):
-                file.seek(store.tile_offset(name, k, 0))
-                file.write(tile.tobytes())
-            store.write_snps(0, k, *(np.array(columns) * factor for factor in (0.01, 10, 0)))
+    writer = UnitWriter(store.path)
+    for k in range(store.blocks):
+        columns = store.block_range(k)
+        tile = np.full((2, 4), np.nan, "f4")
+        tile[:, : len(columns)] = beta[:, columns]
+        writer.write([(store.tile_offset(name, k, 0), tile) for name in ("beta", "se")], store.sum_offset(k, 0))
+        store.write_snps(0, k, *(np.array(columns) * factor for factor in (0.01, 10, 0)))
+    writer.close()
     again = open_dense(store.path)
-    assert (again.blocks, again.done.shape) == (4, (1, 4))
+    assert (again.blocks, again.sums.shape) == (4, (4, 2)) and again.done_of(1).all()
     for start in range(12):
         for stop in range(start, 12):
             records = again.read(1, start, stop)
