@@ -11,7 +11,8 @@ import pytest
 from small_images import AFFINE, SHAPE, small_mask
 
 from mpgls.errors import StorageError
-from mpgls.report.brain_maps import _Slices, by_size, draw_map, safe_name, write_maps, write_parcel_map
+from mpgls.report.brain_maps import _Slices, by_size, draw_map, write_maps, write_parcel_map
+from mpgls.report.file_names import safe_name
 from mpgls.study.images import VoxelGrid
 
 COORDINATES = np.argwhere(small_mask())
