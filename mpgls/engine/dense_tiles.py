@@ -40,11 +40,12 @@ class DenseTiles:
         self._tile = tuple(np.full((panel, store.block), np.nan, dtype=np.float32) for _ in range(2))
         with world.together():
             self._writer = BlockWriter(store.path, store.offsets["done"], 4 * panel * store.block, checkpoint)
+            store.own.check()
 
     def keep_nulls(self, part: int, trait: int, nulls: np.ndarray) -> None:
         """The null models (k,) of the traits from ``trait`` (its position in the file) on, for a part. Collective."""
         first = int(self.order.position[trait])
-        self.world.on_root(lambda: save_nulls(self.store.path, part, first, nulls))
+        self.world.on_root(lambda: save_nulls(self.store.own, part, first, nulls))
 
     def room(self, traits: int, snps: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the effects and standard errors of a tile belong, each (traits, snps) float32."""

@@ -58,7 +58,7 @@ class ScanLedger:
         if self.nulls["source"][part, trait] != null_record.Source.REML:
             record = null_record.estimated(estimate())
             self.nulls[part, trait] = record
-            self.world.on_root(lambda: save_null(self.store.path, part, trait, record))
+            self.world.on_root(lambda: save_null(self.store.own, part, trait, record))
         return self.nulls[part, trait].copy()
 
     def keep_null(self, part: int, trait: int, record: np.ndarray, fit: NullFit, cohort: Cohort) -> np.ndarray:
@@ -68,7 +68,7 @@ class ScanLedger:
         effects[0, 0] += cohort.center
         self.units[trait] = cohort.unit
         self.nulls[part, trait], self.effects[trait][part] = whole, effects
-        self.world.on_root(lambda: save_null(self.store.path, part, trait, whole, effects))
+        self.world.on_root(lambda: save_null(self.store.own, part, trait, whole, effects))
         return whole
 
     def slots(self, traits: Sequence[int]) -> Slots:
@@ -105,6 +105,7 @@ class Slots:
         with together(self.world.comm):
             for place in self.places:
                 self._writers.append(BlockWriter(self.store.path, place.done_offset, size, self.checkpoint))
+            self.store.own.check()
         return self
 
     def keep(self, block: int, stats: SnpStats, fits: Sequence[SnpFit]) -> None:

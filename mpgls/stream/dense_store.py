@@ -27,6 +27,7 @@ from mpgls.model.null_record import unknown
 from mpgls.stream.files import replaced, write_at, writing
 from mpgls.stream.hdf5 import allocate, check_room, check_store, mapped_index, opened, read_exactly
 from mpgls.stream.mark import Mark
+from mpgls.stream.own_file import OwnFile, add_token
 from mpgls.stream.store import RECORD_DTYPE
 
 FORMAT, VERSION = "mpgls-dense", 2
@@ -39,12 +40,12 @@ _SNP_DTYPES: dict[str, np.dtype] = {"eaf": np.dtype("<f8"), "n": np.dtype("<i4")
 class DenseStore:
     """A dense store that exists on disk. Picklable: rank 0 creates or opens it and broadcasts.
 
-    ``names`` (t,) and ``group`` (t,) are in the store's order of traits, in which the traits of a group are
-    neighbours; ``panels`` (P, 2) are first and stop of each trait range; ``done`` (P, blocks) is as of the opening;
-    ``nulls`` (parts, t) are the null models as of the opening.
+    ``own`` is its file. ``names`` (t,) and ``group`` (t,) are in the store's order of traits, in which the traits of a
+    group are neighbours; ``panels`` (P, 2) are first and stop of each trait range; ``done`` (P, blocks) and the null
+    models ``nulls`` (parts, t) are as of the opening.
     """
 
-    path: Path
+    own: OwnFile
     count: int
     block: int
     edges: np.ndarray = field(repr=False)
@@ -57,9 +58,15 @@ class DenseStore:
     attributes: dict[str, Any]
 
     @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.own.path
+
+    @property
     def index(self) -> np.ndarray:
         """int64 (m,): the .bim row of each SNP, mapped from the file."""
-        return mapped_index(self.path, self.offsets["index"], self.count)
+        with self.own.open() as file:
+            return mapped_index(file, self.offsets["index"], self.count)
 
     @property
     def blocks(self) -> int:
@@ -111,7 +118,7 @@ class DenseStore:
 
         Raises StorageError when the file cannot be written.
         """
-        with writing(self.path), open(self.path, "r+b") as file:
+        with writing(self.path), self.own.open("r+b") as file:
             for name, values in (("eaf", eaf), ("n", n), ("note", note)):
                 data = np.ascontiguousarray(values, _SNP_DTYPES[name]).tobytes()
                 write_at(file.fileno(), data, self._snp(name, group, k))
@@ -126,7 +133,7 @@ class DenseStore:
         if start >= stop:
             return records
         group = int(self.group[trait])
-        with open(self.path, "rb") as file:
+        with self.own.open() as file:
             for name in ("beta", "se"):
                 values = np.empty(stop - start, dtype=TILE_DTYPE)
                 first = int(np.searchsorted(self.edges, start, side="right")) - 1
@@ -186,6 +193,7 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     about = {"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": block}
     with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
         file.attrs.update(about | dict(attributes))
+        add_token(file)
         file.create_dataset("names", data=list(shape.names), dtype=h5py.string_dtype())
         index = np.asarray(shape.index, dtype=np.int64)
         for name, data in (("index", index), ("edges", shape.edges), ("group", group), ("panels", panels)):
@@ -208,7 +216,7 @@ def open_dense(path: str | Path, mark: Mark | None = None) -> DenseStore:
         count, block = file["index"].shape[0], int(attributes["block"])
         placed = ("index", "beta", "se", "done", *_SNP_DTYPES)
         return DenseStore(
-            path=path,
+            own=OwnFile.of(path, file),
             count=count,
             block=block,
             edges=file["edges"][...],
@@ -222,14 +230,12 @@ def open_dense(path: str | Path, mark: Mark | None = None) -> DenseStore:
         )
 
 
-def save_nulls(path: str | Path, part: int, first: int, nulls: np.ndarray) -> None:
+def save_nulls(own: OwnFile, part: int, first: int, nulls: np.ndarray) -> None:
     """Keep the null models (k,), of NULL_DTYPE, of the traits from ``first`` on, for a part. Call on one rank.
 
-    No other may be writing. Raises StorageError.
+    ``own`` is the store's file. No other may be writing. Raises StorageError.
     """
-    import h5py
-
-    with writing(path), h5py.File(path, "r+") as file:
+    with own.open_hdf5("r+") as file:
         file["nulls"][part, first : first + len(nulls)] = nulls
 
 

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from mpgls.model.null_record import NULL_DTYPE, unknown
-from mpgls.stream.files import replaced, writing
+from mpgls.stream.files import replaced
 from mpgls.stream.hdf5 import allocate, check_store, mapped_index, opened, read_exactly
 from mpgls.stream.mark import Mark
+from mpgls.stream.own_file import OwnFile, add_token
 
 FORMAT, VERSION = "mpgls-results", 2
 RECORD_DTYPE = np.dtype([("beta", "<f8"), ("se", "<f8"), ("eaf", "<f8"), ("n", "<i4"), ("note", "<i4")])
@@ -54,11 +55,12 @@ class NullModels:
 class ResultStore:
     """A store that exists on disk. Picklable: rank 0 creates or opens it and broadcasts.
 
-    ``block`` SNPs are the most that a block holds; block k is ``edges[k]`` to ``edges[k+1]`` of the selected SNPs.
+    ``own`` is its file. ``block`` SNPs are the most that a block holds; block k is ``edges[k]`` to ``edges[k+1]`` of
+    the selected SNPs.
     ``nulls`` are those of the opening.
     """
 
-    path: Path
+    own: OwnFile
     count: int
     block: int
     edges: np.ndarray
@@ -68,9 +70,15 @@ class ResultStore:
     attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.own.path
+
+    @property
     def index(self) -> np.ndarray:
         """int64 (m,): the .bim row of each record, mapped from the file."""
-        return mapped_index(self.path, self.index_offset, self.count)
+        with self.own.open() as file:
+            return mapped_index(file, self.index_offset, self.count)
 
     @property
     def blocks(self) -> int:
@@ -84,7 +92,7 @@ class ResultStore:
     def read(self, trait: int, start: int, stop: int) -> np.ndarray:
         """Records start..stop of a trait, straight from their place in the file."""
         records = np.empty(stop - start, dtype=RECORD_DTYPE)
-        with open(self.path, "rb") as file:
+        with self.own.open() as file:
             read_exactly(file, self.traits[trait].records_offset + start * RECORD_DTYPE.itemsize, records)
         return records
 
@@ -116,6 +124,7 @@ def create_store(path: str | Path, shape: StoreShape, mark: Mark, attributes: Ma
         file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": shape.block})
         file.attrs["traits"] = traits
         file.attrs.update(attributes)
+        add_token(file)
         file.create_dataset("index", data=np.asarray(shape.index, dtype=np.int64))
         file.create_dataset("edges", data=shape.edges)
         file.create_dataset("nulls", data=unknown(shape.parts, len(traits)))
@@ -145,7 +154,7 @@ def open_store(path: str | Path, mark: Mark | None = None) -> ResultStore:
             [tuple(group.attrs["covariates"]) for group in groups],
         )
         return ResultStore(
-            path=path,
+            own=OwnFile.of(path, file),
             count=index.shape[0],
             block=int(attributes["block"]),
             edges=file["edges"][...],
@@ -166,14 +175,12 @@ def _place(name: str, group: Any) -> TraitPlace:
     return TraitPlace(name, records.id.get_offset(), done.id.get_offset(), done[...])
 
 
-def save_null(path: Path, part: int, trait: int, record: np.ndarray, effects: np.ndarray | None = None) -> None:
+def save_null(own: OwnFile, part: int, trait: int, record: np.ndarray, effects: np.ndarray | None = None) -> None:
     """Keep the null model of one part and trait: its record, and with ``effects`` (2, q) the covariates' effects.
 
-    Call on one rank, while none writes. Raises StorageError.
+    ``own`` is the store's file. Call on one rank, while none writes. Raises StorageError.
     """
-    import h5py
-
-    with writing(path), h5py.File(path, "r+") as file:
+    with own.open_hdf5("r+") as file:
         file["nulls"][part, trait] = record
         if effects is not None:
             file["traits"][file.attrs["traits"][trait]]["effects"][part] = effects

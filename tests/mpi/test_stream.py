@@ -232,8 +232,8 @@ def test_null_models_are_kept_each_at_its_place(comm, store):
     record = given(0.25)
     record["s2"], record["df"] = 2.0, 7
     if comm.rank == 0:
-        save_null(store.path, 1, 0, given(0.5))
-        save_null(store.path, 0, 1, record, np.array([[1.0, 2.0], [0.1, 0.2]]))
+        save_null(store.own, 1, 0, given(0.5))
+        save_null(store.own, 0, 1, record, np.array([[1.0, 2.0], [0.1, 0.2]]))
     comm.Barrier()
     nulls = open_store(store.path, MARK).nulls
     assert nulls.records.dtype == NULL_DTYPE and nulls.records.shape == (2, 2)

@@ -108,7 +108,7 @@ def test_null_models_are_kept_without_moving_anything(tmp_path, test, df):
     beta, _ = fill(store)
     nulls = unknown(2)
     nulls["h2"], nulls["s2"], nulls["df"] = (0.25, 0.5), (1.0, np.nan), 90
-    save_nulls(store.path, 0, 3, nulls)
+    save_nulls(store.own, 0, 3, nulls)
     again = open_dense(store.path)
     assert again.offsets == store.offsets and again.nulls.shape == (3, 5)
     for name in nulls.dtype.names:

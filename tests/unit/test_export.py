@@ -52,7 +52,7 @@ def make_store(path: Path, block: int, traits: list[str], attributes: dict) -> R
 def save_df(path: Path, trait: int, df: int) -> None:
     record = given(0.5)
     record["df"] = df
-    save_null(path, 0, trait, record)
+    save_null(open_store(path).own, 0, trait, record)
 
 
 def make_single(path: Path, bfile: str, **attributes) -> Path:
@@ -82,7 +82,7 @@ def make_dense(path: Path, bfile: str) -> Path:
         file["done"][...] = 1
     nulls = unknown(3)
     nulls["df"], nulls["s2"] = (40, 41, 0), (1.0, 1.0, np.nan)
-    save_nulls(path, 0, 0, nulls)
+    save_nulls(store.own, 0, 0, nulls)
     return path
 
 

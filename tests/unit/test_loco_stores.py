@@ -41,11 +41,11 @@ def test_blocks_are_regular_where_no_chromosome_cuts_them(tmp_path):
 def test_each_chromosome_keeps_its_null_model(tmp_path):
     store = create_store(tmp_path / "o.h5", shape_of(EDGES, parts=12), MARK, {})
     effects = np.array([np.arange(3.0), np.ones(3)])
-    save_null(store.path, 0, 0, given(0.5))
-    save_null(store.path, 11, 0, given(0.75))
+    save_null(store.own, 0, 0, given(0.5))
+    save_null(store.own, 11, 0, given(0.75))
     record = given(0.25)
     record["s2"] = 2.0
-    save_null(store.path, 11, 0, record, effects)
+    save_null(store.own, 11, 0, record, effects)
     nulls = open_store(store.path).nulls
     h2 = np.full((12, 2), np.nan)
     h2[0, 0], h2[11, 0] = 0.5, 0.25
