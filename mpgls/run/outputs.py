@@ -126,6 +126,8 @@ class Outputs:
 
     def _is_known(self, path: str) -> bool:
         name = path.removeprefix(self.prefix).removesuffix(".partial")
+        if name == f"{self.record}.log" and maker_of(path):
+            return True  # a run that made anything has left a manifest or a list as well
         return name in self.known or any(fnmatchcase(name, pattern) for pattern in self.known)
 
 

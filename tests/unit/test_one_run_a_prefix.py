@@ -145,6 +145,19 @@ def test_an_empty_file_has_nothing_to_lose_and_a_directory_is_no_file(prefix: st
         outputs(prefix).check([".tsv"])
 
 
+def test_the_log_of_a_run_that_made_nothing_is_replaced(prefix: str) -> None:
+    """A log of another command is refused with the manifest or the list beside it only."""
+    Path(f"{prefix}.log").write_text("     0.00  mpgls eigen: 1 ranks on 1 node(s)\n")
+    outputs(prefix).check([".log", ".json"])
+    outputs(prefix, "eigen").claim([".h5"])
+    with pytest.raises(UsageError, match=r"o\.json\.partial was made by mpgls eigen"):
+        outputs(prefix).check([".log", ".json"])
+    Path(f"{prefix}.json.partial").unlink()
+    Path(f"{prefix}.log").write_text("my notes\n")
+    with pytest.raises(UsageError, match=r"o\.log was not made by mpgls kinship"):
+        outputs(prefix).check([".log"])
+
+
 @pytest.mark.parametrize(
     ("content", "maker"),
     [
