@@ -164,7 +164,7 @@ def _save_strip(A_grid: GridMatrix, file: GramFile, first: int) -> int:
 
 
 def _mark_done(file: GramFile, strip: int) -> None:
-    with file.own.open("rb+") as out:
+    with file.own.open("r+b") as out:
         out.seek(file.done_offset + strip)
         out.write(b"\x01")
         out.flush()

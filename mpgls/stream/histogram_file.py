@@ -17,7 +17,7 @@ import numpy as np
 
 from mpgls.model.histograms import Bins, Statistic
 from mpgls.stream.files import sync, writing
-from mpgls.stream.own_file import OwnFile, new_token
+from mpgls.stream.own_file import OwnFile, add_token_attribute
 
 CHUNK = 64
 """Traits of a compressed chunk."""
@@ -77,8 +77,7 @@ class Histograms:
         with writing(self.partial):
             self.partial.unlink(missing_ok=True)  # another run may still write to the one of that name
             with h5py.File(self.partial, "w", libver="latest") as file:
-                self.token = self.token or new_token()
-                file.attrs["token"] = self.token.hex()
+                self.token = add_token_attribute(file, self.token)
                 yield file
 
     def _own(self, path: Path) -> OwnFile:

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -25,15 +25,17 @@ from mpgls.stream.hdf5 import allocate
 NAME, BYTES = "token", 16
 
 
-def new_token() -> bytes:
-    """One that no other file has."""
-    return secrets.token_bytes(BYTES)
-
-
 def add_token(file: Any) -> None:
     """Give the HDF5 ``file``, which is being made, a new token at a fixed place."""
     allocate(file, NAME, (BYTES,), np.uint8)
-    file[NAME][...] = np.frombuffer(new_token(), np.uint8)
+    file[NAME][...] = np.frombuffer(secrets.token_bytes(BYTES), np.uint8)
+
+
+def add_token_attribute(file: Any, token: bytes = b"") -> bytes:
+    """The same for a file that only HDF5 opens; ``token`` is that of the file that it will replace. Returns it."""
+    token = token or secrets.token_bytes(BYTES)
+    file.attrs[NAME] = token.hex()
+    return token
 
 
 def token_of(file: Any) -> bytes:
@@ -54,11 +56,10 @@ class OwnFile:
     @classmethod
     def of(cls, path: Path, file: Any) -> OwnFile:
         """The open HDF5 ``file``, which lies at ``path``."""
-        token = token_of(file)
-        return cls(path, token, file[NAME].id.get_offset() if token else 0)
+        return cls(path, token_of(file), file[NAME].id.get_offset() if NAME in file else 0)
 
     @contextlib.contextmanager
-    def open(self, mode: str = "rb") -> Iterator[IO[bytes]]:
+    def open(self, mode: Literal["rb", "r+b"] = "rb") -> Iterator[BinaryIO]:
         """The bytes of the file."""
         try:
             file = open(self.path, mode)  # noqa: SIM115
