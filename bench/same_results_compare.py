@@ -48,6 +48,7 @@ LAYOUT = (
     "solver",
     "bfile",
     "bim_rows",
+    "token",
 )
 NOT_RESULTS = frozenset({
     "command_line", "ranks", "nodes", "threads", "gemm_gflops", "versions", "memory", "timings", "seconds", "plan",
@@ -154,7 +155,7 @@ def _hdf5(path: Path) -> Iterator[tuple[str, Column]]:
             for key, value in item.attrs.items():
                 if key not in LAYOUT:
                     yield f"{name}@{key}", _array(value)
-            if isinstance(item, h5py.Dataset):
+            if isinstance(item, h5py.Dataset) and name != "token":
                 for part, values in _fields(item[()]):
                     yield name + part, _array(values)
 

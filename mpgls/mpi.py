@@ -123,6 +123,6 @@ class StopSignal:
     def _note(self, *_: object) -> None:
         self.requested = True
 
-    def problem(self, advice: str | None = None) -> Stopped | None:
+    def problem(self) -> Stopped | None:
         """What this rank brings to ``agree``: Stopped, with what to do next, if it was asked to stop."""
-        return Stopped(f"stopped by a signal; {advice or self.advice}") if self.requested else None
+        return Stopped(f"stopped by a signal; {self.advice}") if self.requested else None

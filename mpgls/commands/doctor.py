@@ -14,6 +14,7 @@ from mpgls.run.findings import Findings, count
 from mpgls.run.hardware import limited_threads, startup_seconds
 from mpgls.run.installation import look_at_blas, look_at_libraries, look_at_mpi, look_at_nodes, look_at_slepc
 from mpgls.run.options import Options, at_least, flag, option
+from mpgls.run.outputs import refuse_foreign
 from mpgls.run.results import Results
 from mpgls.run.world import World
 from mpgls.stream.files import write_text
@@ -51,6 +52,9 @@ def run(options: Doctor, comm: MPI.Comm) -> Results:
     slowest node), and what the lines say.
     """
     world, found = World(comm), Findings({"startup_seconds": startup_seconds(comm)})
+    if options.json is not None:
+        path = options.json
+        world.on_root(lambda: refuse_foreign(path, options.command, "--json"))
     look_at_mpi(found, world)
     look_at_libraries(found, world)
     look_at_slepc(found, world)
@@ -61,11 +65,11 @@ def run(options: Doctor, comm: MPI.Comm) -> Results:
 
     def tell() -> Results:
         print(found.text(), flush=True)
-        facts, files = found.all_facts(), []
+        facts, files = {"command": "doctor", **found.all_facts()}, []
         if options.json is not None:
             write_text(options.json, [json.dumps(facts, indent=1), "\n"])
             files = [options.json]
-        return Results("", {"command": "doctor", "files": files, **facts})
+        return Results("", {"files": files, **facts})
 
     told = world.on_root(tell)
     problems = told.manifest["problems"]

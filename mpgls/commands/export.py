@@ -6,7 +6,7 @@ The store is a dense one of multi-trait (``--dense``) or that of single-trait. A
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.errors import InputError, UsageError
+from mpgls.report.file_names import trait_parts
 from mpgls.report.table import write_table
 from mpgls.run.identity import file_identity
 from mpgls.run.job import open_job
@@ -56,9 +57,16 @@ class Export(OutputOptions):
         None, "PLINK files, if they are no longer where the run found them", metavar="PREFIX", reads=bim_file
     )
 
-    def path(self, name: str) -> Path:
-        """The table of a trait."""
-        return Path(f"{self.out}.{name}.tsv" if len(set(self.trait)) > 1 else f"{self.out}.tsv")
+    def tables(self, names: Sequence[str]) -> dict[str, str]:
+        """What follows PREFIX in the name of each trait's table."""
+        if len(set(self.trait)) <= 1:
+            return dict.fromkeys(names, ".tsv")
+        return {name: f".{part}.tsv" for name, part in zip(names, trait_parts(names, (".tsv",)), strict=True)}
+
+    @property
+    def store_prefix(self) -> str:
+        """The --out of the run that made the store."""
+        return self.store.removesuffix(".h5")
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def run(options: Export, comm: MPI.Comm) -> Results:
 
     Raises MpglsError, the same on all ranks, before anything is written if a trait is not there or incomplete.
     """
-    with open_job(options, comm) as job:
+    with open_job(options, comm, reads=(options.store_prefix,)) as job:
         if job.is_complete():
             return job.results()
         world = job.world
@@ -95,9 +103,12 @@ def run(options: Export, comm: MPI.Comm) -> Results:
                 f"{opened.variants.path} is not the .bim that {options.store} was made with: its rows are taken to be "
                 "the same SNPs in the same order"
             )
+        traits = [exportable(opened.source, position) for position in opened.traits]
+        endings = options.tables([trait.name for trait in traits])
+        world.on_root(lambda: job.outputs.claim(list(endings.values())))
         tables = {}
-        for trait in [exportable(opened.source, position) for position in opened.traits]:
-            tables[trait.name] = path = options.path(trait.name)
+        for trait in traits:
+            tables[trait.name] = path = job.path(endings[trait.name])
             with world.phase("table"):
                 size = write_table(
                     comm,

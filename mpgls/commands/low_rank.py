@@ -7,7 +7,7 @@ Nothing of size n x n or n x m is ever made where K < n. [Ludicrous]' stage 3, t
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from mpgls.engine.low_rank_inputs import (
 from mpgls.engine.low_rank_nulls import Products, SimilarityPart, load_gram
 from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.low_rank_scan import SetModel, TestedSnps
-from mpgls.engine.low_rank_stages import STAGES, Stages, similarity_mark
+from mpgls.engine.low_rank_stages import FILES_OF_STAGES, STAGES, Stages, similarity_mark
 from mpgls.engine.parts import tested_chromosomes
 from mpgls.engine.sample_products import SampleModels, sample_products, without
 from mpgls.engine.similarity import PackedSnps, Similarity
@@ -104,6 +104,11 @@ class LowRank(TraitScanOptions):
             raise UsageError(f"--stage must be one of {', '.join(map(str, STAGES))}, not {self.stage}")
 
     @property
+    def record(self) -> str:
+        """Of an early stage alone, which keeps a log and a manifest of its own."""
+        return "" if self.scans else f".stage{self.stage}"
+
+    @property
     def scans(self) -> bool:
         """Whether the last stage is asked for."""
         return self.stage in (None, 4)
@@ -136,9 +141,7 @@ class Run:
 
 def run(options: LowRank, comm: MPI.Comm) -> Results:
     """Run the stages that are asked for. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    # a single early stage keeps a log and a manifest of its own
-    own = options if options.scans else replace(options, out=f"{options.out}.stage{options.stage}")
-    with open_job(own, comm, (".h5",) if options.scans else ()) as job:
+    with open_job(options, comm, (".h5",) if options.scans else (), further=FILES_OF_STAGES) as job:
         if job.is_complete():
             return job.results()
         world = job.world

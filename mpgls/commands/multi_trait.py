@@ -80,6 +80,7 @@ TABLES = {"hits": ".hits.tsv", "traits": ".traits.tsv", "loco": ".loco.tsv"}
 HISTOGRAMS = ".histograms.h5"
 FILES = (".h5", ".hits.parquet", HISTOGRAMS, ".hits.png", ".qq.png")
 SUFFIXES = (*TABLES.values(), *FILES, f"{HISTOGRAMS}.partial", ".progress")
+SCRATCH = (".scratch.[0-9]*", f"{HISTOGRAMS}.sum")
 SHOWN_GROUPS = 20
 """Groups that the plan lists."""
 
@@ -131,7 +132,7 @@ class MultiTrait(
 
 def run(options: MultiTrait, comm: MPI.Comm) -> Results:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    with open_job(options, comm, SUFFIXES, until_done=(".progress",)) as job:
+    with open_job(options, comm, SUFFIXES, until_done=(".progress", *SCRATCH)) as job:
         if job.is_complete():
             return job.results()
         world = job.world

@@ -17,6 +17,7 @@ from mpgls.run.findings import Findings, count
 from mpgls.run.hardware import limited_threads, startup_seconds
 from mpgls.run.option_groups import POSITIVE, PRECISIONS
 from mpgls.run.options import Options, at_least, option, required, the_file
+from mpgls.run.outputs import refuse_foreign
 from mpgls.run.plan import GIB, Machine
 from mpgls.run.results import Results
 from mpgls.run.world import World
@@ -106,6 +107,9 @@ def run(options: Plan, comm: MPI.Comm) -> Results:
     cannot be read or written.
     """
     world = World(comm)
+    if options.json is not None:
+        path = options.json
+        world.on_root(lambda: refuse_foreign(path, options.command, "--json"))
     if options.rates is None:
         facts = measure_now(world)
         source = Source(
@@ -121,11 +125,11 @@ def run(options: Plan, comm: MPI.Comm) -> Results:
         rates = Rates.of(facts, options.rates or "this machine")
         cost = predict(options.problem, options.machine, rates)
         print(text(cost, rates, source), flush=True)
-        made, files = plan_facts(cost, rates, source), []
+        made, files = {"command": "plan", **plan_facts(cost, rates, source)}, []
         if options.json is not None:
             write_text(options.json, [json.dumps(made, indent=1), "\n"])
             files = [options.json]
-        return Results("", {"command": "plan", "files": files, **made})
+        return Results("", {"files": files, **made})
 
     return world.on_root(tell)
 

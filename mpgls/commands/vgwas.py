@@ -31,6 +31,7 @@ from mpgls.la.teams import split_teams
 from mpgls.model.clusters import CONNECTIVITIES, STATISTICS
 from mpgls.model.extremes import Correction
 from mpgls.model.permute import Permutations
+from mpgls.report.file_names import ENDINGS_OF_MAP
 from mpgls.report.vgwas_report import Found, correction_line
 from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
@@ -189,8 +190,11 @@ class Vgwas(
 
 def run(options: Vgwas, comm: MPI.Comm) -> Results:
     """Scan all SNPs and voxels. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    made = (*SUFFIXES, *(() if options.adds else KEPT))
-    with open_job(options, comm, made, until_done=(".units.[0-9]*", EXTRACTED), adds=options.adds) as job:
+    made, maps = (*SUFFIXES, *(() if options.adds else KEPT)), [f".*{ending}" for ending in ENDINGS_OF_MAP]
+    with open_job(
+        options, comm, made, further=KEPT, later=maps if options.maps else (),
+        until_done=(".units.[0-9]*", EXTRACTED), adds=options.adds,
+    ) as job:  # fmt: skip
         if job.is_complete():
             return job.results()
         world = job.world
@@ -212,7 +216,7 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
             found = Found(study.fileset.variants, search.index_rep, world.on_root(store.open_entries), corrections)
             table = found.write_table(job.path(".snps.tsv"), search.voxels.coordinates, comm)
             facts = world.on_root(lambda: found.facts() | facts_of(search, joined, world.log))
-            pictures = world.on_root(lambda: draw(options, found, search, world.log))
+            pictures = world.on_root(lambda: draw(options, found, search, job))
         facts |= {"plan": plan, "permutations": options.indices.stop - 1}
         world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested: {table}")
         files = [*map(job.path, KEPT), *pictures]
@@ -329,13 +333,16 @@ def facts_of(search: Search, joined: JoinedUnits, log: Log) -> dict[str, int]:
     return sizes | {"constant_voxels": constant.size}
 
 
-def draw(options: Vgwas, found: Found, search: Search, log: Log) -> list[Path]:
+def draw(options: Vgwas, found: Found, search: Search, job: Job) -> list[Path]:
     """Pictures and maps. On rank 0."""
     files = [] if options.no_plots else found.draw_nulls(options.out)
     matrix, neighbours = search.voxels.matrix, search.inference.neighbours
-    for position in found.most_significant(options.maps).tolist():
+    best = found.most_significant(options.maps)
+    parts = found.parts(best)
+    job.outputs.claim([f".{part}{ending}" for part in parts for ending in ENDINGS_OF_MAP])
+    for part, position in zip(parts, best.tolist(), strict=True):
         assert isinstance(matrix, VoxelMatrix) and neighbours is not None
-        made = found.draw_maps(options.out, position, matrix, neighbours)
-        log.info(f"map: {', '.join(map(str, made))}")
+        made = found.draw_maps(options.out, part, position, matrix, neighbours)
+        job.world.log.info(f"map: {', '.join(map(str, made))}")
         files += made
     return files

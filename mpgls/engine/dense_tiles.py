@@ -39,6 +39,7 @@ class DenseTiles:
         self._tile = tuple(np.full((panel, store.block), np.nan, dtype=np.float32) for _ in range(2))
         with world.together():
             self._writer = UnitWriter(store.path, checkpoint)
+            store.own.check()
 
     def keep_nulls(self, part: int, trait: int, nulls: np.ndarray) -> None:
         """The null models (k,) of the traits from ``trait`` (its position in the file) on, for a part. Collective."""

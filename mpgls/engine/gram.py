@@ -28,6 +28,7 @@ from mpgls.run.world import World
 from mpgls.stream.files import replaced, sync
 from mpgls.stream.hdf5 import allocate, opened, read_exactly
 from mpgls.stream.mark import Mark
+from mpgls.stream.own_file import OwnFile, add_token
 
 FORMAT, VERSION = "mpgls-gram", 2
 
@@ -36,17 +37,22 @@ FORMAT, VERSION = "mpgls-gram", 2
 class GramFile:
     """G'G on disk: ``gram`` float64 (K, K), row j holds column j from its diagonal on; and a done-map of its strips."""
 
-    path: Path
+    own: OwnFile
     K: int
     strip: int
     offset: int
     done_offset: int
     done: np.ndarray
 
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.own.path
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """Columns start..stop of the lower triangle, as rows."""
         columns = np.empty((stop - start, self.K))
-        with open(self.path, "rb") as file:
+        with self.own.open() as file:
             read_exactly(file, self.offset + 8 * self.K * start, columns)
         return columns
 
@@ -69,7 +75,7 @@ def open_gram(path: Path, mark: Mark) -> GramFile | None:
                 return None
             gram, done = file["gram"], file["done"]
             offsets = gram.id.get_offset(), done.id.get_offset()
-            return GramFile(path, gram.shape[0], int(file.attrs["strip"]), *offsets, done[...])
+            return GramFile(OwnFile.of(path, file), gram.shape[0], int(file.attrs["strip"]), *offsets, done[...])
     except (StorageError, InputError, KeyError):
         return None
 
@@ -80,6 +86,7 @@ def create_gram(path: Path, mark: Mark, K: int, strip: int) -> GramFile:
 
     with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "strip": strip})
+        add_token(file)
         allocate(file, "gram", (K, K), np.float64)
         allocate(file, "done", (-(-K // strip),), np.uint8)
     made = open_gram(path, mark)
@@ -108,7 +115,13 @@ def make_gram(G: Similarity, path: Path, mark: Mark, strip: int, grid: ProcessGr
         finished += file.K - first
         progress.at(finished)
         world.raise_if_stopped()
-    found = world.on_root(lambda: open_gram(path, mark))
+    return world.on_root(lambda: _complete(file, mark))
+
+
+def _complete(file: GramFile, mark: Mark) -> GramFile:
+    """The file opened anew, with all of it done."""
+    file.own.check()
+    found = open_gram(file.path, mark)
     assert found is not None
     return found
 
@@ -136,6 +149,8 @@ def strip_product(G: Similarity, first: int, last: int, grid: ProcessGrid, world
 
 def _save_strip(A_grid: GridMatrix, file: GramFile, first: int) -> int:
     """The columns of the strip to their places, synced. Collective; returns this rank's bytes."""
+    with together(A_grid.grid.comm):
+        file.own.check()
     nbytes = save_columns(
         A_grid,
         file.path,
@@ -149,7 +164,7 @@ def _save_strip(A_grid: GridMatrix, file: GramFile, first: int) -> int:
 
 
 def _mark_done(file: GramFile, strip: int) -> None:
-    with open(file.path, "rb+") as out:
+    with file.own.open("r+b") as out:
         out.seek(file.done_offset + strip)
         out.write(b"\x01")
         out.flush()

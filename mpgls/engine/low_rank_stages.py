@@ -25,6 +25,8 @@ from mpgls.study.genotypes import SnpStats
 T = TypeVar("T")
 STAGES = (0, 1, 2, 4)
 """[Ludicrous]' numbers; its stage 3, the files of U, is not needed."""
+FILES_OF_STAGES = (".stage[012].h5", ".set[0-9]*.stage[012].h5")
+"""Endings of the files of all sets of samples."""
 OF_SIMILARITY = ("--bfile", "--similarity-bfile", "--similarity-snps", "--extract", "--exclude")
 """Options whose files say what G is."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,20 +26,20 @@ _FINE = 8
 
 def write_maps(
     prefix: str | os.PathLike[str],
-    name: str,
+    part: str,
     grid: VoxelGrid,
     voxels: np.ndarray,
     log10p: np.ndarray,
     labels: np.ndarray | None,
 ) -> list[Path]:
-    """Write PREFIX.NAME.log10p.nii.gz and PREFIX.NAME.clusters.nii.gz; return the paths written.
+    """Write PREFIX.PART.log10p.nii.gz and PREFIX.PART.clusters.nii.gz; return the paths written.
 
     ``voxels`` (k,) are positions among those of ``grid``, ``log10p`` (k,) their -log10 p (float32 in the map) and
     ``labels`` (k,) says which belong to one cluster; in the map (int32) clusters count from 1, the largest first.
-    All other voxels are 0. Without ``labels`` there is no second map. ``name``, a SNP's, may hold any characters.
+    All other voxels are 0. Without ``labels`` there is no second map. ``part`` is as `file_names.snp_parts` has it.
     Raises StorageError.
     """
-    stem, at = f"{os.fspath(prefix)}.{safe_name(name)}", grid.coordinates[voxels]
+    stem, at = f"{os.fspath(prefix)}.{part}", grid.coordinates[voxels]
     paths = [Path(f"{stem}.log10p.nii.gz")]
     write_image(paths[0], _volume(grid.shape, at, log10p, np.float32), grid.affine)
     if labels is not None:
@@ -97,11 +96,6 @@ def draw_map(
             left += wide + 0.1
         bar = figure.add_axes(((left + 0.12) / across, 0.25 / tall, 0.12 / across, (tall - 1.15) / tall))
         figure.colorbar(image, cax=bar).set_label("$-\\log_{10}\\,p$")
-
-
-def safe_name(name: str) -> str:
-    """``name`` with only letters, digits, dot, dash and underscore, so that it can be part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "_"
 
 
 def by_size(labels: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 from mpgls.model import null_record
 from mpgls.model.gls import NOTE_TEXT, Note
 from mpgls.mpi import on_root, together
+from mpgls.report.file_names import trait_parts
 from mpgls.report.loco_table import LocoRow, write_loco
 from mpgls.report.plots import manhattan, qq
 from mpgls.report.summary import Summary, reduce_summary
@@ -66,8 +68,14 @@ class ScanReport:
         nulls = [self._null(trait, k) for k in range(len(parts))]
         self.facts[name] = facts | (nulls[0] if parts[0].label is None else self._loco(name, trait, parts, nulls))
 
+    @cached_property
+    def _parts(self) -> dict[str, str]:
+        """Of each trait its part in the names of files."""
+        names = [place.name for place in self.store.traits]
+        return dict(zip(names, trait_parts(names), strict=True))
+
     def _path(self, name: str, suffix: str) -> Path:
-        return Path(f"{self.prefix}.{name}{suffix}")
+        return Path(f"{self.prefix}.{self._parts[name]}{suffix}")
 
     def _null(self, trait: int, part: int) -> dict[str, Any]:
         """A null model as the manifest has it."""

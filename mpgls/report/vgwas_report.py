@@ -13,7 +13,8 @@ import numpy as np
 from mpgls.model.clusters import Neighbours, label_entries
 from mpgls.model.extremes import Correction
 from mpgls.model.gls import Note
-from mpgls.report.brain_maps import draw_map, safe_name, write_maps
+from mpgls.report.brain_maps import draw_map, write_maps
+from mpgls.report.file_names import snp_parts
 from mpgls.report.null_plots import null_plot
 from mpgls.report.vgwas_table import SnpRows, write_vgwas_table
 from mpgls.stream.vgwas_files import EntriesFile
@@ -82,13 +83,19 @@ class Found:
                 smallest = np.minimum(smallest, one.p(self.records[name][candidates]))
         return candidates[np.lexsort((-self.records["log10p"][candidates], smallest))[:count]]
 
-    def draw_maps(self, prefix: str, position: int, matrix: VoxelMatrix, neighbours: Neighbours) -> list[Path]:
-        """Maps and a picture of one SNP's pairs with the voxels of ``matrix``."""
+    def parts(self, positions: np.ndarray) -> list[str]:
+        """Of SNPs the part that files of maps have of them in their names."""
+        return snp_parts(self.names(positions), self.index[positions].tolist())
+
+    def draw_maps(
+        self, prefix: str, part: str, position: int, matrix: VoxelMatrix, neighbours: Neighbours
+    ) -> list[Path]:
+        """Maps and a picture of one SNP's pairs with the voxels of ``matrix``; ``part`` as `parts` has it."""
         (name,), pairs = self.names(np.array([position])), self.entries.pairs(int(self.index[position]))
         labels = label_entries(np.zeros(pairs["snp"].size, dtype=np.int64), pairs["voxel"], neighbours)
         place = (matrix.grid, pairs["voxel"], pairs["log10p"])
-        made = write_maps(prefix, name, *place, labels)
-        picture = Path(f"{prefix}.{safe_name(name)}.map.png")
+        made = write_maps(prefix, part, *place, labels)
+        picture = Path(f"{prefix}.{part}.map.png")
         draw_map(picture, name, *place)
         return [*made, picture]
 

@@ -5,25 +5,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
-import json
 import os
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.errors import StorageError, UsageError
+from mpgls.errors import StorageError
 from mpgls.mpi import StopSignal, node_of, on_root, together
-from mpgls.report.manifest import write_manifest
 from mpgls.run.clock import timing_table
 from mpgls.run.hardware import blas_kernel_warning, gemm_rate, limited_threads, memory_of_process
 from mpgls.run.identity import file_identity
 from mpgls.run.ledger import State
 from mpgls.run.log import Log, duration
 from mpgls.run.option_groups import OutputOptions
+from mpgls.run.outputs import Outputs, read_json
 from mpgls.run.plan import GIB, Machine
+from mpgls.run.prefix_lock import PrefixLock, held
 from mpgls.run.results import Results
 from mpgls.run.versions import versions
 from mpgls.run.world import World
@@ -39,14 +40,15 @@ PRECISION_BITS = {"double": 64, "single": 32}
 class Job:
     """A run in progress on all ranks of ``world``; made by ``open_job``.
 
-    ``made`` are the files that the command makes, ``until_done`` the endings of those that only --resume needs;
-    ``adds``: the run adds to a finished one. ``identities`` are what identifies each input file, once ``identify`` has
-    looked. Methods that say so are collective.
+    ``outputs`` are the files that the command makes, ``replaced`` the endings of those that a fresh run removes,
+    ``until_done`` of those that only --resume needs; ``adds``: the run adds to a finished one. ``identities`` are what
+    identifies each input file, once ``identify`` has looked. Methods that say so are collective.
     """
 
     options: OutputOptions
     world: World
-    made: tuple[str, ...]
+    outputs: Outputs
+    replaced: tuple[str, ...]
     until_done: tuple[str, ...]
     adds: bool
     nodes: int
@@ -74,7 +76,7 @@ class Job:
     @property
     def manifest(self) -> Path:
         """The file that says that the run has ended, and what it did."""
-        return self.path(self.options.record + ".json")
+        return self.outputs.manifest
 
     # -- what the run is made from ------------------------------------------------------------------------------------
 
@@ -134,13 +136,10 @@ class Job:
     def _forget(self) -> None:
         """Remove what only --resume would have needed."""
         for ending in self.until_done:
-            _remove(glob.glob(glob.escape(self.prefix) + ending))
+            remove(glob.glob(glob.escape(self.prefix) + ending))
 
     def _manifest(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError), open(self.manifest, encoding="utf-8") as file:
-            found = json.load(file)
-            return found if isinstance(found, dict) else {}
-        return {}
+        return read_json(self.manifest)
 
     def starts_anew(self, path: Path) -> None:
         """Say in the log that --resume found nothing of an earlier run at ``path``."""
@@ -150,7 +149,7 @@ class Job:
     def remove_earlier(self) -> None:
         """On a fresh run remove what an earlier one left. Collective."""
         if not self.resume:
-            self.world.on_root(lambda: _remove(self.made))
+            self.world.on_root(lambda: remove([self.prefix + suffix for suffix in self.replaced]))
 
     # -- what it may use ----------------------------------------------------------------------------------------------
 
@@ -208,7 +207,7 @@ class Job:
                 "tables": named,
                 "files": list(dict.fromkeys([*map(str, files), *named.values()])),
             }
-            write_manifest(self.manifest, manifest)
+            self.outputs.finish(manifest, self.until_done)
             self._forget()
             log.info(f"done in {duration(log.seconds())}: {self.manifest}")
             return self._manifest()
@@ -248,33 +247,67 @@ def open_job(
     comm: MPI.Comm,
     suffixes: Sequence[str] = (),
     *,
+    further: Sequence[str] = (),
+    later: Sequence[str] = (),
     until_done: Sequence[str] = (),
     adds: bool = False,
+    reads: Sequence[str] = (),
 ) -> Iterator[Job]:
-    """Begin a run: check where its files go, open its log, bind threads, take signals; undone at the end. Collective.
+    """Begin a run: take its prefix, check its files, open its log, bind threads, take signals. Collective.
 
-    ``suffixes`` are the endings of the files that the command makes: a fresh run removes what an earlier one left, so
-    that no old table is taken for the new one. ``until_done`` are those, with wildcards, of files that only --resume
-    needs: they go when the run has ended. A run that ``adds`` to a finished one goes on with its log and leaves its
-    files until ``remove_earlier``. Raises UsageError and StorageError, on all ranks, where files cannot go there.
+    All of it is undone at the end. ``suffixes`` are the endings of the files that the command makes: a fresh run
+    removes what an earlier one left, so that no old table is taken for the new one. It leaves the ``further`` ones that
+    it makes or finds. Of those whose names are known ``later``, nothing may lie there that another made. ``until_done``
+    are files that only --resume needs: they go when the run has ended. The last three may have wildcards. A run that
+    ``adds`` to a finished one goes on with its log and leaves its files until ``remove_earlier``; ``reads`` are
+    prefixes whose store it reads. Raises UsageError and StorageError, on all ranks, where files cannot go there.
     """
-    made = tuple(options.out + suffix for suffix in (*suffixes, options.record + ".json"))
-    inputs = [path for paths in options.input_files().values() for path in paths]
-    on_root(comm, lambda: _check_places(options.out, [*made, options.out + options.record + ".log"], inputs))
+    record = options.record
+    outputs = Outputs(options.out, options.command, record, _paths(options))
+    on_root(comm, outputs.check_place)
+    command_line = shlex.join(options.typed())
+    locks = [PrefixLock(options.out, command_line)]
+    locks += [PrefixLock(one, command_line, reads=True) for one in reads if not _same_path(one, options.out)]
+    made, goes_on = (*suffixes, *further, *until_done), options.resume or adds
+
+    def begin() -> None:
+        outputs.look_back()
+        outputs.check((*made, *later, f"{record}.json", f"{record}.log"))
+        outputs.known.update(dict.fromkeys(made))
+        if not (goes_on and outputs.has_any(made)):  # the run that made these has listed them
+            outputs.write_list()
+
     with contextlib.ExitStack() as stack:
+        warnings = stack.enter_context(held(comm, locks))
+        on_root(comm, begin)
+        if comm.rank == 0:
+            stack.callback(outputs.leave)
         stop = stack.enter_context(StopSignal(f"go on with: {options.advice()}").listening())
         node = stack.enter_context(node_of(comm))
         threads = stack.enter_context(limited_threads(node, options.threads))
         nodes, widest = comm.allreduce(1 if node.rank == 0 else 0), max(comm.allgather(node.size))
-        log = _open_log(options, comm, options.resume or adds)
+        log = _open_log(options, comm, goes_on)
         stack.callback(log.close)
-        job = Job(options, World(comm, log, stop=stop), made, tuple(until_done), adds, nodes, widest, threads)
+        replaced = (*suffixes, f"{record}.json")
+        job = Job(
+            options, World(comm, log, stop=stop), outputs, replaced, tuple(until_done), adds, nodes, widest, threads
+        )
         if not adds:
             job.remove_earlier()
         log.info(f"mpgls {options.command}: {comm.size} ranks on {nodes} node(s), {threads} BLAS thread(s) a rank")
-        if warning := blas_kernel_warning():
-            log.warn(warning)
+        for warning in (*warnings, blas_kernel_warning()):
+            if warning:
+                log.warn(warning)
         yield job
+
+
+def _paths(options: OutputOptions) -> list[str]:
+    """The files that the options name."""
+    return [path for paths in options.input_files().values() for path in paths]
+
+
+def _same_path(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _open_log(options: OutputOptions, comm: MPI.Comm, append: bool) -> Log:
@@ -284,30 +317,8 @@ def _open_log(options: OutputOptions, comm: MPI.Comm, append: bool) -> Log:
     return log
 
 
-def _check_places(out: str, made: Sequence[str], inputs: Sequence[str]) -> None:
-    """Check that the files to be ``made`` can be written."""
-    if os.path.basename(out) == "":
-        raise UsageError(f"--out {out or repr('')} must end in a prefix for the names of the output files")
-    directory = os.path.dirname(os.path.abspath(out))
-    if not os.path.isdir(directory):
-        raise StorageError(f"cannot write {out}: there is no directory {directory}")
-    if not os.access(directory, os.W_OK):
-        raise StorageError(f"cannot write {out}: no permission in {directory}")
-    refuse_overwriting(made, inputs)
-    for path in made:
-        if os.path.isdir(path):
-            raise StorageError(f"cannot write {path}: it is a directory")
-
-
-def refuse_overwriting(outputs: Sequence[str], inputs: Sequence[str]) -> None:
-    """UsageError if one of ``outputs`` is a file that the run reads."""
-    for output in filter(os.path.exists, outputs):
-        for path in filter(os.path.exists, inputs):
-            if os.path.samefile(output, path):
-                raise UsageError(f"the run would overwrite its input {path}: give another --out")
-
-
-def _remove(paths: Sequence[str]) -> None:
+def remove(paths: Iterable[str]) -> None:
+    """Remove the files that are there."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -40,12 +39,15 @@ def team_size(text: str) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(Options):
-    """What every command has that makes files; the run's own are PREFIX, ``record``, .json and .log."""
-
-    record: ClassVar[str] = ""
+    """What every command has that makes files."""
 
     out: str = required("prefix of all output files", metavar="PREFIX", changes_results=False)
     resume: bool = flag("go on where a stopped run left off; leave a complete one as it is", changes_results=False)
+
+    @property
+    def record(self) -> str:
+        """What the run's own PREFIX.json and .log have before these endings, so that they stand beside others."""
+        return ""
 
     @property
     def memory(self) -> float | None:

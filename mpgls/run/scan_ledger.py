@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
 from mpgls.errors import InputError
+from mpgls.report.file_names import ENDINGS_OF_TRAIT, trait_parts
 from mpgls.run.inputs import Study, selected_rows
-from mpgls.run.job import Job, refuse_overwriting
+from mpgls.run.job import Job, remove
 from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.plan import block_within
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
 from mpgls.stream.checksums import ABSENT
 from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store
-
-OUTPUTS_OF_TRAIT = (".tsv", ".loco.tsv", ".manhattan.png", ".qq.png")
 
 
 def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | None:
@@ -48,20 +46,21 @@ def open_ledger(
     The selected SNPs are cut at ``edges`` (blocks+1,) into blocks of at most ``block``; ``given`` (parts, traits) is h2
     where the user gave it; ``pcs`` components follow the covariates. A fresh run removes the tables and plots of an
     earlier one. Raises InputError when the store to resume was made from others, UsageError when a table would
-    overwrite an input.
+    overwrite an input or a file that the command did not make.
     """
     index, path = selected_rows(study, job.world), job.path(".h5")
     components = [f"PC{k + 1}" for k in range(pcs)]
     covariates = {name: [*cohort.covariate_names, *components] for name, cohort in study.cohorts.items()}
-    made = [str(job.path(f".{trait}{suffix}")) for trait in study.cohorts for suffix in OUTPUTS_OF_TRAIT]
+    made = [f".{trait}{ending}" for trait in trait_parts(list(study.cohorts)) for ending in ENDINGS_OF_TRAIT]
 
     def make() -> ResultStore:
-        refuse_overwriting(made, [one["path"] for one in job.identities])
         if job.resume and path.exists():
-            return open_store(path, job.mark)
+            store = open_store(path, job.mark)
+            job.outputs.claim(made)
+            return store
+        job.outputs.claim(made)
         job.starts_anew(path)
-        for name in made:
-            Path(name).unlink(missing_ok=True)
+        remove(job.prefix + suffix for suffix in made)
         shape = StoreShape(index, block, edges, covariates, len(given))
         return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.test})
 

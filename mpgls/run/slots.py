@@ -104,6 +104,7 @@ class Slots:
         """Open the store for writing. Collective; raises StorageError on all ranks."""
         with together(self.world.comm):
             self._writer = UnitWriter(self.store.path, self.checkpoint)
+            self.store.own.check()
         return self
 
     def keep(self, block: int, stats: SnpStats, fits: Sequence[SnpFit]) -> None:

@@ -29,6 +29,7 @@ from mpgls.stream.checksums import ABSENT, SUM_DTYPE, checksum, row_checksums
 from mpgls.stream.files import replaced, write_at, writing
 from mpgls.stream.hdf5 import allocate, check_room, check_store, mapped_index, opened, read_exactly, reserve
 from mpgls.stream.mark import Mark
+from mpgls.stream.own_file import OwnFile, add_token
 from mpgls.stream.store import RECORD_DTYPE
 
 FORMAT, VERSION = "mpgls-dense", 3
@@ -41,12 +42,12 @@ _SNP_DTYPES: dict[str, np.dtype] = {"eaf": np.dtype("<f8"), "n": np.dtype("<i4")
 class DenseStore:
     """A dense store that exists on disk. Picklable: rank 0 creates or opens it and broadcasts.
 
-    ``names`` (t,) and ``group`` (t,) are in the store's order of traits, in which the traits of a group are
-    neighbours. As of the opening: ``sums`` (blocks, t), the checksums of what is done, and ``nulls`` (parts, t), the
-    null models.
+    ``own`` is its file. ``names`` (t,) and ``group`` (t,) are in the store's order of traits, in which the traits of a
+    group are neighbours. As of the opening: ``sums`` (blocks, t), the checksums of what is done, and ``nulls``
+    (parts, t), the null models.
     """
 
-    path: Path
+    own: OwnFile
     count: int
     block: int
     edges: np.ndarray = field(repr=False)
@@ -58,9 +59,15 @@ class DenseStore:
     attributes: dict[str, Any]
 
     @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.own.path
+
+    @property
     def index(self) -> np.ndarray:
         """int64 (m,): the .bim row of each SNP, mapped from the file."""
-        return mapped_index(self.path, self.offsets["index"], self.count)
+        with self.own.open() as file:
+            return mapped_index(file, self.offsets["index"], self.count)
 
     @property
     def blocks(self) -> int:
@@ -116,7 +123,7 @@ class DenseStore:
             np.ascontiguousarray(one, dtype) for one, dtype in zip((eaf, n, note), _SNP_DTYPES.values(), strict=True)
         ]
         total = np.array(checksum(*columns), dtype=SUM_DTYPE)
-        with writing(self.path), open(self.path, "r+b") as file:
+        with writing(self.path), self.own.open("r+b") as file:
             for name, values in zip(_SNP_DTYPES, columns, strict=True):
                 write_at(file.fileno(), values.tobytes(), self._snp(name, group, k))
             write_at(file.fileno(), total.tobytes(), self._snp_sum(group, k))
@@ -131,7 +138,7 @@ class DenseStore:
         if start >= stop:
             return records
         first = int(np.searchsorted(self.edges, start, side="right")) - 1
-        with open(self.path, "rb") as file:
+        with self.own.open() as file:
             for k in range(first, int(np.searchsorted(self.edges, stop))):
                 of_block = self._read_block(file, trait, k)
                 a, b = (min(max(end, start), stop) for end in self.edges[k : k + 2].tolist())
@@ -213,6 +220,7 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     with replaced(path) as partial:
         with h5py.File(partial, "w", libver="latest") as file:
             file.attrs.update(about | dict(attributes))
+            add_token(file)
             file.create_dataset("names", data=list(shape.names), dtype=h5py.string_dtype())
             for name, data in (("index", index), ("edges", shape.edges), ("group", group)):
                 file.create_dataset(name, data=data)
@@ -239,7 +247,7 @@ def open_dense(path: str | Path, mark: Mark | None = None) -> DenseStore:
         nulls[null_sums == ABSENT] = unknown(np.count_nonzero(null_sums == ABSENT))
         placed = ("index", "beta", "se", "sums", *_SNP_DTYPES, "snp_sums", "nulls", "null_sums")
         return DenseStore(
-            path=path,
+            own=OwnFile.of(path, file),
             count=file["index"].shape[0],
             block=int(attributes["block"]),
             edges=edges,
@@ -258,7 +266,7 @@ def save_nulls(store: DenseStore, part: int, first: int, nulls: np.ndarray) -> N
     Raises StorageError.
     """
     position = part * len(store.names) + first
-    with writing(store.path), open(store.path, "r+b") as file:
+    with writing(store.path), store.own.open("r+b") as file:
         write_at(file.fileno(), nulls.tobytes(), store.offsets["nulls"] + position * NULL_DTYPE.itemsize)
         os.fsync(file.fileno())
         sums = row_checksums(nulls).tobytes()

@@ -93,9 +93,9 @@ def reserve(path: Path, what: str) -> None:
             raise StorageError(f"cannot write {name}: {what} {size} ({error.strerror})") from None
 
 
-def mapped_index(path: Path, offset: int, count: int) -> np.ndarray:
-    """int64 (count,) at byte ``offset`` of the file, mapped, so that the ranks of a node share it."""
-    return np.memmap(path, dtype="<i8", mode="r", offset=offset, shape=(count,))
+def mapped_index(file: BinaryIO, offset: int, count: int) -> np.ndarray:
+    """int64 (count,) at byte ``offset`` of the open file, mapped, so that the ranks of a node share it."""
+    return np.memmap(file, dtype="<i8", mode="r", offset=offset, shape=(count,))
 
 
 def read_exactly(file: BinaryIO, offset: int, out: np.ndarray) -> None:

@@ -6,15 +6,18 @@ Layout: a group for each number of degrees of freedom, ``/df_N``, with ``edges``
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mpgls.model.histograms import Bins, Statistic
 from mpgls.stream.files import sync, writing
+from mpgls.stream.own_file import OwnFile, add_token_attribute
 
 CHUNK = 64
 """Traits of a compressed chunk."""
@@ -32,15 +35,18 @@ class Histograms:
 
     path: Path
     rows: dict[Bins, int] = field(default_factory=dict)
+    token: bytes = b""
 
     @classmethod
-    def of_facts(cls, path: Path, facts: Sequence[tuple[str, int, int]]) -> Histograms:
+    def of_facts(cls, path: Path, facts: Mapping[str, Any]) -> Histograms:
         """The histograms that `facts` described."""
-        return cls(path, {Bins(Statistic(test, df)): rows for test, df, rows in facts})
+        rows = {Bins(Statistic(test, df)): rows for test, df, rows in facts["rows"]}
+        return cls(path, rows, bytes.fromhex(facts["token"]))
 
-    def facts(self) -> list[tuple[str, int, int]]:
-        """Test, degrees of freedom and complete rows of each group."""
-        return [(bins.statistic.test, bins.statistic.df, rows) for bins, rows in self.rows.items()]
+    def facts(self) -> dict[str, Any]:
+        """The file's token; test, degrees of freedom and complete rows of each group."""
+        rows = [(bins.statistic.test, bins.statistic.df, rows) for bins, rows in self.rows.items()]
+        return {"token": self.token.hex(), "rows": rows}
 
     @property
     def partial(self) -> Path:
@@ -49,10 +55,8 @@ class Histograms:
 
     def add(self, names: Sequence[str], counts: np.ndarray, bins: Bins) -> None:
         """Append the counts (len(names), bins.count) of these traits. Raises StorageError."""
-        import h5py
-
         first = self.rows.get(bins, 0)
-        with writing(self.partial), h5py.File(self.partial, "a" if self.rows else "w", libver="latest") as file:
+        with self._grows() as file:
             group = file.require_group(_group_name(bins))
             if "counts" not in group:
                 _create(group, bins)
@@ -60,6 +64,24 @@ class Histograms:
                 group[name].resize(first + len(names), axis=0)
                 group[name][first:] = data
         self.rows[bins] = first + len(names)
+
+    @contextlib.contextmanager
+    def _grows(self) -> Iterator[Any]:
+        """The partial file, made when the first histograms come."""
+        import h5py
+
+        if self.rows:
+            with self._own(self.partial).open_hdf5("r+") as file:
+                yield file
+            return
+        with writing(self.partial):
+            self.partial.unlink(missing_ok=True)  # another run may still write to the one of that name
+            with h5py.File(self.partial, "w", libver="latest") as file:
+                self.token = add_token_attribute(file, self.token)
+                yield file
+
+    def _own(self, path: Path) -> OwnFile:
+        return OwnFile(path, self.token, 0)
 
     def finish(self, parts: int = 1) -> None:
         """Give the complete file its name. Raises StorageError.
@@ -79,10 +101,8 @@ class Histograms:
 
     def _add_up(self, parts: int) -> None:
         """The sums over parts under the final name; the file of all parts is there until then."""
-        import h5py
-
-        whole = Histograms(self.path.with_name(self.path.name + ".sum"))
-        with h5py.File(self.partial, "r") as file:
+        whole = Histograms(self.path.with_name(self.path.name + ".sum"), token=self.token)
+        with self._own(self.partial).open_hdf5("r") as file:
             for bins, rows in self.rows.items():
                 group, t = file[_group_name(bins)], rows // parts
                 for first in range(0, t, CHUNK):
@@ -94,15 +114,15 @@ class Histograms:
 
     def _publish(self, whole: Histograms) -> None:
         sync(whole.partial)
+        with whole._own(whole.partial).open_hdf5("r"):
+            pass
         os.replace(whole.partial, self.path)
 
     def rows_of_traits(self) -> Iterator[tuple[Bins, list[str], np.ndarray]]:
         """Bins, names (k,) and counts (k, bins.count) of a few traits at a time, from the finished file."""
-        import h5py
-
         if not self.rows:
             return
-        with h5py.File(self.path, "r") as file:
+        with self._own(self.path).open_hdf5("r") as file:
             for bins, rows in self.rows.items():
                 group = file[_group_name(bins)]
                 for first in range(0, rows, ROWS_AT_ONCE):
@@ -111,11 +131,9 @@ class Histograms:
 
     def groups(self) -> list[tuple[Bins, np.ndarray]]:
         """The bins and counts (traits, bins.count) of each number of degrees of freedom, from the finished file."""
-        import h5py
-
         if not self.rows:
             return []
-        with h5py.File(self.path, "r") as file:
+        with self._own(self.path).open_hdf5("r") as file:
             return [(bins, file[_group_name(bins)]["counts"][...]) for bins in self.rows]
 
 

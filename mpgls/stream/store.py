@@ -29,6 +29,7 @@ from mpgls.stream.checksums import ABSENT, SUM_DTYPE, checksum
 from mpgls.stream.files import replaced, write_at, writing
 from mpgls.stream.hdf5 import allocate, check_store, mapped_index, opened, read_exactly, reserve
 from mpgls.stream.mark import Mark
+from mpgls.stream.own_file import OwnFile, add_token
 
 FORMAT, VERSION = "mpgls-results", 3
 RECORD_DTYPE = np.dtype([("beta", "<f8"), ("se", "<f8"), ("eaf", "<f8"), ("n", "<i4"), ("note", "<i4")])
@@ -75,11 +76,12 @@ class NullModels:
 class ResultStore:
     """A store that exists on disk. Picklable: rank 0 creates or opens it and broadcasts.
 
-    ``block`` SNPs are the most that a block holds; block k is ``edges[k]`` to ``edges[k+1]`` of the selected SNPs.
+    ``own`` is its file. ``block`` SNPs are the most that a block holds; block k is ``edges[k]`` to ``edges[k+1]`` of
+    the selected SNPs.
     ``nulls`` are those of the opening.
     """
 
-    path: Path
+    own: OwnFile
     count: int
     block: int
     edges: np.ndarray
@@ -89,9 +91,15 @@ class ResultStore:
     attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.own.path
+
+    @property
     def index(self) -> np.ndarray:
         """int64 (m,): the .bim row of each record, mapped from the file."""
-        return mapped_index(self.path, self.index_offset, self.count)
+        with self.own.open() as file:
+            return mapped_index(file, self.index_offset, self.count)
 
     @property
     def blocks(self) -> int:
@@ -112,7 +120,7 @@ class ResultStore:
         begin = int(self.edges[first])
         records = np.empty(int(self.edges[last]) - begin, dtype=RECORD_DTYPE)
         sums, place = np.empty(last - first, dtype=SUM_DTYPE), self.traits[trait]
-        with open(self.path, "rb") as file:
+        with self.own.open() as file:
             read_exactly(file, place.records_offset + begin * RECORD_DTYPE.itemsize, records)
             read_exactly(file, place.sum_offset(first), sums)
         for k in range(first, last):
@@ -160,6 +168,7 @@ def create_store(path: str | Path, shape: StoreShape, mark: Mark, attributes: Ma
     with replaced(path) as partial:
         with h5py.File(partial, "w", libver="latest") as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": shape.block})
+            add_token(file)
             file.attrs.update({"traits": traits, "layout_sum": checksum(index, shape.edges), **attributes})
             file.create_dataset("index", data=index)
             file.create_dataset("edges", data=shape.edges)
@@ -189,7 +198,7 @@ def open_store(path: str | Path, mark: Mark | None = None) -> ResultStore:
         if checksum(file["index"][...], file["edges"][...]) != attributes["layout_sum"]:
             raise InputError(f"{path} is damaged: its list of SNPs is not what was written")
         return ResultStore(
-            path=path,
+            own=OwnFile.of(path, file),
             count=file["index"].shape[0],
             block=int(attributes["block"]),
             edges=file["edges"][...],
@@ -237,7 +246,7 @@ def save_null(store: ResultStore, part: int, trait: int, record: np.ndarray, eff
     """
     nulls, position = store.nulls, part * len(store.traits) + trait
     effects = np.asarray(effects, dtype=np.float64)
-    with writing(store.path), open(store.path, "r+b") as file:
+    with writing(store.path), store.own.open("r+b") as file:
         write_at(file.fileno(), record.tobytes(), nulls.offset + position * NULL_DTYPE.itemsize)
         write_at(file.fileno(), effects.tobytes(), store.traits[trait].effects_offset + part * effects.nbytes)
         os.fsync(file.fileno())

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from mpgls.stream.files import replaced
-from mpgls.stream.hdf5 import check_store, opened, read_exactly
+from mpgls.stream.hdf5 import check_store, opened
 from mpgls.stream.mark import Mark
+from mpgls.stream.own_file import OwnFile, add_token_attribute
 
 MAXIMA_FORMAT, ENTRIES_FORMAT, VERSION = "mpgls-vgwas-maxima", "mpgls-vgwas-entries", 2
 COLUMNS = {"snp": np.int64, "voxel": np.int32, "t": np.float64, "beta": np.float64, "log10p": np.float64}
@@ -62,6 +63,7 @@ def save_entries(
 
     with replaced(path) as partial, h5py.File(partial, "w") as file:
         file.attrs.update({"format": ENTRIES_FORMAT, "version": VERSION, "made_from": mark.text, **attributes})
+        add_token_attribute(file)
         file.create_dataset("index", data=np.asarray(index, dtype=np.int64))
         if coordinates is not None:
             file.create_dataset("coordinates", data=np.asarray(coordinates, dtype=np.int32))
@@ -82,23 +84,20 @@ def save_entries(
 
 @dataclass(frozen=True)
 class EntriesFile:
-    """Where records lie in PREFIX.voxels.h5. Picklable: rank 0 opens it and broadcasts."""
+    """PREFIX.voxels.h5, with the records of ``count`` SNPs. Picklable: rank 0 opens it and broadcasts."""
 
-    path: Path
+    own: OwnFile
     count: int
-    records_offset: int
-    dtype: np.dtype
 
     def records(self, start: int, stop: int) -> np.ndarray:
         """Records start..stop."""
-        records = np.empty(stop - start, dtype=self.dtype)
-        with open(self.path, "rb") as file:
-            read_exactly(file, self.records_offset + start * self.dtype.itemsize, records)
+        with self.own.open_hdf5("r") as file:
+            records: np.ndarray = file["records"][start:stop]
         return records
 
     def pairs(self, bim_row: int) -> dict[str, np.ndarray]:
         """All pairs of one SNP."""
-        with opened(self.path) as file:
+        with self.own.open_hdf5("r") as file:
             snp = file["snp"]
             start, stop = (_search(snp, row) for row in (bim_row, bim_row + 1))
             return {name: file[name][start:stop] for name in COLUMNS}
@@ -108,8 +107,7 @@ def open_entries(path: Path, mark: Mark) -> EntriesFile:
     """Open PREFIX.voxels.h5. Raises StorageError, or InputError for other inputs or options."""
     with opened(path) as file:
         check_store(file, path, ENTRIES_FORMAT, VERSION, mark)
-        records = file["records"]
-        return EntriesFile(path, records.shape[0], records.id.get_offset(), records.dtype)
+        return EntriesFile(OwnFile.of(path, file), file["records"].shape[0])
 
 
 def _search(column: Any, value: int) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import vgwas_oracle as oracle
@@ -304,6 +306,28 @@ def test_table_and_facts(comm, study):
     for name in facts["files"]:
         assert Path(name).exists(), name
     assert any(name.endswith(".map.png") for name in facts["files"])
+
+
+def test_each_of_the_best_snps_has_maps_whatever_its_id(comm, study):
+    """IDs that are all the same, and IDs that differ in punctuation only."""
+    for name, one_id in (("dots", lambda k: "."), ("marks", lambda k: f"1:{k // 2}:{'A/G' if k % 2 else 'A:G'}")):
+        bfile = study.folder / name
+
+        def relabel(bfile=bfile, one_id=one_id):
+            for ending in (".bed", ".fam"):
+                shutil.copy(f"{study.bfile}{ending}", f"{bfile}{ending}")
+            lines = [line.split() for line in Path(f"{study.bfile}.bim").read_text().splitlines()]
+            text = ("\t".join([line[0], one_id(k), *line[2:]]) for k, line in enumerate(lines))
+            Path(f"{bfile}.bim").write_text("\n".join(text) + "\n")
+
+        on_root(comm, relabel)
+        prefix = scan(comm, study, f"maps_{name}", bfile=str(bfile), maps=6, permutations=0)
+        rows = read_rows(f"{prefix}.snps.tsv")
+        maps = [path for path in read_facts(prefix)["files"] if path.endswith(".log10p.nii.gz")]
+        assert len(maps) == len(set(maps)) == 6 and len(set(read_facts(prefix)["files"])) == 6 * 3 + 3
+        largest = sorted(float(np.asarray(nibabel.load(path).dataobj).max()) for path in maps)
+        expected = sorted(float(row["LOG10P"]) for row in rows if row["LOG10P"] != "NA")[-6:]
+        np.testing.assert_allclose(largest, expected, rtol=1e-6)
 
 
 def test_memory_that_cannot_do_is_refused_before_anything_large(comm, study):

@@ -11,7 +11,7 @@ import pytest
 from small_images import AFFINE, SHAPE, small_mask
 
 from mpgls.errors import StorageError
-from mpgls.report.brain_maps import _Slices, by_size, draw_map, safe_name, write_maps, write_parcel_map
+from mpgls.report.brain_maps import _Slices, by_size, draw_map, write_maps, write_parcel_map
 from mpgls.study.images import VoxelGrid
 
 COORDINATES = np.argwhere(small_mask())
@@ -45,14 +45,6 @@ def test_clusters_are_numbered_by_size():
     assert by_size(np.array([4, 9, 9, -1, 9, 4])).tolist() == [2, 1, 1, 3, 1, 2]
     # equal sizes keep the order of their labels
     assert by_size(np.array([8, 2, 8, 2])).tolist() == [2, 1, 2, 1]
-
-
-@pytest.mark.parametrize(
-    ("name", "safe"),
-    [("rs12", "rs12"), ("1:500_A/T", "1_500_A_T"), ("../../x", "_.._x"), ("", "_"), ("é b", "__b"), (".", "_")],
-)
-def test_names_of_snps_are_safe_in_file_names(name, safe):
-    assert safe_name(name) == safe
 
 
 def test_unwritable_map_is_told(tmp_path):

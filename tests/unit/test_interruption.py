@@ -6,6 +6,7 @@ The whole life of a run, for every command, is in test_life_of_a_run.py.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -143,6 +144,32 @@ def test_a_signal_to_one_rank_before_the_scan(study: Path, where: str, command: 
     assert ended.sentences == [advice(command)]
     assert not list(study.glob("out*.tsv")) + list(study.glob("out*.json"))
     assert command == SCAN or not (study / "out.h5").exists()
+
+
+# -- multi-trait: several passes ----------------------------------------------------------------------------------
+
+
+def test_a_stopped_run_of_several_passes_says_the_command_that_goes_on(study: Path) -> None:
+    """Its words have blanks; typed as it stands, it goes on after the passes that are done."""
+    lines = [line.split("\t") for line in (study / "sim.pheno.tsv").read_text().splitlines()]
+    table = [(*line[:2], *(f"{line[2]}{k if not n else ''}" for k in range(3))) for n, line in enumerate(lines)]
+    (study / "out of traits.tsv").write_text("".join("\t".join(line) + "\n" for line in table))
+    words = ["multi-trait", "--bfile", "sim", "--pheno", "out of traits.tsv", "--grm", "K.h5", "--no-plots"]
+    words += ["--trait-block", "1", "--pass-traits", "1", "--p-threshold", "0.01", "--out"]
+    whole = mpgls(RANKS, [*words, "out whole"], study)
+    assert whole.code == 0, whole.err
+    where = {"module": "engine.trait_ledger", "owner": ".TraitLedger", "name": "finish", "signal": "SIGTERM"}
+    (study / "killer.py").write_text(KILLER.format(nth=1, rank=1, **where))
+    ended = run(RANKS, [sys.executable, "killer.py", *words, "out here"], study)
+    assert ended.code == STOPPED, ended.err
+    (said,) = ended.sentences
+    assert (
+        said == f"mpgls multi-trait: stopped by a signal; go on with: mpgls {shlex.join([*words, 'out here'])} --resume"
+    )
+    resumed = must_succeed(RANKS, shlex.split(said.split("go on with: mpgls ")[1]), study)
+    assert "resume: 1 pass(es) are done" in resumed.out
+    for suffix in (".hits.tsv", ".traits.tsv"):
+        assert (study / f"out here{suffix}").read_bytes() == (study / f"out whole{suffix}").read_bytes()
 
 
 # -- low-rank: every stage keeps what it has ----------------------------------------------------------------------

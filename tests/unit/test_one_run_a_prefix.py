@@ -1,0 +1,384 @@
+"""A prefix belongs to one run at a time, and to one command: what others have made under it is never replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launch import LIMIT, MPIRUN, environment, mpgls, must_succeed, program, run, under_mpirun
+from refusals import STORAGE, USAGE, check
+from small_images import save, small_mask
+
+from mpgls.errors import StorageError, UsageError
+from mpgls.run.outputs import Outputs, maker_of
+from mpgls.run.prefix_lock import PrefixLock
+
+# -- the lock -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> str:
+    return str(tmp_path / "o")
+
+
+def test_a_second_run_says_who_has_the_prefix(prefix: str) -> None:
+    """Two runs of one process, such as two cells of a notebook, too."""
+    first, second = PrefixLock(prefix, "mpgls kinship --out o"), PrefixLock(prefix, "mpgls eigen --out o")
+    assert first.take() is None
+    with pytest.raises(StorageError) as refused:
+        second.take()
+    for part in (f"another run writes {prefix} (", f"process {os.getpid()} on {os.uname().nodename}", "kinship --out"):
+        assert part in str(refused.value)
+    first.give_back()
+    assert not Path(first.path).exists()
+    assert second.take() is None
+    second.give_back()
+
+
+def test_what_a_killed_run_left_keeps_nobody_out(prefix: str) -> None:
+    Path(f"{prefix}.lock").write_text('{"does": "writes", "command": "mpgls ridge", "host": "n1", "pid": 1}')
+    lock = PrefixLock(prefix, "mpgls vgwas")
+    assert lock.take() is None
+    assert json.loads(Path(lock.path).read_text())["command"] == "mpgls vgwas"
+    lock.give_back()
+
+
+def test_a_run_that_removes_its_lock_is_not_taken_for_one_that_holds_it(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first removes the file after the second has opened it: the second makes a new one, which a third sees."""
+    first, second, third = (PrefixLock(prefix, name) for name in ("first", "second", "third"))
+    assert first.take() is None
+    opened = PrefixLock._open
+
+    def then_the_first_ends(self: PrefixLock) -> int | None:
+        file = opened(self)
+        first.give_back()
+        return file
+
+    monkeypatch.setattr(PrefixLock, "_open", then_the_first_ends)
+    assert second.take() is None
+    with pytest.raises(StorageError, match="second"):
+        third.take()
+    second.give_back()
+
+
+def test_many_read_or_one_writes(prefix: str) -> None:
+    readers = [PrefixLock(prefix, "mpgls export", reads=True) for _ in range(2)]
+    writer = PrefixLock(prefix, "mpgls single-trait")
+    for reader in readers:
+        assert reader.take() is None
+    for reader in readers:
+        with pytest.raises(StorageError, match=f"another run reads {prefix}"):
+            writer.take()
+        reader.give_back()
+    assert not Path(writer.path).exists()
+    assert writer.take() is None
+    with pytest.raises(StorageError, match=f"another run writes {prefix}"):
+        readers[0].take()
+    writer.give_back()
+
+
+def test_without_locks_the_run_goes_on_and_is_warned(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    lock = PrefixLock(prefix, "mpgls kinship")
+    assert "has no locks" in str(lock.take())
+    lock.give_back()
+    assert not Path(lock.path).exists()
+
+
+# -- what may be replaced -----------------------------------------------------------------------------------------
+
+
+def outputs(prefix: str, command: str = "kinship", inputs: tuple[str, ...] = ()) -> Outputs:
+    found = Outputs(prefix, command, "", inputs)
+    found.look_back()
+    return found
+
+
+def test_what_a_run_has_listed_is_its_commands_own(prefix: str) -> None:
+    outputs(prefix).claim([".grm.bin", ".a.tsv"])  # and then it was killed
+    for suffix in (".grm.bin", ".grm.bin.partial", ".a.tsv", ".b.tsv"):
+        Path(prefix + suffix).write_text("something")
+    outputs(prefix).check([".grm.bin", ".a.tsv"])
+    with pytest.raises(UsageError, match=r"o\.b\.tsv was not made by mpgls kinship and is not replaced"):
+        outputs(prefix).check([".a.tsv", ".b.tsv"])
+    with pytest.raises(UsageError, match=r"o\.a\.tsv was not made by mpgls eigen"):
+        outputs(prefix, "eigen").check([".a.tsv"])
+
+
+def test_the_manifest_goes_on_with_the_list(prefix: str) -> None:
+    """So a table of an earlier run under the prefix stays the command's own."""
+    first = outputs(prefix)
+    first.claim([".a.tsv"])
+    Path(f"{prefix}.a.tsv").write_text("a")
+    first.finish({"command": "kinship", "files": [f"{prefix}.a.tsv"]}, ())
+    second = outputs(prefix)
+    second.claim([".b.tsv", ".progress"])
+    for suffix in (".b.tsv", ".progress"):
+        Path(prefix + suffix).write_text("b")
+    second.finish({"command": "kinship", "files": [f"{prefix}.b.tsv"]}, (".progress",))
+    assert json.loads(Path(f"{prefix}.json").read_text())["other_files"] == [f"{prefix}.a.tsv"]
+    assert not Path(f"{prefix}.json.partial").exists()
+    outputs(prefix).check([".a.tsv", ".b.tsv"])
+
+
+def test_an_empty_file_has_nothing_to_lose_and_a_directory_is_no_file(prefix: str) -> None:
+    Path(f"{prefix}.h5").touch()
+    outputs(prefix).check([".h5"])
+    Path(f"{prefix}.tsv").mkdir()
+    with pytest.raises(StorageError, match="is a directory"):
+        outputs(prefix).check([".tsv"])
+
+
+def test_the_log_of_a_run_that_made_nothing_is_replaced(prefix: str) -> None:
+    """A log of another command is refused with the manifest or the list beside it only."""
+    Path(f"{prefix}.log").write_text("     0.00  mpgls eigen: 1 ranks on 1 node(s)\n")
+    outputs(prefix).check([".log", ".json"])
+    outputs(prefix, "eigen").claim([".h5"])
+    with pytest.raises(UsageError, match=r"o\.json\.partial was made by mpgls eigen"):
+        outputs(prefix).check([".log", ".json"])
+    Path(f"{prefix}.json.partial").unlink()
+    Path(f"{prefix}.log").write_text("my notes\n")
+    with pytest.raises(UsageError, match=r"o\.log was not made by mpgls kinship"):
+        outputs(prefix).check([".log"])
+
+
+@pytest.mark.parametrize(
+    ("content", "maker"),
+    [
+        (b"     0.00  mpgls low-rank: 2 ranks on 1 node(s)\n", "low-rank"),
+        (b'{"command": "vgwas", "files": []}', "vgwas"),
+        (b'mpgls-units-2\n{"made_from": "{\\"command\\": \\"vgwas\\"}"}\n', "vgwas"),
+        (b'{"command": 3}', None),
+        (b"mpgls-units-2\n", None),
+        (b"\x89HDF\r\n\x1a\n and then nothing", None),
+        (b"FID IID trait1\n", None),
+    ],
+)
+def test_some_files_say_who_made_them(tmp_path: Path, content: bytes, maker: str | None) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert maker_of(path) == maker
+
+
+# -- whole runs ---------------------------------------------------------------------------------------------------
+
+LINES = {
+    "simulate": "simulate --samples 41 --snps 60 --chromosomes 2",
+    "kinship": "kinship --bfile sim --grm-bin",
+    "eigen": "eigen --grm K.h5 --eigenpairs 2",
+    "single-trait": "single-trait --bfile sim --grm K.h5 --loco",
+    "low-rank": "low-rank --bfile sim --similarity-every 3",
+    "low-rank, one stage": "low-rank --bfile sim --similarity-every 3 --stage 0",
+    "multi-trait": "multi-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --dense --p-threshold 0.5",
+    "export": "export dense.h5 --trait trait1 trait2",
+    "vgwas": "vgwas --bfile sim --images brain.images.tsv --mask mask.nii.gz --permutations 3 --maps 1",
+    "vgwas-extract": "vgwas-extract --images brain.images.tsv --mask mask.nii.gz",
+    "simulate-images": "simulate-images --bfile sim --mask mask.nii.gz --causal 2",
+    "simulate-images, matrix": "simulate-images --bfile sim --mask mask.nii.gz --causal 2 --format h5",
+    "ridge": "ridge --bfile sim --images brain.images.tsv --mask mask.nii.gz --parcels 3 --outer-folds 3 "
+    "--inner-folds 2 --permutations 3 --save-predictions --save-weights 1",
+}
+NAMED_LATER = {"vgwas": (".mine.map.png", ".rs1.log10p.nii.gz"), "multi-trait": (".scratch.0",)}
+"""Endings of files that a run may make, and that those of LINES do not leave."""
+EVERY_FILE = """
+import json, os, shutil, sys
+from mpgls import cli
+from mpi4py import MPI
+
+def run(line):
+    try:
+        cli.parse([*line.split(), "--out", "out/o"]).run(MPI.COMM_SELF)
+    except Exception as error:
+        return f"{type(error).__name__} {error}"
+
+def files():
+    return sorted(os.path.relpath(os.path.join(at, name), "out") for at, _, names in os.walk("out") for name in names)
+
+told = {}
+for name, line in json.load(open("lines.json")).items():
+    shutil.rmtree("out", ignore_errors=True)
+    os.mkdir("out")
+    assert run(line) is None, line
+    made = files()
+    again = run(line)  # over its own files
+    same = files() == made
+    told[name] = {"made": made, "again": again, "same": same, "foreign": {}}
+    for one in [*made, *("o" + ending for ending in json.load(open("later.json")).get(name, ()))]:
+        shutil.rmtree("out")
+        os.makedirs(os.path.dirname(os.path.join("out", one)))
+        with open(os.path.join("out", one), "w") as file:
+            file.write("mine")
+        said = run(line)
+        with open(os.path.join("out", one)) as file:
+            told[name]["foreign"][one] = [said, file.read(), files() == [one] or files()]
+json.dump(told, open("told.json", "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Genotypes, a kinship, a store of all effects, images, and traits of a name each."""
+    folder = tmp_path_factory.mktemp("study")
+    must_succeed(0, "simulate --samples 61 --snps 400 --chromosomes 2 --traits 2 --out sim", folder)
+    must_succeed(0, "kinship --bfile sim --loco --out K", folder)
+    must_succeed(0, f"{LINES['multi-trait']} --no-plots --out dense", folder)
+    save(folder / "mask.nii.gz", small_mask().astype(np.uint8))
+    must_succeed(0, "simulate-images --bfile sim --mask mask.nii.gz --causal 2 --out brain", folder)
+    return folder
+
+
+@pytest.fixture
+def fresh(study: Path) -> Iterator[Path]:
+    yield study
+    for path in study.glob("out.*"):
+        path.unlink()
+
+
+def test_no_command_replaces_a_file_that_it_did_not_make(study: Path) -> None:
+    """Each file that each command makes, one at a time, as a file of the user; nothing else is made then."""
+    (study / "every.py").write_text(EVERY_FILE)
+    (study / "lines.json").write_text(json.dumps(LINES))
+    (study / "later.json").write_text(json.dumps(NAMED_LATER))
+    done = subprocess.run(
+        [sys.executable, "every.py"], cwd=study, env=environment(), capture_output=True, text=True, timeout=4 * LIMIT
+    )
+    assert done.returncode == 0, done.stderr
+    for name, told in json.loads((study / "told.json").read_text()).items():
+        assert told["again"] is None and told["same"], (name, told)
+        assert len(told["made"]) > 2
+        for one, (said, content, alone) in told["foreign"].items():
+            shown = "out/o.images" if ".images/" in one else f"out/{one}"
+            assert content == "mine", (name, one, said)
+            assert said is not None and shown in said, (name, one, said)
+            known_later = name in ("single-trait", "low-rank", "export") and one.endswith((".tsv", ".png"))
+            assert alone is True or known_later, (name, one, alone)
+
+
+def test_the_traits_that_simulate_made_stay(fresh: Path) -> None:
+    """The .fam's trait is called pheno, and PREFIX.pheno.tsv is what simulate calls its traits."""
+    before = {path: path.read_bytes() for path in fresh.glob("sim.*")}
+    scan = mpgls(0, "single-trait --bfile sim --grm K.h5 --no-plots --out sim", fresh)
+    check(scan, USAGE, "sim.json was made by mpgls simulate and is not replaced", "--out")
+    (fresh / "out.pheno.tsv").write_text("FID IID pheno\n")
+    scan = mpgls(2, "single-trait --bfile sim --grm K.h5 --no-plots --out out", fresh)
+    check(scan, USAGE, "out.pheno.tsv was not made by mpgls single-trait and is not replaced", "--out")
+    assert {path: path.read_bytes() for path in fresh.glob("sim.*")} == before
+
+
+def test_json_of_doctor_and_plan(fresh: Path) -> None:
+    (fresh / "out.json").write_text('{"mine": 1}')
+    line = "--samples 1000 --snps 1000 --similarity-count 100 --ranks 2 --json out.json"
+    for command in ("doctor --json out.json", f"plan low-rank {line}"):
+        check(mpgls(0, command, fresh), USAGE, "out.json was not made by mpgls", "--json")
+    (fresh / "out.json").unlink()
+    for _ in range(2):
+        must_succeed(0, f"plan low-rank {line}", fresh)
+
+
+SCAN = "single-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --no-plots --block-size 7 --checkpoint 0"
+needs_mpirun = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
+
+
+@contextlib.contextmanager
+def held_up(folder: Path, ranks: int, line: str, when: Callable[[], bool]) -> Iterator[subprocess.Popen[str]]:
+    """A run that is stopped by SIGSTOP as soon as ``when``, and goes on after the body."""
+    process = subprocess.Popen(
+        under_mpirun(ranks, [*program(), *line.split()] if line.startswith("single") else line.split()),
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + LIMIT
+        while not when():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.002)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split() if ranks else []
+        stopped = [*map(int, children), *([] if ranks else [process.pid])]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        assert process.poll() is None
+        yield process
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LIMIT)
+        process.kill()
+        process.wait()
+
+
+def has_begun(folder: Path) -> Callable[[], bool]:
+    """Whether the store of a run is there, and no manifest yet."""
+    return lambda: (folder / "out.h5").exists()
+
+
+@needs_mpirun
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_two_runs_at_once_with_one_prefix(fresh: Path, ranks: int) -> None:
+    """An array job over traits: the second run is refused, the table of the first is what it is alone."""
+    must_succeed(ranks, f"{SCAN} --pheno-name trait1 --out alone", fresh)
+    with held_up(fresh, ranks, f"{SCAN} --pheno-name trait1 --out out", has_begun(fresh)) as first:
+        second = mpgls(ranks, f"{SCAN} --pheno-name trait2 --out out", fresh)
+        check(second, STORAGE, "another run writes out (process", "--pheno-name trait1 --out out", "another --out")
+        table = mpgls(0, "export out.h5 --trait trait1 --out elsewhere", fresh)
+        check(table, STORAGE, "another run writes out (process")
+    assert first.returncode == 0, first.stderr
+    assert (fresh / "out.trait1.tsv").read_bytes() == (fresh / "alone.trait1.tsv").read_bytes()
+    assert not (fresh / "out.trait2.tsv").exists() and not (fresh / "out.lock").exists()
+    must_succeed(ranks, f"{SCAN} --pheno-name trait2 --out out", fresh)  # one after the other both tables are there
+    assert (fresh / "out.trait1.tsv").read_bytes() == (fresh / "alone.trait1.tsv").read_bytes()
+
+
+@needs_mpirun
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_kill_frees_the_prefix_and_its_files(fresh: Path, ranks: int) -> None:
+    with held_up(fresh, ranks, f"{SCAN} --pheno-name trait1 --out out", has_begun(fresh)) as first:
+        of_rank_0 = json.loads((fresh / "out.lock").read_text())["pid"]
+        os.kill(of_rank_0, signal.SIGKILL)
+    assert first.returncode != 0 and (fresh / "out.lock").exists()
+    must_succeed(ranks, f"{SCAN} --pheno-name trait2 --out out", fresh)
+    assert not (fresh / "out.lock").exists() and not (fresh / "out.json.partial").exists()
+
+
+WITHOUT_LOCKS = """
+import errno, fcntl
+from mpgls import __main__
+
+def none(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+fcntl.flock = none
+__main__.main()
+"""
+
+
+@needs_mpirun
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_without_locks_no_run_tabulates_the_records_of_another(fresh: Path, ranks: int) -> None:
+    (fresh / "without.py").write_text(WITHOUT_LOCKS)
+    must_succeed(ranks, f"{SCAN} --pheno-name trait2 --out alone", fresh)
+    scan = f"{sys.executable} without.py {SCAN}"
+    with held_up(fresh, ranks, f"{scan} --pheno-name trait1 --out out", has_begun(fresh)) as first:
+        second = run(ranks, f"{scan} --pheno-name trait2 --out out".split(), fresh)
+        assert second.code == 0 and "has no locks" in second.out, second.err
+    assert first.stderr is not None
+    said = first.stderr.read()
+    assert first.returncode == STORAGE and "out.h5 is no longer the file of this run" in said, said
+    assert not (fresh / "out.trait1.tsv").exists()
+    assert (fresh / "out.trait2.tsv").read_bytes() == (fresh / "alone.trait2.tsv").read_bytes()
