@@ -331,11 +331,11 @@ def facts_of(search: Search, joined: JoinedUnits, log: Log) -> dict[str, int]:
 
 def draw(options: Vgwas, found: Found, search: Search, log: Log) -> list[Path]:
     """Pictures and maps. On rank 0."""
-    files = [] if options.no_plots else found.draw_nulls(options.out)
+    files = [] if options.no_plots else found.draw_nulls(options.out, log.info)
     matrix, neighbours = search.voxels.matrix, search.inference.neighbours
     for position in found.most_significant(options.maps).tolist():
         assert isinstance(matrix, VoxelMatrix) and neighbours is not None
-        made = found.draw_maps(options.out, position, matrix, neighbours)
+        made = found.draw_maps(options.out, position, matrix, neighbours, log.info)
         log.info(f"map: {', '.join(map(str, made))}")
         files += made
     return files
