@@ -25,9 +25,10 @@ import numpy as np
 from mpgls.errors import InputError
 from mpgls.model.null_record import unknown
 from mpgls.stream.files import replaced, write_at, writing
-from mpgls.stream.hdf5 import allocate, check_room, check_store, mapped_index, opened, read_exactly
+from mpgls.stream.hdf5 import STORE, allocate, check_room, check_store, mapped_index, read_exactly
 from mpgls.stream.mark import Mark
 from mpgls.stream.store import RECORD_DTYPE
+from mpgls.study.hdf5 import open_hdf5
 
 FORMAT, VERSION = "mpgls-dense", 2
 TILE_DTYPE = np.dtype("<f4")
@@ -184,7 +185,7 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     nbytes = sum(int(np.prod(size, dtype=np.int64)) * dtype.itemsize for size, dtype in shapes.values())
     check_room(path, nbytes, "all effects take")
     about = {"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": block}
-    with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+    with replaced(path) as partial, open_hdf5(partial, "w", libver="latest") as file:
         file.attrs.update(about | dict(attributes))
         file.create_dataset("names", data=list(shape.names), dtype=h5py.string_dtype())
         index = np.asarray(shape.index, dtype=np.int64)
@@ -202,7 +203,7 @@ def open_dense(path: str | Path, mark: Mark | None = None) -> DenseStore:
     Raises StorageError when it cannot be read, InputError when it is no dense store or has another mark.
     """
     path = Path(path)
-    with opened(path) as file:
+    with open_hdf5(path, what=STORE) as file:
         check_store(file, path, FORMAT, VERSION, mark)
         attributes = dict(file.attrs.items())
         count, block = file["index"].shape[0], int(attributes["block"])
@@ -227,9 +228,8 @@ def save_nulls(path: str | Path, part: int, first: int, nulls: np.ndarray) -> No
 
     No other may be writing. Raises StorageError.
     """
-    import h5py
 
-    with writing(path), h5py.File(path, "r+") as file:
+    with writing(path), open_hdf5(path, "r+") as file:
         file["nulls"][part, first : first + len(nulls)] = nulls
 
 

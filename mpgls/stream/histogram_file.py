@@ -15,7 +15,10 @@ import numpy as np
 
 from mpgls.model.histograms import Bins, Statistic
 from mpgls.stream.files import sync, writing
+from mpgls.study.hdf5 import open_hdf5
 
+HISTOGRAMS = "file of histograms"
+"""What messages call it."""
 CHUNK = 64
 """Traits of a compressed chunk."""
 ROWS_AT_ONCE = 64 * CHUNK
@@ -49,10 +52,9 @@ class Histograms:
 
     def add(self, names: Sequence[str], counts: np.ndarray, bins: Bins) -> None:
         """Append the counts (len(names), bins.count) of these traits. Raises StorageError."""
-        import h5py
 
         first = self.rows.get(bins, 0)
-        with writing(self.partial), h5py.File(self.partial, "a" if self.rows else "w", libver="latest") as file:
+        with writing(self.partial), open_hdf5(self.partial, "a" if self.rows else "w", libver="latest") as file:
             group = file.require_group(_group_name(bins))
             if "counts" not in group:
                 _create(group, bins)
@@ -79,10 +81,9 @@ class Histograms:
 
     def _add_up(self, parts: int) -> None:
         """The sums over parts under the final name; the file of all parts is there until then."""
-        import h5py
 
         whole = Histograms(self.path.with_name(self.path.name + ".sum"))
-        with h5py.File(self.partial, "r") as file:
+        with open_hdf5(self.partial, what=HISTOGRAMS) as file:
             for bins, rows in self.rows.items():
                 group, t = file[_group_name(bins)], rows // parts
                 for first in range(0, t, CHUNK):
@@ -98,11 +99,10 @@ class Histograms:
 
     def rows_of_traits(self) -> Iterator[tuple[Bins, list[str], np.ndarray]]:
         """Bins, names (k,) and counts (k, bins.count) of a few traits at a time, from the finished file."""
-        import h5py
 
         if not self.rows:
             return
-        with h5py.File(self.path, "r") as file:
+        with open_hdf5(self.path, what=HISTOGRAMS) as file:
             for bins, rows in self.rows.items():
                 group = file[_group_name(bins)]
                 for first in range(0, rows, ROWS_AT_ONCE):
@@ -111,11 +111,10 @@ class Histograms:
 
     def groups(self) -> list[tuple[Bins, np.ndarray]]:
         """The bins and counts (traits, bins.count) of each number of degrees of freedom, from the finished file."""
-        import h5py
 
         if not self.rows:
             return []
-        with h5py.File(self.path, "r") as file:
+        with open_hdf5(self.path, what=HISTOGRAMS) as file:
             return [(bins, file[_group_name(bins)]["counts"][...]) for bins in self.rows]
 
 

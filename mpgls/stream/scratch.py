@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.errors import StorageError
+from mpgls.stream.files import mpi_name
 from mpgls.stream.reader import BlockReader, RowRuns
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class ScratchFile:
         self._buffers = [np.empty(shape[0] * shape[1], dtype=self.dtype) for _ in range(2)]
         self._pending: list[MPI.Request | None] = [None, None]
         try:
-            self._file = MPI.File.Open(MPI.COMM_SELF, str(path), MPI.MODE_WRONLY | MPI.MODE_CREATE)
+            self._file = MPI.File.Open(MPI.COMM_SELF, mpi_name(path), MPI.MODE_WRONLY | MPI.MODE_CREATE)
         except MPI.Exception as error:
             raise StorageError(f"cannot write {path}: {error.Get_error_string()}") from None
 

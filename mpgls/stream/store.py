@@ -20,8 +20,9 @@ import numpy as np
 
 from mpgls.model.null_record import NULL_DTYPE, unknown
 from mpgls.stream.files import replaced, writing
-from mpgls.stream.hdf5 import allocate, check_store, mapped_index, opened, read_exactly
+from mpgls.stream.hdf5 import STORE, allocate, check_store, mapped_index, read_exactly
 from mpgls.stream.mark import Mark
+from mpgls.study.hdf5 import open_hdf5
 
 FORMAT, VERSION = "mpgls-results", 2
 RECORD_DTYPE = np.dtype([("beta", "<f8"), ("se", "<f8"), ("eaf", "<f8"), ("n", "<i4"), ("note", "<i4")])
@@ -109,10 +110,9 @@ def create_store(path: str | Path, shape: StoreShape, mark: Mark, attributes: Ma
     ``attributes`` are kept at the root; `mpgls export` looks for ``bfile``, ``bim_rows``, ``bim_sha256`` and ``test``
     there. Raises StorageError when the file cannot be made.
     """
-    import h5py
 
     path, traits = Path(path), list(shape.covariates)
-    with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+    with replaced(path) as partial, open_hdf5(partial, "w", libver="latest") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": shape.block})
         file.attrs["traits"] = traits
         file.attrs.update(attributes)
@@ -134,7 +134,7 @@ def open_store(path: str | Path, mark: Mark | None = None) -> ResultStore:
     Raises StorageError when it cannot be read, InputError when it is no result store or was made from others.
     """
     path = Path(path)
-    with opened(path) as file:
+    with open_hdf5(path, what=STORE) as file:
         check_store(file, path, FORMAT, VERSION, mark)
         names = list(file.attrs["traits"])
         groups = [file["traits"][name] for name in names]
@@ -171,9 +171,8 @@ def save_null(path: Path, part: int, trait: int, record: np.ndarray, effects: np
 
     Call on one rank, while none writes. Raises StorageError.
     """
-    import h5py
 
-    with writing(path), h5py.File(path, "r+") as file:
+    with writing(path), open_hdf5(path, "r+") as file:
         file["nulls"][part, trait] = record
         if effects is not None:
             file["traits"][file.attrs["traits"][trait]]["effects"][part] = effects

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.errors import StorageError
+from mpgls.stream.files import mpi_name
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -43,7 +44,7 @@ class BlockWriter:
         self.bytes_written = 0
         try:
             self._descriptor = os.open(path, os.O_RDWR)
-            self._file = MPI.File.Open(MPI.COMM_SELF, str(path), MPI.MODE_WRONLY)
+            self._file = MPI.File.Open(MPI.COMM_SELF, mpi_name(path), MPI.MODE_WRONLY)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error.strerror}") from None
         except MPI.Exception as error:
