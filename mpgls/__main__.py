@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mpgls import cli
 from mpgls.errors import MpglsError, StorageError, UsageError
 from mpgls.mpi import is_agreed, portable
-from mpgls.run.launcher import check_launcher, launched_rank, launched_size
+from mpgls.run.launcher import check_launcher, launched_rank, launched_size, start_mpi
 from mpgls.run.log import stderr
 
 if TYPE_CHECKING:
@@ -42,12 +42,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             stderr(f"mpgls: {error}")
         _wait_for_all()  # the launcher ends the job with the first rank that fails, heard or not
         sys.exit(error.exit_code)
-    from mpi4py import MPI
+    try:
+        comm = start_mpi()
+    except UsageError as error:  # every rank sees the same environment
+        if launched_rank() == 0:
+            stderr(f"mpgls: {error}")
+        sys.exit(error.exit_code)
 
     global _meeting
     sys.excepthook = _abort_on_uncaught
-    _meeting = MPI.COMM_WORLD.Dup()
-    sys.exit(_run(command, MPI.COMM_WORLD))
+    _meeting = comm.Dup()
+    sys.exit(_run(command, comm))
 
 
 def _start_again_in_utf8() -> None:
@@ -90,9 +95,8 @@ def _parse(arguments: Sequence[str]) -> cli.Command:
 def _wait_for_all() -> None:
     """Nobody goes on before every rank of the job is here. A program without a launcher needs no MPI for that."""
     if launched_size() > 1:
-        from mpi4py import MPI
-
-        MPI.COMM_WORLD.Barrier()
+        with contextlib.suppress(UsageError):  # the ranks cannot find each other, and end alone
+            start_mpi().Barrier()
 
 
 def _run(command: cli.Command, comm: MPI.Comm) -> int:
