@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpgls.report import plots
+from mpgls.report import figure, plots
 
 if TYPE_CHECKING:
     import argparse
 
     from matplotlib.axes import Axes
 
-COLOURS, ACCENT, FAINT = plots._COLOURS, plots._ACCENT, plots._FAINT
+COLOURS, ACCENT, FAINT = plots._COLOURS, plots._ACCENT, figure.FAINT
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "img"
 
 
@@ -32,8 +32,8 @@ def chosen_picture(options: argparse.Namespace, path: Path) -> Path | None:
 def chart(path: Path, size: tuple[float, float] = (7.0, 4.4)) -> Iterator[Axes]:
     """The axes of a figure that is saved to the PNG file ``path`` when the body is done."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with plots._figure(path, size) as figure:
-        yield figure.add_axes((0.1, 0.125, 0.87, 0.735))
+    with figure.saved_figure(path, size) as drawn:
+        yield drawn.add_axes((0.1, 0.125, 0.87, 0.735))
 
 
 def heading(axes: Axes, title: str, subtitle: str) -> None:

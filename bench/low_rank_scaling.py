@@ -17,7 +17,7 @@ from common import BenchError, finish, guarded, make_parser, mpirun, parse_sizes
 from figures import ACCENT, COLOURS, FAINT, IMAGES, add_picture, chosen_picture, heading
 from multi_data import RANKS, Run, mpgls
 
-from mpgls.report import plots
+from mpgls.report.figure import saved_figure
 from mpgls.run.plan import GIB
 
 FULL = {"samples": 100_000, "snps": 20_000, "similarity": 2_000}
@@ -143,7 +143,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """Seconds against samples and against SNPs, measured and predicted."""
     n, m = results["n"], results["m"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with plots._figure(path, (9.0, 4.4)) as figure:
+    with saved_figure(path, (9.0, 4.4)) as figure:
         panels = (("n", "samples", [one for one in results["runs"] if one["m"] == m], f"m = {m:,}"),
                   ("m", "tested SNPs", [one for one in results["runs"] if one["n"] == n], f"n = {n:,}"))  # fmt: skip
         top = 1.15 * max(max(one["seconds"], one["predicted"]) for one in results["runs"])

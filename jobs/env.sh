@@ -72,8 +72,42 @@ if [ -z "${OMPI_MCA_btl_vader_single_copy_mechanism:-}" ] && ! _mpgls_can_read_p
     export OMPI_MCA_btl_vader_single_copy_mechanism=none
 fi
 
-# A kernel forced by OPENBLAS_CORETYPE can halve the speed of matrix products; MPGLS_KEEP_CORETYPE=1 keeps it.
-if [ -n "${OPENBLAS_CORETYPE:-}" ] && [ -z "${MPGLS_KEEP_CORETYPE:-}" ]; then unset OPENBLAS_CORETYPE; fi
+# A kernel forced by OPENBLAS_CORETYPE can halve the speed of matrix products, and an OpenBLAS that is older than the
+# processor may choose a slow one by itself. MPGLS_KEEP_CORETYPE=1 leaves the variable alone.
+_mpgls_kernel() { # print the kernel that OpenBLAS chooses here, if there is an OpenBLAS
+    OPENBLAS_NUM_THREADS=1 /usr/bin/python3 -SE - 2>/dev/null <<'PYTHON'
+import ctypes
 
-unset _mpgls_root _mpgls_dir
-unset -f _mpgls_prepend _mpgls_newest _mpgls_can_read_processes
+name = ctypes.CDLL("libopenblas.so.0").openblas_get_corename
+name.restype = ctypes.c_char_p
+print(name().decode())
+PYTHON
+}
+_mpgls_better_kernel() { # flags of the processor, kernel: print a kernel that uses what the processor has, if that one does not
+    local best flag
+    case "$2" in
+    "" | SkylakeX | Cooperlake | SapphireRapids | Sapphirerapids | Zen) return ;;
+    esac
+    case " $1 " in
+    *" clzero "*) best=Zen ;;
+    *) best=Haswell ;;
+    esac
+    for flag in avx2 fma; do case " $1 " in *" $flag "*) ;; *) return ;; esac; done
+    case "$2" in Haswell | Excavator) best=$2 ;; esac
+    for flag in avx512f avx512cd avx512dq avx512bw avx512vl; do
+        case " $1 " in *" $flag "*) ;; *) [ "$best" = "$2" ] || printf '%s' "$best"; return ;; esac
+    done
+    printf SkylakeX
+}
+if [ -z "${MPGLS_KEEP_CORETYPE:-}" ]; then
+    unset OPENBLAS_CORETYPE
+    _mpgls_flags=$(sed -n '/^flags/{s/.*: //p;q}' /proc/cpuinfo 2>/dev/null)
+    case " $_mpgls_flags " in
+    *" avx2 "*) _mpgls_coretype=$(_mpgls_better_kernel "$_mpgls_flags" "$(_mpgls_kernel)") ;;
+    *) _mpgls_coretype= ;;
+    esac
+    [ -z "$_mpgls_coretype" ] || export OPENBLAS_CORETYPE="$_mpgls_coretype"
+fi
+
+unset _mpgls_root _mpgls_dir _mpgls_flags _mpgls_coretype
+unset -f _mpgls_prepend _mpgls_newest _mpgls_can_read_processes _mpgls_kernel _mpgls_better_kernel

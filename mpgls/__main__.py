@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -12,9 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mpgls import cli
-from mpgls.errors import MpglsError, UsageError
+from mpgls.errors import MpglsError, StorageError, UsageError
 from mpgls.mpi import is_agreed, portable
-from mpgls.run.launcher import check_launcher, launched_rank, launched_size
+from mpgls.run.launcher import check_launcher, launched_rank, launched_size, start_mpi
 from mpgls.run.log import stderr
 
 if TYPE_CHECKING:
@@ -29,20 +30,58 @@ _meeting: MPI.Comm | None = None
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The ``mpgls`` program; returns only by ``sys.exit`` or MPI_Abort."""
+    if argv is None and sys.getfilesystemencoding() == "ascii":
+        _start_again_in_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
+    atexit.register(_forget_unwritten)
     try:
         command = _parse(arguments)
-    except UsageError as error:  # every rank sees the same command line
+    except (UsageError, StorageError) as error:  # every rank sees the same command line
         if launched_rank() == 0:
             stderr(f"mpgls: {error}")
         _wait_for_all()  # the launcher ends the job with the first rank that fails, heard or not
         sys.exit(error.exit_code)
-    from mpi4py import MPI
+    try:
+        comm = start_mpi()
+    except UsageError as error:  # every rank sees the same environment
+        if launched_rank() == 0:
+            stderr(f"mpgls: {error}")
+        sys.exit(error.exit_code)
 
     global _meeting
     sys.excepthook = _abort_on_uncaught
-    _meeting = MPI.COMM_WORLD.Dup()
-    sys.exit(_run(command, MPI.COMM_WORLD))
+    _meeting = comm.Dup()
+    sys.exit(_run(command, comm))
+
+
+def _start_again_in_utf8() -> None:
+    """In a locale without letters Python could not name the file of a trait; what is printed keeps its encoding.
+
+    The file system has bytes: that they are read as UTF-8 must be said when Python starts (PEP 540).
+    """
+    spoken = getattr(sys.stdout, "encoding", "ascii")
+    environment = {"PYTHONIOENCODING": f"{spoken}:backslashreplace", **os.environ, "PYTHONUTF8": "1"}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def _open_closed_streams() -> None:
+    """Standard streams that were closed at the start lead nowhere, before a file of the run gets their number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def _forget_unwritten() -> None:
+    """What standard output did not take has been reported, or nobody reads it: Python would try again at its end."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parse(arguments: Sequence[str]) -> cli.Command:
@@ -56,9 +95,8 @@ def _parse(arguments: Sequence[str]) -> cli.Command:
 def _wait_for_all() -> None:
     """Nobody goes on before every rank of the job is here. A program without a launcher needs no MPI for that."""
     if launched_size() > 1:
-        from mpi4py import MPI
-
-        MPI.COMM_WORLD.Barrier()
+        with contextlib.suppress(UsageError):  # the ranks cannot find each other, and end alone
+            start_mpi().Barrier()
 
 
 def _run(command: cli.Command, comm: MPI.Comm) -> int:

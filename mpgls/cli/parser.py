@@ -6,6 +6,7 @@ import argparse
 from typing import Any, NoReturn
 
 from mpgls.errors import UsageError
+from mpgls.run.log import stdout
 from mpgls.run.options import Declared, Options, declared
 
 
@@ -14,6 +15,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """--help and --version, on a terminal of any encoding. Raises StorageError."""
+        stdout(message, end="")
 
 
 def add_command(commands: Any, kind: type[Options]) -> None:

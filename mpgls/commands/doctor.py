@@ -13,6 +13,7 @@ from mpgls.run.filesystem import MIB
 from mpgls.run.findings import Findings, count
 from mpgls.run.hardware import limited_threads, startup_seconds
 from mpgls.run.installation import look_at_blas, look_at_libraries, look_at_mpi, look_at_nodes, look_at_slepc
+from mpgls.run.log import stdout
 from mpgls.run.options import Options, at_least, flag, option
 from mpgls.run.outputs import refuse_foreign
 from mpgls.run.results import Results
@@ -64,7 +65,7 @@ def run(options: Doctor, comm: MPI.Comm) -> Results:
         measure(found, world, node, options.directory, (2048 if options.full else 256) * MIB, options.full)
 
     def tell() -> Results:
-        print(found.text(), flush=True)
+        stdout(found.text())
         facts, files = {"command": "doctor", **found.all_facts()}, []
         if options.json is not None:
             write_text(options.json, [json.dumps(facts, indent=1), "\n"])

@@ -297,7 +297,7 @@ def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]
         made.write_loco([LeftOut(str(part.label), part.left_out) for part in parts])
     log.info(f"{hits:,} hits with p <= {options.p_threshold:g}: {files.tsv}; traits: {scan.job.path(TABLES['traits'])}")
     if not options.no_plots:
-        made.draw(ledger.index, options.p_threshold)
+        made.draw(ledger.index, options.p_threshold, log.info)
     return {"hits": hits, "traits": len(ledger.names)}
 
 

@@ -15,6 +15,7 @@ from mpgls.errors import StorageError, UsageError
 from mpgls.mpi import agree, node_of
 from mpgls.run.findings import Findings, count
 from mpgls.run.hardware import limited_threads, startup_seconds
+from mpgls.run.log import stdout
 from mpgls.run.option_groups import POSITIVE, PRECISIONS
 from mpgls.run.options import Options, at_least, option, required, the_file
 from mpgls.run.outputs import refuse_foreign
@@ -124,7 +125,7 @@ def run(options: Plan, comm: MPI.Comm) -> Results:
     def tell() -> Results:
         rates = Rates.of(facts, options.rates or "this machine")
         cost = predict(options.problem, options.machine, rates)
-        print(text(cost, rates, source), flush=True)
+        stdout(text(cost, rates, source))
         made, files = {"command": "plan", **plan_facts(cost, rates, source)}, []
         if options.json is not None:
             write_text(options.json, [json.dumps(made, indent=1), "\n"])

@@ -335,14 +335,14 @@ def facts_of(search: Search, joined: JoinedUnits, log: Log) -> dict[str, int]:
 
 def draw(options: Vgwas, found: Found, search: Search, job: Job) -> list[Path]:
     """Pictures and maps. On rank 0."""
-    files = [] if options.no_plots else found.draw_nulls(options.out)
+    files = [] if options.no_plots else found.draw_nulls(options.out, job.world.log.info)
     matrix, neighbours = search.voxels.matrix, search.inference.neighbours
     best = found.most_significant(options.maps)
     parts = found.parts(best)
     job.outputs.claim([f".{part}{ending}" for part in parts for ending in ENDINGS_OF_MAP])
     for part, position in zip(parts, best.tolist(), strict=True):
         assert isinstance(matrix, VoxelMatrix) and neighbours is not None
-        made = found.draw_maps(options.out, part, position, matrix, neighbours)
+        made = found.draw_maps(options.out, part, position, matrix, neighbours, job.world.log.info)
         job.world.log.info(f"map: {', '.join(map(str, made))}")
         files += made
     return files

@@ -18,7 +18,7 @@ import numpy as np
 
 from mpgls.engine.kinship_grid import keep_lower, load_columns, mirror, save_columns
 from mpgls.engine.similarity import PANEL, Similarity
-from mpgls.errors import InputError, StorageError
+from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout
 from mpgls.la.matrix import GridMatrix
@@ -26,9 +26,10 @@ from mpgls.mpi import together
 from mpgls.run.plan import grid_block
 from mpgls.run.world import World
 from mpgls.stream.files import replaced, sync
-from mpgls.stream.hdf5 import allocate, opened, read_exactly
+from mpgls.stream.hdf5 import STORE, allocate, read_exactly
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
+from mpgls.study.hdf5 import open_hdf5
 
 FORMAT, VERSION = "mpgls-gram", 2
 
@@ -66,25 +67,24 @@ class GramFile:
 
 
 def open_gram(path: Path, mark: Mark) -> GramFile | None:
-    """The file if it is there and was made from the same (``mark``), otherwise None."""
+    """The file if it is there and was made from the same (``mark``), otherwise None. Raises StorageError."""
     if not path.exists():
         return None
     try:
-        with opened(path) as file:
+        with open_hdf5(path, what=STORE) as file:
             if file.attrs.get("format") != FORMAT or file.attrs.get("made_from") != mark.text:
                 return None
             gram, done = file["gram"], file["done"]
             offsets = gram.id.get_offset(), done.id.get_offset()
             return GramFile(OwnFile.of(path, file), gram.shape[0], int(file.attrs["strip"]), *offsets, done[...])
-    except (StorageError, InputError, KeyError):
+    except InputError:  # damaged: it is made again
         return None
 
 
 def create_gram(path: Path, mark: Mark, K: int, strip: int) -> GramFile:
     """A new file with nothing done. Raises StorageError."""
-    import h5py
 
-    with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+    with replaced(path) as partial, open_hdf5(partial, "w", libver="latest") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "strip": strip})
         add_token(file)
         allocate(file, "gram", (K, K), np.float64)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.report.plots import _FAINT, _INK, _figure, _short
+from mpgls.report.figure import FAINT, INK, saved_figure
+from mpgls.report.plots import _short
 from mpgls.study.images import VoxelGrid
 from mpgls.study.nifti import write_image
 
@@ -81,9 +82,9 @@ def draw_map(
     widths, heights = slices.panel_sizes()
     unit = _PANEL_INCHES / max(*widths, *heights)
     across, tall = max(4.2, sum(widths) * unit + 1.35), max(heights) * unit + 1.0
-    with _figure(path, (across, tall)) as figure:
+    with saved_figure(path, (across, tall)) as figure:
         figure.text(0.15 / across, 1 - 0.12 / tall, _short(title), fontsize=12, weight="bold", va="top")
-        figure.text(0.15 / across, 1 - 0.37 / tall, _subtitle(log10p), fontsize=9, color=_FAINT, va="top")
+        figure.text(0.15 / across, 1 - 0.37 / tall, _subtitle(log10p), fontsize=9, color=FAINT, va="top")
         left, middle = 0.1, 0.1 + 0.5 * max(heights) * unit
         for letter, axis in _PLANES:
             wide, high = widths[axis] * unit, heights[axis] * unit
@@ -91,7 +92,7 @@ def draw_map(
             image = slices.draw(axes, axis)
             figure.text(
                 (left + 0.5 * wide) / across, 1 - 0.8 / tall, f"{letter} = {slices.peak_mm[axis]:.0f} mm",
-                fontsize=9, color=_INK, ha="center",
+                fontsize=9, color=INK, ha="center",
             )  # fmt: skip
             left += wide + 0.1
         bar = figure.add_axes(((left + 0.12) / across, 0.25 / tall, 0.12 / across, (tall - 1.15) / tall))
@@ -163,8 +164,8 @@ class _Slices:
         axes.axhline(y, color=_EDGE, linewidth=0.5, dashes=(4, 4))
         axes.set_axis_off()
         if axis > 0:
-            axes.text(0.01, 0.02, "L", transform=axes.transAxes, fontsize=8, color=_FAINT)
-            axes.text(0.99, 0.02, "R", transform=axes.transAxes, fontsize=8, color=_FAINT, ha="right")
+            axes.text(0.01, 0.02, "L", transform=axes.transAxes, fontsize=8, color=FAINT)
+            axes.text(0.99, 0.02, "R", transform=axes.transAxes, fontsize=8, color=FAINT, ha="right")
         return image
 
 

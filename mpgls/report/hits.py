@@ -151,7 +151,8 @@ def _write_parquet(path: Path, chunks: Iterable[dict[str, Any]]) -> None:
         **dict.fromkeys(("ID", "EA", "NEA"), pyarrow.string()),
     }
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in COLUMNS])
-    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    # pyarrow itself refuses a name that is not UTF-8
+    with open(path, "wb") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for columns in chunks:
             arrays = [pyarrow.array(columns[field.name], field.type) for field in schema]
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))

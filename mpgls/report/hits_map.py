@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.report.figure import FAINT, INK, saved_figure
 from mpgls.report.hits import HitVariants, pieces
 from mpgls.report.pixels import UNPLACED, PixelMap
 from mpgls.report.plots import (
     _COLOURS,
-    _FAINT,
-    _INK,
     Strip,
     _dots,
-    _figure,
     _heading,
     _label_chromosomes,
     _scientific,
@@ -79,7 +77,7 @@ def hits_map(
     names = [_short(name) for name in traits] if t <= MAX_NAMES else []
     left = 0.2 + 0.062 * max(map(len, names)) if names else _LEFT
     size = (_WIDTH, height + _BELOW + _ABOVE)
-    with _figure(path, size) as figure:
+    with saved_figure(path, size) as figure:
         box = (left / size[0], _BELOW / size[1], 1 - (left + _RIGHT) / size[0], height / size[1])
         axes = figure.add_axes(box)
         strips = lay_out(genome)
@@ -103,7 +101,7 @@ def pooled_qq(path: str | os.PathLike[str], title: str, groups: Sequence[tuple[B
     """
     expected, observed, tested = qq_points(groups)
     traits = sum(int(np.count_nonzero(counts.any(axis=1))) for _, counts in groups)
-    with _figure(path, (5.0, 5.2)) as figure:
+    with saved_figure(path, (5.0, 5.2)) as figure:
         axes = figure.add_axes((0.12, 0.1, 0.84, 0.775))
         right = 1.03 * float(expected.max(initial=1.0))
         axes.set_xlim(0, right)
@@ -114,8 +112,8 @@ def pooled_qq(path: str | os.PathLike[str], title: str, groups: Sequence[tuple[B
             if traits > 1:
                 spread = trait_spread(groups)
                 axes.fill_between(*spread, color=_COLOURS[1], alpha=0.45, linewidth=0, label="90% of the traits")
-            axes.plot([0, right], [0, right], color=_FAINT, linewidth=0.9, label="expected")
-            axes.legend(loc="upper left", frameon=False, fontsize=8, labelcolor=_FAINT)
+            axes.plot([0, right], [0, right], color=FAINT, linewidth=0.9, label="expected")
+            axes.legend(loc="upper left", frameon=False, fontsize=8, labelcolor=FAINT)
         _dots(axes, expected, observed, _COLOURS[0], 3.0)
         axes.set_xlabel("expected $-\\log_{10}\\,p$")
         axes.set_ylabel("observed $-\\log_{10}\\,p$")
@@ -211,7 +209,7 @@ def _draw_hits(
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     if value.size == 0:
-        axes.text(0.5, 0.5, "no hits", transform=axes.transAxes, ha="center", va="center", color=_FAINT)
+        axes.text(0.5, 0.5, "no hits", transform=axes.transAxes, ha="center", va="center", color=FAINT)
         return
     column = np.floor(x / axes.get_xlim()[1] * axes.bbox.width)
     row = np.floor(y * min(1.0, row_height * _DPI))
@@ -262,7 +260,7 @@ def _label_traits(axes: Axes, names: list[str], t: int, height: float) -> None:
     ticks = [k for k in MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]).tick_values(1, t) if 1 <= k <= t]
     axes.set_yticks([k - 1 for k in ticks])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{round(y) + 1:,}"))
-    axes.set_ylabel("trait, in the order of the file", color=_INK)
+    axes.set_ylabel("trait, in the order of the file", color=INK)
 
 
 def _finite(value: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ def write_manifest(path: str | os.PathLike[str], manifest: dict[str, Any]) -> No
     partial = path.with_name(f"{path.name}.partial")
     text = json.dumps(_plain(manifest), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     try:
-        with open(partial, "w", encoding="utf-8") as file:
+        # a byte of a path that is not UTF-8 becomes an escape, which JSON has
+        with open(partial, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from mpgls.model.histograms import lambda_gc_of_counts
 from mpgls.model.trait_records import TraitRecords
+from mpgls.report.figure import draw_all
 from mpgls.report.hits import HitFiles, write_hits
 from mpgls.report.hits_map import genome_of, hits_map, pooled_qq
 from mpgls.report.loco_table import LocoRow, write_loco
@@ -66,12 +68,17 @@ class TraitReport:
             ),
         )
 
-    def draw(self, index: np.ndarray, p_threshold: float) -> None:
+    def draw(self, index: np.ndarray, p_threshold: float, say: Callable[[str], None]) -> None:
         """The map of hits and the pooled QQ plot; ``index`` are the .bim rows that were scanned."""
         title, hits = os.path.basename(self.prefix), self.records.hits
         genome = genome_of(self.variants, index)
-        hits_map(self._path(".hits.png"), title, hits, self.names, self.variants, genome, p_threshold)
-        pooled_qq(self._path(".qq.png"), title, self.histograms.groups())
+        pictures: dict[Path, Callable[[Path], None]] = {
+            Path(self._path(".hits.png")): lambda path: hits_map(
+                path, title, hits, self.names, self.variants, genome, p_threshold
+            ),
+            Path(self._path(".qq.png")): lambda path: pooled_qq(path, title, self.histograms.groups()),
+        }
+        draw_all(pictures, say)
 
     def lambda_gc(self) -> np.ndarray:
         """Genomic inflation of each trait over all SNPs (t,), from its histogram; NaN for a trait without one."""

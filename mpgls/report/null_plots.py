@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.model.extremes import Tail
-from mpgls.report.plots import _ACCENT, _COLOURS, _FAINT, _figure, _heading, _short
+from mpgls.report.figure import FAINT, saved_figure
+from mpgls.report.plots import _ACCENT, _COLOURS, _heading, _short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ def null_plot(
     maxima, observed = np.asarray(maxima, dtype=np.float64), np.asarray(observed_top, dtype=np.float64)
     shown = np.isfinite(observed)
     observed, names = observed[shown], [name for name, show in zip(labels, shown, strict=True) if show]
-    with _figure(path, (6.4, 4.2)) as figure:
+    with saved_figure(path, (6.4, 4.2)) as figure:
         axes = figure.add_axes((0.1, 0.125, 0.865, 0.73))
         axes.set_xlabel(axis)
         axes.set_ylabel("permutations")
@@ -98,8 +99,8 @@ def _span(edges: np.ndarray, observed: np.ndarray) -> tuple[float, float]:
 
 def _draw_level(axes: Axes, line: float, top: float) -> None:
     if np.isfinite(line):
-        axes.axvline(line, color=_FAINT, linewidth=0.9, dashes=(5, 3), ymax=0.8)
-        axes.text(line, 1.09 * top, " 0.05", color=_FAINT, fontsize=8, ha="left", va="center")
+        axes.axvline(line, color=FAINT, linewidth=0.9, dashes=(5, 3), ymax=0.8)
+        axes.text(line, 1.09 * top, " 0.05", color=FAINT, fontsize=8, ha="left", va="center")
 
 
 def _draw_tail(axes: Axes, tail: Tail, edges: np.ndarray, permutations: int) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mpgls.errors import StorageError
+from mpgls.report.figure import FAINT, saved_figure
 from mpgls.report.pixels import UNPLACED, UNPLACED_COLUMNS, PixelMap
 
 if TYPE_CHECKING:
@@ -28,19 +26,6 @@ MAX_LABELS = 5
 _COLOURS = ("#2f5d8a", "#8fb0cf")
 _UNPLACED_COLOUR = "#a9a9a9"
 _ACCENT = "#b5482f"
-_INK, _FAINT = "#262626", "#6e6e6e"
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-}
 
 
 class Strip(NamedTuple):
@@ -68,7 +53,7 @@ def manhattan(summary: Summary, path: str | os.PathLike[str], title: str) -> Non
     the lower line (or else the best one) is named. SNPs without a position have a grey strip at the right.
     Raises StorageError if the file cannot be written.
     """
-    with _figure(path, (11.0, 4.6)) as figure:
+    with saved_figure(path, (11.0, 4.6)) as figure:
         axes = figure.add_axes((0.055, 0.125, 0.865, 0.755))
         strips = lay_out(summary.pixels)
         top = _axis_top(summary)
@@ -92,7 +77,7 @@ def qq(summary: Summary, path: str | os.PathLike[str], title: str) -> None:
     Under the null the p value of rank i of m independent SNPs is Beta(i, m + 1 - i) distributed. Raises StorageError
     if the file cannot be written.
     """
-    with _figure(path, (5.0, 5.2)) as figure:
+    with saved_figure(path, (5.0, 5.2)) as figure:
         axes = figure.add_axes((0.12, 0.1, 0.84, 0.775))
         expected, observed = summary.qq_points()
         observed = np.minimum(observed, 1e5)
@@ -102,7 +87,7 @@ def qq(summary: Summary, path: str | os.PathLike[str], title: str) -> None:
         if summary.tested:
             band, low, high = null_band(summary.tested)
             axes.fill_between(band, low, high, color="#dfe5ea", linewidth=0, label="95% band, independent SNPs")
-            axes.plot([0, right], [0, right], color=_FAINT, linewidth=0.9, label="expected")
+            axes.plot([0, right], [0, right], color=FAINT, linewidth=0.9, label="expected")
         _dots(axes, expected, observed, _COLOURS[0], 3.0)
         axes.set_xlabel("expected $-\\log_{10}\\,p$")
         axes.set_ylabel("observed $-\\log_{10}\\,p$")
@@ -111,7 +96,7 @@ def qq(summary: Summary, path: str | os.PathLike[str], title: str) -> None:
         if summary.tested:
             factor = f"$\\lambda_{{GC}}$ = {summary.lambda_gc():.4f}"
             axes.text(0.03, 0.97, factor, transform=axes.transAxes, va="top", fontsize=11)
-            axes.legend(loc="upper left", bbox_to_anchor=(0.005, 0.92), frameon=False, fontsize=8, labelcolor=_FAINT)
+            axes.legend(loc="upper left", bbox_to_anchor=(0.005, 0.92), frameon=False, fontsize=8, labelcolor=FAINT)
 
 
 def lay_out(pixels: PixelMap) -> list[Strip]:
@@ -150,7 +135,7 @@ def thresholds(tested: int) -> list[Threshold]:
     lines = []
     if tested:
         bonferroni = 0.05 / tested
-        lines.append(Threshold(-math.log10(bonferroni), f"0.05/$m$\n= {_scientific(bonferroni)}", _FAINT))
+        lines.append(Threshold(-math.log10(bonferroni), f"0.05/$m$\n= {_scientific(bonferroni)}", FAINT))
     if tested >= GENOME_WIDE_FROM:
         lines.append(Threshold(-math.log10(GENOME_WIDE), _scientific(GENOME_WIDE), _ACCENT))
     return sorted(lines)
@@ -169,28 +154,6 @@ def _meet(centres: Sequence[float], widths: Sequence[float], gap: float, a: int,
     return centres[b] - centres[a] < 0.5 * (widths[a] + widths[b]) + gap
 
 
-@contextlib.contextmanager
-def _figure(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[Figure]:
-    """A figure in this module's style, saved to ``path`` (complete or not at all) when the body is done."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=size, dpi=200)
-        FigureCanvasAgg(figure)
-        yield figure
-        try:
-            figure.savefig(partial, format="png")
-            os.replace(partial, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise StorageError(f"cannot write the plot {path}: {error.strerror or error}") from None
-
-
 def _dots(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, size: float) -> None:
     axes.plot(x, y, "o", color=colour, markersize=size, markeredgewidth=0, rasterized=True, clip_on=False, zorder=2)
 
@@ -206,7 +169,7 @@ def _heading(axes: Axes, title: str, subtitle: str) -> None:
         title, (0, 1), (0, 21), xycoords="axes fraction", textcoords="offset points", fontsize=12, weight="bold"
     )
     axes.annotate(
-        subtitle, (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=_FAINT
+        subtitle, (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=FAINT
     )
 
 

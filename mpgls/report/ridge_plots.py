@@ -6,7 +6,8 @@ import os
 
 import numpy as np
 
-from mpgls.report.plots import _ACCENT, _COLOURS, _FAINT, _dots, _figure, _heading
+from mpgls.report.figure import FAINT, saved_figure
+from mpgls.report.plots import _ACCENT, _COLOURS, _dots, _heading
 
 LEVEL = 0.05
 """Family-wise error rate of the line in the plot of R2."""
@@ -14,11 +15,11 @@ LEVEL = 0.05
 
 def r2_against_null(path: str | os.PathLike[str], title: str, r2: np.ndarray, maxima: np.ndarray) -> None:
     """Mean R2 of each target, sorted, beside the largest of each permutation. Raises StorageError."""
-    with _figure(path, (7.0, 4.2)) as figure:
+    with saved_figure(path, (7.0, 4.2)) as figure:
         axes = figure.add_axes((0.1, 0.125, 0.6, 0.74))
         ordered = np.sort(r2)[::-1]
         _dots(axes, np.arange(1, ordered.size + 1), ordered, _COLOURS[0], 3.0)
-        axes.axhline(0.0, color=_FAINT, linewidth=0.8)
+        axes.axhline(0.0, color=FAINT, linewidth=0.8)
         axes.set_xlabel("targets, by $R^2$")
         axes.set_ylabel("mean $R^2$ over the outer folds")
         found = f"{r2.size:,} targets"
@@ -38,13 +39,13 @@ def r2_by_alpha(path: str | os.PathLike[str], title: str, alphas: np.ndarray, by
     """Mean R2 (penalties, t) against the penalty: quantiles over targets, and the best. Raises StorageError."""
     order = np.argsort(alphas)
     x, curves = np.asarray(alphas)[order], by_alpha[order]
-    with _figure(path, (5.6, 4.2)) as figure:
+    with saved_figure(path, (5.6, 4.2)) as figure:
         axes = figure.add_axes((0.13, 0.125, 0.83, 0.74))
         low, middle, high = np.quantile(curves, (0.05, 0.5, 0.95), axis=1)
         axes.fill_between(x, low, high, color="#dfe5ea", linewidth=0, label="90% of the targets")
         axes.plot(x, middle, "o-", color=_COLOURS[0], markersize=3.5, linewidth=1.2, label="median")
         axes.plot(x, curves.max(axis=1), "o-", color=_ACCENT, markersize=3.5, linewidth=1.0, label="best target")
-        axes.axhline(0.0, color=_FAINT, linewidth=0.8)
+        axes.axhline(0.0, color=FAINT, linewidth=0.8)
         axes.set_xscale("log")
         axes.set_xlabel("penalty, relative to the kernel's mean diagonal")
         axes.set_ylabel("mean $R^2$ over the outer folds")

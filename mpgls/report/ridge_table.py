@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mpgls.errors import StorageError
 from mpgls.report.hits import HitVariants, _completed
 from mpgls.report.table import VariantReader
+from mpgls.study.hdf5 import open_hdf5
 
 PathLike = str | os.PathLike[str]
 
@@ -88,15 +88,11 @@ def write_trait_file(path: PathLike, values: np.ndarray, names: Sequence[str], i
     """``values`` (n, t) as the HDF5 trait file that --pheno takes. Raises StorageError."""
     import h5py
 
-    with _completed(Path(path)) as partial:
-        try:
-            with h5py.File(partial, "w") as file:
-                file.create_dataset("traits", data=np.ascontiguousarray(values.T, dtype="<f8"))
-                text = h5py.string_dtype("utf-8")
-                file.create_dataset("names", data=list(names), dtype=text)
-                file.create_dataset("samples", data=np.array(ids, dtype=object).reshape(-1, 2), dtype=text)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    with _completed(Path(path)) as partial, open_hdf5(partial, "w") as file:
+        file.create_dataset("traits", data=np.ascontiguousarray(values.T, dtype="<f8"))
+        text = h5py.string_dtype("utf-8")
+        file.create_dataset("names", data=list(names), dtype=text)
+        file.create_dataset("samples", data=np.array(ids, dtype=object).reshape(-1, 2), dtype=text)
 
 
 def number(value: float) -> str:

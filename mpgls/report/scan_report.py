@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 from mpgls.model import null_record
 from mpgls.model.gls import NOTE_TEXT, Note
 from mpgls.mpi import on_root, together
+from mpgls.report.figure import draw_all
 from mpgls.report.file_names import trait_parts
 from mpgls.report.loco_table import LocoRow, write_loco
 from mpgls.report.plots import manhattan, qq
@@ -93,19 +94,22 @@ class ScanReport:
             df, test, index=store.index, on_batch=summary.add,
         )  # fmt: skip
         self.tables[name] = table
-        draws = {"manhattan": manhattan, "qq": qq} if self.plots else {}
-        pictures = {kind: self._path(name, f".{kind}.png") for kind in draws}
-        self.files += pictures.values()
         whole = reduce_summary(self.comm, summary)
         if whole is None:
             return {}
-        facts = _facts(whole) | {"table": str(table)} | {kind: str(path) for kind, path in pictures.items()}
+        facts = _facts(whole) | {"table": str(table)}
         self.say(f"{name}: {_counts_text(whole)}; lambda GC {facts['lambda_gc']:.4f}; table {table}")
         for hit in whole.top_hits[:5]:
             self.say(f"  {hit.id}  chr {hit.chrom}:{hit.pos}  -log10 p {hit.log10p:.2f}  beta {hit.beta:.4g}")
-        for kind, draw in draws.items():
-            draw(whole, pictures[kind], name)
-        return facts
+        return facts | (self._draw(whole, name) if self.plots else {})
+
+    def _draw(self, summary: Summary, name: str) -> dict[str, str]:
+        """The plots of a trait; where each that was made is, for the manifest."""
+        draws = {"manhattan": manhattan, "qq": qq}
+        paths = {kind: self._path(name, f".{kind}.png") for kind in draws}
+        made = draw_all({paths[kind]: partial(draw, summary, title=name) for kind, draw in draws.items()}, self.say)
+        self.files += made
+        return {kind: str(path) for kind, path in paths.items() if path in made}
 
     def _loco(self, name: str, trait: int, parts: Sequence[Part], nulls: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The table of the null models without each chromosome, and the same for the manifest."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from mpgls.model.clusters import Neighbours, label_entries
 from mpgls.model.extremes import Correction
 from mpgls.model.gls import Note
 from mpgls.report.brain_maps import draw_map, write_maps
+from mpgls.report.figure import draw_all
 from mpgls.report.file_names import snp_parts
 from mpgls.report.null_plots import null_plot
 from mpgls.report.vgwas_table import SnpRows, write_vgwas_table
@@ -65,14 +66,16 @@ class Found:
         tails = {name: asdict(one.tail) for name, one in self.corrections.items() if one.tail}
         return {"snps": self.entries.count, "tested": tested.size, "significant_0.05": counts, "tails": tails}
 
-    def draw_nulls(self, prefix: str) -> list[Path]:
-        """PREFIX.null.STATISTIC.png: the maxima under permutation, and the best SNPs."""
-        made = []
-        for name, one in self.corrections.items():
-            made.append(Path(f"{prefix}.null.{name}.png"))
-            best = np.argsort(-np.where(self.tested, self.records[name], -np.inf), kind="stable")[:TOP]
-            null_plot(made[-1], name, one.maxima, self.records[name][best], self.names(best), one.tail)
-        return made
+    def draw_nulls(self, prefix: str, say: Callable[[str], None]) -> list[Path]:
+        """PREFIX.null.STATISTIC.png: the maxima under permutation, and the best SNPs; those that were made."""
+        return draw_all(
+            {Path(f"{prefix}.null.{name}.png"): partial(self._null, name) for name in self.corrections}, say
+        )
+
+    def _null(self, name: str, path: Path) -> None:
+        one, values = self.corrections[name], self.records[name]
+        best = np.argsort(-np.where(self.tested, values, -np.inf), kind="stable")[:TOP]
+        null_plot(path, name, one.maxima, values[best], self.names(best), one.tail)
 
     def most_significant(self, count: int) -> np.ndarray:
         """The ``count`` SNPs with the smallest corrected p of any statistic, then the largest -log10 p: positions."""
@@ -88,16 +91,24 @@ class Found:
         return snp_parts(self.names(positions), self.index[positions].tolist())
 
     def draw_maps(
-        self, prefix: str, part: str, position: int, matrix: VoxelMatrix, neighbours: Neighbours
+        self,
+        prefix: str,
+        part: str,
+        position: int,
+        matrix: VoxelMatrix,
+        neighbours: Neighbours,
+        say: Callable[[str], None],
     ) -> list[Path]:
-        """Maps and a picture of one SNP's pairs with the voxels of ``matrix``; ``part`` as `parts` has it."""
+        """Maps and, where it can be made, a picture of one SNP's pairs with the voxels of ``matrix``.
+
+        ``part`` is its part of their names, as `parts` has it.
+        """
         (name,), pairs = self.names(np.array([position])), self.entries.pairs(int(self.index[position]))
         labels = label_entries(np.zeros(pairs["snp"].size, dtype=np.int64), pairs["voxel"], neighbours)
         place = (matrix.grid, pairs["voxel"], pairs["log10p"])
         made = write_maps(prefix, part, *place, labels)
         picture = Path(f"{prefix}.{part}.map.png")
-        draw_map(picture, name, *place)
-        return [*made, picture]
+        return [*made, *draw_all({picture: lambda path: draw_map(path, name, *place)}, say)]
 
 
 def correction_line(name: str, largest: np.ndarray, correction: Correction) -> str:

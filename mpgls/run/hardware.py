@@ -110,20 +110,6 @@ def blas_libraries() -> list[dict[str, object]]:
     ]
 
 
-def blas_kernel_warning() -> str | None:
-    """A sentence when OPENBLAS_CORETYPE forces a kernel without AVX-512 on a processor that has it."""
-    forced = os.environ.get("OPENBLAS_CORETYPE", "")
-    if not forced or forced.lower() in {"skylakex", "cooperlake", "sapphirerapids", "zen"}:
-        return None
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="ascii") as lines:
-        if any("avx512f" in line for line in lines):
-            return (
-                f"OPENBLAS_CORETYPE={forced} keeps OpenBLAS from using this processor's AVX-512; "
-                "matrix products run at about half speed: unset it"
-            )
-    return None
-
-
 def gemm_rate(dtype: str = "float64", n: int = 1200, repeats: int = 2) -> float:
     """GFLOP/s of the best of ``repeats`` products of two n x n matrices on this rank's threads."""
     import numpy as np

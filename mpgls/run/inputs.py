@@ -18,6 +18,7 @@ from mpgls.study.align import Cohort, align, check_explained
 from mpgls.study.filters import Selection, select_snps
 from mpgls.study.genotypes import missing_per_sample
 from mpgls.study.grm import Kinship, open_kinship
+from mpgls.study.hdf5 import path_attribute
 from mpgls.study.plink import Fileset, open_fileset
 from mpgls.study.tables import SampleId, Table, read_id_list, read_table
 
@@ -46,7 +47,7 @@ class Study:
         bim = f"{self.fileset.prefix}.bim"
         digest = next(one["sha256"] for one in identities if one["path"] == bim)
         rows = self.fileset.variants.count
-        return {"bfile": os.path.abspath(self.fileset.prefix), "bim_rows": rows, "bim_sha256": digest}
+        return {"bfile": path_attribute(os.path.abspath(self.fileset.prefix)), "bim_rows": rows, "bim_sha256": digest}
 
     def kinship_index(self) -> np.ndarray:
         """Positions of ``samples`` in the kinship, from the traits' cohorts."""

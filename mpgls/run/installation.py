@@ -10,7 +10,8 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from mpgls.run.findings import Findings, count
-from mpgls.run.hardware import blas_kernel_warning, blas_libraries, node_memory
+from mpgls.run.hardware import blas_libraries, node_memory
+from mpgls.run.kernels import kernel_warnings
 from mpgls.run.launcher import check_launcher
 from mpgls.run.plan import GIB
 from mpgls.run.world import World
@@ -171,8 +172,9 @@ def look_at_blas(found: Findings, world: World) -> None:
     kernels = world.comm.gather(tuple(sorted({str(one["kernel"]) for one in libraries})), root=0) or []
     if len(set(kernels)) > 1:
         found.notes.append(f"ranks use different BLAS kernels ({sorted(set(kernels))}): the nodes differ")
-    if warning := blas_kernel_warning():
-        found.notes.append(warning)
+    warnings = {(host(), warning) for warning in kernel_warnings()}
+    everywhere = set().union(*(world.comm.gather(warnings, root=0) or []))
+    found.notes += [f"{name}: {warning}" for name, warning in sorted(everywhere)]
     found.say("BLAS", lines or ["none recognised by threadpoolctl"])
 
 

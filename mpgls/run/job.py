@@ -17,8 +17,9 @@ import numpy as np
 from mpgls.errors import StorageError
 from mpgls.mpi import StopSignal, node_of, on_root, together
 from mpgls.run.clock import timing_table
-from mpgls.run.hardware import blas_kernel_warning, gemm_rate, limited_threads, memory_of_process
+from mpgls.run.hardware import gemm_rate, limited_threads, memory_of_process
 from mpgls.run.identity import file_identity
+from mpgls.run.kernels import kernel_warnings
 from mpgls.run.ledger import State
 from mpgls.run.log import Log, duration
 from mpgls.run.option_groups import OutputOptions
@@ -57,6 +58,7 @@ class Job:
     identities: list[dict[str, Any]] = field(default_factory=list)
     _gemm: dict[str, float] = field(default_factory=dict)
     _base: int = 0
+    _warned: set[str] = field(default_factory=set)
     _held: dict[str, int] = field(default_factory=lambda: {"largest_pss": 0, "rss_then": 0})
 
     @property
@@ -169,6 +171,13 @@ class Job:
             f"GEMM of all ranks at once: {self._gemm['double']:.0f} GFLOP/s double, {self._gemm['single']:.0f} single"
         )
 
+    def warn_of_kernels(self) -> None:
+        """Say which BLAS of rank 0 leaves the processor's instructions unused, each once: some are loaded late."""
+        for warning in kernel_warnings():
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self.world.log.warn(warning)
+
     def sample_memory(self) -> None:
         """Note the proportional set size now; the kernel keeps no peak of it, so call it where much is held."""
         now = memory_of_process()
@@ -193,6 +202,7 @@ class Job:
         if not self._gemm and comm.allreduce(sum(phase.flop for phase in self.world.clock.phases.values())):
             self._measure_gemm()
         self.sample_memory()
+        self.warn_of_kernels()
         everyone = comm.gather(memory_of_process() | self._held, root=0)
         timings = self.world.clock.gather(comm)
         named = {name: str(path) for name, path in (tables or {}).items()}
@@ -295,9 +305,9 @@ def open_job(
         if not adds:
             job.remove_earlier()
         log.info(f"mpgls {options.command}: {comm.size} ranks on {nodes} node(s), {threads} BLAS thread(s) a rank")
-        for warning in (*warnings, blas_kernel_warning()):
-            if warning:
-                log.warn(warning)
+        for warning in warnings:
+            log.warn(warning)
+        job.warn_of_kernels()
         yield job
 
 

@@ -3,6 +3,50 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
+
+from mpgls.errors import UsageError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+STEP = ("SLURM_STEP_ID", "SLURM_STEPID")
+"""What a process of a Slurm step finds in its environment, a shell of ``srun --pty`` too."""
+PMI = ("PMIX_RANK", "PMI_RANK", "PMI_FD", "OMPI_COMM_WORLD_SIZE", "OMPI_MCA_pmix")
+"""One of these says how the ranks of a job find each other."""
+
+
+def start_mpi() -> MPI.Comm:
+    """MPI.COMM_WORLD, initialised.
+
+    Open MPI takes a process in a Slurm step for one that srun started with PMI, and aborts without a word of ours when
+    there is none. So a process alone hides the step from it; several are told what to do. Raises UsageError.
+    """
+    in_step = any(name in os.environ for name in STEP) and not any(name in os.environ for name in PMI)
+    if in_step and launched_size() > 1 and _is_open_mpi():
+        raise UsageError(
+            f"srun started {launched_size()} tasks without PMI, so they cannot find each other: start with mpirun, or "
+            "with srun --mpi=pmix"
+        )
+    hidden = {name: os.environ.pop(name) for name in STEP if in_step and name in os.environ}
+    try:
+        from mpi4py import MPI
+
+        if not MPI.Is_initialized():
+            MPI.Init_thread()
+    finally:
+        os.environ.update(hidden)
+    return MPI.COMM_WORLD
+
+
+def _is_open_mpi() -> bool:
+    """Whether mpi4py's MPI is Open MPI, asked without initialising it."""
+    import mpi4py
+
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+    from mpi4py import MPI
+
+    return MPI.get_vendor()[0] == "Open MPI"
 
 
 def check_launcher(comm_size: int) -> str | None:

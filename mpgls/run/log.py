@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -11,15 +12,22 @@ from mpgls.errors import StorageError
 
 
 class Log:
-    """Line-based log of rank 0: to stdout and, when a path is given, to a file. Other ranks are silent."""
+    """Line-based log of rank 0: to stdout and, when a path is given, to a file. Other ranks are silent.
+
+    A run that logs to a file goes on when nobody reads its standard output any more.
+    """
 
     def __init__(self, rank: int, path: str | Path | None = None, append: bool = False) -> None:
         self._speaks = rank == 0
         self._file: TextIO | None = None
+        self._heard = True
         self._start = time.perf_counter()
         if self._speaks and path is not None:
             try:
-                self._file = open(path, "a" if append else "w", encoding="utf-8")  # noqa: SIM115
+                # a path may have letters that are not in UTF-8
+                self._file = open(  # noqa: SIM115
+                    path, "a" if append else "w", encoding="utf-8", errors="backslashreplace"
+                )
             except OSError as error:
                 raise StorageError(f"cannot write the log {path}: {error.strerror}") from None
 
@@ -35,9 +43,17 @@ class Log:
         stamp = f"{time.perf_counter() - self._start:9.2f}  "
         for line in message.split("\n"):
             text = (stamp + line).rstrip()
-            print(text, flush=True)
             if self._file is not None:
                 print(text, file=self._file, flush=True)
+            self._to_stdout(text)
+
+    def _to_stdout(self, text: str) -> None:
+        if self._heard:
+            try:
+                stdout(text)
+            except StorageError as error:
+                self._heard = False
+                self.warn(f"{error}; this log goes on without it")
 
     def warn(self, message: str) -> None:
         """A line that asks for attention."""
@@ -87,6 +103,29 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
+def stdout(text: str, end: str = "\n") -> None:
+    """Print to standard output, at once. Raises StorageError where it is full; a reader that has gone is no error."""
+    try:
+        _print(text, sys.stdout, end)
+    except BrokenPipeError:
+        pass  # as of: mpgls plan ... | head -1
+    except (OSError, ValueError) as error:  # ValueError: it was closed
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StorageError(f"cannot write to standard output: {reason}") from None
+
+
 def stderr(message: str) -> None:
-    """One line to standard error, at once."""
-    print(message, file=sys.stderr, flush=True)
+    """One line to standard error, at once, if anything can be written there."""
+    with contextlib.suppress(OSError, ValueError):
+        _print(message, sys.stderr)
+
+
+def _print(text: str, stream: TextIO | None, end: str = "\n") -> None:
+    """Letters that the stream's encoding lacks are printed as escapes."""
+    if stream is None:  # closed when Python started
+        return
+    try:
+        print(text, file=stream, end=end, flush=True)
+    except UnicodeEncodeError as error:
+        plain = text.encode(error.encoding, "backslashreplace").decode(error.encoding)
+        print(plain, file=stream, end=end, flush=True)

@@ -17,10 +17,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from mpgls.errors import StorageError, UsageError
+from mpgls.errors import MpglsError, StorageError, UsageError
 from mpgls.report.manifest import write_manifest
 from mpgls.stream.files import writing
 from mpgls.stream.unit_log import MAGIC
+from mpgls.study.hdf5 import open_hdf5
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 FIRST_LINE_OF_LOG = re.compile(rb" *[0-9.]+  mpgls ([a-z-]+): ")
@@ -163,9 +164,7 @@ def maker_of(path: str | os.PathLike[str]) -> str | None:
 
 
 def _maker_of_store(path: str | os.PathLike[str]) -> str | None:
-    import h5py
-
-    with contextlib.suppress(OSError), h5py.File(path, "r") as file:
+    with contextlib.suppress(MpglsError), open_hdf5(path) as file:
         return _maker_in_mark(file.attrs.get("made_from"))
     return None
 

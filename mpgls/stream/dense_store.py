@@ -27,10 +27,11 @@ from mpgls.errors import InputError, StorageError
 from mpgls.model.null_record import NULL_DTYPE, unknown
 from mpgls.stream.checksums import ABSENT, SUM_DTYPE, checksum, row_checksums
 from mpgls.stream.files import replaced, write_at, writing
-from mpgls.stream.hdf5 import allocate, check_room, check_store, mapped_index, opened, read_exactly, reserve
+from mpgls.stream.hdf5 import STORE, allocate, check_room, check_store, mapped_index, read_exactly, reserve
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
 from mpgls.stream.store import RECORD_DTYPE
+from mpgls.study.hdf5 import open_hdf5
 
 FORMAT, VERSION = "mpgls-dense", 3
 TILE_DTYPE = np.dtype("<f4")
@@ -218,7 +219,7 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     nbytes = sum(int(np.prod(size, dtype=np.int64)) * dtype.itemsize for size, dtype in allocated.values())
     check_room(path, nbytes, "all effects take")
     with replaced(path) as partial:
-        with h5py.File(partial, "w", libver="latest") as file:
+        with open_hdf5(partial, "w", libver="latest") as file:
             file.attrs.update(about | dict(attributes))
             add_token(file)
             file.create_dataset("names", data=list(shape.names), dtype=h5py.string_dtype())
@@ -236,7 +237,7 @@ def open_dense(path: str | Path, mark: Mark | None = None) -> DenseStore:
     Raises StorageError when it cannot be read, InputError when it is no dense store, has another mark or is damaged.
     """
     path = Path(path)
-    with opened(path) as file:
+    with open_hdf5(path, what=STORE) as file:
         check_store(file, path, FORMAT, VERSION, mark)
         attributes = dict(file.attrs.items())
         edges, group, nulls, null_sums = (file[name][...] for name in ("edges", "group", "nulls", "null_sums"))

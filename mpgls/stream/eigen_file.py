@@ -8,7 +8,6 @@ Layout: ``/eigenvalues`` float64 (k,), ascending; ``/eigenvectors`` float64 (k, 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.errors import InputError, StorageError
+from mpgls.errors import InputError
 from mpgls.stream.files import replaced, write_at
 from mpgls.stream.hdf5 import allocate, read_exactly
+from mpgls.study.hdf5 import open_hdf5
 
 FORMAT, VERSION = "mpgls-eigen", 1
+EIGEN = "eigendecomposition of mpgls"
+"""What messages call it."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,14 @@ def create_eigen_file(
     """Create the file without the vectors; returns the byte offset at which they belong. Raises StorageError."""
     import h5py
 
-    try:
-        with h5py.File(path, "w", libver="latest") as file:
-            file.attrs.update({"format": FORMAT, "version": VERSION})
-            file.attrs.update({key: json.dumps(v) if isinstance(v, dict) else v for key, v in attributes.items()})
-            file.create_dataset("eigenvalues", data=np.asarray(lam, dtype=np.float64))
-            for name, column in (("fid", 0), ("iid", 1)):
-                file.create_dataset(name, data=[one[column] for one in ids], dtype=h5py.string_dtype())
-            allocate(file, "eigenvectors", (len(lam), len(ids)), "<f8")
-            return int(file["eigenvectors"].id.get_offset())
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    with open_hdf5(path, "w", EIGEN, libver="latest") as file:
+        file.attrs.update({"format": FORMAT, "version": VERSION})
+        file.attrs.update({key: json.dumps(v) if isinstance(v, dict) else v for key, v in attributes.items()})
+        file.create_dataset("eigenvalues", data=np.asarray(lam, dtype=np.float64))
+        for name, column in (("fid", 0), ("iid", 1)):
+            file.create_dataset(name, data=[one[column] for one in ids], dtype=h5py.string_dtype())
+        allocate(file, "eigenvectors", (len(lam), len(ids)), "<f8")
+        return int(file["eigenvectors"].id.get_offset())
 
 
 def write_eigen_file(
@@ -87,26 +86,19 @@ def open_eigen_file(path: str | Path, complete: bool = True) -> EigenFile:
 
     ``complete``: InputError, too, when it holds the leading pairs only.
     """
-    import h5py
-
     path = Path(path)
-    if not os.path.exists(path):
-        raise StorageError(f"there is no eigendecomposition {path}")
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise InputError(f"{path} is not an eigendecomposition of mpgls (mpgls eigen makes one)")
-            fid, iid = (file[name].asstr()[...] for name in ("fid", "iid"))
-            ids = list(zip(fid.tolist(), iid.tolist(), strict=True))
-            vectors = file["eigenvectors"]
-            if vectors.shape != (file["eigenvalues"].shape[0], len(ids)):
-                raise InputError(f"{path}: its eigenvectors have the shape {vectors.shape}, its samples are {len(ids)}")
-            if complete and vectors.shape[0] < len(ids):
-                raise InputError(
-                    f"{path} holds only {vectors.shape[0]:,} of {len(ids):,} eigenpairs: run mpgls eigen without "
-                    "--eigenpairs"
-                )
-            lam = file["eigenvalues"][...]
-            return EigenFile(path, lam, ids, int(vectors.id.get_offset()), dict(file.attrs))
-    except OSError as error:
-        raise InputError(f"{path} is not a readable HDF5 file ({error})") from None
+    with open_hdf5(path, what=EIGEN) as file:
+        if file.attrs.get("format") != FORMAT:
+            raise InputError(f"{path} is not an eigendecomposition of mpgls (mpgls eigen makes one)")
+        fid, iid = (file[name].asstr()[...] for name in ("fid", "iid"))
+        ids = list(zip(fid.tolist(), iid.tolist(), strict=True))
+        vectors = file["eigenvectors"]
+        if vectors.shape != (file["eigenvalues"].shape[0], len(ids)):
+            raise InputError(f"{path}: its eigenvectors have the shape {vectors.shape}, its samples are {len(ids)}")
+        if complete and vectors.shape[0] < len(ids):
+            raise InputError(
+                f"{path} holds only {vectors.shape[0]:,} of {len(ids):,} eigenpairs: run mpgls eigen without "
+                "--eigenpairs"
+            )
+        lam = file["eigenvalues"][...]
+        return EigenFile(path, lam, ids, int(vectors.id.get_offset()), dict(file.attrs))

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpgls.errors import StorageError
 from mpgls.mpi import on_root, together
@@ -77,6 +77,11 @@ def write_text(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
     """Replace the file by these lines (with their ends), UTF-8. Call on one rank. Raises StorageError."""
     with replaced(path) as partial, open(partial, "w", encoding="utf-8") as file:
         file.writelines(lines)
+
+
+def mpi_name(path: str | os.PathLike[str]) -> Any:
+    """The name as MPI.File.Open takes it: mpi4py itself refuses a name that is not UTF-8."""
+    return os.fsencode(path)
 
 
 def sync(path: str | os.PathLike[str]) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +12,10 @@ import numpy as np
 
 from mpgls.errors import InputError, StorageError
 from mpgls.stream.mark import Mark
+from mpgls.study.hdf5 import open_hdf5
+
+STORE = "result store of mpgls"
+"""What messages call a file of results."""
 
 
 def allocate(group: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
@@ -27,27 +29,9 @@ def allocate(group: Any, name: str, shape: tuple[int, ...], dtype: Any) -> None:
     h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype), logical=True), space, creation)
 
 
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The HDF5 file at ``path``, for reading; StorageError when it cannot be read, InputError when it is no HDF5."""
-    import h5py
-
-    if not os.path.exists(path):
-        raise StorageError(f"there is no result store {path}")
-    if os.path.isdir(path):
-        raise StorageError(f"cannot read the result store {path}: it is a directory")
-    if not h5py.is_hdf5(path):
-        raise InputError(f"{path} is not a result store of mpgls: it is not an HDF5 file, or damaged")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error}") from None
-
-
 def store_format(path: str | Path) -> str:
     """The ``format`` that the HDF5 file at ``path`` names, or an empty text; StorageError when it cannot be read."""
-    with opened(Path(path)) as file:
+    with open_hdf5(path, what=STORE) as file:
         return str(file.attrs.get("format", ""))
 
 

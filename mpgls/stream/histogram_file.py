@@ -18,7 +18,10 @@ import numpy as np
 from mpgls.model.histograms import Bins, Statistic
 from mpgls.stream.files import sync, writing
 from mpgls.stream.own_file import OwnFile, add_token_attribute
+from mpgls.study.hdf5 import open_hdf5
 
+HISTOGRAMS = "file of histograms"
+"""What messages call it."""
 CHUNK = 64
 """Traits of a compressed chunk."""
 ROWS_AT_ONCE = 64 * CHUNK
@@ -68,15 +71,13 @@ class Histograms:
     @contextlib.contextmanager
     def _grows(self) -> Iterator[Any]:
         """The partial file, made when the first histograms come."""
-        import h5py
-
         if self.rows:
             with self._own(self.partial).open_hdf5("r+") as file:
                 yield file
             return
         with writing(self.partial):
             self.partial.unlink(missing_ok=True)  # another run may still write to the one of that name
-            with h5py.File(self.partial, "w", libver="latest") as file:
+            with open_hdf5(self.partial, "w", libver="latest") as file:
                 self.token = add_token_attribute(file, self.token)
                 yield file
 

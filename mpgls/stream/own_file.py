@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from mpgls.errors import StorageError
-from mpgls.stream.files import writing
 from mpgls.stream.hdf5 import allocate
+from mpgls.study.hdf5 import open_hdf5
 
 NAME, BYTES = "token", 16
 
@@ -72,9 +72,7 @@ class OwnFile:
     @contextlib.contextmanager
     def open_hdf5(self, mode: str) -> Iterator[Any]:
         """The file as HDF5 has it."""
-        import h5py
-
-        with writing(self.path), h5py.File(self.path, mode) as file:
+        with open_hdf5(self.path, mode) as file:
             self._compare(token_of(file))
             yield file
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from mpgls.errors import StorageError
+from mpgls.stream.files import mpi_name
 
 if TYPE_CHECKING:
     pass
@@ -69,7 +70,7 @@ class BlockReader:
         largest = max((block.rows for block in blocks), default=0) * row_bytes
         self._buffers = [np.empty(largest, dtype=np.uint8) for _ in range(2)]
         try:
-            self._file = MPI.File.Open(MPI.COMM_SELF, str(path), MPI.MODE_RDONLY)
+            self._file = MPI.File.Open(MPI.COMM_SELF, mpi_name(path), MPI.MODE_RDONLY)
         except MPI.Exception as error:
             raise StorageError(f"cannot read {path}: {error.Get_error_string()}") from None
         self._open, self._ahead = True, deque[tuple[MPI.Request, int]]()

@@ -9,16 +9,15 @@ import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.stream.files import replaced
-from mpgls.stream.hdf5 import opened
+from mpgls.study.hdf5 import open_hdf5
 
 FORMAT, VERSION = "mpgls-state", 1
 
 
 def save_state(path: Path, made_from: str, facts: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Replace the file by ``arrays`` and the text ``facts``, synced. Call on one rank. Raises StorageError."""
-    import h5py
 
-    with replaced(path) as partial, h5py.File(partial, "w", libver="latest") as file:
+    with replaced(path) as partial, open_hdf5(partial, "w", libver="latest") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": made_from, "facts": facts})
         for name, values in arrays.items():
             file[name] = values
@@ -31,7 +30,7 @@ def load_state(path: Path) -> tuple[str, str, dict[str, np.ndarray]] | None:
     """
     if not path.exists():
         return None
-    with opened(path) as file:
+    with open_hdf5(path, what="progress file of mpgls") as file:
         if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
             raise InputError(f"{path} is not a progress file of this version of mpgls")
         arrays = {name: file[name][...] for name in file}

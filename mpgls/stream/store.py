@@ -27,9 +27,10 @@ from mpgls.errors import InputError, StorageError
 from mpgls.model.null_record import NULL_DTYPE, unknown
 from mpgls.stream.checksums import ABSENT, SUM_DTYPE, checksum
 from mpgls.stream.files import replaced, write_at, writing
-from mpgls.stream.hdf5 import allocate, check_store, mapped_index, opened, read_exactly, reserve
+from mpgls.stream.hdf5 import STORE, allocate, check_store, mapped_index, read_exactly, reserve
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
+from mpgls.study.hdf5 import open_hdf5
 
 FORMAT, VERSION = "mpgls-results", 3
 RECORD_DTYPE = np.dtype([("beta", "<f8"), ("se", "<f8"), ("eaf", "<f8"), ("n", "<i4"), ("note", "<i4")])
@@ -161,12 +162,11 @@ def create_store(path: str | Path, shape: StoreShape, mark: Mark, attributes: Ma
     ``attributes`` are kept at the root; `mpgls export` looks for ``bfile``, ``bim_rows``, ``bim_sha256`` and ``test``
     there. Raises StorageError when the file cannot be made.
     """
-    import h5py
 
     path, traits = Path(path), list(shape.covariates)
     index, parts = np.asarray(shape.index, dtype=np.int64), shape.parts
     with replaced(path) as partial:
-        with h5py.File(partial, "w", libver="latest") as file:
+        with open_hdf5(partial, "w", libver="latest") as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": shape.block})
             add_token(file)
             file.attrs.update({"traits": traits, "layout_sum": checksum(index, shape.edges), **attributes})
@@ -190,7 +190,7 @@ def open_store(path: str | Path, mark: Mark | None = None) -> ResultStore:
     Raises StorageError when it cannot be read, InputError when it is no result store, was made from others or damaged.
     """
     path = Path(path)
-    with opened(path) as file:
+    with open_hdf5(path, what=STORE) as file:
         check_store(file, path, FORMAT, VERSION, mark)
         names = list(file.attrs["traits"])
         groups = [file["traits"][name] for name in names]

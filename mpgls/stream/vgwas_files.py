@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from mpgls.stream.files import replaced
-from mpgls.stream.hdf5 import check_store, opened
+from mpgls.stream.hdf5 import STORE, check_store
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token_attribute
+from mpgls.study.hdf5 import open_hdf5
 
 MAXIMA_FORMAT, ENTRIES_FORMAT, VERSION = "mpgls-vgwas-maxima", "mpgls-vgwas-entries", 2
 COLUMNS = {"snp": np.int64, "voxel": np.int32, "t": np.float64, "beta": np.float64, "log10p": np.float64}
@@ -30,9 +31,8 @@ _CHUNK = 1 << 13
 
 def save_maxima(path: Path, maxima: Mapping[str, np.ndarray], mark: Mark) -> None:
     """Replace the file by ``maxima``, (P + 1,) of each statistic. Call on one rank. Raises StorageError."""
-    import h5py
 
-    with replaced(path) as partial, h5py.File(partial, "w") as file:
+    with replaced(path) as partial, open_hdf5(partial, "w") as file:
         file.attrs.update({"format": MAXIMA_FORMAT, "version": VERSION, "made_from": mark.text})
         for name, values in maxima.items():
             file.create_dataset(name, data=np.asarray(values, dtype=np.float64))
@@ -40,7 +40,7 @@ def save_maxima(path: Path, maxima: Mapping[str, np.ndarray], mark: Mark) -> Non
 
 def load_maxima(path: Path, mark: Mark) -> dict[str, np.ndarray]:
     """The maxima of each statistic. Raises StorageError, or InputError for other inputs or options."""
-    with opened(path) as file:
+    with open_hdf5(path, what=STORE) as file:
         check_store(file, path, MAXIMA_FORMAT, VERSION, mark)
         return {name: file[name][...] for name in file}
 
@@ -59,9 +59,8 @@ def save_entries(
     Each block has the keys of COLUMNS; one is held at a time, and making them all may fill ``records``. Call on one
     rank. Raises StorageError.
     """
-    import h5py
 
-    with replaced(path) as partial, h5py.File(partial, "w") as file:
+    with replaced(path) as partial, open_hdf5(partial, "w") as file:
         file.attrs.update({"format": ENTRIES_FORMAT, "version": VERSION, "made_from": mark.text, **attributes})
         add_token_attribute(file)
         file.create_dataset("index", data=np.asarray(index, dtype=np.int64))
@@ -105,7 +104,7 @@ class EntriesFile:
 
 def open_entries(path: Path, mark: Mark) -> EntriesFile:
     """Open PREFIX.voxels.h5. Raises StorageError, or InputError for other inputs or options."""
-    with opened(path) as file:
+    with open_hdf5(path, what=STORE) as file:
         check_store(file, path, ENTRIES_FORMAT, VERSION, mark)
         return EntriesFile(OwnFile.of(path, file), file["records"].shape[0])
 

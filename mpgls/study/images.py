@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from mpgls.errors import InputError, StorageError
+from mpgls.study.hdf5 import open_hdf5, path_attribute
 from mpgls.study.tables import PathLike, SampleId, index_ids, show_sample
 
 H5_FORMAT = "mpgls-voxels"
 H5_VERSION = 1
+VOXELS = "voxel matrix"
+"""What messages call it."""
 ITEM = 4
 """Bytes of a voxel's value."""
 PAGE = 4096
@@ -112,24 +115,18 @@ def open_voxels(path: PathLike) -> VoxelMatrix:
     Raises StorageError if there is no such file; InputError for another format, a damaged file, sizes that disagree,
     a person that occurs twice and voxels outside the grid.
     """
-    import h5py
 
     name = os.fspath(path)
-    with _reading(name):
-        pass
-    try:
-        with h5py.File(name, "r") as file:
-            if file.attrs.get("format") != H5_FORMAT:
-                raise InputError(f"{name} is an HDF5 file, but not a voxel matrix: make one with mpgls vgwas-extract")
-            if int(file.attrs.get("version", 0)) > H5_VERSION:
-                raise InputError(f"{name} is of a later version of the format than this mpgls reads")
-            samples, coordinates = file["samples"].asstr()[...], file["coordinates"][...]
-            extents, affine = file.attrs["shape"], np.array(file.attrs["affine"], dtype=np.float64)
-            size, offset = file["voxels"].shape, file["voxels"].id.get_offset()
-            single, mask = file["voxels"].dtype == np.dtype("<f4"), str(file.attrs.get("mask", ""))
-            made_from = str(file.attrs.get("made_from", ""))
-    except (OSError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise InputError(f"{name} is not a readable voxel matrix (damaged or unfinished): {error}") from None
+    with open_hdf5(name, what=VOXELS) as file:
+        if file.attrs.get("format") != H5_FORMAT:
+            raise InputError(f"{name} is an HDF5 file, but not a voxel matrix: make one with mpgls vgwas-extract")
+        if int(file.attrs.get("version", 0)) > H5_VERSION:
+            raise InputError(f"{name} is of a later version of the format than this mpgls reads")
+        samples, coordinates = file["samples"].asstr()[...], file["coordinates"][...]
+        extents, affine = file.attrs["shape"], np.array(file.attrs["affine"], dtype=np.float64)
+        size, offset = file["voxels"].shape, file["voxels"].id.get_offset()
+        single, mask = file["voxels"].dtype == np.dtype("<f4"), str(file.attrs.get("mask", ""))
+        made_from = str(file.attrs.get("made_from", ""))
     if samples.shape != (size[0], 2) or coordinates.shape != (size[1], 3) or affine.shape != (4, 4):
         raise InputError(
             f"{name}: /voxels is {size[0]} x {size[1]}, but there are {len(samples)} people in /samples and "
@@ -162,27 +159,24 @@ def create_voxels(
     import h5py
 
     n, v = len(ids), int(coordinates.shape[0])
-    try:
-        large = min(PAGE, ITEM * n * v)
-        with h5py.File(os.fspath(path), "w", alignment_threshold=large, alignment_interval=PAGE) as file:
-            file.attrs.update({"format": H5_FORMAT, "version": H5_VERSION, "mask": mask})
-            if made_from:
-                file.attrs["made_from"] = made_from
-            file.attrs["shape"] = np.asarray(shape, dtype=np.int64)
-            file.attrs["affine"] = np.asarray(affine, dtype=np.float64)
-            texts = np.array([[fid.encode(), iid.encode()] for fid, iid in ids])
-            file.create_dataset("samples", data=texts.astype(h5py.string_dtype("utf-8", texts.dtype.itemsize)))
-            file.create_dataset("coordinates", data=np.asarray(coordinates, dtype="<i4"))
-            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            layout.set_layout(h5py.h5d.CONTIGUOUS)
-            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-            layout.set_obj_track_times(False)
-            space = h5py.h5s.create_simple((n, v))
-            voxels = h5py.h5d.create(file.id, b"voxels", h5py.h5t.IEEE_F32LE, space, layout)
-            return int(voxels.get_offset())
-    except OSError as error:
-        raise StorageError(f"cannot create {os.fspath(path)}: {error.strerror or error}") from None
+    large = min(PAGE, ITEM * n * v)
+    with open_hdf5(path, "w", VOXELS, alignment_threshold=large, alignment_interval=PAGE) as file:
+        file.attrs.update({"format": H5_FORMAT, "version": H5_VERSION, "mask": path_attribute(mask)})
+        if made_from:
+            file.attrs["made_from"] = made_from
+        file.attrs["shape"] = np.asarray(shape, dtype=np.int64)
+        file.attrs["affine"] = np.asarray(affine, dtype=np.float64)
+        texts = np.array([[fid.encode(), iid.encode()] for fid, iid in ids])
+        file.create_dataset("samples", data=texts.astype(h5py.string_dtype("utf-8", texts.dtype.itemsize)))
+        file.create_dataset("coordinates", data=np.asarray(coordinates, dtype="<i4"))
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_layout(h5py.h5d.CONTIGUOUS)
+        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        layout.set_obj_track_times(False)
+        space = h5py.h5s.create_simple((n, v))
+        voxels = h5py.h5d.create(file.id, b"voxels", h5py.h5t.IEEE_F32LE, space, layout)
+        return int(voxels.get_offset())
 
 
 def show_voxel(indices: np.ndarray) -> str:

@@ -8,17 +8,19 @@ SNPs of a chromosome, whose attributes ``chromosome`` and ``snps`` give its labe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mpgls.errors import InputError, StorageError
+from mpgls.errors import InputError
+from mpgls.study.hdf5 import open_hdf5
 from mpgls.study.tables import PathLike, SampleId
 
 FORMAT, VERSION = "mpgls-kinship", 1
+KINSHIP = "kinship of mpgls"
+"""What messages call it."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,15 @@ def create_kinship_h5(
     import h5py
 
     n = len(ids)
-    try:
-        with h5py.File(os.fspath(path), "w") as file:
-            file.attrs.update({**attrs, "format": FORMAT, "version": VERSION})
-            text = h5py.string_dtype("utf-8")
-            file.create_dataset("fid", data=np.array([fid for fid, _ in ids], dtype=object), dtype=text)
-            file.create_dataset("iid", data=np.array([iid for _, iid in ids], dtype=object), dtype=text)
-            for k, chromosome in enumerate(chromosomes):
-                part = _allocate_square(file.require_group("loco"), str(k), n)
-                part.attrs.update({"chromosome": chromosome, "snps": 0})
-            return int(_allocate_square(file, "kinship", n).id.get_offset())
-    except OSError as error:
-        raise StorageError(f"cannot create {os.fspath(path)}: {error.strerror or error}") from error
+    with open_hdf5(path, "w", KINSHIP) as file:
+        file.attrs.update({**attrs, "format": FORMAT, "version": VERSION})
+        text = h5py.string_dtype("utf-8")
+        file.create_dataset("fid", data=np.array([fid for fid, _ in ids], dtype=object), dtype=text)
+        file.create_dataset("iid", data=np.array([iid for _, iid in ids], dtype=object), dtype=text)
+        for k, chromosome in enumerate(chromosomes):
+            part = _allocate_square(file.require_group("loco"), str(k), n)
+            part.attrs.update({"chromosome": chromosome, "snps": 0})
+        return int(_allocate_square(file, "kinship", n).id.get_offset())
 
 
 def _allocate_square(group: Any, name: str, n: int) -> Any:
@@ -90,42 +89,34 @@ def finish_kinship_h5(path: PathLike, snps_of: Sequence[int], keys: np.ndarray, 
 
     Raises StorageError if the file cannot be written.
     """
-    import h5py
 
-    try:
-        with h5py.File(os.fspath(path), "r+") as file:
-            file.attrs.update(attrs)
-            file.create_dataset("snps", data=keys.astype("<u8"))
-            for k, snps in enumerate(snps_of):
-                file[f"loco/{k}"].attrs["snps"] = snps
-    except OSError as error:
-        raise StorageError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+    with open_hdf5(path, "r+", KINSHIP) as file:
+        file.attrs.update(attrs)
+        file.create_dataset("snps", data=keys.astype("<u8"))
+        for k, snps in enumerate(snps_of):
+            file[f"loco/{k}"].attrs["snps"] = snps
 
 
 def read_kinship_h5(path: str) -> KinshipH5:
     """What a kinship file holds. Raises InputError when it is damaged, or not a kinship."""
-    import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise InputError(f"{path} is an HDF5 file, but not an mpgls kinship")
-            if int(file.attrs.get("version", 0)) > VERSION:
-                raise InputError(f"{path} is of a later version of the format than this mpgls reads")
-            fid, iid = (file[name].asstr()[:] for name in ("fid", "iid"))
-            if file["kinship"].shape != (len(fid), len(iid)):
-                size = " x ".join(str(extent) for extent in file["kinship"].shape)
-                raise InputError(f"{path}: the matrix is {size}, but there are {len(fid)} FIDs and {len(iid)} IIDs")
-            snps = file.attrs.get("snps")
-            offset = _offset(path, file["kinship"], len(fid))
-            parts = [file[f"loco/{k}"] for k in range(len(file.get("loco", ())))]
-            sums = tuple(
-                SumPlace(str(part.attrs["chromosome"]), int(part.attrs["snps"]), _offset(path, part, len(fid)))
-                for part in parts
-            )
-            has_keys = "snps" in file
-    except (OSError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a readable mpgls kinship (damaged or truncated): {error}") from error
+    with open_hdf5(path, what=KINSHIP) as file:
+        if file.attrs.get("format") != FORMAT:
+            raise InputError(f"{path} is an HDF5 file, but not an mpgls kinship")
+        if int(file.attrs.get("version", 0)) > VERSION:
+            raise InputError(f"{path} is of a later version of the format than this mpgls reads")
+        fid, iid = (file[name].asstr()[:] for name in ("fid", "iid"))
+        if file["kinship"].shape != (len(fid), len(iid)):
+            size = " x ".join(str(extent) for extent in file["kinship"].shape)
+            raise InputError(f"{path}: the matrix is {size}, but there are {len(fid)} FIDs and {len(iid)} IIDs")
+        snps = file.attrs.get("snps")
+        offset = _offset(path, file["kinship"], len(fid))
+        parts = [file[f"loco/{k}"] for k in range(len(file.get("loco", ())))]
+        sums = tuple(
+            SumPlace(str(part.attrs["chromosome"]), int(part.attrs["snps"]), _offset(path, part, len(fid)))
+            for part in parts
+        )
+        has_keys = "snps" in file
     ids = list(zip(fid.tolist(), iid.tolist(), strict=True))
     return KinshipH5(path, ids, None if snps is None else int(snps), offset, sums, has_keys)
 
@@ -140,10 +131,6 @@ def _offset(path: str, matrix: Any, n: int) -> int:
 
 def read_keys(path: str) -> np.ndarray:
     """The keys of the SNPs that the kinship was made of: uint64 (m,), ascending. Raises StorageError."""
-    import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            return np.sort(file["snps"][...])
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    with open_hdf5(path, what=KINSHIP) as file:
+        return np.sort(file["snps"][...])

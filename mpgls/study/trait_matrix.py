@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpgls.errors import InputError, StorageError
+from mpgls.study.hdf5 import open_hdf5
 from mpgls.study.missing import codes_note, doubtful_codes, take_codes
 from mpgls.study.tables import PathLike, SampleId, column_names, index_ids, read_table, show_sample
 from mpgls.study.trait_names import select_names
@@ -24,6 +25,8 @@ BLOCK_BYTES = 32 << 20
 """Float64 values of the traits that are looked at together while grouping."""
 
 POLICIES = ("by-mask", "complete", "impute")
+TRAITS = "HDF5 file of traits"
+"""What messages call it."""
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Singular values of the observed part of an orthonormal basis below this mean that a covariate does not vary there.
@@ -242,18 +245,14 @@ class _Hdf5Rows:
     n: int
 
     def read(self, positions: np.ndarray) -> np.ndarray:
-        import h5py
 
         rows = self.columns[positions]
         values = np.empty((rows.size, self.n))
         edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), rows.size]
-        try:
-            with h5py.File(self.path, "r") as file:
-                for a, b in itertools.pairwise(edges):
-                    if a < b:
-                        file["traits"].read_direct(values, np.s_[int(rows[a]) : int(rows[b - 1]) + 1], np.s_[a:b])
-        except (OSError, KeyError) as error:
-            raise StorageError(f"cannot read the traits in {self.path}: {error}") from None
+        with open_hdf5(self.path, what=TRAITS) as file:
+            for a, b in itertools.pairwise(edges):
+                if a < b:
+                    file["traits"].read_direct(values, np.s_[int(rows[a]) : int(rows[b - 1]) + 1], np.s_[a:b])
         return values
 
 
@@ -271,15 +270,12 @@ def _open_text(
 def _open_hdf5(path: str, wanted: Sequence[str], codes: tuple[float, ...]) -> TraitMatrix:
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            for name in ("traits", "names", "samples"):
-                if not isinstance(file.get(name), h5py.Dataset):
-                    raise InputError(f"{path} holds no traits: there is no dataset /{name}")
-            shape, kind = file["traits"].shape, file["traits"].dtype.kind
-            names, ids = _strings(path, file["names"]).tolist(), _samples(path, file["samples"])
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error}") from None
+    with open_hdf5(path, what=TRAITS) as file:
+        for name in ("traits", "names", "samples"):
+            if not isinstance(file.get(name), h5py.Dataset):
+                raise InputError(f"{path} holds no traits: there is no dataset /{name}")
+        shape, kind = file["traits"].shape, file["traits"].dtype.kind
+        names, ids = _strings(path, file["names"]).tolist(), _samples(path, file["samples"])
     if kind not in "fiu" or shape != (len(names), len(ids)):
         size = " x ".join(map(str, shape))
         raise InputError(

@@ -120,7 +120,7 @@ def test_files_that_are_not_what_they_should_be(comm, grm):
     with pytest.raises(InputError, match="not an eigendecomposition"):
         open_eigen_file(grm)
     on_root(comm, lambda: write_lines(grm.parent / "text.h5", ["x"]))
-    with pytest.raises(InputError, match="not a readable HDF5 file"):
+    with pytest.raises(InputError, match="not an eigendecomposition of mpgls: it is not an HDF5 file"):
         open_eigen_file(grm.parent / "text.h5")
     with pytest.raises(StorageError, match="there is no eigendecomposition"):
         open_eigen_file(grm.parent / "nothing.h5")

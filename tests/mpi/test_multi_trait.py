@@ -444,7 +444,7 @@ def test_an_eigendecomposition_of_other_samples_is_refused(comm, study, shared_t
 
 def test_files_that_are_no_complete_eigendecomposition(comm, study):
     pytest.importorskip("slepc4py")
-    for path, text in ((study.grm, "not an eigendecomposition"), (study.pheno, "not a readable HDF5 file")):
+    for path, text in ((study.grm, "not an eigendecomposition"), (study.pheno, "it is not an HDF5 file")):
         with pytest.raises(InputError, match=text):
             scan(comm, study, eigen=path)
     few = decompose(comm, study, "few", eigenpairs=4)

@@ -173,7 +173,7 @@ def test_h5_layout(tmp_path: Path) -> None:
         assert h5py.check_string_dtype(file["iid"].dtype).length is None
         assert file["iid"].asstr()[1] == "Müller1" and file["fid"].asstr()[2] == "f1"
         assert dict(file.attrs) == {"method": "standardized", "snps": 5, "format": "mpgls-kinship", "version": 1}
-    with pytest.raises(StorageError, match="cannot create"):
+    with pytest.raises(StorageError, match="cannot write"):
         create_kinship_h5(tmp_path / "absent" / "k.h5", sample_ids(), {})
     with pytest.raises(StorageError, match="cannot write"):
         write_grm_id(tmp_path / "absent" / "k", sample_ids())
@@ -199,7 +199,7 @@ def test_h5_written_by_h5py_under_any_name(tmp_path: Path) -> None:
         ({"kinship": np.ones(N)}, "the matrix is 7, but"),
         ({"iid": ["a"] * (N - 1)}, "7 FIDs and 6 IIDs"),
         ({"kinship": np.eye(N, dtype="f4")}, "contiguously as little-endian float64"),
-        ({"kinship": None}, "not a readable mpgls kinship"),
+        ({"kinship": None}, "not a readable kinship of mpgls"),
         ({"fid": ["a"] * N, "iid": ["b"] * N}, "sample 'a b' twice"),
         ({"format": "other"}, "not an mpgls kinship"),
         ({"version": 2}, "later version"),

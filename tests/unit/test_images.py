@@ -94,7 +94,7 @@ def test_value_that_is_not_finite_is_named(tmp_path):
 
 def test_damaged_voxel_matrices(tmp_path):
     path = tmp_path / "v.h5"
-    with pytest.raises(StorageError, match="No such file"):
+    with pytest.raises(StorageError, match="there is no voxel matrix"):
         open_voxels(path)
     path.write_text("no HDF5")
     with pytest.raises(InputError, match="not a readable voxel matrix"):

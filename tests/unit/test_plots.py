@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -10,6 +11,7 @@ from scipy.stats import beta
 
 from mpgls.errors import StorageError
 from mpgls.report import plots
+from mpgls.report.figure import draw_all
 from mpgls.report.pixels import UNPLACED
 from mpgls.report.plots import lay_out, manhattan, null_band, qq, thin_labels, thresholds
 from mpgls.report.summary import Summary
@@ -175,3 +177,36 @@ def test_null_band_of_very_many_snps_is_finite_and_narrow_in_the_middle():
 def test_importing_the_module_does_not_import_matplotlib():
     code = "import sys, mpgls.report.plots, mpgls.report.summary; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "backend"), [("svg", "svg"), ("nonsense", "agg"), ("module://matplotlib_inline.backend_inline", "")]
+)
+def test_plots_are_drawn_whatever_backend_is_asked_for_and_leave_it_alone(tmp_path, asked, backend):
+    code = f"""
+import os, sys
+from mpgls.report.plots import qq
+from mpgls.report.summary import Summary
+qq(Summary(), {str(tmp_path / "p.png")!r}, "y")
+assert os.environ["MPLBACKEND"] == {asked!r} and "matplotlib.pyplot" not in sys.modules
+import matplotlib
+if {backend!r}:
+    assert matplotlib.get_backend().lower() == {backend!r}, matplotlib.get_backend()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"} | {"MPLBACKEND": asked}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert (tmp_path / "p.png").read_bytes().startswith(PNG)
+
+
+def test_a_run_does_not_end_where_matplotlib_is_missing(tmp_path, monkeypatch):
+    for name in ("matplotlib", "matplotlib.backends.backend_agg", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    said: list[str] = []
+    pictures = {tmp_path / "a.png": lambda path: qq(Summary(), path, "y"), tmp_path / "b.png": lambda path: None}
+    assert draw_all(pictures, said.append) == []
+    assert len(said) == 1 and "a.png is not drawn" in said[0] and "ModuleNotFoundError" in said[0]
+
+
+def test_a_picture_that_cannot_be_written_is_an_error_of_the_run(tmp_path):
+    with pytest.raises(StorageError, match="cannot write the plot"):
+        draw_all({tmp_path / "nowhere" / "a.png": lambda path: qq(Summary(), path, "y")}, print)

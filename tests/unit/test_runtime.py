@@ -15,7 +15,7 @@ from mpgls.errors import Stopped, StorageError
 from mpgls.mpi import StopSignal
 from mpgls.run import log
 from mpgls.run.clock import Clock, timing_table
-from mpgls.run.hardware import blas_kernel_warning, blas_libraries, gemm_rate, limit_threads, memory_of_process
+from mpgls.run.hardware import blas_libraries, gemm_rate, limit_threads, memory_of_process
 from mpgls.run.launcher import check_launcher, launched_rank, launched_size
 from mpgls.run.log import Log, Progress, duration
 from mpgls.run.plan import GIB, memory_for
@@ -165,12 +165,6 @@ def test_the_blas_of_numpy_is_listed():
 
 def test_gemm_rate_is_positive_in_both_precisions():
     assert all(gemm_rate(dtype, n=50, repeats=1) > 0 for dtype in ("float64", "float32"))
-
-
-@pytest.mark.parametrize("forced", ["", "SkylakeX", "zen"])
-def test_no_warning_when_no_slow_kernel_is_forced(monkeypatch, forced):
-    monkeypatch.setenv("OPENBLAS_CORETYPE", forced)
-    assert blas_kernel_warning() is None
 
 
 # -- launcher and signals -----------------------------------------------------------------------------------------

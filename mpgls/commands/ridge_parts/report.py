@@ -14,6 +14,7 @@ from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.null_state import NullState
 from mpgls.engine.permutation_tiles import Observed
 from mpgls.engine.snp_weights import dual_of_all, snp_weights
+from mpgls.report.figure import draw_all
 from mpgls.report.ridge_plots import r2_against_null, r2_by_alpha
 from mpgls.report.ridge_table import TargetRows, write_folds, write_null, write_targets, write_trait_file, write_weights
 from mpgls.run.job import Job
@@ -62,10 +63,12 @@ class RidgeReport:
         if parcels is not None:
             files += [parcels.table, *parcels.write_maps(job, rows.r2)]
         if not options.no_plots:
-            files += [job.path(".null.png"), job.path(".alphas.png")]
-            title = Path(job.prefix).name
-            r2_against_null(files[-2], title, self.observed.mean, self.null.maxima)
-            r2_by_alpha(files[-1], title, self.alphas, self.observed.by_alpha)
+            title, observed, maxima = Path(job.prefix).name, self.observed, self.null.maxima
+            pictures = {
+                job.path(".null.png"): lambda path: r2_against_null(path, title, observed.mean, maxima),
+                job.path(".alphas.png"): lambda path: r2_by_alpha(path, title, self.alphas, observed.by_alpha),
+            }
+            files += draw_all(pictures, job.world.log.info)
         return files, tables, self._say(rows, tables["targets"])
 
     def _rows(self) -> TargetRows:

@@ -1,0 +1,97 @@
+"""Figures in one style, saved as PNG files by Agg, whatever backend the user's own figures have."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpgls.errors import MpglsError, StorageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#262626", "#6e6e6e"
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+def draw_all(pictures: Mapping[Path, Callable[[Path], None]], say: Callable[[str], None]) -> list[Path]:
+    """Draw each picture at its path; return the paths of those that were made.
+
+    A run does not end for its pictures: where Matplotlib is missing or fails, ``say`` gets one sentence and the rest
+    is left out. Raises StorageError when a picture cannot be written.
+    """
+    made: list[Path] = []
+    for path, draw in pictures.items():
+        try:
+            draw(path)
+        except MpglsError:
+            raise
+        except Exception as error:  # a package of the user's that is broken fails in any way
+            say(
+                f"WARNING: {path} is not drawn, because Matplotlib failed ({type(error).__name__}: {error}); "
+                "the tables are complete"
+            )
+            return made
+        made.append(path)
+    return made
+
+
+@contextlib.contextmanager
+def saved_figure(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of ``size`` (inches), saved to ``path`` (complete or not at all) when the body is done.
+
+    Raises StorageError when it cannot be written.
+    """
+    _import_matplotlib()
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a matplotlibrc of the user's may ask for LaTeX
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=size, dpi=200)
+        FigureCanvasAgg(figure)
+        yield figure
+        try:
+            figure.savefig(partial, format="png")
+            os.replace(partial, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise StorageError(f"cannot write the plot {path}: {error.strerror or error}") from None
+
+
+def _import_matplotlib() -> None:
+    """Import Matplotlib whatever MPLBACKEND says; the user's own figures get the backend that it names.
+
+    The import itself fails for a backend that is not installed here, such as that of a notebook's kernel.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    asked = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if asked is not None:
+            os.environ["MPLBACKEND"] = asked
+    if asked:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = asked

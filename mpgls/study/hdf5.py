@@ -1,0 +1,79 @@
+"""The one way to open an HDF5 file, for reading and for writing; what goes wrong becomes one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mpgls.errors import InputError, MpglsError, StorageError
+
+LOCKS = "on file systems without locks set HDF5_USE_FILE_LOCKING=FALSE"
+# What h5py and NumPy raise for a dataset that is missing, of another type or shape, or whose bytes cannot be decoded.
+_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, OverflowError)
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str | os.PathLike[str], mode: str = "r", what: str = "HDF5 file", **settings: Any) -> Iterator[Any]:
+    """The open h5py.File at ``path``; messages call it a ``what``. ``settings`` are h5py's.
+
+    The body reads or writes the file, and does nothing else, because what it raises is taken for the file's fault.
+    Raises StorageError when the file is not there, locked, or cannot be accessed; InputError when it is damaged or
+    lacks what the body reads.
+    """
+    import h5py
+
+    try:
+        with h5py.File(os.fspath(path), mode, **settings) as file:
+            yield file
+    except MpglsError:
+        raise
+    except _DAMAGE as error:
+        if mode == "w" and not isinstance(error, OSError | RuntimeError):
+            raise  # a new file is not damaged
+        raise _in_words(error, os.fspath(path), mode, what) from None
+
+
+def path_attribute(path: str) -> Any:
+    """A path as an attribute's value. It may have bytes that are not UTF-8, which h5py reads but does not write."""
+    import h5py
+
+    return np.array(path.encode("utf-8", "surrogateescape"), dtype=h5py.string_dtype())
+
+
+def _in_words(error: Exception, path: str, mode: str, what: str) -> MpglsError:
+    """The error of the user's that an ``error`` of h5py stands for."""
+    number = error.errno if isinstance(error, OSError) else None
+    access = "read" if mode == "r" else "write"
+    if "unable to lock file" in str(error):
+        if number == errno.EAGAIN:
+            doing = " for writing" if mode == "r" else ""
+            return StorageError(f"another program has {path} open{doing}; {LOCKS}")
+        return StorageError(f"cannot lock {path}: its file system has no locks; set HDF5_USE_FILE_LOCKING=FALSE")
+    if number == errno.ENOENT and mode in ("r", "r+"):
+        return StorageError(f"there is no {what} {path}")
+    if number == errno.EISDIR:
+        return StorageError(f"cannot {access} the {what} {path}: it is a directory")
+    if number is not None:
+        return StorageError(f"cannot {access} the {what} {path}: {os.strerror(number)}")
+    if mode == "w":
+        return StorageError(f"cannot write {path}: {_reason(error)}")
+    if "file signature not found" in str(error):
+        article = "an" if what[0] in "aeiou" else "a"
+        return InputError(f"{path} is not {article} {what}: it is not an HDF5 file, or damaged")
+    return InputError(f"{path} is not a readable {what} (damaged or truncated): {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """What h5py says, without the names of its functions."""
+    text = str(error.args[0] if error.args else error).replace("\n", " ")
+    sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", text)
+    if sizes:
+        return f"it has {int(sizes[1]):,} of {int(sizes[2]):,} bytes"
+    missing = re.search(r"(object|component|attribute:) '?([^']+)'?(?: doesn't exist| not found|\))", text)
+    return f"there is no {missing[2]!r} in it" if missing else text or type(error).__name__
