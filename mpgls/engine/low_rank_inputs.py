@@ -92,7 +92,8 @@ def open_similarity(
         if choice.snps:
             named["extract"] = choice.snps
         selection = select_snps(fileset.variants, replace(filters, **named))
-        say_tables(world.log, *selection.lists)
+        said = study.selection.lists if study.selection is not None else ()
+        say_tables(world.log, *(line for line in selection.lists if line not in said))
         candidates = selection.index
         if choice.every is not None:
             candidates = every_kth(candidates, choice.every)
