@@ -14,6 +14,7 @@ from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import grid_shape
 from mpgls.la.matrix import GridMatrix
 from mpgls.report.component_table import write_components
+from mpgls.run.inputs import say_tables
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import EigensolverOptions, KinshipOptions, RunOptions, SampleOptions
 from mpgls.run.options import at_least, option, required_here
@@ -21,7 +22,7 @@ from mpgls.run.plan import Plan, first_that_fits, grid_block
 from mpgls.run.results import Results
 from mpgls.stream.eigen_file import write_eigen_file
 from mpgls.study.grm import Kinship, open_kinship
-from mpgls.study.tables import read_id_list
+from mpgls.study.sample_ids import SampleFilter
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -52,7 +53,9 @@ def run(options: Eigen, comm: MPI.Comm) -> Results:
             return job.results()
         world = job.world
         kinship = world.on_root(lambda: open_kinship(options.grm, options.grm_id))
-        index = world.on_root(lambda: chosen_samples(kinship, options))
+        listed = world.on_root(lambda: SampleFilter.read(options.keep, options.remove, kinship.ids))
+        say_tables(world.log, kinship.summary, *listed.summaries())
+        index = chosen_samples(kinship, listed)
         job.identify()
         check_memory(index.size, kinship.packed_lower, job)
         with ProcessGrid(comm) as grid:
@@ -99,14 +102,12 @@ def write_leading(
     return job.finish(facts, files=[path], tables={"pcs": table})
 
 
-def chosen_samples(kinship: Kinship, options: Eigen) -> np.ndarray:
+def chosen_samples(kinship: Kinship, listed: SampleFilter) -> np.ndarray:
     """Positions in the kinship of the samples that --keep and --remove leave, in the kinship's order."""
-    keep = set(read_id_list(options.keep)) if options.keep else None
-    remove = set(read_id_list(options.remove)) if options.remove else set()
-    chosen = [i for i, name in enumerate(kinship.ids) if (keep is None or name in keep) and name not in remove]
-    if not chosen:
-        raise InputError(f"no sample of {options.grm} is left after --keep and --remove")
-    return np.array(chosen, dtype=np.int64)
+    chosen = listed.rows(kinship.ids)
+    if not chosen.size:
+        raise InputError(f"no sample of {kinship.path} is left after --keep and --remove")
+    return chosen
 
 
 def check_memory(n: int, packed: bool, job: Job) -> None:

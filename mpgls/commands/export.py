@@ -23,7 +23,8 @@ from mpgls.run.options import option, required, the_file
 from mpgls.run.results import Results
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
-from mpgls.study.plink import VariantTable
+from mpgls.study.plink import VariantTable, bfile_prefix
+from mpgls.study.text import part_names
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 def bim_file(prefix: str) -> list[str]:
     """The file of a PLINK fileset that is read."""
-    return [f"{prefix}.bim"]
+    return [f"{bfile_prefix(prefix)}.bim"]
 
 
 _WHY_ABSENT = "it was made by an earlier version, or by a run that did not get that far"
@@ -59,7 +60,7 @@ class Export(OutputOptions):
 
     def tables(self, names: Sequence[str]) -> dict[str, str]:
         """What follows PREFIX in the name of each trait's table."""
-        if len(set(self.trait)) <= 1:
+        if len(names) == 1:
             return dict.fromkeys(names, ".tsv")
         return {name: f".{part}.tsv" for name, part in zip(names, trait_parts(names, (".tsv",)), strict=True)}
 
@@ -170,10 +171,11 @@ def _chosen(options: Export, names: tuple[str, ...]) -> tuple[int, ...]:
     if not options.trait and len(names) > 1:
         raise UsageError(f"{options.store} holds {len(names):,} traits: choose with --trait ({_some(names)})")
     position = {name: k for k, name in enumerate(names)}
-    for name in options.trait:
+    wanted = part_names(options.trait, position) or names
+    for name in wanted:
         if name not in position:
             raise UsageError(f"{options.store} has no trait {name!r}; its traits are {_some(names)}")
-    return tuple(dict.fromkeys(position[name] for name in options.trait or names))
+    return tuple(dict.fromkeys(position[name] for name in wanted))
 
 
 def _variants(options: Export, source: store.ResultStore | dense_store.DenseStore) -> VariantTable:
@@ -181,7 +183,7 @@ def _variants(options: Export, source: store.ResultStore | dense_store.DenseStor
     bfile = options.bfile or source.attributes.get("bfile")
     if not bfile:
         raise UsageError(f"{options.store} does not name its genotypes: give --bfile")
-    bim = f"{bfile}.bim"
+    bim = f"{bfile_prefix(bfile)}.bim"
     if options.bfile is None and not os.path.exists(bim):
         raise UsageError(f"the genotypes of {options.store} are no longer at {bfile}: give --bfile")
     variants = VariantTable.open(bim)

@@ -113,6 +113,12 @@ class LowRank(TraitScanOptions):
         """Whether the last stage is asked for."""
         return self.stage in (None, 4)
 
+    @property
+    def similarity(self) -> SimilarityChoice:
+        """Which SNPs measure similarity."""
+        ways = (self.similarity_snps, self.similarity_every, self.similarity_count)
+        return SimilarityChoice(self.similarity_bfile, *ways, loco=not self.no_loco)
+
     def is_dense(self, n: int, K: int) -> bool:
         """Whether n x n matrices are used: asked for, or cheaper because there are as many SNPs as samples."""
         return self.form == "dense" or (self.form == "auto" and n <= K)
@@ -147,12 +153,9 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
         world = job.world
         with world.phase("open and check"):
             study = open_study(options, world)
-            choice = SimilarityChoice(
-                options.similarity_bfile, options.similarity_snps, options.similarity_every, options.similarity_count
-            )
-            similarity = open_similarity(choice, options.snps, study, world)
-            sets = world.on_root(lambda: sample_sets(study, similarity.fileset))
             chromosomes = tested_chromosomes(study, not options.no_loco, world)
+            similarity = open_similarity(options.similarity, options.snps, study, chromosomes, world)
+            sets = world.on_root(lambda: sample_sets(study, similarity.fileset))
             labels = None if options.no_loco else chromosomes.labels
             given = world.on_root(lambda: given_h2(options.h2, options.h2_file, list(study.cohorts), labels))
             job.identify()

@@ -59,7 +59,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
         world = job.world
         with world.phase("open and check"):
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
-            study = open_study(options, world, model_ids=eigen_file.ids if eigen_file else None)
+            study = open_study(options, world, eigen=eigen_file)
             check_kinship(study, options.loco, world)
             for name, cohort in study.cohorts.items():
                 check_components(options.pcs, cohort, f"trait {name!r}")

@@ -14,6 +14,7 @@ R_Y is in engine/voxels.py, the loop in engine/voxelwise.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ from mpgls.model.extremes import Correction
 from mpgls.model.permute import Permutations
 from mpgls.report.file_names import ENDINGS_OF_MAP
 from mpgls.report.vgwas_report import Found, correction_line
-from mpgls.run.inputs import Study, open_study, selected_rows
+from mpgls.run.inputs import Study, open_study, say_tables, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.log import Log
 from mpgls.run.option_groups import (
@@ -52,6 +53,7 @@ from mpgls.run.options import Check, at_least, option, the_file
 from mpgls.run.results import Results
 from mpgls.stream.mark import Mark
 from mpgls.study.images import VoxelMatrix, open_voxels
+from mpgls.study.sample_ids import SampleId
 from mpgls.study.voxel_study import Confounds, VoxelSource, VoxelStudy, align_voxels
 
 if TYPE_CHECKING:
@@ -255,23 +257,26 @@ def mark_of_output(job: Job) -> Mark:
 
 def open_voxel_study(options: Vgwas, study: Study, job: Job) -> VoxelStudy:
     """The voxels, extracted from the images first if there are any, and who is analysed. Collective."""
-    path = options.voxels if options.images is None else extracted(options, job)
+    known, codes, world = study.fileset.samples.ids(), options.missing_codes, job.world
+    path = options.voxels if options.images is None else extracted(options, known, job)
 
     def align() -> VoxelStudy:
         if path is not None:
-            source = VoxelSource.of_matrix(path)
+            source = VoxelSource.of_matrix(path, known)
         else:
-            source = VoxelSource.of_traits(str(options.pheno), options.pheno_name, options.coordinates)
-        confounds = Confounds.read(options.covar, options.covar_name, options.blocks, options.blocks_file)
+            source = VoxelSource.of_traits(str(options.pheno), options.pheno_name, options.coordinates, known, codes)
+        tables = (options.covar, options.covar_name, options.blocks, options.blocks_file)
+        confounds = Confounds.read(*tables, known, codes)
+        say_tables(world.log, source.matrix, *confounds.tables())
         return align_voxels(study.fileset.samples, study.samples, source, confounds)
 
-    voxels = job.world.on_root(align)
+    voxels = world.on_root(align)
     for line in voxels.describe():
-        job.world.log.info(line)
+        world.log.info(line)
     return voxels
 
 
-def extracted(options: Vgwas, job: Job) -> str:
+def extracted(options: Vgwas, known: Sequence[SampleId], job: Job) -> str:
     """The voxel matrix made of the images, or by a run that was stopped. Collective."""
     path, made_from = job.path(EXTRACTED), mark_of_output(job).text
 
@@ -279,7 +284,7 @@ def extracted(options: Vgwas, job: Job) -> str:
         return job.resume and path.exists() and open_voxels(path).made_from == made_from
 
     if not job.world.on_root(is_there):
-        stack = open_stack(str(options.images), options.image_ids, str(options.mask), job.world)
+        stack = open_stack(str(options.images), options.image_ids, str(options.mask), job.world, known)
         check_memory(stack.held, job.machine(), job.world.log)
         extract(stack, path, job.world, made_from)
     return str(path)

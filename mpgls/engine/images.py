@@ -7,7 +7,7 @@ The bytes of the file are the same on any number of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from mpgls.run.world import World
 from mpgls.stream.voxel_rows import voxel_rows
 from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.nifti import ImageReader, ImageSet, Mask, open_images, read_mask
+from mpgls.study.sample_ids import SampleId
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -54,17 +55,21 @@ class ImageStack:
         return 17 * self.mask.inside.size + 56 * self.v
 
 
-def open_stack(images: str, image_ids: str | None, mask: str, world: World) -> ImageStack:
+def open_stack(
+    images: str, image_ids: str | None, mask: str, world: World, known: Sequence[SampleId] = ()
+) -> ImageStack:
     """The ``images`` of a list, or a 4-D one of the people in ``image_ids``, and the ``mask``. Collective.
+
+    ``known`` are the samples of the genotypes, which give FIDs to people without.
 
     Raises InputError or StorageError, on all ranks, for whatever is wrong with a list or a header, naming the file.
     """
     with world.phase("open and check"):
         region = world.on_root(lambda: read_mask(mask))
-        people = world.on_root(lambda: open_images(images, image_ids))
+        people = world.on_root(lambda: open_images(images, image_ids, known))
     stack = ImageStack(people, region)
     world.log.info(f"{region.path}: {stack.v:,} of {region.inside.size:,} voxels are inside the mask")
-    world.log.info(f"{people.source}: images of {stack.n:,} people")
+    world.log.info(people.summary)
     if people.without:
         world.log.warn(f"{people.source}: left out because their path is NA: {people.without:,} people")
     return stack

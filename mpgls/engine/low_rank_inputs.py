@@ -9,9 +9,10 @@ import numpy as np
 
 from mpgls.engine.low_rank_nulls import SimilarityPart
 from mpgls.errors import InputError
-from mpgls.run.inputs import Study
+from mpgls.run.inputs import Study, say_tables
 from mpgls.run.world import World
 from mpgls.study.align import Cohort
+from mpgls.study.chromosome_names import check_left_out
 from mpgls.study.chromosomes import Chromosomes
 from mpgls.study.filters import SnpFilter, select_snps
 from mpgls.study.genotypes import SnpStats
@@ -21,12 +22,16 @@ from mpgls.study.similarity import SimilaritySnps, by_chromosome, evenly_spaced,
 
 @dataclass(frozen=True)
 class SimilarityChoice:
-    """Which SNPs measure similarity: those of the file ``snps``, every ``every``-th, or ``count`` spread evenly."""
+    """Which SNPs measure similarity: those of the file ``snps``, every ``every``-th, or ``count`` spread evenly.
+
+    With ``loco`` those of a tested SNP's chromosome are left out.
+    """
 
     bfile: str | None
     snps: str | None
     every: int | None
     count: int | None
+    loco: bool
 
 
 @dataclass(frozen=True)
@@ -67,24 +72,37 @@ class SampleSet:
         return self.cohort.X_L.shape[1]
 
 
-def open_similarity(choice: SimilarityChoice, filters: SnpFilter, study: Study, world: World) -> SimilarityInput:
-    """Choose the similarity SNPs. Collective. Raises InputError or UsageError, on all ranks.
+def open_similarity(
+    choice: SimilarityChoice, filters: SnpFilter, study: Study, tested: Chromosomes, world: World
+) -> SimilarityInput:
+    """Choose the similarity SNPs, and see that those of the chromosomes ``tested`` can be left out. Collective.
+
+    Raises InputError or UsageError, on all ranks.
 
     They are chosen among the SNPs that --extract, --exclude and --exclude-negative-bp leave; --chr says which SNPs are
     tested, not which measure similarity. --maf and --geno apply among the analysed samples, later.
     """
 
     def choose() -> SimilarityInput:
-        fileset = open_fileset(choice.bfile) if choice.bfile else study.fileset
+        fileset = study.fileset
+        if choice.bfile:
+            fileset = open_fileset(choice.bfile)
+            say_tables(world.log, fileset.samples.summary, fileset.variants.summary)
         named: dict[str, Any] = {"chromosomes": (), "maf": 0.0, "geno": 1.0}
         if choice.snps:
             named["extract"] = choice.snps
-        candidates = select_snps(fileset.variants, replace(filters, **named)).index
+        selection = select_snps(fileset.variants, replace(filters, **named))
+        said = study.selection.lists if study.selection is not None else ()
+        say_tables(world.log, *(line for line in selection.lists if line not in said))
+        candidates = selection.index
         if choice.every is not None:
             candidates = every_kth(candidates, choice.every)
         elif choice.count is not None:
             candidates = evenly_spaced(candidates, choice.count)
-        return SimilarityInput(fileset, by_chromosome(fileset.variants, candidates))
+        snps = by_chromosome(fileset.variants, candidates)
+        for warning in check_left_out(tested.labels, snps.present(), fileset.prefix) if choice.loco else ():
+            world.log.warn(warning)
+        return SimilarityInput(fileset, snps)
 
     found = world.on_root(choose)
     world.log.info(f"similarity: {found.snps.index.size:,} SNPs of {found.fileset.bed.m:,} in {found.fileset.prefix}")

@@ -86,8 +86,7 @@ def check_kinship(study: Study, loco: bool, world: World) -> None:
         )
     elif kinship is not None:
         tested = tested_chromosomes(study, loco, world).labels
-        present = [one.chromosome for one in kinship.sums if one.snps]
-        for warning in world.on_root(lambda: check_left_out(tested, present, kinship.path)):
+        for warning in world.on_root(lambda: check_left_out(tested, kinship.chromosomes(), kinship.path)):
             world.log.warn(warning)
 
 

@@ -13,6 +13,7 @@ from mpgls.errors import InputError
 from mpgls.run.log import Log
 from mpgls.run.option_groups import CovariateOptions, GenotypeOptions, KinshipOptions, TraitOptions
 from mpgls.run.world import World
+from mpgls.stream.eigen_file import EigenFile
 from mpgls.stream.packed import read_snps
 from mpgls.study.align import Cohort, align, check_explained
 from mpgls.study.filters import Selection, select_snps
@@ -20,7 +21,9 @@ from mpgls.study.genotypes import missing_per_sample
 from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.hdf5 import path_attribute
 from mpgls.study.plink import Fileset, open_fileset
-from mpgls.study.tables import SampleId, Table, read_id_list, read_table
+from mpgls.study.sample_ids import FAMILIES_TAKEN, SampleFilter, with_families
+from mpgls.study.tables import SampleId, Table, read_table
+from mpgls.study.trait_matrix import TraitMatrix
 
 FAM_TRAIT = "pheno"
 """The name of the .fam's sixth column as a trait."""
@@ -57,13 +60,11 @@ class Study:
         return position[self.samples]
 
 
-def open_study(
-    options: GenotypeOptions, world: World, traits: bool = True, model_ids: Sequence[SampleId] | None = None
-) -> Study:
+def open_study(options: GenotypeOptions, world: World, traits: bool = True, eigen: EigenFile | None = None) -> Study:
     """Read and check everything but the genotypes and the kinship's numbers. Collective.
 
-    Without ``traits`` no phenotype is read and the samples are those of --keep, --remove and --mind. ``model_ids``
-    are the samples of an eigendecomposition that stands in place of the kinship.
+    Without ``traits`` no phenotype is read and the samples are those of --keep, --remove and --mind. ``eigen`` is an
+    eigendecomposition that stands in place of the kinship.
 
     Raises InputError, StorageError or UsageError, on all ranks, for whatever is wrong with the files.
     """
@@ -77,24 +78,31 @@ def open_study(
         return selection.index.size
 
     selected = world.on_root(select)
+    say_tables(world.log, fileset.samples.summary, fileset.variants.summary, *(selection.lists if selection else ()))
+    known = fileset.samples.ids()
+    listed = world.on_root(lambda: SampleFilter.read(options.keep, options.remove, known))
+    say_tables(world.log, *listed.summaries())
     too_incomplete = _incomplete_samples(options, fileset, selection, world)
-    kinship = None
+    kinship, model_ids = None, None
     if isinstance(options, KinshipOptions) and options.grm is not None:
         grm, grm_id = options.grm, options.grm_id
-        kinship = world.on_root(lambda: open_kinship(grm, grm_id))
+        kinship = world.on_root(lambda: open_kinship(grm, grm_id, known))
+        say_tables(world.log, kinship.summary)
         model_ids = kinship.ids
+    elif eigen is not None:
+        model_ids = in_families(eigen, known, world.log)
     cohorts: dict[str, Cohort] = {}
     if traits:
         assert isinstance(options, TraitOptions)
-        tables = world.on_root(lambda: _read_tables(options, fileset))
-        cohorts = world.on_root(lambda: _cohorts(options, tables, fileset, model_ids, too_incomplete))
+        tables = world.on_root(lambda: _read_tables(options, known))
+        say_tables(world.log, *filter(None, tables), *_phenotype_notes(fileset, tables[0] is None))
+        cohorts = world.on_root(lambda: _cohorts(options, tables, fileset, model_ids, listed, too_incomplete))
         samples = np.unique(np.concatenate([cohort.rows for cohort in cohorts.values()]))
     else:
-        samples = world.on_root(lambda: _kept_samples(options, fileset, too_incomplete))
+        samples = listed.rows(known, too_incomplete)
+        if not samples.size:
+            raise InputError("no sample is left after --keep, --remove and --mind")
     if selection is not None:
-        say_tables(world.log, fileset.samples.summary, fileset.variants.summary)
-        if traits:
-            say_tables(world.log, *filter(None, tables), *_phenotype_notes(fileset, tables[0] is None))
         _describe(world.log, fileset, selection, cohorts, samples.size)
     return Study(fileset, kinship, samples, cohorts, selected, selection)
 
@@ -105,23 +113,27 @@ def selected_rows(study: Study, world: World) -> np.ndarray:
 
 
 class Described(Protocol):
-    """A file that says how it was understood, and what in it may mean something else."""
+    """A file that says how it was understood."""
 
     @property
     def summary(self) -> str:
         """One line for the log."""
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Lines that ask for attention."""
 
-
-def say_tables(log: Log, *tables: Described | str) -> None:
-    """How each file was understood, in one line of the log, and what may be wrong with it."""
-    for table in tables:
-        log.info(table if isinstance(table, str) else table.summary)
-        for warning in () if isinstance(table, str) else table.warnings:
+def say_tables(log: Log, *files: Described | str) -> None:
+    """How each file was understood, in one line of the log, and what of a table may mean something else."""
+    for file in files:
+        log.info(file if isinstance(file, str) else file.summary)
+        for warning in file.warnings if isinstance(file, Table | TraitMatrix) else ():
             log.warn(warning)
+
+
+def in_families(eigen: EigenFile, known: Sequence[SampleId], log: Log) -> list[SampleId]:
+    """The samples of an eigendecomposition, in its order; where they have no FIDs, those of ``known`` samples."""
+    ids = with_families(eigen.ids, known)
+    if ids != eigen.ids:
+        log.info(f"{eigen.path}: {len(ids):,} samples; {FAMILIES_TAKEN}")
+    return ids
 
 
 def _phenotype_notes(fileset: Fileset, used: bool) -> list[str]:
@@ -130,9 +142,9 @@ def _phenotype_notes(fileset: Fileset, used: bool) -> list[str]:
     return [note] if used and note else []
 
 
-def _read_tables(options: TraitOptions, fileset: Fileset) -> tuple[Table | None, Table | None]:
+def _read_tables(options: TraitOptions, known: Sequence[SampleId]) -> tuple[Table | None, Table | None]:
     """The phenotypes and the covariates, where there are tables of them."""
-    known, codes = fileset.samples.ids(), options.missing_codes
+    codes = options.missing_codes
     phenotype = read_table(options.pheno, options.pheno_name, known, codes) if options.pheno else None
     covariates = read_table(options.covar, options.covar_name, known, codes) if options.covar else None
     return phenotype, covariates
@@ -143,12 +155,13 @@ def _cohorts(
     tables: tuple[Table | None, Table | None],
     fileset: Fileset,
     model_ids: Sequence[SampleId] | None,
+    listed: SampleFilter,
     too_incomplete: list[SampleId],
 ) -> dict[str, Cohort]:
     """The analysed samples of each trait."""
-    (phenotype, covariates), known = tables, fileset.samples.ids()
-    keep = read_id_list(options.keep, known) if options.keep else None
-    remove = read_id_list(options.remove, known) if options.remove else []
+    phenotype, covariates = tables
+    keep = None if listed.keep is None else listed.keep.ids
+    remove = [] if listed.remove is None else listed.remove.ids
     traits = phenotype.names if phenotype is not None else (FAM_TRAIT,)
     if not traits:
         raise InputError(f"{options.pheno} has no phenotype column after FID and IID")
@@ -164,17 +177,6 @@ def _cohorts(
     for trait, cohort in cohorts.items():
         check_explained(cohort, trait)
     return cohorts
-
-
-def _kept_samples(options: GenotypeOptions, fileset: Fileset, too_incomplete: list[SampleId]) -> np.ndarray:
-    """The .fam rows that --keep, --remove and --mind leave."""
-    ids = fileset.samples.ids()
-    keep = set(read_id_list(options.keep, ids)) if options.keep else None
-    drop = set(read_id_list(options.remove, ids) if options.remove else []) | set(too_incomplete)
-    rows = [row for row, name in enumerate(ids) if (keep is None or name in keep) and name not in drop]
-    if not rows:
-        raise InputError("no sample is left after --keep, --remove and --mind")
-    return np.array(rows, dtype=np.int64)
 
 
 def _incomplete_samples(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mpgls.run.inputs import Study, say_tables
+from mpgls.run.inputs import Study, in_families, say_tables
 from mpgls.run.option_groups import TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
-from mpgls.study.tables import Table, read_table
+from mpgls.study.tables import read_table
 from mpgls.study.trait_groups import ModelSamples, TraitStudy, group_study
 from mpgls.study.trait_matrix import open_traits
 
@@ -20,19 +20,19 @@ def open_trait_study(
     with the files on all ranks.
     """
 
-    def read() -> tuple[TraitStudy, Table | None]:
+    def read() -> TraitStudy:
+        known, codes = study.fileset.samples.ids(), options.missing_codes
         model = None
         if eigen is not None:
-            model = ModelSamples(eigen.ids, str(eigen.path))
+            model = ModelSamples(in_families(eigen, known, world.log), str(eigen.path))
         elif study.kinship is not None:
             model = ModelSamples(study.kinship.ids)
-        known, codes = study.fileset.samples.ids(), options.missing_codes
         matrix = open_traits(pheno or str(options.pheno), options.pheno_name, known, codes)
         covariates = read_table(options.covar, options.covar_name, known, codes) if options.covar else None
-        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, policy), covariates
+        say_tables(world.log, matrix, *([covariates] if covariates is not None else []))
+        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, policy)
 
-    made, covariates = world.on_root(read)
-    say_tables(world.log, made.matrix, *([covariates] if covariates is not None else []))
+    made = world.on_root(read)
     for line in made.lines():
         world.log.info(line)
     return made

@@ -55,7 +55,8 @@ def check_left_out(tested: Sequence[str], present: Sequence[str], source: str) -
     if tested and len(absent) == len(tested):
         raise InputError(
             f"{source} has no SNP of any tested chromosome, so nothing can be left out: the tested ones are "
-            f"{_some(tested)}, those of {source} are {_some(present)}"
+            f"{_some(tested)}, those of {source} are {_some(present)}; where that is meant, scan without --loco "
+            "(low-rank: with --no-loco)"
         )
     if not absent:
         return ()

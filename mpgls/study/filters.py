@@ -12,8 +12,7 @@ from mpgls.errors import InputError, UsageError
 from mpgls.study.chromosome_names import canonical_chromosome, plain_chromosome
 from mpgls.study.genotypes import SnpStats
 from mpgls.study.plink import Variants, VariantTable
-from mpgls.study.tables import read_names
-from mpgls.study.text import part_names
+from mpgls.study.text import part_names, read_words
 
 _SHOWN = 3
 
@@ -58,6 +57,8 @@ class Selection:
     """SNPs of the .bim with a negative position, kept or not."""
     reasons: dict[str, int]
     """SNPs dropped by each flag that was given; one that several flags would drop counts under the first."""
+    lists: tuple[str, ...] = ()
+    """For the log, a line of each list of SNP IDs: how it was understood."""
 
 
 def parse_chromosomes(text: str) -> tuple[str, ...]:
@@ -99,7 +100,8 @@ def select_snps(variants: VariantTable, snp_filter: SnpFilter) -> Selection:
         scan = _Scan(snp_filter, variants, twofold)
         index = [np.flatnonzero(scan.keep(rows)) + start for start, rows in variants.batches()]
     scan.check_extract(variants)
-    selection = Selection(np.concatenate(index), variants.count, scan.negative_bp, scan.reasons)
+    summaries = tuple(one.summary for one in (scan.extract, scan.exclude) if one is not None)
+    selection = Selection(np.concatenate(index), variants.count, scan.negative_bp, scan.reasons, summaries)
     if selection.index.size == 0:
         dropped = ", ".join(f"{flag} drops {count}" for flag, count in scan.reasons.items())
         raise InputError(
@@ -119,8 +121,8 @@ class _Scan:
         self.filter = snp_filter
         self.wanted_chromosomes = frozenset(map(plain_chromosome, snp_filter.chromosomes))
         self.wanted_meanings = frozenset(map(canonical_chromosome, snp_filter.chromosomes)) - twofold
-        self.extract = _read_ids(snp_filter.extract, variants)
-        self.exclude = _read_ids(snp_filter.exclude, variants)
+        self.extract = _read_list(snp_filter.extract, variants)
+        self.exclude = _read_list(snp_filter.exclude, variants)
         self.chromosomes: dict[str, bool] = {}
         self.extracted = 0
         self.negative_bp = 0
@@ -133,11 +135,11 @@ class _Scan:
         if self.wanted_chromosomes:
             kept = self._drop(kept, on_chromosome, "--chr")
         if self.extract is not None:
-            listed = _are_in(rows.id, self.extract)
+            listed = _are_in(rows.id, self.extract.ids)
             self.extracted += int(np.count_nonzero(listed))
             kept = self._drop(kept, listed, "--extract")
         if self.exclude is not None:
-            kept = self._drop(kept, ~_are_in(rows.id, self.exclude), "--exclude")
+            kept = self._drop(kept, ~_are_in(rows.id, self.exclude.ids), "--exclude")
         negative = rows.pos < 0
         self.negative_bp += int(np.count_nonzero(negative))
         if self.filter.exclude_negative_bp:
@@ -168,23 +170,38 @@ class _Scan:
         first = variants.read(0, min(_SHOWN, variants.count))
         raise InputError(
             f"{self.filter.extract} (--extract) and {variants.path} have no SNP in common: "
-            f"the list has {_some(self.extract)}, the .bim {_some(first.id)}"
+            f"the list has {_some(self.extract.ids)}, the .bim {_some(first.id)}"
         )
 
 
-def _read_ids(path: str | None, variants: VariantTable) -> dict[str, None] | None:
-    """The SNP IDs of a file, separated by blanks, line ends or commas, in its order.
+@dataclass(frozen=True)
+class _SnpList:
+    """The SNP IDs of a file, each once, in its order; ``notes`` say how it was understood."""
+
+    path: str
+    ids: dict[str, None]
+    notes: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line for the log."""
+        return "; ".join([f"{self.path}: {len(self.ids):,} SNP IDs listed", *self.notes])
+
+
+def _read_list(path: str | None, variants: VariantTable) -> _SnpList | None:
+    """The SNP IDs of a file, separated by blanks, line ends or commas.
 
     An ID that has a comma in it, as those of variants with several alleles do, is one name where the .bim has it.
     """
     if path is None:
         return None
-    names = read_names(path)
+    names, notes = read_words(path)
     with_comma = {name for name in names if "," in name}
     known: set[str] = set()
     for _, rows in variants.batches() if with_comma else ():
         known |= with_comma.intersection(rows.id)
-    return dict.fromkeys(part_names(names, known))
+    parted = part_names(names, known)
+    return _SnpList(path, dict.fromkeys(parted), (*notes, *["commas between IDs"] * (parted != names)))
 
 
 def _are_in(names: list[str], wanted: dict[str, None]) -> np.ndarray:

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike
 
 from mpgls.errors import InputError, StorageError
 from mpgls.study.hdf5 import open_hdf5, path_attribute
+from mpgls.study.sample_ids import FAMILIES_TAKEN, with_families
 from mpgls.study.tables import PathLike, SampleId, index_ids, show_sample
 
 H5_FORMAT = "mpgls-voxels"
@@ -54,6 +55,13 @@ class VoxelMatrix:
     mask: str = ""
     made_from: str = field(default="", repr=False)
     """What an unfinished run extracted it from; empty otherwise."""
+    notes: tuple[str, ...] = ()
+    """How its people were understood."""
+
+    @property
+    def summary(self) -> str:
+        """One line for the log."""
+        return "; ".join([f"{self.path}: {self.n:,} people x {self.v:,} voxels", *self.notes])
 
     @property
     def grid(self) -> VoxelGrid:
@@ -109,8 +117,8 @@ class VoxelMatrix:
             )
 
 
-def open_voxels(path: PathLike) -> VoxelMatrix:
-    """Open a voxel matrix; its numbers stay on disk.
+def open_voxels(path: PathLike, known: Sequence[SampleId] = ()) -> VoxelMatrix:
+    """Open a voxel matrix; its numbers stay on disk. ``known`` samples give FIDs to people without.
 
     Raises StorageError if there is no such file; InputError for another format, a damaged file, sizes that disagree,
     a person that occurs twice and voxels outside the grid.
@@ -137,9 +145,11 @@ def open_voxels(path: PathLike) -> VoxelMatrix:
     shape = (int(extents[0]), int(extents[1]), int(extents[2]))
     if (coordinates < 0).any() or (coordinates >= np.array(shape)).any():
         raise InputError(f"{name}: /coordinates holds voxels outside the grid of {show_shape(shape)}")
-    ids = [(fid, iid) for fid, iid in samples.tolist()]
-    index_ids(ids, name)
-    return VoxelMatrix(name, ids, coordinates.astype(np.int32), shape, affine, int(offset), mask, made_from)
+    listed = [(fid, iid) for fid, iid in samples.tolist()]
+    index_ids(listed, name)
+    ids = with_families(listed, known)
+    notes = (FAMILIES_TAKEN,) if ids != listed else ()
+    return VoxelMatrix(name, ids, coordinates.astype(np.int32), shape, affine, int(offset), mask, made_from, notes)
 
 
 def create_voxels(

@@ -6,12 +6,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from mpgls.errors import InputError
 from mpgls.study.text import PathLike, TextRows
 
 SampleId = tuple[str, str]
 NO_FAMILY = "0"
 """The FID of a sample without family, as PLINK has it: two samples with it are of no common family."""
+FAMILIES_TAKEN = "all have FID 0: FID is that of the genotypes' sample with the same IID"
+"""What the log says of IDs that `with_families` changed."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,28 @@ def read_ids(path: PathLike, known: Sequence[SampleId] | None = None, remarks: b
     return IdList(rows.path, ids, notes)
 
 
-def read_id_list(path: PathLike, known: Sequence[SampleId] | None = None) -> list[SampleId]:
-    """The samples that `read_ids` finds."""
-    return read_ids(path, known).ids
+@dataclass(frozen=True)
+class SampleFilter:
+    """The lists of samples to keep and to remove; None where there is none."""
+
+    keep: IdList | None = None
+    remove: IdList | None = None
+
+    @classmethod
+    def read(cls, keep: PathLike | None, remove: PathLike | None, known: Sequence[SampleId]) -> SampleFilter:
+        """Read the files ``keep`` and ``remove``; ``known`` and what is raised are as in `read_ids`."""
+        return cls(*(None if path is None else read_ids(path, known) for path in (keep, remove)))
+
+    def summaries(self) -> list[str]:
+        """A line for the log of each list."""
+        return [one.summary for one in (self.keep, self.remove) if one is not None]
+
+    def rows(self, ids: Sequence[SampleId], dropped: Sequence[SampleId] = ()) -> np.ndarray:
+        """int64, ascending: where in ``ids`` the samples are that the lists leave and that are not ``dropped``."""
+        keep = None if self.keep is None else set(self.keep.ids)
+        drop = set(dropped) if self.remove is None else {*self.remove.ids, *dropped}
+        left = [k for k, sample in enumerate(ids) if (keep is None or sample in keep) and sample not in drop]
+        return np.array(left, dtype=np.int64)
 
 
 def with_families(ids: Sequence[SampleId], known: Sequence[SampleId]) -> list[SampleId]:

@@ -17,7 +17,7 @@ MANTISSA_BITS = 24
 
 @dataclass(frozen=True)
 class SimilaritySnps:
-    """K SNPs: ``index`` (K,) int64 rows of the .bim, and ``chromosome`` (K,) their plain labels, each in one run."""
+    """K SNPs: ``index`` (K,) int64 rows of the .bim, and ``chromosome`` (K,) their labels, each in one run."""
 
     index: np.ndarray
     chromosome: np.ndarray
@@ -52,11 +52,17 @@ def evenly_spaced(candidates: np.ndarray, count: int) -> np.ndarray:
 
 
 def by_chromosome(variants: VariantTable, index: np.ndarray) -> SimilaritySnps:
-    """The SNPs ``index`` (ascending) of the .bim, those of a chromosome side by side, in order of first appearance."""
-    labels = np.empty(index.size, dtype=object)
+    """The SNPs ``index`` (ascending) of the .bim, those of a chromosome side by side, in order of first appearance.
+
+    Each chromosome is called what the first of its SNPs has.
+    """
+    labels, written = np.empty(index.size, dtype=object), dict[str, str]()
     for start, rows in variants.batches():
         first, last = np.searchsorted(index, (start, start + len(rows)))
-        labels[first:last] = [plain_chromosome(rows.chrom[row]) for row in index[first:last] - start]
+        named = [rows.chrom[row] for row in index[first:last] - start]
+        # few names for many rows: each name is judged once
+        known = {name: written.setdefault(plain_chromosome(name), name) for name in dict.fromkeys(named)}
+        labels[first:last] = [known[name] for name in named]
     number = {label: k for k, label in enumerate(dict.fromkeys(labels))}
     order = np.argsort([number[label] for label in labels], kind="stable")
     return SimilaritySnps(index[order], labels[order])

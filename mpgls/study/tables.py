@@ -1,9 +1,8 @@
-"""Phenotype and covariate tables and lists of names: the text files a user writes by hand."""
+"""Phenotype and covariate tables: the text files a user writes by hand."""
 
 from __future__ import annotations
 
 import math
-import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,15 +17,13 @@ from mpgls.study.sample_ids import (
     SampleColumns,
     SampleId,
     index_ids,
-    read_id_list,
     read_ids,
     show_sample,
 )
-from mpgls.study.text import PathLike, TextTable, part_names, read_words
+from mpgls.study.text import PathLike, TextTable, part_names
 
 __all__ = [
-    "IdList", "PathLike", "SampleId", "SampleTable", "Table", "index_ids", "read_id_list", "read_ids", "read_names",
-    "read_table", "show_sample",
+    "IdList", "PathLike", "SampleId", "SampleTable", "Table", "index_ids", "read_ids", "read_table", "show_sample",
 ]  # fmt: skip
 
 MISSING = frozenset({"NA", "nan", "NaN", ""})
@@ -142,16 +139,6 @@ def column_names(path: PathLike) -> list[str]:
     """The names of a table's columns after FID and IID. Raises as `SampleTable` does."""
     table = SampleTable(path)
     return table.header[table.first :]
-
-
-def read_names(path: PathLike) -> list[str]:
-    """The names (SNP IDs, say) of a list file, one a line or separated by white space, in file order.
-
-    Commas are left in them: `mpgls.study.text.part_names` parts those that are no name with their comma.
-
-    Raises StorageError for an unreadable file, InputError for one that is no text.
-    """
-    return read_words(os.fspath(path))[0]
 
 
 def _column_positions(table: SampleTable, wanted: Sequence[str]) -> list[int]:

@@ -12,7 +12,6 @@ from mpgls.study.align import Cohort, align
 from mpgls.study.coordinates import read_coordinates
 from mpgls.study.images import VoxelMatrix, open_voxels, show_voxel
 from mpgls.study.plink import Samples
-from mpgls.study.sample_ids import with_families
 from mpgls.study.tables import SampleId, Table, read_table, show_sample
 from mpgls.study.trait_matrix import TraitMatrix, open_traits
 
@@ -27,8 +26,7 @@ class VoxelSource:
     @classmethod
     def of_matrix(cls, path: str, known: Sequence[SampleId] = ()) -> VoxelSource:
         """A voxel matrix; ``known`` samples give FIDs to people without. Raises InputError, StorageError."""
-        matrix = open_voxels(path)
-        matrix = replace(matrix, ids=with_families(matrix.ids, known))
+        matrix = open_voxels(path, known)
         return cls(matrix, matrix.coordinates)
 
     @classmethod

@@ -270,6 +270,8 @@ def test_chromosomes_without_similarity_snps_and_in_no_order(comm, study):
         assert float(row["H2"]) == found_h2(out)[label]
     assert table["un"]["SNPS"] == "0"
     if comm.rank == 0:
+        warned = f"WARNING: {study.bfile} has no SNP of chromosome un: nothing is left out for it"
+        assert Path(f"{out}.log").read_text().count(warned) == 1
         data = study.data(chosen, plink=plink)
         assert found_h2(out) == pytest.approx(low_rank_oracle.by_svd(*data).h2, abs=2e-8)
         assert_scan(out, low_rank_oracle.dense(*data, h2=found_h2(out)))
@@ -503,5 +505,6 @@ def test_a_chromosome_with_every_similarity_snp(comm, study):
     on_root(comm, lambda: write_lines(path, list(study.plink.snps[study.plink.chromosomes == "1A"])))
     with pytest.raises(InputError, match="every similarity SNP is on chromosome 1A, so none is left"):
         scan(comm, study, similarity_snps=path)
-    scan(comm, study, similarity_snps=path, chr="1,X")  # 1A is not tested
-    scan(comm, study, similarity_snps=path, no_loco=True)
+    with pytest.raises(InputError, match=r"no SNP of any tested chromosome.* the tested ones are 1, chrX, .* are 1A; "):
+        scan(comm, study, similarity_snps=path, chr="1,X")
+    scan(comm, study, similarity_snps=path, chr="1,X", no_loco=True)

@@ -225,6 +225,28 @@ def test_the_fam_has_the_trait_when_no_table_is_given(comm, study):
     np.testing.assert_allclose(fam["BETA"], table["BETA"], rtol=1e-9)
 
 
+def test_a_fam_of_cases_and_controls(comm, study):
+    """PLINK's codes: 2 is a case, 1 a control, 0 and -9 are missing."""
+    trait = study.trait()
+    codes = np.where(trait > np.median(trait), 2, 1)
+    codes[::7], codes[3::19] = 0, -9
+
+    def write() -> None:
+        rows = [f"{fid} {iid} 0 0 0 {code}" for (fid, iid), code in zip(study.plink.ids, codes, strict=True)]
+        write_lines(f"{study.bfile}.fam", rows)
+
+    on_root(comm, write)
+    out, used = scan(comm, study, pheno=None, pheno_name=()), codes > 0
+    Phi, X_L, y = oracle.scaled(study.Phi[np.ix_(used, used)]), np.ones((used.sum(), 1)), codes[used].astype(float)
+    assert_effects(out, "pheno", read_facts(out, "pheno")["h2"], Phi, X_L, y, study.plink.centred(used))
+    assert read_facts(out, "pheno")["h2"] == pytest.approx(oracle.sharp_h2(Phi, X_L, y), abs=1e-6)
+    if comm.rank == 0:
+        kinds = (
+            f"{(codes == 2).sum()} of 2, {(codes == 1).sum()} of 1, and {(codes == 0).sum()} of 0, which are missing"
+        )
+        assert f"phenotype: case/control, {kinds}; {(codes < 1).sum()} missing" in Path(f"{out}.log").read_text()
+
+
 def test_snps_without_an_estimate_keep_their_row_and_say_why(comm, study):
     untestable = SnpsWithoutEstimate.among(study.plink.dosages)
     covar = str(study.folder / "covar.tsv")

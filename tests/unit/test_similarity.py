@@ -48,7 +48,7 @@ def test_snps_of_a_chromosome_are_brought_together(tmp_path):
     labels = ["chr2", "X", "2", "scaf_1", "x", "CHRX", "2", "1A"]
     snps = by_chromosome(variants(tmp_path, labels), np.array([0, 1, 2, 3, 5, 6, 7]))
     assert snps.index.tolist() == [0, 2, 6, 1, 5, 3, 7]
-    assert snps.chromosome.tolist() == ["2", "2", "2", "X", "X", "SCAF_1", "1A"]
+    assert snps.chromosome.tolist() == ["chr2", "chr2", "chr2", "X", "X", "scaf_1", "1A"]
 
 
 def test_batches_of_the_bim_do_not_matter(tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ import pytest
 
 from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.study.missing import parse_missing_codes
-from mpgls.study.tables import index_ids, read_id_list, read_names, read_table, show_sample
+from mpgls.study.tables import index_ids, read_ids, read_table, show_sample
+from mpgls.study.text import read_words
 
 
 def write(folder: Path, text: str, name: str = "table.txt") -> Path:
@@ -101,7 +102,7 @@ def test_unknown_and_repeated_wanted_columns(tmp_path: Path) -> None:
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
-    for reader in (read_table, read_id_list, read_names):
+    for reader in (read_table, read_ids, read_words):
         with pytest.raises(StorageError, match=r"absent\.txt"):
             reader(tmp_path / "absent.txt")
     path = tmp_path / "binary.txt"
@@ -115,29 +116,29 @@ def test_unreadable_files(tmp_path: Path) -> None:
 )
 def test_id_list(tmp_path: Path, header: str) -> None:
     path = write(tmp_path, header + "f1 i1 x\nf2\ti2 0\n  f1 i1 2\n\n")
-    assert read_id_list(path) == [("f1", "i1"), ("f2", "i2"), ("f1", "i1")]
+    assert read_ids(path).ids == [("f1", "i1"), ("f2", "i2"), ("f1", "i1")]
 
 
 def test_id_list_with_a_single_field(tmp_path: Path) -> None:
     path = write(tmp_path, "f1 i1\ni2\n")
     with pytest.raises(InputError, match="line 2 has 1 field, but line 1 has 2"):
-        read_id_list(path)
-    assert read_id_list(write(tmp_path, "")) == []
-    assert read_id_list(write(tmp_path, "i1\ni2\n")) == [("0", "i1"), ("0", "i2")]
+        read_ids(path)
+    assert read_ids(write(tmp_path, "")).ids == []
+    assert read_ids(write(tmp_path, "i1\ni2\n")).ids == [("0", "i1"), ("0", "i2")]
 
 
 @pytest.mark.parametrize("first", ["#12 I20", "F1 I1"])
 def test_a_hash_is_a_letter_of_an_id(tmp_path: Path, first: str) -> None:
     path = write(tmp_path, f"{first}\n#13 I21\nF2 #4\n")
-    assert read_id_list(path) == [tuple(first.split()), ("#13", "I21"), ("F2", "#4")]
+    assert read_ids(path).ids == [tuple(first.split()), ("#13", "I21"), ("F2", "#4")]
 
 
 @pytest.mark.parametrize("text", ["f1 i1\nf2 plant 17\n", "f1\ti1\nf2\tplant 17\n"])
 def test_a_blank_in_an_id_of_a_list_is_located(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match="line 2 has 3 fields, but line 1 has 2"):
-        read_id_list(write(tmp_path, text))
+        read_ids(write(tmp_path, text))
     with pytest.raises(InputError, match="line 1 has 3 fields: 'plant 17' in column 2 has a blank"):
-        read_id_list(write(tmp_path, "f2\tplant 17\nf2\tplant 18\n"))
+        read_ids(write(tmp_path, "f2\tplant 17\nf2\tplant 18\n"))
 
 
 KNOWN = [("F1", "a"), ("F2", "b"), ("F1", "twin"), ("F2", "twin")]
@@ -149,7 +150,7 @@ def test_a_file_without_fid_has_those_of_the_genotypes(tmp_path: Path, header: s
     assert read_table(path).ids == [("0", "b"), ("0", "other"), ("0", "a")]
     assert "no column FID: FID is 0" in read_table(path).summary
     table = read_table(path, known=KNOWN)
-    assert table.ids == read_id_list(path, KNOWN) == [("F2", "b"), ("0", "other"), ("F1", "a")]
+    assert table.ids == read_ids(path, KNOWN).ids == [("F2", "b"), ("0", "other"), ("F1", "a")]
     assert "FID is that of the genotypes' sample" in table.summary
     assert table.values.tolist() == [[2], [3], [1]] and table.names == ("y",)
     path = write(tmp_path, f"{header} y\na 2\ntwin 3\n")
@@ -210,7 +211,7 @@ def test_what_is_no_text_is_said(tmp_path: Path, data: bytes, message: str) -> N
 
 def test_names(tmp_path: Path) -> None:
     path = write(tmp_path, "rs1\n\n rs2 rs3\r\nrs1")
-    assert read_names(path) == ["rs1", "rs2", "rs3", "rs1"]
+    assert read_words(path)[0] == ["rs1", "rs2", "rs3", "rs1"]
 
 
 def test_index_ids() -> None:

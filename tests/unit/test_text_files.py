@@ -17,7 +17,8 @@ from mpgls.study.h2_file import read_h2_by_chromosome, read_h2_file
 from mpgls.study.nifti import open_images
 from mpgls.study.plink import VariantTable, read_fam
 from mpgls.study.sample_labels import sample_labels
-from mpgls.study.tables import read_ids, read_names, read_table
+from mpgls.study.tables import read_ids, read_table
+from mpgls.study.text import read_words
 from mpgls.study.trait_matrix import open_traits
 
 PEOPLE = [("F1", "a1"), ("#12", "I20"), ("0", "#3"), ("FÅ", "ü"), ("F1", "a2")]
@@ -44,7 +45,7 @@ def parsed(path: Path, kind: str) -> Any:
         return read_ids(path).ids
     if kind == "names":
         selection = select_snps(VariantTable.open(path.with_name("plain.bim")), SnpFilter(extract=str(path)))
-        return read_names(path), selection.index.tolist()
+        return read_words(path)[0], selection.index.tolist()
     if kind == "grm.id":
         path.with_name("k.grm.bin").write_bytes(np.zeros(15, dtype="<f4").tobytes())
         path.rename(path.with_name("k.grm.id"))

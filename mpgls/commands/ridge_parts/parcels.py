@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,11 @@ from mpgls.engine.images import check_memory, extract, open_stack
 from mpgls.errors import InputError
 from mpgls.report.brain_maps import write_parcel_map
 from mpgls.report.ridge_table import write_trait_file
-from mpgls.run.inputs import Study
+from mpgls.run.inputs import Study, say_tables
 from mpgls.run.job import Job
 from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.parcels import parcel_means, parcellate
+from mpgls.study.sample_ids import SampleId
 
 if TYPE_CHECKING:
     from mpgls.commands.ridge_parts.options import Ridge
@@ -46,7 +48,7 @@ def open_parcels(options: Ridge, study: Study, job: Job) -> Parcels | None:
     if options.parcels is None:
         return None
     world, count, table = job.world, options.parcels, job.path(".parcels.h5")
-    voxels = _open_voxels(options, job)
+    voxels = _open_voxels(options, study.fileset.samples.ids(), job)
 
     def make() -> Parcels:
         ids = study.fileset.samples.ids()
@@ -65,12 +67,14 @@ def open_parcels(options: Ridge, study: Study, job: Job) -> Parcels | None:
     return made
 
 
-def _open_voxels(options: Ridge, job: Job) -> VoxelMatrix:
-    """The voxel matrix that is given, or that of the images."""
+def _open_voxels(options: Ridge, known: Sequence[SampleId], job: Job) -> VoxelMatrix:
+    """The voxel matrix that is given, or that of the images; ``known`` samples give FIDs to people without."""
     if options.voxels is not None:
         path = options.voxels
-        return job.world.on_root(lambda: open_voxels(path))
+        voxels = job.world.on_root(lambda: open_voxels(path, known))
+        say_tables(job.world.log, voxels)
+        return voxels
     assert options.images is not None and options.mask is not None
-    stack = open_stack(options.images, options.image_ids, options.mask, job.world)
+    stack = open_stack(options.images, options.image_ids, options.mask, job.world, known)
     check_memory(stack.held, job.machine(), job.world.log)
     return extract(stack, job.path(".voxels.h5"), job.world)
