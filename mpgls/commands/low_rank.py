@@ -250,7 +250,7 @@ def scan_part(
     tested.begin(part)
     if test.precision == "mixed" and not checked:
         snps = np.concatenate([slots.snps(block) for block in left])
-        checked = model.check_against_double(part, held[0], snps).facts()
+        checked = model.check_against_double(part, held[0], snps, test).facts()
     label = part.of(samples.traits[columns[0]] if len(columns) == 1 else f"{len(columns)} traits")
     with slots, contextlib.ExitStack() as stack:
         for one in held:

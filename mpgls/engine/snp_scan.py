@@ -48,7 +48,7 @@ class WhitenedSnps:
     def __init__(
         self, L_team: TeamOperator, F_tilde_rep: np.ndarray, rows: np.ndarray, bed: BedFile, world: World
     ) -> None:
-        self.L_team, self.F_tilde_rep, self.rows, self.world = L_team, F_tilde_rep, rows, world
+        self.L_team, self.F_tilde_rep, self.rows, self.bed, self.world = L_team, F_tilde_rep, rows, bed, world
         dtype = L_team.panels[0].dtype
         self.F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=dtype)
         self.decoder = Decoder(bed.n, [rows[panel] for panel in L_team.row_panels], dtype)

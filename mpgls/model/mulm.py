@@ -27,6 +27,7 @@ from functools import cached_property
 
 import numpy as np
 
+from mpgls.model.deviations import deviations
 from mpgls.model.pvalues import log10_p_t
 
 TILE_BYTES = 8 << 20
@@ -51,22 +52,24 @@ def whiten(Z: np.ndarray) -> np.ndarray:
 def unit_residuals(values: np.ndarray, Z_w: np.ndarray, out: np.ndarray, tolerance: float) -> np.ndarray:
     """Residuals of the rows of ``values`` (k, n) on Z_w (r, n), scaled to length 1, into ``out`` (k, n).
 
-    Returns their lengths before scaling, float64 (k,). A row of which no more than the share ``tolerance`` of its
-    square is left gets zeros and the length 0. Each row's result depends on that row alone, bit for bit.
+    Returns their lengths before scaling, float64 (k,). Z_w spans the intercept, so a row counts by its deviations: one
+    of which no more than the share ``tolerance`` of their square is left gets zeros and the length 0. Each row's result
+    depends on that row alone, bit for bit.
     """
     k, n = values.shape
     lengths = np.zeros(k)
     step = max(1, _PANEL_BYTES // (8 * max(1, n)))
     for start in range(0, k, step):
         rows = slice(start, min(start + step, k))
-        panel = np.ascontiguousarray(values[rows], dtype=np.float64)
+        panel, size, _ = deviations(np.ascontiguousarray(values[rows], dtype=np.float64), axis=1)
         before = np.einsum("kn,kn->k", panel, panel)
         # R = A - A Z_w' Z_w, by sums along the samples only: a BLAS sums in an order that depends on the shape
-        panel = panel - np.einsum("kr,rn->kn", np.einsum("kn,rn->kr", panel, Z_w), Z_w)
+        panel -= np.einsum("kr,rn->kn", np.einsum("kn,rn->kr", panel, Z_w), Z_w)
         after = np.einsum("kn,kn->k", panel, panel)
         left = after > tolerance * before
-        lengths[rows] = np.where(left, np.sqrt(after), 0.0)
-        scale = np.divide(1.0, lengths[rows], out=np.zeros(len(panel)), where=left)
+        own = np.where(left, np.sqrt(after), 0.0)
+        scale = np.divide(1.0, own, out=np.zeros(len(panel)), where=left)
+        lengths[rows] = own * size[:, 0]
         np.multiply(panel, scale[:, None], out=out[rows], casting="same_kind")
     return lengths
 

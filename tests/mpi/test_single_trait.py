@@ -148,7 +148,24 @@ def test_mixed_precision_is_close_to_double_and_says_how_close(comm, study):
             atol = 1e-4 * np.abs(double[name]).max()
             np.testing.assert_allclose(mixed[name], double[name], rtol=1e-4, atol=atol, err_msg=name)
         assert (mixed["BETA"] != double["BETA"]).all()
-        assert 0 < facts["mixed_check_quadratic"] < 1e-4 and 0 < facts["mixed_check_linear"] < 1e-4
+        assert 0 < facts["mixed_check_beta"] < 1e-4 and 0 < facts["mixed_check_se"] < 1e-4
+
+
+def test_what_float32_cannot_hold_is_seen(comm, study):
+    """Twins make V(0.999999) nearly singular: its condition is that of float32's digits."""
+    twins, of_pair = str(study.folder / "twins.h5"), np.arange(N) // 2 * 2
+    on_root(comm, lambda: write_kinship(twins, study.plink.ids, study.Phi[of_pair][:, of_pair]))
+    double = scan(comm, study, h2=0.999999, grm=twins)
+    mixed = scan(comm, study, "mixed", h2=0.999999, grm=twins, precision="mixed")
+    if comm.rank == 0:
+        right, found, facts = read_results(double, "trait1"), read_results(mixed, "trait1"), read_facts(mixed, "trait1")
+        sampled = np.linspace(0, M - 1, 32).astype(int)
+        worst = np.nanmax(np.abs(found["BETA"] - right["BETA"])[sampled] / right["SE"][sampled])
+        assert worst > 0.01 and facts["mixed_check_beta"] == pytest.approx(worst, rel=1e-2)
+        warned = f"BETA differs by at most {facts['mixed_check_beta']:.1e} standard errors"
+        assert (
+            warned in Path(f"{mixed}.log").read_text() and "use --precision double" in Path(f"{mixed}.log").read_text()
+        )
 
 
 # -- samples and SNPs ---------------------------------------------------------------------------------------------
