@@ -156,4 +156,5 @@ class SetModel:
         *S_BL, b_B = inner_products(h2, F_rep.T @ X_rep, F_tilde_rep.T @ H_tilde_rep)
         S_BR = inner_products(h2, np.square(X_rep).sum(axis=0), np.square(H_tilde_rep).sum(axis=0))
         double = SnpSums(block.stats, np.array(S_BL), b_B, S_BR, mixed.norm)
-        return compare(mixed.fit(held.sums, test), double.fit(held.sums, test), world.log)
+        with world.together():
+            return compare(mixed.fit(held.sums, test), double.fit(held.sums, test), world.log)

@@ -9,6 +9,7 @@ import numpy as np
 from mpgls.engine.covariance import Covariance, Whitener
 from mpgls.engine.snp_scan import SnpSums, WhitenedSnps
 from mpgls.engine.snp_stream import read_few
+from mpgls.errors import NumericalError
 from mpgls.model.gls import Note, NullSums, SnpFit, SnpTest
 from mpgls.model.products import partial_products
 from mpgls.run.log import Log
@@ -18,6 +19,8 @@ from mpgls.study.genotypes import Decoder
 SAMPLED = 32
 TOLERATED = 0.01
 """Of a standard error: at the genome-wide threshold, z = 5.45, it changes -log10 p by no more than 0.025."""
+HOPELESS = 1.0
+"""Standard errors: from here on rounding is as large as what the data do not say."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,15 @@ def check_against_double(
     Decoder(snps.bed.n, [snps.rows], np.float64).decode(packed, [X_rep])
     S = partial_products(snps.F_tilde_rep, L.columns(V.design(X_rep)))  # S_BL, b_B, S_BR
     double = SnpSums(mixed.stats, S[:-2], S[-2], S[-1], mixed.norm)
-    return compare(mixed.fit(sums, test), double.fit(sums, test), snps.world.log)
+    with snps.world.together():
+        return compare(mixed.fit(sums, test), double.fit(sums, test), snps.world.log)
 
 
 def compare(mixed: SnpFit, double: SnpFit, log: Log) -> MixedCheck:
-    """The largest differences of two fits of the same SNPs; a warning where a conclusion might change."""
+    """The largest differences of two fits of the same SNPs; a warning where a conclusion might change.
+
+    Raises NumericalError where the fits have little in common.
+    """
     usable = (mixed.note == Note.OK) & (double.note == Note.OK) & (double.se > 0)
     beta, se, right, error = (values[usable] for values in (mixed.beta, mixed.se, double.beta, double.se))
     found = MixedCheck(
@@ -65,6 +72,8 @@ def compare(mixed: SnpFit, double: SnpFit, log: Log) -> MixedCheck:
         f"mixed precision against double on {usable.size} SNPs: BETA differs by at most {found.mixed_check_beta:.1e} "
         f"standard errors, SE by a share of {found.mixed_check_se:.1e}"
     )
+    if found.mixed_check_beta > HOPELESS:
+        raise NumericalError(f"{text}: this model needs --precision double")
     if max(found.mixed_check_beta, found.mixed_check_se) > TOLERATED:
         log.warn(f"{text}: use --precision double")
     else:

@@ -35,7 +35,9 @@ class SnpSums(NamedTuple):
 
     def fit(self, null: NullSums, test: SnpTest) -> SnpFit:
         """Effects by the Schur complement of S_BR in the normal equations, see `gls.fit_snps`."""
-        return fit_snps(null, self.S_BL, self.S_BR, self.b_B, self.norm, test.test, test.tolerance)
+        return fit_snps(
+            null, self.S_BL, self.S_BR, self.b_B, self.norm, test.test, test.tolerance, test.complete
+        )  # fmt: skip
 
 
 class WhitenedSnps:

@@ -28,6 +28,7 @@ from functools import cached_property
 import numpy as np
 
 from mpgls.model.deviations import deviations
+from mpgls.model.gls import COMPLETE
 from mpgls.model.pvalues import log10_p_t
 
 TILE_BYTES = 8 << 20
@@ -100,10 +101,16 @@ class Score:
         F_0 = self.t_threshold**2
         return np.sqrt(F_0 / (self.df + F_0) * np.maximum(1.0 - gamma2, 0.0))
 
-    def t(self, beta: np.ndarray, gamma2: np.ndarray) -> np.ndarray:
-        """t = sign(beta) sqrt(df beta^2 / (1 - Gamma^2 - beta^2)); infinite for an exact fit."""
+    def t(self, beta: np.ndarray, gamma2: np.ndarray, complete: float = COMPLETE["double"]) -> np.ndarray:
+        """t = sign(beta) sqrt(df beta^2 / (1 - Gamma^2 - beta^2)).
+
+        Infinite where the SNP leaves no more than the share ``complete`` of what Z leaves.
+        """
+        there = 1.0 - gamma2
+        left = there - np.square(beta)
+        left[left <= complete * there] = 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = beta * np.sqrt(self.df / np.maximum(1.0 - gamma2 - np.square(beta), 0.0))
+            t = beta * np.sqrt(self.df / left)
         return np.where(beta == 0.0, 0.0, t)
 
     def log10_p(self, t: np.ndarray) -> np.ndarray:
@@ -161,6 +168,7 @@ class TileScan:
         self._tile: np.ndarray = np.empty(self.elements, dtype=dtype)
         self._strip: np.ndarray = np.empty(STRIP, dtype=dtype)
         self._mask = np.empty(STRIP, dtype=bool)
+        self._complete = COMPLETE["double" if dtype == np.float64 else "mixed"]
         self._slack = _ROUNDING * np.sqrt(n) * float(np.finfo(dtype).eps)
 
     def entries(self, snps: SnpBlock, permutation: np.ndarray, R_Y: np.ndarray, testable: np.ndarray) -> Entries:
@@ -173,7 +181,7 @@ class TileScan:
         beta, gamma2 = rescore(ZX, self.r, R_Y, snp, voxel)
         kept = (np.abs(beta) >= self.score.bound(gamma2)) & (snps.lengths[snp] > 0)
         beta, gamma2 = beta[kept], gamma2[kept]
-        return Entries(snp[kept], voxel[kept], beta, self.score.t(beta, gamma2))
+        return Entries(snp[kept], voxel[kept], beta, self.score.t(beta, gamma2, self._complete))
 
     def candidates(self, ZX: np.ndarray, R_Y: np.ndarray, testable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(SNP, voxel), int32 (k,) each, whose |beta| may be beyond the bound; ``ZX`` (r + B, n) are permuted."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mpgls.engine.mixed_check import compare
+from mpgls.errors import NumericalError
 from mpgls.model.gls import Note, SnpFit
 
 
@@ -43,6 +44,11 @@ def test_a_hundredth_of_a_standard_error_is_warned_of(beta, se):
     log = Heard()
     compare(fit([beta], [se]), fit([1.0], [0.5]), log)
     assert len(log.warned) == 1 and log.warned[0].endswith("use --precision double") and not log.said
+
+
+def test_numbers_that_are_all_rounding_are_refused():
+    with pytest.raises(NumericalError, match=r"by at most 1\.1e\+00 standard errors.*needs --precision double"):
+        compare(fit([1.55], [0.5]), fit([1.0], [0.5]), Heard())
 
 
 def test_snps_without_an_estimate_or_an_error_do_not_count():
