@@ -54,7 +54,7 @@ NOT_RESULTS = frozenset({
     "command_line", "ranks", "nodes", "threads", "gemm_gflops", "versions", "memory", "timings", "seconds", "plan",
     "inputs", "fingerprint", "made_from", "files", "gflop_per_permutation", "evaluations_single", "evaluations_double",
     # measured rounding errors
-    "residual", "orthogonality", "mixed_check_quadratic", "mixed_check_linear",
+    "residual", "orthogonality", "mixed_check_beta", "mixed_check_se",
 })  # fmt: skip
 """Keys of a manifest that say how a run went, not what it found."""
 

@@ -222,10 +222,12 @@ def scan_set(
     with split_teams(world.comm, plan.team_size) as team:
         tested = TestedSnps(run.study.fileset.bed, samples.rows, samples.F_rep, G, plan.block, world)
         model = SetModel(load_gram(gram, G.n, grid, world), products, nulls, tested)
+        left = [part.k for part in parts if run.ledger.unfinished(part.blocks)]
+        highest = float(nulls["h2"][left].max(initial=0.0))  # rounding grows as 1/(1-h2)
         for part in parts:
             for start in range(0, len(samples.traits), plan.traits_at_once):
                 columns = range(start, min(start + plan.traits_at_once, len(samples.traits)))
-                checked = scan_part(run, samples, model, part, columns, team, checked)
+                checked |= scan_part(run, samples, model, part, columns, team, highest)
     return dict.fromkeys(samples.numbers, checked)
 
 
@@ -236,27 +238,29 @@ def scan_part(
     part: SimilarityPart,
     columns: range,
     team: Team,
-    checked: dict[str, float],
+    checked_h2: float,
 ) -> dict[str, float]:
     """Stage 4: the SNPs of a part against the traits at ``columns`` of the set. Collective.
 
-    Returns ``checked``, or where that is empty what the check in double found. Raises Stopped, on all ranks, when a
-    signal asked for it.
+    Returns what the check of mixed precision found, which is made of the models whose h2 is ``checked_h2``. Raises
+    Stopped, on all ranks, when a signal asked for it.
     """
     ledger, world, test, tested = run.ledger, run.job.world, run.options.snp_test, model.tested
     assert ledger is not None
     slots = ledger.slots([samples.numbers[j] for j in columns])
     left = slots.left(part.blocks)
+    found: dict[str, float] = {}
     if left.size == 0:
-        return checked
+        return found
     held = [model.hold(part, j, team) for j in columns]  # L_c L_c' = I + w G_c'G_c;  F~ = sqrt(w) L_c^-1 G_c'F
     for one in held:
         cohort, null = run.study.cohorts[samples.traits[one.column]], model.nulls[part.k, one.column]
         ledger.keep_null(part.k, samples.numbers[one.column], null, fit_null(one.h2, one.sums), cohort)
     tested.begin(part)
-    if test.precision == "mixed" and not checked:
+    worst = max(held, key=lambda one: one.h2)
+    if test.precision == "mixed" and worst.h2 >= checked_h2:
         snps = np.concatenate([slots.snps(block) for block in left])
-        checked = model.check_against_double(part, held[0], snps).facts()
+        found = model.check_against_double(part, worst, snps, test).facts()
     label = part.of(samples.traits[columns[0]] if len(columns) == 1 else f"{len(columns)} traits")
     with slots, contextlib.ExitStack() as stack:
         for one in held:
@@ -268,7 +272,7 @@ def scan_part(
             fits = [tested.sums(one, block, H).fit(one.sums, test) for one in held]
             slots.keep(number, block.stats, fits)
         run.job.sample_memory()
-    return checked
+    return found
 
 
 def scan_dense(

@@ -140,7 +140,8 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             check_scratch(options, job)
             study = open_study(options, world, traits=False)
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
-            traits = open_trait_study(options, study, eigen_file, options.missing, world)
+            effects = np.float32 if options.dense else np.float64
+            traits = open_trait_study(options, study, eigen_file, options.missing, world, effects=effects)
             check_kinship(study, options.loco, world)
             check_components(options.pcs, traits.cohort, "the study")
             chromosomes = tested_chromosomes(study, options.loco, world)

@@ -21,9 +21,6 @@ from mpgls.model.gls import NullSums
 from mpgls.model.woodbury import inverse_gram, kernel_weight, null_sums
 from mpgls.run.world import World
 
-TOLERANCE = 2e-9
-"""Of h2: a factorisation of K x K is cheap, and p values are then good to 1e-8."""
-
 
 class LowRankDesign(NamedTuple):
     """A few columns F = [X_L | y] (n, q+1) as this model sees them, the same on every rank.
@@ -60,7 +57,7 @@ class LowRankCovariance:
     factor is gone when the next one is made.
     """
 
-    tolerance = TOLERANCE
+    tolerance = reml.TOLERANCE
 
     def __init__(self, gram: SimilarityGram, kept: np.ndarray, s: float, world: World) -> None:
         self.gram, self.s, self.world, self.n = gram, s, world, gram.n

@@ -18,7 +18,7 @@ from mpgls.engine.similarity import Similarity
 from mpgls.engine.snp_scan import SnpSums
 from mpgls.engine.snp_stream import read_few
 from mpgls.la.teams import Team, TeamOperator
-from mpgls.model.gls import NullSums
+from mpgls.model.gls import NullSums, SnpTest
 from mpgls.model.products import partial_products
 from mpgls.model.woodbury import inner_products, kernel_weight
 from mpgls.run.world import World
@@ -133,8 +133,10 @@ class SetModel:
         F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.panels[0].dtype)
         return HeldTrait(column, h2, kernel_weight(h2, part.scale), sums, L_team, F_tilde_team)
 
-    def check_against_double(self, part: SimilarityPart, held: HeldTrait, snps: np.ndarray) -> MixedCheck:
-        """Solve evenly spaced ones of the .bim rows ``snps`` with float64 products and factor. Collective."""
+    def check_against_double(
+        self, part: SimilarityPart, held: HeldTrait, snps: np.ndarray, test: SnpTest
+    ) -> MixedCheck:
+        """Test evenly spaced ones of the .bim rows ``snps`` with float64 products and factor. Collective."""
         tested, world, G, h2 = self.tested, self.tested.world, self.tested.G, held.h2
         chosen = snps[np.linspace(0, snps.size - 1, min(SAMPLED, snps.size, tested.width)).astype(np.int64)]
         packed = read_few(tested.bed, chosen, world)
@@ -149,8 +151,10 @@ class SetModel:
         L = self.GG.covariance(part.kept, part.scale, world).at(h2)
         F_tilde_rep = L.columns(self.products.design(held.column, part).GF_rep)
         H_tilde_rep = L.columns(H_rep)
-        # b_B = (y'X - y~'H~) / (1-h2);  S_BR = (x'x - h~'h~) / (1-h2)
+        # S_BL, b_B = (F'X - F~'H~) / (1-h2);  S_BR = (x'x - h~'h~) / (1-h2)
         F_rep = self.products.F_rep[:, self.products.columns(held.column)]
-        b_B = inner_products(h2, F_rep.T @ X_rep, F_tilde_rep.T @ H_tilde_rep)[-1]
+        *S_BL, b_B = inner_products(h2, F_rep.T @ X_rep, F_tilde_rep.T @ H_tilde_rep)
         S_BR = inner_products(h2, np.square(X_rep).sum(axis=0), np.square(H_tilde_rep).sum(axis=0))
-        return compare(np.array([mixed.b_B, mixed.S_BR]), np.array([b_B, S_BR]), held.sums.yy, world.log)
+        double = SnpSums(block.stats, np.array(S_BL), b_B, S_BR, mixed.norm)
+        with world.together():
+            return compare(mixed.fit(held.sums, test), double.fit(held.sums, test), world.log)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.engine.cholesky import CholeskyCovariance
-from mpgls.engine.low_rank import TOLERANCE
 from mpgls.engine.low_rank_nulls import SimilarityPart
 from mpgls.engine.similarity import Similarity
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
+from mpgls.model import reml
 from mpgls.run.plan import grid_block
 from mpgls.run.world import World
 from mpgls.study.align import Cohort
@@ -51,4 +51,4 @@ class SampleModels:
 
     def take(self, trait: str, label: str) -> tuple[CholeskyCovariance, Cohort]:
         """V = h2 Phi + (1-h2) I. Collective."""
-        return CholeskyCovariance(self.Phi_grid, self.world, TOLERANCE), self.cohorts[trait]
+        return CholeskyCovariance(self.Phi_grid, self.world, reml.TOLERANCE), self.cohorts[trait]

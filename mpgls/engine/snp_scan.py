@@ -35,7 +35,9 @@ class SnpSums(NamedTuple):
 
     def fit(self, null: NullSums, test: SnpTest) -> SnpFit:
         """Effects by the Schur complement of S_BR in the normal equations, see `gls.fit_snps`."""
-        return fit_snps(null, self.S_BL, self.S_BR, self.b_B, self.norm, test.test, test.tolerance)
+        return fit_snps(
+            null, self.S_BL, self.S_BR, self.b_B, self.norm, test.test, test.tolerance, test.complete
+        )  # fmt: skip
 
 
 class WhitenedSnps:
@@ -48,7 +50,7 @@ class WhitenedSnps:
     def __init__(
         self, L_team: TeamOperator, F_tilde_rep: np.ndarray, rows: np.ndarray, bed: BedFile, world: World
     ) -> None:
-        self.L_team, self.F_tilde_rep, self.rows, self.world = L_team, F_tilde_rep, rows, world
+        self.L_team, self.F_tilde_rep, self.rows, self.bed, self.world = L_team, F_tilde_rep, rows, bed, world
         dtype = L_team.panels[0].dtype
         self.F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=dtype)
         self.decoder = Decoder(bed.n, [rows[panel] for panel in L_team.row_panels], dtype)

@@ -63,7 +63,7 @@ class TraitScan:
         snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world)
         if self.test.precision == "mixed":
             with world.phase("check in double"):
-                found = check_against_double(snps, V, L, self.bed, ledger.store, world)
+                found = check_against_double(snps, V, L, sums, self.test, ledger.store)
             self.checks[trait] = found.larger(self.checks.get(trait, found))
         del V, L  # the scan needs neither Phi nor the work buffer
 

@@ -103,6 +103,8 @@ def fit_tail(maxima: np.ndarray) -> Tail:
     """
     descending = np.sort(np.asarray(maxima, dtype=np.float64))[::-1]
     tail = _no_tail()
+    if descending.size and np.isinf(descending[0]):  # no GPD has such a tail
+        return tail
     for count in range(min(EXCEEDANCES, descending.size // 4), FEWEST - 1, -_STEP):
         threshold = 0.5 * (descending[count - 1] + descending[count])
         excess = descending[descending > threshold] - threshold

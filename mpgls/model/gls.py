@@ -37,8 +37,9 @@ NOTE_TEXT = {
     Note.FILTERED: "filtered",
 }
 
-COMPLETE = 1e-12
-"""A SNP that leaves no more than this share of a trait's residual variance explains it completely: SE is 0."""
+COMPLETE = {"double": 1e-12, "mixed": 1e-5}
+"""A SNP that leaves no more than this share of a trait's residual variance, which rounding can leave in the precision
+of the solve, explains it completely: SE is 0."""
 COLLINEAR_TOLERANCE = {"double": 1e-10, "mixed": 1e-5}
 """Share of a SNP's whitened variance that must remain beside the covariates, by precision of the solve."""
 
@@ -59,6 +60,11 @@ class SnpTest:
     def tolerance(self) -> float:
         """Share of a SNP's whitened variance that must remain beside the covariates."""
         return COLLINEAR_TOLERANCE[self.precision]
+
+    @property
+    def complete(self) -> float:
+        """Share of a trait's residual variance up to which nothing is left of it beside a SNP."""
+        return COMPLETE[self.precision]
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,7 @@ def fit_snps(
     x_norm_sq: np.ndarray,
     test: str = "t",
     tolerance: float = COLLINEAR_TOLERANCE["double"],
+    complete: float = COMPLETE["double"],
 ) -> SnpFit:
     """Effect and standard error of B SNPs, each tested alone beside X_L.
 
@@ -163,8 +170,8 @@ def fit_snps(
         d = S_BR - S_BL' S_TL^-1 S_BL,   r = b_B - S_BL' S_TL^-1 b_T,   beta = r / d,   se = sqrt(s2 / d)
 
     ``test`` "t" re-profiles s2 = (rss - r^2/d) / (n-p) for each SNP; "wald" keeps s2 = rss / (n-q) of the null
-    model. A SNP with d <= tolerance * S_BR is collinear with the covariates. Raises NumericalError as ``fit_null``
-    does, and ValueError for another ``test``.
+    model. A SNP with d <= tolerance * S_BR is collinear with the covariates; the t test's se is 0 where
+    rss - r^2/d <= complete * rss. Raises NumericalError as ``fit_null`` does, and ValueError for another ``test``.
     """
     if test not in ("t", "wald"):
         raise ValueError(f"test must be 't' or 'wald', not {test!r}")
@@ -188,7 +195,7 @@ def fit_snps(
         if n - q - 1 < 1:
             raise NumericalError(f"{n} samples leave no degree of freedom for {q} covariates and a SNP.")
         left = rss - r * beta
-        left[left <= COMPLETE * rss] = 0.0
+        left[left <= complete * rss] = 0.0
         se = np.sqrt(left / ((n - q - 1) * d))
     return SnpFit(beta, se, note)
 

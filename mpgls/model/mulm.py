@@ -27,6 +27,8 @@ from functools import cached_property
 
 import numpy as np
 
+from mpgls.model.deviations import deviations
+from mpgls.model.gls import COMPLETE
 from mpgls.model.pvalues import log10_p_t
 
 TILE_BYTES = 8 << 20
@@ -51,22 +53,24 @@ def whiten(Z: np.ndarray) -> np.ndarray:
 def unit_residuals(values: np.ndarray, Z_w: np.ndarray, out: np.ndarray, tolerance: float) -> np.ndarray:
     """Residuals of the rows of ``values`` (k, n) on Z_w (r, n), scaled to length 1, into ``out`` (k, n).
 
-    Returns their lengths before scaling, float64 (k,). A row of which no more than the share ``tolerance`` of its
-    square is left gets zeros and the length 0. Each row's result depends on that row alone, bit for bit.
+    Returns their lengths before scaling, float64 (k,). Z_w spans the intercept, so a row counts by its deviations: one
+    of which no more than the share ``tolerance`` of their square is left gets zeros and the length 0. Each row's result
+    depends on that row alone, bit for bit.
     """
     k, n = values.shape
     lengths = np.zeros(k)
     step = max(1, _PANEL_BYTES // (8 * max(1, n)))
     for start in range(0, k, step):
         rows = slice(start, min(start + step, k))
-        panel = np.ascontiguousarray(values[rows], dtype=np.float64)
+        panel, size, _ = deviations(np.ascontiguousarray(values[rows], dtype=np.float64), axis=1)
         before = np.einsum("kn,kn->k", panel, panel)
         # R = A - A Z_w' Z_w, by sums along the samples only: a BLAS sums in an order that depends on the shape
-        panel = panel - np.einsum("kr,rn->kn", np.einsum("kn,rn->kr", panel, Z_w), Z_w)
+        panel -= np.einsum("kr,rn->kn", np.einsum("kn,rn->kr", panel, Z_w), Z_w)
         after = np.einsum("kn,kn->k", panel, panel)
         left = after > tolerance * before
-        lengths[rows] = np.where(left, np.sqrt(after), 0.0)
-        scale = np.divide(1.0, lengths[rows], out=np.zeros(len(panel)), where=left)
+        own = np.where(left, np.sqrt(after), 0.0)
+        scale = np.divide(1.0, own, out=np.zeros(len(panel)), where=left)
+        lengths[rows] = own * size[:, 0]
         np.multiply(panel, scale[:, None], out=out[rows], casting="same_kind")
     return lengths
 
@@ -97,10 +101,16 @@ class Score:
         F_0 = self.t_threshold**2
         return np.sqrt(F_0 / (self.df + F_0) * np.maximum(1.0 - gamma2, 0.0))
 
-    def t(self, beta: np.ndarray, gamma2: np.ndarray) -> np.ndarray:
-        """t = sign(beta) sqrt(df beta^2 / (1 - Gamma^2 - beta^2)); infinite for an exact fit."""
+    def t(self, beta: np.ndarray, gamma2: np.ndarray, complete: float = COMPLETE["double"]) -> np.ndarray:
+        """t = sign(beta) sqrt(df beta^2 / (1 - Gamma^2 - beta^2)).
+
+        Infinite where the SNP leaves no more than the share ``complete`` of what Z leaves.
+        """
+        there = 1.0 - gamma2
+        left = there - np.square(beta)
+        left[left <= complete * there] = 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = beta * np.sqrt(self.df / np.maximum(1.0 - gamma2 - np.square(beta), 0.0))
+            t = beta * np.sqrt(self.df / left)
         return np.where(beta == 0.0, 0.0, t)
 
     def log10_p(self, t: np.ndarray) -> np.ndarray:
@@ -158,6 +168,7 @@ class TileScan:
         self._tile: np.ndarray = np.empty(self.elements, dtype=dtype)
         self._strip: np.ndarray = np.empty(STRIP, dtype=dtype)
         self._mask = np.empty(STRIP, dtype=bool)
+        self._complete = COMPLETE["double" if dtype == np.float64 else "mixed"]
         self._slack = _ROUNDING * np.sqrt(n) * float(np.finfo(dtype).eps)
 
     def entries(self, snps: SnpBlock, permutation: np.ndarray, R_Y: np.ndarray, testable: np.ndarray) -> Entries:
@@ -170,7 +181,7 @@ class TileScan:
         beta, gamma2 = rescore(ZX, self.r, R_Y, snp, voxel)
         kept = (np.abs(beta) >= self.score.bound(gamma2)) & (snps.lengths[snp] > 0)
         beta, gamma2 = beta[kept], gamma2[kept]
-        return Entries(snp[kept], voxel[kept], beta, self.score.t(beta, gamma2))
+        return Entries(snp[kept], voxel[kept], beta, self.score.t(beta, gamma2, self._complete))
 
     def candidates(self, ZX: np.ndarray, R_Y: np.ndarray, testable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(SNP, voxel), int32 (k,) each, whose |beta| may be beyond the bound; ``ZX`` (r + B, n) are permuted."""

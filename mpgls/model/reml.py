@@ -28,8 +28,8 @@ SNAP = 1.0 - 1e-5
 SINGLE_LIMIT = 0.999
 """Above it float32 is not asked: where Phi is singular, its errors grow as 1/(1-h2)."""
 
-TOLERANCE = 6e-8
-"""Of h2, unless the caller wants it sharper."""
+TOLERANCE = 2e-9
+"""Of h2: effects and p values are then good to 1e-8."""
 
 FAILED = RemlPoint(float("-inf"))
 """What an evaluation returns when V is not positive definite in its precision."""

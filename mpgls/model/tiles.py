@@ -235,7 +235,8 @@ class Epilogue:
     ``rss`` (t,) of the panel (NaN: trait without tests), n samples, q columns of X_L, ``test`` "t" or "wald".
     Accumulators, all over SNPs with note 0: ``counts`` (t, bins.count) uint32 of x = R^2/d (None without
     ``histogram``), ``best_x`` (t,) float64 and ``best_snp`` (t,) int64 of the largest x (-1 before any; of equal ones
-    the SNP that comes first), ``tests``: SNPs counted so far. ``absorb`` joins those of another rank.
+    the SNP that comes first; x is 1 for all that explain a trait completely), ``tests``: SNPs counted so far.
+    ``absorb`` joins those of another rank.
     """
 
     def __init__(
@@ -321,13 +322,15 @@ class Epilogue:
         """The largest x of every trait of the strip."""
         where = np.argmax(x, axis=1)
         largest = x[np.arange(len(x)), where].astype(np.float64)
+        all_of_it = self._all_of_it(x.dtype)
+        if largest.max(initial=0.0) >= all_of_it:  # the first SNP that leaves nothing, not that of luckiest rounding
+            x[x >= all_of_it] = 1.0
+            where = np.argmax(x, axis=1)
+            largest = x[np.arange(len(x)), where].astype(np.float64)
         snp = snps[where]
         known, at = self.best_x[part], self.best_snp[part]
         better = (largest > known) | ((largest == known) & (snp < at))
         better &= (largest >= 0) & ~self.untested[part]
-        if largest.max(initial=0.0) > 1.0:  # rounding, of a SNP that explains a trait completely
-            np.minimum(x, 1.0, out=x)
-            np.minimum(largest, 1.0, out=largest)
         known[better], at[better] = largest[better], snp[better]
         return largest
 
@@ -337,10 +340,15 @@ class Epilogue:
         trait = rows[row] + part.start
         R, d = (values[trait, column].astype(np.float64) for values in tile[:2])
         share = R * R / d
-        share[share >= 1.0 - COMPLETE] = 1.0  # nothing is left: SE 0, -log10 p infinite
+        share[share >= self._all_of_it(tile.R.dtype)] = 1.0  # nothing is left: SE 0, -log10 p infinite
         beta = R * self.scale[trait] / d
         se = np.sqrt(self._variance(share) / d) * self.scale[trait]
         self._hits.append((trait, snps[column].astype(np.int64), beta, se, share))
+
+    @staticmethod
+    def _all_of_it(dtype: np.dtype) -> float:
+        """The x from which on a SNP explains a trait completely, as far as products of this type can tell."""
+        return 1.0 - COMPLETE["double" if dtype == np.float64 else "mixed"]
 
     def _variance(self, x: np.ndarray) -> np.ndarray:
         """s2 / rss."""
@@ -366,8 +374,10 @@ class Epilogue:
             if self.statistic.test == "t":
                 np.divide(R, d, out=work)
                 work *= R
+                all_of_it = self._all_of_it(work.dtype)
+                if work.max(initial=0.0) >= all_of_it:
+                    work[work >= all_of_it] = 1.0
                 np.subtract(1.0, work, out=work)
-                np.maximum(work, 0.0, out=work)
                 work /= d
             else:
                 np.divide(1.0, d, out=work)

@@ -14,9 +14,10 @@ class Flag(IntFlag):
     TOO_FEW = 8
     IMPUTED = 16
     BOUNDARY = 32
+    RANGE = 64
 
 
-NOT_ANALYSED = Flag.CONSTANT | Flag.ALL_MISSING | Flag.COLLINEAR | Flag.TOO_FEW
+NOT_ANALYSED = Flag.CONSTANT | Flag.ALL_MISSING | Flag.COLLINEAR | Flag.TOO_FEW | Flag.RANGE
 
 FLAG_TEXT = {
     Flag.CONSTANT: "constant",
@@ -25,6 +26,7 @@ FLAG_TEXT = {
     Flag.TOO_FEW: "too few samples",
     Flag.IMPUTED: "approximate (imputed)",
     Flag.BOUNDARY: "h2 at boundary",
+    Flag.RANGE: "beyond the range of numbers: another unit",
 }
 
 

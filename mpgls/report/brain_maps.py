@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.report.figure import FAINT, INK, saved_figure
+from mpgls.report.pixels import with_finite
 from mpgls.report.plots import _short
 from mpgls.study.images import VoxelGrid
 from mpgls.study.nifti import write_image
@@ -115,6 +116,7 @@ class _Slices:
 
         affine, coordinates = np.asarray(grid.affine, dtype=np.float64), grid.coordinates
 
+        log10p = with_finite(np.asarray(log10p, dtype=np.float64))
         peak = coordinates[voxels[np.argmax(log10p)]] if len(voxels) else np.median(coordinates, axis=0).astype(int)
         self.peak_mm = affine[:3, :3] @ peak + affine[:3, 3]
         low = coordinates.min(axis=0) - 1

@@ -14,7 +14,7 @@ import numpy as np
 
 from mpgls.report.figure import FAINT, INK, saved_figure
 from mpgls.report.hits import HitVariants, pieces
-from mpgls.report.pixels import UNPLACED, PixelMap
+from mpgls.report.pixels import UNPLACED, PixelMap, with_finite
 from mpgls.report.plots import (
     _COLOURS,
     Strip,
@@ -87,7 +87,9 @@ def hits_map(
             axes.axvspan(*_surrounding(strips, k), color=_BAND, linewidth=0, zorder=0)
         _label_traits(axes, names, t, height)
         x = _positions(hits, variants, strips)
-        _draw_hits(figure, axes, x, hits["trait"].astype(np.float64), _finite(hits["log10p"]), height / t, threshold)
+        _draw_hits(
+            figure, axes, x, hits["trait"].astype(np.float64), with_finite(hits["log10p"]), height / t, threshold
+        )
         _label_chromosomes(axes, strips)
         _heading(axes, title, _subtitle(hits, t, threshold, genome))
 
@@ -261,12 +263,6 @@ def _label_traits(axes: Axes, names: list[str], t: int, height: float) -> None:
     axes.set_yticks([k - 1 for k in ticks])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{round(y) + 1:,}"))
     axes.set_ylabel("trait, in the order of the file", color=INK)
-
-
-def _finite(value: np.ndarray) -> np.ndarray:
-    """-log10 p with a number for p = 0."""
-    finite = value[np.isfinite(value)]
-    return np.where(np.isfinite(value), value, max(400.0, float(finite.max(initial=0.0))))
 
 
 def _subtitle(hits: np.ndarray, t: int, threshold: float, genome: PixelMap) -> str:

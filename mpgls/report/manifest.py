@@ -19,8 +19,8 @@ from mpgls.errors import StorageError
 def write_manifest(path: str | os.PathLike[str], manifest: dict[str, Any]) -> None:
     """Write ``manifest`` as indented JSON; the file appears under its name only when it is complete.
 
-    NumPy scalars and arrays, paths, dataclasses, enumerations, tuples and sets are converted; NaN and infinities
-    become null. Raises StorageError.
+    NumPy scalars and arrays, paths, dataclasses, enumerations, tuples and sets are converted; NaN becomes
+    null, and infinities "inf" and "-inf", which JSON has no numbers for. Raises StorageError.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
@@ -53,7 +53,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted((_plain(item) for item in value), key=str)
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
     if value is None or isinstance(value, bool | int | str):
         return value
     # A run of hours must not end without its manifest for an unforeseen type.

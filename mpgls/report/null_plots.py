@@ -10,6 +10,7 @@ import numpy as np
 
 from mpgls.model.extremes import Tail
 from mpgls.report.figure import FAINT, saved_figure
+from mpgls.report.pixels import with_finite
 from mpgls.report.plots import _ACCENT, _COLOURS, _heading, _short
 
 if TYPE_CHECKING:
@@ -40,13 +41,16 @@ def null_plot(
     """Draw a histogram of ``maxima`` (P,) into the PNG file ``path``, with the data's largest values marked.
 
     ``observed_top`` are the largest values of the unpermuted data, in any order, and ``labels`` the names of their
-    SNPs. Beyond the dashed line the corrected p is at most 0.05; up to five SNPs there are named, or else the best one.
-    A good ``tail`` is drawn over the histogram. Raises StorageError if the file cannot be written.
+    SNPs; infinite values stand a little beyond all others. Beyond the dashed line the corrected p is at most 0.05; up
+    to five SNPs there are named, or else the best one. A good ``tail`` is drawn over the histogram. Raises StorageError
+    if the file cannot be written.
     """
     title, axis = TITLES.get(statistic, (statistic, statistic))
     maxima, observed = np.asarray(maxima, dtype=np.float64), np.asarray(observed_top, dtype=np.float64)
-    shown = np.isfinite(observed)
-    observed, names = observed[shown], [name for name, show in zip(labels, shown, strict=True) if show]
+    shown = ~np.isnan(observed)
+    names = [name for name, show in zip(labels, shown, strict=True) if show]
+    drawn = with_finite(np.concatenate([maxima, observed[shown]]))
+    maxima, observed = drawn[: maxima.size], drawn[maxima.size :]
     with saved_figure(path, (6.4, 4.2)) as figure:
         axes = figure.add_axes((0.1, 0.125, 0.865, 0.73))
         axes.set_xlabel(axis)

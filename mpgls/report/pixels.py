@@ -23,6 +23,12 @@ _MAX_LEVEL = (1 << _LEVEL_BITS) - 1
 _LAST = {"x": 0, "y": 1, "xy": 2, "par1": 3, "par2": 4, "mt": 5, "m": 5}
 
 
+def with_finite(heights: np.ndarray) -> np.ndarray:
+    """-log10 p for a picture: infinite ones a little above all others."""
+    finite = np.isfinite(heights)
+    return np.where(finite, heights, 1.1 * float(np.max(heights, initial=1.0, where=finite)))
+
+
 def chromosome_key(name: str) -> tuple:
     """Sort key of the natural order 1, 2, ..., 22, X, Y, XY, MT, then other names; ``chr`` in front is ignored."""
     bare = re.sub(r"^chr", "", name, flags=re.IGNORECASE).lower()

@@ -22,6 +22,10 @@ GENOME_WIDE = 5e-8
 # With fewer SNPs the Bonferroni line alone is shown: 5e-8 stands for about 10^6 independent tests.
 GENOME_WIDE_FROM = 100_000
 MAX_LABELS = 5
+HIGHEST = 1000.0
+"""The axis of -log10 p ends below it: what is beyond, infinity too, stands at its upper end as a triangle."""
+_ABOVE = 0.96
+"""Height of the triangles as a share of the axis."""
 
 _COLOURS = ("#2f5d8a", "#8fb0cf")
 _UNPLACED_COLOUR = "#a9a9a9"
@@ -57,18 +61,19 @@ def manhattan(summary: Summary, path: str | os.PathLike[str], title: str) -> Non
         axes = figure.add_axes((0.055, 0.125, 0.865, 0.755))
         strips = lay_out(summary.pixels)
         top = _axis_top(summary)
+        ceiling = _ABOVE * top
         axes.set_ylim(0, top)
         axes.set_xlim(0, max((strip.left + strip.width for strip in strips), default=1.0))
         for k, strip in enumerate(strips):
             column, height = summary.pixels.points(strip.chrom)
             colour = _UNPLACED_COLOUR if strip.chrom == UNPLACED else _COLOURS[k % 2]
-            _dots(axes, strip.left + (column - strip.first) * strip.scale, height, colour, 2.2)
+            _dots(axes, strip.left + (column - strip.first) * strip.scale, height, colour, 2.2, ceiling)
         _label_chromosomes(axes, strips)
         _draw_thresholds(axes, thresholds(summary.tested), top)
         axes.set_ylabel("$-\\log_{10}\\,p$")
         _whole_ticks(axes)
         _heading(axes, title, _manhattan_subtitle(summary))
-        _name_hits(figure, axes, _labelled_hits(summary), {strip.chrom: strip for strip in strips})
+        _name_hits(figure, axes, _labelled_hits(summary, ceiling), {strip.chrom: strip for strip in strips})
 
 
 def qq(summary: Summary, path: str | os.PathLike[str], title: str) -> None:
@@ -80,15 +85,15 @@ def qq(summary: Summary, path: str | os.PathLike[str], title: str) -> None:
     with saved_figure(path, (5.0, 5.2)) as figure:
         axes = figure.add_axes((0.12, 0.1, 0.84, 0.775))
         expected, observed = summary.qq_points()
-        observed = np.minimum(observed, 1e5)
         right = 1.03 * float(expected.max(initial=1.0))
         axes.set_xlim(0, right)
-        axes.set_ylim(0, max(right, 1.06 * float(observed.max(initial=0.0))))
+        top = max(right, 1.06 * float(np.max(observed, initial=0.0, where=observed < HIGHEST)))
+        axes.set_ylim(0, top)
         if summary.tested:
             band, low, high = null_band(summary.tested)
             axes.fill_between(band, low, high, color="#dfe5ea", linewidth=0, label="95% band, independent SNPs")
             axes.plot([0, right], [0, right], color=FAINT, linewidth=0.9, label="expected")
-        _dots(axes, expected, observed, _COLOURS[0], 3.0)
+        _dots(axes, expected, observed, _COLOURS[0], 3.0, _ABOVE * top)
         axes.set_xlabel("expected $-\\log_{10}\\,p$")
         axes.set_ylabel("observed $-\\log_{10}\\,p$")
         _whole_ticks(axes)
@@ -154,8 +159,14 @@ def _meet(centres: Sequence[float], widths: Sequence[float], gap: float, a: int,
     return centres[b] - centres[a] < 0.5 * (widths[a] + widths[b]) + gap
 
 
-def _dots(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, size: float) -> None:
-    axes.plot(x, y, "o", color=colour, markersize=size, markeredgewidth=0, rasterized=True, clip_on=False, zorder=2)
+def _dots(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, size: float, ceiling: float = np.inf) -> None:
+    """Dots, and triangles at the ``ceiling`` for what is above it."""
+    above = y > ceiling
+    for shown, form, width in ((~above, "o", size), (above, "^", 2 * size)):
+        axes.plot(
+            x[shown], np.minimum(y[shown], ceiling), form, color=colour, markersize=width, markeredgewidth=0,
+            rasterized=True, clip_on=False, zorder=2,
+        )  # fmt: skip
 
 
 def _whole_ticks(axes: Axes) -> None:
@@ -182,12 +193,15 @@ def _manhattan_subtitle(summary: Summary) -> str:
         parts.append(f"{untested:,} not tested")
     if unplaced := summary.pixels.counts.get(UNPLACED, 0):
         parts.append(f"{unplaced:,} without a position (grey, at the right)")
+    if (beyond := summary.smallest[summary.smallest >= HIGHEST]).size:
+        which = "$p$ = 0" if np.isinf(beyond).all() else f"$-\\log_{{10}}\\,p$ above {HIGHEST:.0f}"
+        parts.append(f"{beyond.size:,} with {which} (triangles)")
     return "   ·   ".join(parts)
 
 
 def _axis_top(summary: Summary) -> float:
     """Upper end of the -log10 p axis, with room for the lines and the labels above the best SNPs."""
-    finite = summary.smallest[np.isfinite(summary.smallest)]
+    finite = summary.smallest[summary.smallest < HIGHEST]
     lines = [line.height for line in thresholds(summary.tested)]
     return 1.13 * max([1.0, float(finite.max(initial=0.0)), *lines])
 
@@ -240,9 +254,9 @@ def _draw_thresholds(axes: Axes, lines: list[Threshold], top: float) -> None:
         )
 
 
-def _labelled_hits(summary: Summary) -> list[Hit]:
-    """The SNPs to name: best of their chromosome and above the lower line, or else the single best one."""
-    hits = [hit for hit in summary.chromosome_hits if math.isfinite(hit.log10p)]
+def _labelled_hits(summary: Summary, ceiling: float) -> list[Hit]:
+    """The SNPs to name: best of their chromosome and above the lower line, or else the single best one; as drawn."""
+    hits = [hit._replace(log10p=min(hit.log10p, ceiling)) for hit in summary.chromosome_hits]
     if not hits:
         return []
     line = thresholds(summary.tested)[0].height

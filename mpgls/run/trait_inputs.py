@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mpgls.run.inputs import Study, in_families, say_tables
 from mpgls.run.option_groups import TraitOptions
 from mpgls.run.world import World
@@ -12,12 +14,19 @@ from mpgls.study.trait_matrix import open_traits
 
 
 def open_trait_study(
-    options: TraitOptions, study: Study, eigen: EigenFile | None, policy: str, world: World, pheno: str | None = None
+    options: TraitOptions,
+    study: Study,
+    eigen: EigenFile | None,
+    policy: str,
+    world: World,
+    pheno: str | None = None,
+    effects: type | None = np.float64,
 ) -> TraitStudy:
     """Open the traits of --pheno, or of ``pheno``, intersect the samples, and group by ``policy``. Collective.
 
-    With ``eigen`` every group's samples must be those of the eigendecomposition, in its order. Raises what is wrong
-    with the files on all ranks.
+    ``effects`` is the type in which effects on a trait are kept, None where there are none. With ``eigen`` every
+    group's samples must be those of the eigendecomposition, in its order. Raises what is wrong with the files on all
+    ranks.
     """
 
     def read() -> TraitStudy:
@@ -30,7 +39,7 @@ def open_trait_study(
         matrix = open_traits(pheno or str(options.pheno), options.pheno_name, known, codes)
         covariates = read_table(options.covar, options.covar_name, known, codes) if options.covar else None
         say_tables(world.log, matrix, *([covariates] if covariates is not None else []))
-        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, policy)
+        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, policy, effects)
 
     made = world.on_root(read)
     for line in made.lines():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.errors import InputError, UsageError
+from mpgls.model.deviations import deviations, in_range
 from mpgls.study.design import Design, named
 from mpgls.study.tables import SampleId, Table, index_ids, show_sample
 
@@ -68,25 +69,18 @@ class Cohort:
 def centred(y: np.ndarray, trait: str) -> tuple[np.ndarray, float, float]:
     """A trait (n,) less its mean and in a unit of an ordinary size; the mean and the unit.
 
-    Raises InputError for a trait whose variance is beyond the range of numbers.
+    Raises InputError for a trait whose squares are no numbers of float64.
     """
-    largest = float(np.abs(y).max())
-    scaled = y / largest
-    middle = float(scaled.mean())
-    left = scaled - middle
-    more = float(left.mean())  # the mean of what rounding left
-    spread = float(np.sqrt(np.square(left - more).mean())) * largest
-    unit = 1.0 if _ORDINARY[0] <= spread <= _ORDINARY[1] else 2.0 ** round(np.log2(spread))
-    if not 0 < spread**2 < np.inf:
+    low, high = y.min(), y.max()
+    if not in_range(low, high):
         raise InputError(
-            f"trait {trait!r} has a standard deviation of {spread:.3g}, whose square is beyond the range of numbers: "
-            "give it in another unit"
+            f"trait {trait!r} goes from {low:.3g} to {high:.3g}: the squares of its deviations are beyond the range of "
+            "numbers, give it in another unit"
         )
-    center = (middle + more) * largest
-    if unit == 1.0:
-        centered = y - center
-        return centered - centered.mean(), center, unit
-    return (left - more) * (largest / unit), center, unit
+    D, size, mean = deviations(y)
+    deviation = np.sqrt(np.square(D).mean()) * size[0]
+    unit = 1.0 if _ORDINARY[0] <= deviation <= _ORDINARY[1] else 2.0 ** round(np.log2(deviation))
+    return D * (size[0] / unit), float(mean[0] * size[0]), unit
 
 
 def align(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.errors import InputError
+from mpgls.model.deviations import deviations
 
 INTERCEPT = "intercept"
 COLLINEAR_TOLERANCE = 1e-10
@@ -78,20 +79,14 @@ class Design:
 def _standardised(C: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """D (n, k) of unit centred columns, their means and lengths (k,), and what rounding leaves of each (k,).
 
-    The length of a constant column is 0. Columns are divided by their largest element first: squares may overflow.
+    The length of a constant column is 0.
     """
-    largest = np.abs(C).max(axis=0, initial=0.0)
-    largest[largest == 0] = 1.0
-    unit = C / largest
-    middle = unit.mean(axis=0)
-    D = unit - middle
-    again = D.mean(axis=0)
-    D -= again
-    length = np.sqrt(np.square(D).sum(axis=0))
+    left, size, mean = deviations(C)
+    length = np.sqrt(np.square(left).sum(axis=0))
     rounding = _ROUNDINGS * np.finfo(np.float64).eps * np.sqrt(C.shape[0])
     length[length <= rounding] = 0.0
     safe = np.where(length == 0, 1.0, length)
-    return D / safe, largest * (middle + again), largest * length, np.maximum(COLLINEAR_TOLERANCE, rounding / safe)
+    return left / safe, (size * mean)[0], size[0] * length, np.maximum(COLLINEAR_TOLERANCE, rounding / safe)
 
 
 def _pivoted(D: np.ndarray, floor: np.ndarray) -> tuple[list[int], np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mpgls.errors import InputError
+from mpgls.model.deviations import deviations, in_range
 from mpgls.model.trait_flags import NOT_ANALYSED, Flag
 from mpgls.study.align import Cohort, align
 from mpgls.study.design import Design
@@ -55,9 +56,9 @@ class TraitGroup:
         values = matrix.read(self.traits[first:stop])[:, self.matrix_rows]
         if self.imputed[first:stop].any():
             values = impute(values, self.X_L)
-        for _ in range(2):  # the second time what rounding left of a mean that is far from 0
-            values -= values.mean(axis=1, keepdims=True)
-        return values.T
+        D, size, _ = deviations(values, axis=1)
+        D *= size
+        return D.T
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,13 @@ def group_study(
     kept: np.ndarray,
     model: ModelSamples | None,
     policy: str,
+    effects: type | None = np.float64,
 ) -> TraitStudy:
     """Intersect the samples of all sources, and group the traits by ``policy`` (one of trait_matrix.POLICIES).
 
-    ``samples`` are those of the .fam, ``kept`` the rows that --keep, --remove and --mind leave. Raises InputError when
-    no sample or too few are left, or a group's samples are not those of a given eigendecomposition.
+    ``samples`` are those of the .fam, ``kept`` the rows that --keep, --remove and --mind leave; ``effects`` is the type
+    in which effects on a trait are kept, None where there are none. Raises InputError when no sample or too few are
+    left, or a group's samples are not those of a given eigendecomposition.
     """
     cohort = _common_samples(matrix, covariates, samples, kept, model)
     position = {name: k for k, name in enumerate(matrix.ids)}
@@ -115,7 +118,7 @@ def group_study(
     groups = []
     for mask in group_traits(matrix, matrix_rows, policy):
         counts[mask.traits] = mask.samples.size
-        flags[mask.traits] = found = _flags(mask, cohort)
+        flags[mask.traits] = found = _flags(mask, cohort, effects)
         usable = found & NOT_ANALYSED == 0
         if usable.any():
             groups.append(_trait_group(mask, usable, cohort, matrix_rows, model))
@@ -133,7 +136,7 @@ def _common_samples(
     return align(samples, everyone, "any", covariates, model_ids, keep, keep_by="--keep, --remove and --mind")
 
 
-def _flags(mask: MaskGroup, cohort: Cohort) -> np.ndarray:
+def _flags(mask: MaskGroup, cohort: Cohort, effects: type | None) -> np.ndarray:
     """Bits of `Flag` of the traits of a mask: why they cannot be analysed, and whether they are imputed."""
     flags = np.where(mask.missing > 0, Flag.IMPUTED, 0)
     if mask.samples.size == 0:
@@ -144,7 +147,9 @@ def _flags(mask: MaskGroup, cohort: Cohort) -> np.ndarray:
         Design.of(cohort.C[mask.samples], cohort.covariate_names[1:])
     except InputError:
         return flags | Flag.COLLINEAR
-    return flags | np.where(mask.constant, Flag.CONSTANT, 0)
+    if effects is not None:
+        flags |= np.where(in_range(mask.ends[:, 0], mask.ends[:, 1], effects), 0, Flag.RANGE)
+    return np.where(mask.constant, flags & ~Flag.RANGE | Flag.CONSTANT, flags)
 
 
 def _trait_group(

@@ -87,15 +87,20 @@ class MaskGroup:
     """Traits that are analysed over the same samples.
 
     ``traits`` (g,) int64 are positions in the matrix, ascending; ``samples`` (k,) int64 positions in the list of kept
-    samples, ascending, and empty for traits that are missing everywhere; ``constant`` (g,) says which traits have a
-    single value over these samples; ``missing`` (g,) counts the samples without a value, which is 0 unless they are
-    to be imputed.
+    samples, ascending, and empty for traits that are missing everywhere; ``ends`` (g, 2) are the smallest and the
+    largest value of each trait over these samples; ``missing`` (g,) counts the samples without a value, which is 0
+    unless they are to be imputed.
     """
 
     traits: np.ndarray
     samples: np.ndarray
-    constant: np.ndarray
+    ends: np.ndarray
     missing: np.ndarray
+
+    @property
+    def constant(self) -> np.ndarray:
+        """(g,) bool: traits with a single value."""
+        return self.ends[:, 0] == self.ends[:, 1]
 
 
 def open_traits(
@@ -146,10 +151,10 @@ def group_by_mask(matrix: TraitMatrix, kept: np.ndarray) -> list[MaskGroup]:
     kept = np.asarray(kept, dtype=np.int64)
     traits: dict[bytes, list[int]] = {}
     masks: dict[bytes, np.ndarray] = {}
-    constant = np.zeros(len(matrix.names), dtype=bool)
+    ends = np.empty((len(matrix.names), 2))
     for block in matrix.blocks():
         values = matrix.read(block)[:, kept]
-        constant[block] = _constant(values)
+        ends[block] = _ends(values)
         for trait, mask in zip(block.tolist(), np.packbits(~np.isnan(values), axis=1), strict=True):
             key = hashlib.blake2b(mask.tobytes(), digest_size=16).digest()
             traits.setdefault(key, []).append(trait)
@@ -158,7 +163,7 @@ def group_by_mask(matrix: TraitMatrix, kept: np.ndarray) -> list[MaskGroup]:
     for key, members in traits.items():
         positions = np.array(members, dtype=np.int64)
         samples = np.flatnonzero(np.unpackbits(masks[key], count=kept.size))
-        groups.append(MaskGroup(positions, samples, constant[positions], np.zeros(positions.size, dtype=np.int64)))
+        groups.append(MaskGroup(positions, samples, ends[positions], np.zeros(positions.size, dtype=np.int64)))
     return groups
 
 
@@ -190,11 +195,11 @@ def impute(Y: np.ndarray, X_L: np.ndarray) -> np.ndarray:
 # -- policies ---------------------------------------------------------------------------------------------------------
 
 
-def _constant(values: np.ndarray) -> np.ndarray:
-    """Which rows of ``values`` (k, n) have exactly one distinct value beside NaN."""
+def _ends(values: np.ndarray) -> np.ndarray:
+    """(k, 2): the smallest and the largest value of each row (k, n) beside NaN."""
     low = np.min(values, axis=1, initial=np.inf, where=~np.isnan(values))
     high = np.max(values, axis=1, initial=-np.inf, where=~np.isnan(values))
-    return low == high
+    return np.column_stack([low, high])
 
 
 def _everyone(groups: list[MaskGroup], count: int) -> MaskGroup:
@@ -202,8 +207,8 @@ def _everyone(groups: list[MaskGroup], count: int) -> MaskGroup:
     traits = np.concatenate([group.traits for group in groups])
     order = np.argsort(traits)
     missing = np.concatenate([np.full(group.traits.size, count - group.samples.size) for group in groups])
-    constant = np.concatenate([group.constant for group in groups])
-    return MaskGroup(traits[order], np.arange(count), constant[order], missing[order])
+    ends = np.concatenate([group.ends for group in groups])
+    return MaskGroup(traits[order], np.arange(count), ends[order], missing[order])
 
 
 def _complete(matrix: TraitMatrix, kept: np.ndarray, groups: list[MaskGroup]) -> MaskGroup:
@@ -218,11 +223,11 @@ def _complete(matrix: TraitMatrix, kept: np.ndarray, groups: list[MaskGroup]) ->
             "leave --missing at by-mask, or choose traits with --pheno-name"
         )
     traits = np.sort(np.concatenate([group.traits for group in groups]))
-    constant = np.concatenate([
-        _constant(matrix.read(part)[:, kept[samples]])
+    ends = np.concatenate([
+        _ends(matrix.read(part)[:, kept[samples]])
         for part in np.array_split(traits, max(1, traits.size * len(matrix.ids) * 8 // BLOCK_BYTES))
     ])  # fmt: skip
-    return MaskGroup(traits, samples, constant, np.zeros(traits.size, dtype=np.int64))
+    return MaskGroup(traits, samples, ends, np.zeros(traits.size, dtype=np.int64))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

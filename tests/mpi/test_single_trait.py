@@ -148,7 +148,26 @@ def test_mixed_precision_is_close_to_double_and_says_how_close(comm, study):
             atol = 1e-4 * np.abs(double[name]).max()
             np.testing.assert_allclose(mixed[name], double[name], rtol=1e-4, atol=atol, err_msg=name)
         assert (mixed["BETA"] != double["BETA"]).all()
-        assert 0 < facts["mixed_check_quadratic"] < 1e-4 and 0 < facts["mixed_check_linear"] < 1e-4
+        assert 0 < facts["mixed_check_beta"] < 1e-4 and 0 < facts["mixed_check_se"] < 1e-4
+
+
+def test_the_check_says_what_float32_costs_in_standard_errors(comm, study):
+    """Beside a covariate that is nearly a SNP, little of the SNP is left, and float32 loses its digits."""
+    nearly = study.plink.centred()[:, 0] + 0.02 * np.random.default_rng(1).normal(size=N)
+    covar = str(study.folder / "nearly.tsv")
+    on_root(comm, lambda: write_table(covar, study.plink.ids, {"nearly": nearly}))
+    double = scan(comm, study, h2=0.9, covar=covar)
+    mixed = scan(comm, study, "mixed", h2=0.9, covar=covar, precision="mixed", block_size=M)
+    if comm.rank == 0:
+        right, found, facts = read_results(double, "trait1"), read_results(mixed, "trait1"), read_facts(mixed, "trait1")
+        sampled = np.linspace(0, M - 1, 32).astype(int)
+        of_beta = (np.abs(found["BETA"] - right["BETA"]) / right["SE"])[sampled]
+        of_se = np.abs(found["SE"] / right["SE"] - 1)[sampled]
+        assert np.argmax(of_beta) == np.argmax(of_se) == 0 and of_se[0] > 1e-5 > 10 * of_se[1:].max()
+        assert facts["mixed_check_beta"] == pytest.approx(of_beta[0], rel=1e-6)
+        assert facts["mixed_check_se"] == pytest.approx(of_se[0], rel=1e-6)
+        said = f"BETA differs by at most {of_beta[0]:.1e} standard errors, SE by a share of {of_se[0]:.1e}"
+        assert said in Path(f"{mixed}.log").read_text()
 
 
 # -- samples and SNPs ---------------------------------------------------------------------------------------------

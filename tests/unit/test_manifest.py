@@ -46,7 +46,7 @@ def test_manifest_is_plain_json(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert "NaN" not in text and "Infinity" not in text and '\n  "h2": 0.5,' in text and "Größe" in text
     assert json.loads(text) == {
-        "h2": 0.5, "n": 7, "ok": True, "nan": None, "inf": [None, None], "array": [1.5, None],
+        "h2": 0.5, "n": 7, "ok": True, "nan": None, "inf": ["inf", "-inf"], "array": [1.5, None],
         "plan": {"ranks": 2, "share": 0.25}, "path": "a/b", "3": [1, 2], "set": ["a", "b"], "colour": 3,
         "bytes": "abc", "name": "Größe", "none": None, "4": {"x": 1}, "scalar": 2.5,
     }  # fmt: skip

@@ -87,7 +87,7 @@ def open_targets(options: Ridge, pheno: str, study: Study, world: World) -> Ridg
     within a training set.
     """
     log = world.log
-    traits = open_trait_study(options, study, None, "complete", world, pheno)
+    traits = open_trait_study(options, study, None, "complete", world, pheno, effects=None)
     if not traits.groups:
         raise InputError(f"no target of {pheno} can be analysed: all are constant, missing or unknown")
     (group,) = traits.groups
