@@ -42,6 +42,7 @@ tools=(
     "pytest-xdist==3.6.1"                 # two unit tests at a time: many of them wait for mpirun
     "ruff==0.17.5"
     "mypy==2.4.1"
+    "pyyaml==6.0.2"                       # the test of jobs/conda/recipe.yaml
 )
 
 say() { printf 'install: %s\n' "$*"; }

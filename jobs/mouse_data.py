@@ -2,8 +2,8 @@
 
     python3 jobs/mouse_data.py
 
-Debian's package gemma-doc keeps them in /usr/share/doc/gemma/example. Where it is not installed, or was installed without
-its documents (slim images), its file is taken from apt or from Debian's server, and unpacked into .mice/ of the checkout.
+Debian's package gemma-doc keeps them in /usr/share/doc/gemma/example. Where it is not installed, or was installed
+without its documents (slim images), apt or Debian's server gives its file, and .mice/ of the checkout gets the mice.
 Valdar et al. 2006, heterogeneous stock mice, as distributed with GEMMA.
 """
 
@@ -44,7 +44,7 @@ def package() -> bytes:
 
 
 def member(deb: bytes, prefix: str) -> bytes:
-    """The member of an ar archive whose name begins with ``prefix``: 60 bytes of header, content, padding to 2 bytes."""
+    """The member of an ar archive whose name begins so: 60 bytes of header, the content, padding to 2 bytes."""
     at = len(b"!<arch>\n")
     while at < len(deb):
         name, size = deb[at : at + 16].decode().strip(), int(deb[at + 48 : at + 58])

@@ -15,12 +15,12 @@ skip() { printf 'skipped: %s\n' "$*"; exit 0; }
 
 pypi_answers() { env -u PYTHONPATH timeout 60 python -m pip -q download --no-deps -d "$work" threadpoolctl >/dev/null 2>&1; }
 
-scan() { # way: doctor, kinship and scan of the mice on 2 ranks, into the folder of that name
+scan() { # way, commands before the scan: kinship and scan of the mice on 2 ranks, into the folder of that name
     (
         # shellcheck source=jobs/env.sh
         MPGLS_INSTALL=$1 . "$root/jobs/env.sh"
         mkdir "$work/$1" && cd "$work/$1"
-        for arguments in doctor "kinship --bfile ../mice --maf 0.01 --geno 0.05 --out K" \
+        for arguments in "${@:2}" "kinship --bfile ../mice --maf 0.01 --geno 0.05 --out K" \
             "single-trait --bfile ../mice --grm K.h5 --maf 0.01 --h2 0.61 --no-plots --out cd8"; do
             # shellcheck disable=SC2086
             mpirun -n 2 mpgls $arguments >"$work/output" 2>&1 || { cat "$work/output"; exit 1; }
@@ -43,7 +43,7 @@ MPGLS_INSTALL=$other bash "$root/jobs/install.sh" --run-only
 mice=$(python "$root/jobs/mouse_data.py" 2>&1) || skip "$mice"
 for kind in bed bim fam; do gunzip -c "$mice/mouse_hs1940.$kind.gz" >"$work/mice.$kind"; done
 scan "$first"
-scan "$other"
+scan "$other" doctor
 
 python - "$work/$first/cd8.pheno.tsv" "$work/$other/cd8.pheno.tsv" <<'PYTHON'
 import sys

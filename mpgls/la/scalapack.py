@@ -91,7 +91,7 @@ def _libraries() -> tuple[ctypes.CDLL, ...]:
     """
     from mpi4py import MPI
 
-    running, failures = _mpi_libraries(), []
+    running, failures = _running_mpi(), []
     for candidate in candidates(MPI.get_vendor()[0]):
         try:
             found = _load((*running, *candidate))
@@ -127,6 +127,12 @@ def _open(name: str) -> ctypes.CDLL:
     if not handle:
         raise OSError(os.fsdecode(system.dlerror()))
     return ctypes.CDLL(name, handle=handle)
+
+
+@functools.cache
+def _running_mpi() -> tuple[str, ...]:
+    """The MPI library of mpi4py: what is loaded before ScaLAPACK is looked for the first time."""
+    return tuple(_mpi_libraries())
 
 
 def _mpi_libraries() -> list[str]:

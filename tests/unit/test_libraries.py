@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from pathlib import Path
@@ -106,21 +107,23 @@ def test_libraries_that_need_one_another(tmp_path) -> None:
     assert (ping.ping(4), ping.ping(3)) == (1, 2)
 
 
-def loader(monkeypatch, candidate: libraries.Candidate, after: list[str]) -> None:
-    """Let ``_libraries`` see this candidate only, and these MPI libraries once it is loaded."""
-    seen = iter([["/lib/libmpi.so.12"], after])
-    monkeypatch.setattr(scalapack, "_mpi_libraries", lambda: next(seen))
-    monkeypatch.setattr(scalapack, "candidates", lambda vendor: [candidate])
-    monkeypatch.setattr(scalapack, "_open", lambda name: type("Library", (), {"pdpotrf_": name}))
+def test_a_second_mpi_is_refused_again_and_again(monkeypatch) -> None:
+    """It cannot be unloaded, so whoever asks after the first refusal is refused as well."""
+    mapped = ["/lib/libmpi.so.12"]
 
+    def load(name: str) -> object:
+        mapped.append("/usr/lib/libmpich.so.12")
+        return type("Library", (), {"pdpotrf_": name})
 
-def test_a_second_mpi_is_refused(monkeypatch) -> None:
-    loader(monkeypatch, ("libscalapack-mpich.so",), ["/lib/libmpi.so.12", "/usr/lib/libmpich.so.12"])
-    message = (
-        "libscalapack-mpich.so was built for the MPI library /usr/lib/libmpich.so.12, but mpi4py runs with /lib/libmpi"
-    )
-    with pytest.raises(UsageError, match=message):
-        scalapack._libraries.__wrapped__()
+    monkeypatch.setattr(scalapack, "_running_mpi", functools.cache(lambda: tuple(mapped)))
+    monkeypatch.setattr(scalapack, "_mpi_libraries", lambda: mapped)
+    monkeypatch.setattr(scalapack, "candidates", lambda vendor: [("libscalapack-mpich.so",)])
+    monkeypatch.setattr(scalapack, "_open", load)
+    for _ in range(2):
+        with pytest.raises(
+            UsageError, match=r"was built for the MPI library /usr/.*, but mpi4py runs with /lib/libmpi"
+        ):
+            scalapack._libraries.__wrapped__()
 
 
 def test_nothing_found_says_how_to_get_it(monkeypatch) -> None:
