@@ -78,7 +78,8 @@ def leading_eigenpairs(A_grid: GridMatrix, k: int, slepc_options: str = "") -> t
     Collective. Raises NumericalError when fewer than k pairs converge, UsageError without slepc4py.
     """
     PETSc, SLEPc = _libraries(
-        slepc_options, "mpgls eigen without --eigenpairs; --eigen and --pcs then take the leading pairs from its file"
+        slepc_options,
+        "mpgls eigen without --eigenpairs does without, and --eigen with --pcs takes the leading pairs from its file",
     )
     comm, n = A_grid.grid.comm, A_grid.shape[0]
     matrix, slabs = _to_petsc(PETSc, A_grid)
@@ -138,8 +139,8 @@ def _frobenius(A_grid: GridMatrix) -> float:
 # -- SLEPc --------------------------------------------------------------------------------------------------------
 
 
-def _libraries(slepc_options: str = "", instead: str = "--eigensolver scalapack") -> tuple[Any, Any]:
-    """petsc4py.PETSc and slepc4py.SLEPc, initialised. Raises UsageError, with what does ``instead``, without them."""
+def _libraries(slepc_options: str = "", instead: str = "--eigensolver scalapack does without it") -> tuple[Any, Any]:
+    """petsc4py.PETSc and slepc4py.SLEPc, initialised. Without them raises UsageError, with what to do ``instead``."""
     try:
         import slepc4py
 
@@ -149,7 +150,7 @@ def _libraries(slepc_options: str = "", instead: str = "--eigensolver scalapack"
     except ImportError as error:
         raise UsageError(
             f"this needs SLEPc, but slepc4py cannot be imported ({error}): docs/cluster.md says how to get it; "
-            f"or use {instead}"
+            f"{instead}"
         ) from None
     options = PETSc.Options()
     for name, value in split_options(slepc_options):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mpgls.errors import UsageError
-from mpgls.la import libraries, scalapack
+from mpgls.la import eigen, libraries, scalapack
 
 LAYERS = ("core", "intel_thread", "gnu_thread", "sequential", "intel_lp64", "blacs_openmpi_lp64", "blacs_intelmpi_lp64")
 
@@ -133,3 +134,11 @@ def test_nothing_found_says_how_to_get_it(monkeypatch) -> None:
     monkeypatch.setenv("MPGLS_SCALAPACK", "libm.so.6")
     with pytest.raises(UsageError, match=r"tried libm.so.6 \(it has no pdpotrf_\)"):
         scalapack._libraries.__wrapped__()
+
+
+def test_without_slepc_a_sentence_says_what_to_do(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "slepc4py", None)
+    with pytest.raises(UsageError, match=r"docs/cluster.md says how to get it; mpgls eigen without --eigenpairs"):
+        eigen.leading_eigenpairs(None, 3)
+    with pytest.raises(UsageError, match=r"docs/cluster.md says how to get it; --eigensolver scalapack does without"):
+        eigen._libraries()
