@@ -138,7 +138,7 @@ def compare(study: Study) -> dict[str, float]:
     h2 = read_column(study.file(".fastlmm.tsv"), "SNP", "Nullh2")
     by_chromosome = {int(chromosome[snp]): h2[snp] for snp in h2}
     table = study.file(".h2.tsv")
-    rows = [f"{TRAIT}\t{c}\t{value!r}\n" for c, value in sorted(by_chromosome.items())]
+    rows = [f"{TRAIT}\t{c}\t{float(value)!r}\n" for c, value in sorted(by_chromosome.items())]
     table.write_text("TRAIT\tCHR\tH2\n" + "".join(rows), encoding="utf-8")
     found = {}
     for precision in PRECISIONS:

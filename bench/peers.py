@@ -179,7 +179,7 @@ def prepare(case: Case) -> None:
             np.savetxt(case.kinship_text, K, fmt="%.10g", delimiter="\t")  # as many digits as GEMMA writes
     known = np.flatnonzero(np.isfinite(y))
     with open(case.file(".fastlmm-pheno.txt"), "w", encoding="utf-8") as out:
-        out.writelines(f"{ids[i][0]} {ids[i][1]} {y[i]!r}\n" for i in known)
+        out.writelines(f"{ids[i][0]} {ids[i][1]} {float(y[i])!r}\n" for i in known)
     np.save(case.file(".snps.npy"), common_snps(fileset, known))
 
 

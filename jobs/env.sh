@@ -1,5 +1,6 @@
 # Source this from bash, from any directory:   . jobs/env.sh
-# It makes mpgls, mpirun, petsc4py and slepc4py of jobs/install.sh available and leaves what you have set yourself alone.
+# It makes what jobs/install.sh installed available and leaves what you have set yourself alone. Where both ways are
+# installed, Debian's is taken; MPGLS_INSTALL=wheels takes the other, also in a shell that had the first.
 
 _mpgls_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -20,20 +21,36 @@ _mpgls_newest() { # print the newest of the directories given, if there is one
     printf '%s' "$found"
 }
 
-case "$PATH" in
-"$_mpgls_root/.venv/bin:"*) ;;
-*) export PATH="$_mpgls_root/.venv/bin:$PATH" ;;
-esac
+_mpgls_remove() { # variable, pattern: drop the directories that match, and the variable when none is left
+    local kept= path
+    while IFS= read -r -d : path; do
+        # shellcheck disable=SC2254
+        case $path in $2) ;; *) kept=$kept:$path ;; esac
+    done <<<"${!1:-}:"
+    if [ -n "${kept#:}" ]; then export "$1=${kept#:}"; else unset "$1"; fi
+}
 
-# Debian keeps petsc4py and slepc4py inside their builds. The pattern leaves out the 64-bit-integer builds (petsc64-*).
-[ -n "${PETSC_DIR:-}" ] || PETSC_DIR=$(_mpgls_newest /usr/lib/petscdir/petsc[0-9].*/*-real)
-[ -n "${SLEPC_DIR:-}" ] || SLEPC_DIR=$(_mpgls_newest /usr/lib/slepcdir/slepc[0-9].*/*-real)
-if [ -n "$PETSC_DIR" ]; then export PETSC_DIR; else unset PETSC_DIR; fi
-if [ -n "$SLEPC_DIR" ]; then export SLEPC_DIR; else unset SLEPC_DIR; fi
-for _mpgls_dir in "${PETSC_DIR:-}" "${SLEPC_DIR:-}"; do
-    if [ -d "$_mpgls_dir/lib/python3/dist-packages" ]; then
-        _mpgls_prepend PYTHONPATH "$_mpgls_dir/lib/python3/dist-packages"
+_mpgls_venv=$_mpgls_root/.venv
+if [ "${MPGLS_INSTALL:-}" = wheels ] || { [ -z "${MPGLS_INSTALL:-}" ] && [ ! -d "$_mpgls_venv" ]; }; then
+    _mpgls_venv=$_mpgls_root/.venv-wheels
+fi
+_mpgls_remove PATH "$_mpgls_root/.venv*/bin"
+export PATH="$_mpgls_venv/bin:$PATH"
+
+# Debian keeps petsc4py and slepc4py inside their builds. They are of Debian's MPI, which wheels know nothing of.
+for _mpgls_name in PETSC SLEPC; do
+    _mpgls_dir=${_mpgls_name}_DIR
+    if [ "$_mpgls_venv" = "$_mpgls_root/.venv" ]; then
+        # The pattern leaves out the 64-bit-integer builds (petsc64-*).
+        [ -n "${!_mpgls_dir:-}" ] || export "$_mpgls_dir=$(_mpgls_newest "/usr/lib/${_mpgls_name,,}dir/${_mpgls_name,,}"[0-9].*/*-real)"
+        if [ -d "${!_mpgls_dir}/lib/python3/dist-packages" ]; then
+            _mpgls_prepend PYTHONPATH "${!_mpgls_dir}/lib/python3/dist-packages"
+        fi
+    else
+        _mpgls_remove PYTHONPATH "/usr/lib/${_mpgls_name,,}dir/*"
+        _mpgls_remove "$_mpgls_dir" "/usr/lib/${_mpgls_name,,}dir/*"
     fi
+    [ -n "${!_mpgls_dir:-}" ] || unset "$_mpgls_dir"
 done
 
 # Open MPI refuses root unless told twice, and more ranks than cores unless told once (OMPI_: version 4; PRTE_: version 5).
@@ -43,11 +60,15 @@ if [ "$(id -u)" -eq 0 ]; then
 fi
 export OMPI_MCA_rmaps_base_oversubscribe="${OMPI_MCA_rmaps_base_oversubscribe:-1}"
 export PRTE_MCA_rmaps_default_mapping_policy="${PRTE_MCA_rmaps_default_mapping_policy:-:oversubscribe}"
+# Open MPI looks for ssh, and aborts without it, even on one node. A scheduler starts the nodes of its jobs itself.
+if [ -z "${OMPI_MCA_plm:-}${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}" ] && ! command -v ssh >/dev/null; then
+    export OMPI_MCA_plm=isolated
+fi
 export OMPI_MCA_btl_base_warn_component_unused="${OMPI_MCA_btl_base_warn_component_unused:-0}"
 
 # Some containers forbid reading another process's memory; Open MPI would try it for every large message and complain.
 _mpgls_can_read_processes() {
-    /usr/bin/python3 -SE - 2>/dev/null <<'PYTHON'
+    python3 -SE - 2>/dev/null <<'PYTHON'
 import ctypes
 import os
 import sys
@@ -109,5 +130,5 @@ if [ -z "${MPGLS_KEEP_CORETYPE:-}" ]; then
     [ -z "$_mpgls_coretype" ] || export OPENBLAS_CORETYPE="$_mpgls_coretype"
 fi
 
-unset _mpgls_root _mpgls_dir _mpgls_flags _mpgls_coretype
-unset -f _mpgls_prepend _mpgls_newest _mpgls_can_read_processes _mpgls_kernel _mpgls_better_kernel
+unset _mpgls_root _mpgls_venv _mpgls_name _mpgls_dir _mpgls_flags _mpgls_coretype
+unset -f _mpgls_prepend _mpgls_remove _mpgls_newest _mpgls_can_read_processes _mpgls_kernel _mpgls_better_kernel

@@ -3,29 +3,18 @@
 #
 #   bash jobs/quickstart.sh [DIR]      # DIR: where data and results go; quickstart/ in the checkout if left out
 #
-# Data: Valdar et al. 2006, heterogeneous stock mice, as distributed with GEMMA (Debian's package gemma-doc).
+# Data: Valdar et al. 2006, heterogeneous stock mice, as distributed with GEMMA (see jobs/mouse_data.py).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mkdir -p "${1:-$root/quickstart}"
 out=$(cd "${1:-$root/quickstart}" && pwd)
-bash "$root/jobs/install.sh"
+bash "$root/jobs/install.sh" --run-only
 . "$root/jobs/env.sh"
-examples=/usr/share/doc/gemma/example
 
-fetch_examples() { # slim images of Debian install packages without their /usr/share/doc
-    local work
-    work=$(mktemp -d)
-    (cd "$work" && apt-get -qq download gemma-doc && dpkg-deb -x gemma-doc_*.deb .) || {
-        printf 'quickstart: %s has no mouse data and the package gemma-doc cannot be downloaded\n' "$examples" >&2
-        exit 1
-    }
-    examples=$work$examples
-}
-
-[ -r "$examples/mouse_hs1940.bed.gz" ] || fetch_examples
+mice=$(python "$root/jobs/mouse_data.py")
 for kind in bed bim fam; do
-    gunzip -c "$examples/mouse_hs1940.$kind.gz" >"$out/mouse_hs1940.$kind.part"
+    gunzip -c "$mice/mouse_hs1940.$kind.gz" >"$out/mouse_hs1940.$kind.part"
     mv "$out/mouse_hs1940.$kind.part" "$out/mouse_hs1940.$kind"
 done
 

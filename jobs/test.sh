@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that a change must pass: format, lint, types, unit tests, and the MPI tests on 1, 2, 3 and 4 ranks.
+# Everything that a change must pass: format, lint, types, unit tests, the MPI tests on 1, 2, 3 and 4 ranks, and the same
+# table from the other way of installing (jobs/other_way.sh).
 #
 #   bash jobs/test.sh            # all of it; ends at the first stage that fails
 #   MPGLS_RANKS="2 5" bash jobs/test.sh
@@ -50,5 +51,6 @@ for n in $ranks; do
     stage "MPI tests on $n ranks" 600 \
         mpirun -n "$n" python -m pytest --with-mpi --color=no -p no:cacheprovider tests/mpi
 done
+stage "the other way of installing" 600 bash jobs/other_way.sh
 printf '\n'
 closing_line

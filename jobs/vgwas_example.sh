@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # A voxelwise GWAS from nothing to brain maps, in under a minute on 2 cores: genotypes and brain images are simulated in
-# the MNI152 brain mask that the Python package nilearn carries (pip install nilearn), at 6 mm.
+# the MNI152 brain mask that the Python package nilearn carries (jobs/install.sh gets it), at 6 mm.
 #
 #   bash jobs/vgwas_example.sh [DIR]      # DIR: where data and results go; quickstart/vgwas in the checkout if left out
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bash "$root/jobs/install.sh"
 . "$root/jobs/env.sh"
 mkdir -p "${1:-$root/quickstart/vgwas}"
 cd "${1:-$root/quickstart/vgwas}"

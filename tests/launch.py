@@ -33,7 +33,7 @@ class Ended:
 
 def environment(**settings: str) -> dict[str, str]:
     """The environment of a program that is not itself part of an MPI job, one BLAS thread a rank."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "OMPI_COMM_", "PYTEST_"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "PMI_", "OMPI_COMM_", "PYTEST_"))}
     kept |= {"OMPI_MCA_rmaps_base_oversubscribe": "1", "OMP_NUM_THREADS": "1"}
     if os.getuid() == 0:
         kept |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -49,6 +49,13 @@ def program() -> list[str]:
 def under_mpirun(ranks: int, command: Sequence[str]) -> list[str]:
     """``command`` on so many ranks; 0 starts it without mpirun."""
     return [str(MPIRUN), "-n", str(ranks), *command] if ranks else list(command)
+
+
+def ranks_of(launcher: int) -> list[int]:
+    """The processes of the ranks: Open MPI's mpirun starts them itself, MPICH's by a proxy on each node."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    proxies = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text().startswith("hydra_pmi_proxy")]
+    return [*(int(pid) for pid in children if pid not in proxies), *(r for pid in proxies for r in ranks_of(int(pid)))]
 
 
 def run(ranks: int, command: Sequence[str], folder: Path, **settings: str) -> Ended:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-EXAMPLE = Path("/usr/share/doc/gemma/example")
+PLACES = (Path("/usr/share/doc/gemma/example"), Path(__file__).resolve().parents[1] / ".mice")
+"""Of Debian's package gemma-doc, and of jobs/mouse_data.py."""
+EXAMPLE = next((place for place in PLACES if (place / "mouse_hs1940.bed.gz").exists()), PLACES[-1])
 DATA = Path(__file__).resolve().parent / "data"
 
 needs_mice = pytest.mark.skipif(
-    not (EXAMPLE / "mouse_hs1940.bed.gz").exists(), reason="the mouse data of Debian's package gemma-doc are not here"
+    not (EXAMPLE / "mouse_hs1940.bed.gz").exists(), reason="the mouse data are not here: python3 jobs/mouse_data.py"
 )
 
 

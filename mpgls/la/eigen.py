@@ -77,7 +77,10 @@ def leading_eigenpairs(A_grid: GridMatrix, k: int, slepc_options: str = "") -> t
 
     Collective. Raises NumericalError when fewer than k pairs converge, UsageError without slepc4py.
     """
-    PETSc, SLEPc = _libraries(slepc_options)
+    PETSc, SLEPc = _libraries(
+        slepc_options,
+        "mpgls eigen without --eigenpairs does without, and --eigen with --pcs takes the leading pairs from its file",
+    )
     comm, n = A_grid.grid.comm, A_grid.shape[0]
     matrix, slabs = _to_petsc(PETSc, A_grid)
     eps = _solver(SLEPc, matrix, "krylovschur", comm)
@@ -136,8 +139,8 @@ def _frobenius(A_grid: GridMatrix) -> float:
 # -- SLEPc --------------------------------------------------------------------------------------------------------
 
 
-def _libraries(slepc_options: str = "") -> tuple[Any, Any]:
-    """petsc4py.PETSc and slepc4py.SLEPc, initialised. Raises UsageError where they are not installed."""
+def _libraries(slepc_options: str = "", instead: str = "--eigensolver scalapack does without it") -> tuple[Any, Any]:
+    """petsc4py.PETSc and slepc4py.SLEPc, initialised. Without them raises UsageError, with what to do ``instead``."""
     try:
         import slepc4py
 
@@ -146,8 +149,8 @@ def _libraries(slepc_options: str = "") -> tuple[Any, Any]:
         from slepc4py import SLEPc
     except ImportError as error:
         raise UsageError(
-            f"SLEPc was asked for, but slepc4py cannot be imported ({error}): see docs/cluster.md, or use "
-            "--eigensolver scalapack"
+            f"this needs SLEPc, but slepc4py cannot be imported ({error}): docs/cluster.md says how to get it; "
+            f"{instead}"
         ) from None
     options = PETSc.Options()
     for name, value in split_options(slepc_options):

@@ -2,27 +2,26 @@
 
 Every routine takes matrices of mpgls.la.matrix (a descriptor and a Fortran-ordered local block), picks the single or
 double precision routine by their dtype, and turns ``info`` into an exception with a sentence.
-The library is found by name; ``MPGLS_SCALAPACK`` names another (MKL's with the BLACS of the running MPI, say; several
-libraries may be joined by ``:`` and are loaded in that order).
+`mpgls.la.libraries` says where the library may lie.
 """
 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import functools
 import os
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from mpgls.errors import MemoryPlanError, MpglsError, NumericalError, UsageError
 from mpgls.la.layout import GridLayout
+from mpgls.la.libraries import Candidate, candidates, mpi_libraries
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-NAMES = ("libscalapack-openmpi.so.2.2", "libscalapack-openmpi.so", "libscalapack.so", "libscalapack-mpich.so")
 LARGEST_LOCAL_BLOCK = 2**31 - 1
 TOPOLOGIES_REPEATABLE = 15
 """What blacs_set sets for sums in an order that does not depend on arrival."""
@@ -87,32 +86,87 @@ class NotPositiveDefinite(NumericalError):
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
-    wanted = os.environ.get("MPGLS_SCALAPACK", "")
-    candidates = [wanted] if wanted else [*NAMES, ctypes.util.find_library("scalapack") or ""]
-    for candidate in filter(None, candidates):
+def _libraries() -> tuple[ctypes.CDLL, ...]:
+    """ScaLAPACK and the libraries under it, loaded; ScaLAPACK is the first.
+
+    Raises UsageError where there is none, or where the one that was found brings an MPI of its own.
+    """
+    from mpi4py import MPI
+
+    running, failures = _running_mpi(), []
+    for candidate in candidates(MPI.get_vendor()[0]):
         try:
-            library = None
-            for name in candidate.split(":"):
-                library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-            assert library is not None
-            library.pdpotrf_  # noqa: B018  a library without it is not ScaLAPACK
-            return library
-        except (OSError, AttributeError) as error:
-            reason = str(error)
+            found = _load((*running, *candidate))
+        except OSError as error:
+            failures.append(f"{candidate[-1]} ({error})")
+            continue
+        if second := [path for path in _mpi_libraries() if path not in running]:
+            raise UsageError(
+                f"{candidate[-1]} was built for the MPI library {second[0]}, but mpi4py runs with {running[0]}: "
+                "set MPGLS_SCALAPACK to a ScaLAPACK of the running MPI (docs/cluster.md)"
+            )
+        _show_mkl_to_threadpoolctl()
+        return found
     raise UsageError(
-        f"ScaLAPACK was not found (tried {', '.join(filter(None, candidates))}; last: {reason}); "
-        "set MPGLS_SCALAPACK to the library's path"
+        f"ScaLAPACK was not found; tried {'; '.join(failures)}. Set MPGLS_SCALAPACK to its library or directory, or "
+        'get the wheels of one: pip install "mpgls[wheels]"'
     )
+
+
+def _load(names: Candidate) -> tuple[ctypes.CDLL, ...]:
+    """Load libraries in this order, the last one first in the result. Raises OSError where one is no ScaLAPACK."""
+    loaded = tuple(reversed([_open(name) for name in names]))
+    if not hasattr(loaded[0], "pdpotrf_"):
+        raise OSError("it has no pdpotrf_")
+    return loaded
+
+
+def _open(name: str) -> ctypes.CDLL:
+    """dlopen(RTLD_LAZY | RTLD_GLOBAL), because the layers of MKL need one another; ctypes alone adds RTLD_NOW."""
+    system = ctypes.CDLL(None)
+    system.dlopen.restype, system.dlerror.restype = ctypes.c_void_p, ctypes.c_char_p
+    handle = system.dlopen(os.fsencode(name), os.RTLD_LAZY | os.RTLD_GLOBAL)
+    if not handle:
+        raise OSError(os.fsdecode(system.dlerror()))
+    return ctypes.CDLL(name, handle=handle)
+
+
+@functools.cache
+def _running_mpi() -> tuple[str, ...]:
+    """The MPI library of mpi4py: what is loaded before ScaLAPACK is looked for the first time."""
+    return tuple(_mpi_libraries())
+
+
+def _mpi_libraries() -> list[str]:
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        return mpi_libraries(maps)
+
+
+def _show_mkl_to_threadpoolctl() -> None:
+    """threadpoolctl knows MKL as libmkl_rt only; from now on it reports and limits MKL's layers as well."""
+    import threadpoolctl
+
+    class LayeredMkl(threadpoolctl.MKLController):
+        filename_prefixes = ("libmkl_intel_lp64",)
+        check_symbols = ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads_Local", "MKL_Get_Version_String")
+
+    threadpoolctl.register(LayeredMkl)
 
 
 def library_path() -> str:
     """The file that ScaLAPACK was loaded from."""
-    _library()
-    wanted = os.environ.get("MPGLS_SCALAPACK", "").split(":")[-1] or "scalapack"
+    name = os.path.basename(_libraries()[0]._name)
     with open("/proc/self/maps", encoding="utf-8") as maps:
-        found = [line.split()[-1] for line in maps if os.path.basename(wanted) in os.path.basename(line.split()[-1])]
-    return found[0] if found else wanted
+        found = [line.split()[-1] for line in maps if name in os.path.basename(line.split()[-1])]
+    return found[0] if found else name
+
+
+@functools.cache
+def _routine(name: str) -> Callable[..., Any]:
+    """A Fortran subroutine, from whichever library has it: MKL keeps BLACS, BLAS and ScaLAPACK apart."""
+    routine = next(getattr(library, name) for library in _libraries() if hasattr(library, name))
+    routine.restype = None
+    return routine
 
 
 def _arguments(values: tuple[object, ...]) -> list[object]:
@@ -131,9 +185,7 @@ def _arguments(values: tuple[object, ...]) -> list[object]:
 
 
 def _call(name: str, *values: object) -> None:
-    routine = getattr(_library(), name)
-    routine.restype = None
-    routine(*_arguments(values))
+    _routine(name)(*_arguments(values))
 
 
 def _typed(dtype: np.dtype, stem: str) -> tuple[str, _Scalar]:

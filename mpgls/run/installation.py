@@ -99,7 +99,9 @@ def look_at_slepc(found: Findings, world: World) -> None:
         except Exception as error:  # any failure to import is the finding
             found.facts[package] = None
             lines.append(f"{package:<14}cannot be imported: {error}")
-            found.notes.append(f"{package} cannot be imported ({error}); eigen-decompositions need it")
+            found.notes.append(
+                f"{package} cannot be imported ({error}); --eigensolver slepc and leading eigenpairs need it"
+            )
             continue
         found.facts[package] = fact
         scalar = f", scalars {fact['scalar']}" if "scalar" in fact else ""
@@ -121,16 +123,20 @@ def _package(package: str, module: str) -> dict[str, str]:
 
 
 def _how_to_get(package: str) -> str:
-    """What to do when ``package`` is not on Python's path."""
-    found = [path for path in sorted(glob.glob(DEBIAN_PACKAGES[package])) if "-real" in path]
+    """What to do when ``package`` is not on Python's path. Debian's is built for Open MPI and NumPy 1 only."""
+    import numpy
+    from mpi4py import MPI
+
+    fits_debian = MPI.get_vendor()[0] == "Open MPI" and numpy.__version__ < "2"
+    found = [path for path in sorted(glob.glob(DEBIAN_PACKAGES[package])) if "-real" in path and fits_debian]
     if os.environ.get("PETSC_DIR"):
         found.insert(0, os.path.join(os.environ["PETSC_DIR"], "lib/python3/dist-packages"))
     found = [path for path in found if os.path.isdir(os.path.join(path, package))]
     if found:
         return f"{package} is at {found[0]} but not on Python's path: source jobs/env.sh, or add it to PYTHONPATH"
     return (
-        f"{package} is not installed; eigen-decompositions need it: install Debian's python3-{package}-real, or build "
-        "it with pip against the PETSc and SLEPc of the cluster (docs/cluster.md)"
+        f"{package} is not installed; --eigenpairs, --pcs with --grm, and --eigensolver slepc need it: install "
+        f"Debian's python3-{package}-real beside Debian's MPI, or build it with pip (docs/cluster.md)"
     )
 
 

@@ -244,6 +244,7 @@ def test_teams_and_passes_do_not_matter(comm, study):
 
 
 def test_principal_components_are_those_of_the_kinship_without_the_chromosome(comm, study):
+    pytest.importorskip("slepc4py")
     out = scan(comm, study, pheno_name=("trait1",), pcs=2, h2=0.3)
     if comm.rank == 0:
         _, X_L, y = study.model("trait1", False)

@@ -30,7 +30,7 @@ def test_fastlmms_heritabilities_p_values_and_effects(comm, shared_tmp_path):
     h2 = dict(zip(expected["CHR"], expected["Nullh2"], strict=True))
     if comm.rank == 0:
         unpack_mice(prefix)
-        write_lines(h2_file, ["TRAIT\tCHR\tH2", *(f"pheno\t{c}\t{value!r}" for c, value in h2.items())])
+        write_lines(h2_file, ["TRAIT\tCHR\tH2", *(f"pheno\t{c}\t{float(value)!r}" for c, value in h2.items())])
     comm.Barrier()
 
     results, facts = scan(comm, prefix, out)

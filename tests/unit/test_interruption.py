@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launch import LIMIT, MPIRUN, Ended, environment, mpgls, must_succeed, program, run, under_mpirun
+from launch import LIMIT, MPIRUN, Ended, environment, mpgls, must_succeed, program, ranks_of, run, under_mpirun
 from refusals import INPUT, check
 
 from mpgls.stream.store import open_store
@@ -67,11 +67,11 @@ def interrupted(folder: Path, number: signal.Signals, ranks: slice) -> tuple[int
             assert process.poll() is None, "the scan was over before it could be interrupted"
             assert time.monotonic() < end
             time.sleep(0.02)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(children) == RANKS
+        started = ranks_of(process.pid)
+        assert len(started) == RANKS
         start = time.monotonic()
-        for child in children[ranks]:
-            os.kill(int(child), number)
+        for rank in started[ranks]:
+            os.kill(rank, number)
         _, err = process.communicate(timeout=LIMIT)
         return process.returncode, err, time.monotonic() - start
     finally:

@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from launch import LIMIT, MPIRUN, environment, mpgls, must_succeed, program, under_mpirun
+from launch import LIMIT, MPIRUN, environment, mpgls, must_succeed, program, ranks_of, under_mpirun
 from refusals import INPUT, check
 from small_images import SHAPE, save, small_mask
 
@@ -135,8 +135,7 @@ def kill_one(ranks: int, line: str, folder: Path) -> None:
         print(f"killed after {moment:.3f} s; the whole run took {usual:.3f} s")
         time.sleep(moment)
         with contextlib.suppress(OSError, IndexError):  # it has ended by itself
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            os.kill(int(random.choice(children)) if ranks else process.pid, signal.SIGKILL)
+            os.kill(random.choice(ranks_of(process.pid)) if ranks else process.pid, signal.SIGKILL)
         process.wait(LIMIT)
     finally:
         process.kill()
