@@ -23,7 +23,8 @@ from mpgls.stream.files import writing
 from mpgls.stream.unit_log import MAGIC
 from mpgls.study.hdf5 import open_hdf5
 
-HDF5 = b"\x89HDF\r\n\x1a\n"
+HDF5 = b"\x89HDF\r\n"
+"""The first line of an HDF5 file."""
 FIRST_LINE_OF_LOG = re.compile(rb" *[0-9.]+  mpgls ([a-z-]+): ")
 
 
@@ -153,7 +154,7 @@ def maker_of(path: str | os.PathLike[str]) -> str | None:
             second = file.readline(1 << 24) if first == MAGIC else b""
     except OSError:
         return None
-    if first.startswith(HDF5):
+    if first == HDF5:
         return _maker_of_store(path)
     if first == MAGIC:
         return _maker_in_mark(_json(second).get("made_from"))

@@ -21,8 +21,12 @@ from refusals import STORAGE, USAGE, check
 from small_images import save, small_mask
 
 from mpgls.errors import StorageError, UsageError
+from mpgls.model.null_record import given, unknown
 from mpgls.run.outputs import Outputs, maker_of
 from mpgls.run.prefix_lock import PrefixLock
+from mpgls.stream.dense_store import DenseShape, create_dense, save_nulls
+from mpgls.stream.mark import Mark
+from mpgls.stream.store import StoreShape, block_edges, create_store, save_null
 
 # -- the lock -----------------------------------------------------------------------------------------------------
 
@@ -174,6 +178,43 @@ def test_some_files_say_who_made_them(tmp_path: Path, content: bytes, maker: str
     path = tmp_path / "file"
     path.write_bytes(content)
     assert maker_of(path) == maker
+
+
+def test_a_store_says_who_made_it(tmp_path: Path) -> None:
+    """So does one whose list and manifest are gone."""
+    shape = StoreShape(np.arange(3), 2, block_edges(3, 2), {"a": ["intercept"]})
+    made = create_store(tmp_path / "o.h5", shape, Mark({"command": "low-rank"}), {})
+    assert maker_of(made.path) == "low-rank"
+    outputs(str(tmp_path / "o"), "low-rank").check([".h5"])
+    with pytest.raises(UsageError, match=r"o\.h5 was made by mpgls low-rank and is not replaced"):
+        outputs(str(tmp_path / "o"), "single-trait").check([".h5"])
+
+
+def test_a_store_that_was_made_anew_is_not_the_same(tmp_path: Path) -> None:
+    """Of the same inputs and options, too; whatever is read or kept, it is noticed."""
+    index, mark = np.arange(3), Mark({"command": "toy"})
+    shape = StoreShape(index, 2, block_edges(3, 2), {"a": ["intercept"]})
+    dense = DenseShape(index, block_edges(3, 2), 2, ["a"], np.array([0]), 1)
+    first, of_all = (
+        (create_store(tmp_path / "o.h5", shape, mark, {}), create_dense(tmp_path / "d.h5", dense, mark, {"test": "t"}))
+        for _ in range(2)
+    )
+    old, old_dense = first
+    steps: list[Callable[[], object]] = [
+        lambda: old.read(0, 0, 1),
+        lambda: old.index,
+        lambda: save_null(old.own, 0, 0, given(0.5)),
+        lambda: old_dense.read(0, 0, 1),
+        lambda: old_dense.index,
+        lambda: save_nulls(old_dense.own, 0, 0, unknown(1)),
+        lambda: old_dense.write_snps(0, 0, np.zeros(2), np.zeros(2), np.zeros(2)),
+    ]
+    for step in steps:
+        with pytest.raises(StorageError, match="is no longer the file of this run"):
+            step()
+    new, new_dense = of_all
+    save_null(new.own, 0, 0, given(0.5))
+    assert new.read(0, 0, 3).size == new_dense.read(0, 0, 3).size == new.index.size == 3
 
 
 # -- whole runs ---------------------------------------------------------------------------------------------------
