@@ -65,6 +65,8 @@ if [ -z "${OMPI_MCA_plm:-}${SLURM_JOB_ID:-}${PBS_JOBID:-}${LSB_JOBID:-}" ] && ! 
     export OMPI_MCA_plm=isolated
 fi
 export OMPI_MCA_btl_base_warn_component_unused="${OMPI_MCA_btl_base_warn_component_unused:-0}"
+# A program without mpirun starts no programs of its own, so Open MPI 4 need not start a daemon for them (0.3 s).
+export OMPI_MCA_ess_singleton_isolated="${OMPI_MCA_ess_singleton_isolated:-1}"
 
 # Some containers forbid reading another process's memory; Open MPI would try it for every large message and complain.
 _mpgls_can_read_processes() {

@@ -10,7 +10,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 bash jobs/install.sh
 . jobs/env.sh
-export OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1
+export OMP_NUM_THREADS=1
+# Several jobs share the cores: none may be bound to the first ones, and a rank that waits gives its core away.
+export OMPI_MCA_hwloc_base_binding_policy=none PRTE_MCA_hwloc_default_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1
 
 ranks=${MPGLS_RANKS:-1 2 3 4}
 output=$(mktemp)

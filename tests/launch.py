@@ -32,9 +32,14 @@ class Ended:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """The environment of a program that is not itself part of an MPI job, one BLAS thread a rank."""
+    """The environment of a program that is not itself part of an MPI job, one BLAS thread a rank.
+
+    Tests run side by side: no rank is bound to a core, and one that waits gives its core away.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "PMI_", "OMPI_COMM_", "PYTEST_"))}
     kept |= {"OMPI_MCA_rmaps_base_oversubscribe": "1", "OMP_NUM_THREADS": "1"}
+    kept |= {"OMPI_MCA_hwloc_base_binding_policy": "none", "PRTE_MCA_hwloc_default_binding_policy": "none"}
+    kept |= {"OMPI_MCA_mpi_yield_when_idle": "1"}
     if os.getuid() == 0:
         kept |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return kept | settings

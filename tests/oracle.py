@@ -21,7 +21,10 @@ def scaled(Phi):
 
 def gls(X, y, V):
     """beta, X'V^-1X and the residual sum of squares, by a dense inverse."""
-    Vi = np.linalg.inv(V)
+    return _gls(X, y, np.linalg.inv(V))
+
+
+def _gls(X, y, Vi):
     XtViX = X.T @ Vi @ X
     beta = np.linalg.solve(XtViX, X.T @ Vi @ y)
     e = y - X @ beta
@@ -78,15 +81,15 @@ def sharp_h2(Phi, X, y, points=41):
 def scan(h2, Phi, X, y, snps, test="t"):
     """beta, se, statistic and two-sided p of each column of ``snps``, from full normal equations of [X | x]."""
     n, q = X.shape
-    V = covariance(h2, Phi)
-    null_s2 = gls(X, y, V)[2] / (n - q)
+    Vi = np.linalg.inv(covariance(h2, Phi))
+    null_s2 = _gls(X, y, Vi)[2] / (n - q)
     rows = []
     for x in snps.T:
         design = np.column_stack([X, x])
-        beta, XtViX, rss = gls(design, y, V)
+        beta, XtViX, rss = _gls(design, y, Vi)
         s2 = rss / (n - q - 1) if test == "t" else null_s2
-        se = np.sqrt(s2 * np.linalg.inv(XtViX)[-1, -1])
-        statistic = beta[-1] / se
-        null = stats.t(n - q - 1) if test == "t" else stats.norm()
-        rows.append((beta[-1], se, statistic, 2.0 * null.sf(abs(statistic))))
-    return np.array(rows).T
+        rows.append((beta[-1], np.sqrt(s2 * np.linalg.inv(XtViX)[-1, -1])))
+    beta, se = np.array(rows).T
+    size = np.abs(beta / se)
+    p = 2.0 * (stats.t.sf(size, n - q - 1) if test == "t" else stats.norm.sf(size))
+    return np.array([beta, se, beta / se, p])

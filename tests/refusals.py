@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from launch import Ended, mpgls, run
+from launch import Ended
+from resident import mpgls
 
 USAGE, INPUT, MEMORY, STORAGE, NUMERICAL = 2, 3, 4, 5, 6
 SECONDS = 20.0  # an idle machine needs less than two
@@ -24,7 +24,10 @@ def fail(*_, **__):
 
 original = {name}.{method}
 {name}.{method} = fail
-__main__.main()
+try:
+    __main__.main()
+finally:
+    {name}.{method} = original
 """
 
 
@@ -65,7 +68,7 @@ def one_rank_fails(folder: Path, arguments: str, where: str, error: str, code: i
     driver = FAILS_ON_RANK_1.format(module=module, name=name, method=method, error=error)
     (folder / "driver.py").write_text(driver)
     before = results(folder)
-    ended = run(3, [sys.executable, "driver.py", *arguments.split()], folder)
+    ended = mpgls(3, arguments, folder, script="driver.py")
     check_sentence(ended, code, part)
     unexpected = error.startswith("RuntimeError")
     assert ended.err.count("Traceback") == unexpected, ended.err

@@ -16,16 +16,25 @@ if TYPE_CHECKING:
 def memory_of_process() -> dict[str, int]:
     """Bytes of this process as the kernel counts them: ``peak_rss``, ``rss`` and ``pss``.
 
-    PSS divides shared pages by the processes that map them, so a factor shared by the ranks of a node counts once.
+    PSS divides shared pages by the processes that map them, so a factor shared by the ranks of a node counts once. The
+    kernel goes through every page for it; ``resident_memory`` has the others at no cost.
     """
-    found = {"peak_rss": 0, "rss": 0, "pss": 0}
-    keys = {"VmHWM:": "peak_rss", "VmRSS:": "rss", "Pss:": "pss"}
-    for name in ("/proc/self/status", "/proc/self/smaps_rollup"):
-        with contextlib.suppress(OSError), open(name, encoding="ascii") as lines:
-            for line in lines:
-                parts = line.split()
-                if parts and parts[0] in keys:
-                    found[keys[parts[0]]] = int(parts[1]) * 1024
+    return resident_memory() | _kernel_bytes("/proc/self/smaps_rollup", {"Pss:": "pss"})
+
+
+def resident_memory() -> dict[str, int]:
+    """Bytes of this process: ``peak_rss`` and ``rss``."""
+    return _kernel_bytes("/proc/self/status", {"VmHWM:": "peak_rss", "VmRSS:": "rss"})
+
+
+def _kernel_bytes(path: str, names: dict[str, str]) -> dict[str, int]:
+    """The entries ``names`` of a file of the kernel that counts in KiB; 0 where it has none."""
+    found = dict.fromkeys(names.values(), 0)
+    with contextlib.suppress(OSError), open(path, encoding="ascii") as lines:
+        for line in lines:
+            parts = line.split()
+            if parts and parts[0] in names:
+                found[names[parts[0]]] = int(parts[1]) * 1024
     return found
 
 
@@ -67,12 +76,9 @@ def limit_threads(node_comm: MPI.Comm, requested: int | None) -> int:
     """
     from threadpoolctl import threadpool_limits
 
-    by_user = requested or next((int(v) for k in THREAD_VARIABLES if (v := os.environ.get(k, "")).isdigit()), 0)
-    cores = set().union(*node_comm.allgather(os.sched_getaffinity(0)))
-    threads = by_user or max(1, len(cores) // node_comm.size)
+    threads = _threads_of_rank(node_comm, requested)
     threadpool_limits(threads)
-    for name in THREAD_VARIABLES:  # for the libraries that are loaded later: ScaLAPACK's BLAS, SciPy's
-        os.environ[name] = str(threads)
+    _limit_later_libraries(threads)
     return threads
 
 
@@ -82,15 +88,28 @@ def limited_threads(node_comm: MPI.Comm, requested: int | None) -> Iterator[int]
     from threadpoolctl import threadpool_limits
 
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    with threadpool_limits():  # remembers the limits of now
+    threads = _threads_of_rank(node_comm, requested)
+    with threadpool_limits(threads):
         try:
-            yield limit_threads(node_comm, requested)
+            _limit_later_libraries(threads)
+            yield threads
         finally:
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+
+def _threads_of_rank(node_comm: MPI.Comm, requested: int | None) -> int:
+    by_user = requested or next((int(v) for k in THREAD_VARIABLES if (v := os.environ.get(k, "")).isdigit()), 0)
+    cores = set().union(*node_comm.allgather(os.sched_getaffinity(0)))
+    return by_user or max(1, len(cores) // node_comm.size)
+
+
+def _limit_later_libraries(threads: int) -> None:
+    """For the libraries that are loaded later: ScaLAPACK's BLAS, SciPy's."""
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
 
 
 def blas_libraries() -> list[dict[str, object]]:

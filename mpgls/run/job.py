@@ -17,7 +17,7 @@ import numpy as np
 from mpgls.errors import StorageError
 from mpgls.mpi import StopSignal, node_of, on_root, together
 from mpgls.run.clock import timing_table
-from mpgls.run.hardware import gemm_rate, limited_threads, memory_of_process
+from mpgls.run.hardware import gemm_rate, limited_threads, memory_of_process, resident_memory
 from mpgls.run.identity import file_identity
 from mpgls.run.kernels import kernel_warnings
 from mpgls.run.ledger import State
@@ -161,7 +161,7 @@ class Job:
 
         self._measure_gemm()
         limit = None if self.options.memory is None else int(self.options.memory * GIB)
-        self._base = self.world.comm.allreduce(memory_of_process()["rss"], op=MPI.MAX)
+        self._base = self.world.comm.allreduce(resident_memory()["rss"], op=MPI.MAX)
         return Machine(self.world.size, self.ranks_per_node, limit, self._base)
 
     def _measure_gemm(self) -> None:
@@ -179,8 +179,14 @@ class Job:
                 self.world.log.warn(warning)
 
     def sample_memory(self) -> None:
-        """Note the proportional set size now; the kernel keeps no peak of it, so call it where much is held."""
-        now = memory_of_process()
+        """Note the proportional set size now if the process has grown; the kernel keeps no peak of it.
+
+        Call it where much is held.
+        """
+        if resident_memory()["rss"] > self._held["rss_then"]:
+            self._note_memory(memory_of_process())
+
+    def _note_memory(self, now: dict[str, int]) -> None:
         if now["pss"] > self._held["largest_pss"]:
             self._held = {"largest_pss": now["pss"], "rss_then": now["rss"]}
 
@@ -201,9 +207,10 @@ class Job:
         comm, log = self.world.comm, self.world.log
         if not self._gemm and comm.allreduce(sum(phase.flop for phase in self.world.clock.phases.values())):
             self._measure_gemm()
-        self.sample_memory()
         self.warn_of_kernels()
-        everyone = comm.gather(memory_of_process() | self._held, root=0)
+        now = memory_of_process()
+        self._note_memory(now)
+        everyone = comm.gather(now | self._held, root=0)
         timings = self.world.clock.gather(comm)
         named = {name: str(path) for name, path in (tables or {}).items()}
 

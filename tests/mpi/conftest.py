@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from mpgls.commands import doctor
+from mpgls.engine import probes
 from mpgls.mpi import StopSignal
 from mpgls.run import job
 
@@ -21,6 +23,15 @@ def quick_commands():
         patch.setattr(job, "gemm_rate", lambda *_: 1.0)
         patch.setattr(StopSignal, "SIGNALS", ())
         yield
+
+
+@pytest.fixture
+def small_probes(monkeypatch):
+    """The machine's rates are measured on little, once."""
+    for name, value in {"ROUNDS": 1, "POTRF_SIZE": 96, "SAMPLES": 2_000, "EXCHANGE_BYTES": 1 << 16}.items():
+        monkeypatch.setattr(probes, name, value)
+    monkeypatch.setattr(probes, "gemm_rate", lambda *_: 1.0)
+    monkeypatch.setattr(doctor, "MIB", 1 << 14)
 
 
 @pytest.fixture(scope="module")

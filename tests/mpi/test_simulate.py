@@ -113,6 +113,7 @@ def test_doctor_reports_rates(comm, shared_tmp_path, capsys):
         assert printed == ""
 
 
+@pytest.mark.usefixtures("small_probes")
 def test_doctor_names_problems(comm, shared_tmp_path, capsys):
     with pytest.raises(MpglsError, match="1 problem"):
         mpgls.doctor(directory=str(shared_tmp_path / "absent"), threads=1, comm=comm, verbose=True)
@@ -120,6 +121,7 @@ def test_doctor_names_problems(comm, shared_tmp_path, capsys):
         assert "No such file" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("small_probes")
 def test_doctor_bad_options(comm, shared_tmp_path):
     with pytest.raises(UsageError, match="--threads"):
         mpgls.doctor(threads=0, comm=comm)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import MPIRUN, must_succeed
+from launch import MPIRUN
 from refusals import INPUT, MEMORY, STORAGE, USAGE, edit_line, refused
+from resident import must_succeed
 from small_images import AFFINE, SHAPE, save, small_mask, write_images
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")

@@ -11,10 +11,12 @@ import shutil
 from pathlib import Path
 
 import h5py
+import launch
 import numpy as np
 import pytest
-from launch import MPIRUN, mpgls, must_succeed
+from launch import MPIRUN
 from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, check, edit_line, one_rank_fails, refused
+from resident import mpgls, must_succeed
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
 
@@ -358,7 +360,7 @@ def test_commands(study: Path) -> None:
 @pytest.mark.parametrize("ranks", [1, 4])
 def test_help_is_printed_once(tmp_path: Path, ranks: int) -> None:
     for arguments in ("--help", "single-trait --help", "--version"):
-        ended = must_succeed(ranks, arguments, tmp_path)
+        ended = launch.must_succeed(ranks, arguments, tmp_path)
         assert ended.out.count("usage:" if "help" in arguments else "mpgls ") == 1
         assert ended.err == ""
 
@@ -367,7 +369,7 @@ def test_another_mpi_started_the_ranks(study: Path) -> None:
     """P programs that each believe to be alone: rank 0 of the launcher speaks, every one ends."""
     for rank, spoken in ((0, 1), (2, 0)):
         settings = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": str(rank)}
-        ended = mpgls(0, SCAN, study, **settings)
+        ended = launch.mpgls(0, SCAN, study, **settings)
         assert ended.code == USAGE
         assert len(ended.sentences) == spoken
         assert not spoken or "the launcher started 4 ranks" in ended.sentences[0]

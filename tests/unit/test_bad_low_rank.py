@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import MPIRUN, mpgls, must_succeed
+from launch import MPIRUN
 from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, check, edit_line, one_rank_fails, refused
+from resident import mpgls, must_succeed
 from small_study import read_plink, write_genotypes, write_lines
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")

@@ -14,8 +14,9 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from launch import MPIRUN, mpgls, must_succeed
+from launch import MPIRUN
 from refusals import INPUT, MEMORY, STORAGE, USAGE, check, edit_line, refused
+from resident import mpgls, must_succeed
 from small_images import AFFINE, SHAPE, save, small_mask
 from small_study import read_plink, read_rows, write_genotypes
 

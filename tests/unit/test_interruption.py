@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
-from launch import LIMIT, MPIRUN, Ended, environment, mpgls, must_succeed, program, ranks_of, run, under_mpirun
+from launch import LIMIT, MPIRUN, Ended, environment, program, ranks_of, run, under_mpirun
 from refusals import INPUT, check
+from resident import mpgls, must_succeed
 
 from mpgls.stream.store import open_store
 

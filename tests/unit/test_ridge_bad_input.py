@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from launch import MPIRUN, must_succeed
+from launch import MPIRUN
 from refusals import INPUT, MEMORY, NUMERICAL, USAGE, refused
+from resident import must_succeed
 from small_study import read_plink, read_table, write_lines, write_table
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")

@@ -15,7 +15,7 @@ from mpgls.errors import Stopped, StorageError
 from mpgls.mpi import StopSignal
 from mpgls.run import log
 from mpgls.run.clock import Clock, timing_table
-from mpgls.run.hardware import blas_libraries, gemm_rate, limit_threads, memory_of_process
+from mpgls.run.hardware import blas_libraries, gemm_rate, limit_threads, memory_of_process, resident_memory
 from mpgls.run.launcher import check_launcher, launched_rank, launched_size
 from mpgls.run.log import Log, Progress, duration
 from mpgls.run.plan import GIB, memory_for
@@ -134,9 +134,11 @@ def test_memory_grows_with_what_is_touched():
     before = memory_of_process()
     with mmap.mmap(-1, 40_000_000) as pages:  # pages of its own: an array may reuse what the heap keeps resident
         pages.write(bytes(len(pages)))
-        after = memory_of_process()
+        after, without_pss = memory_of_process(), resident_memory()
     assert after["rss"] - before["rss"] > 0.9 * 40_000_000
     assert after["peak_rss"] >= after["rss"] >= after["pss"] > 0
+    assert without_pss["peak_rss"] == after["peak_rss"]
+    assert without_pss["rss"] == pytest.approx(after["rss"], rel=0.01)
 
 
 def one_rank(cores, ranks):
