@@ -341,7 +341,7 @@ def test_options(study: Path, more: str, code: int, part: str, ranks: tuple[int,
 
 
 def test_blocks_are_no_larger_than_the_study(study: Path) -> None:
-    for command in (SCAN.replace("single-trait", "multi-trait"), "kinship --bfile sim --out out"):
+    for command in (SCAN.replace("single-trait", "multi-trait"), "kinship --bfile sim --out K2"):
         ended = mpgls(2, f"{command} --block-size 1000000000", study)
         assert ended.code == 0, ended.err
 
