@@ -61,7 +61,7 @@ class LowRank(TraitScanOptions):
     example = "mpirun -n 4 mpgls low-rank --bfile cohort --pheno traits.tsv --similarity-count 50000 --out lr"
 
     similarity_snps: str | None = option(
-        None, "these SNPs (IDs separated by white space)", group=SIMILARITY, metavar="FILE", reads=the_file
+        None, "these SNPs (IDs separated by white space or commas)", group=SIMILARITY, metavar="FILE", reads=the_file
     )
     similarity_every: int | None = option(None, "every K-th SNP", group=SIMILARITY, metavar="K", check=at_least(1))
     similarity_count: int | None = option(

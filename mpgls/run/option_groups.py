@@ -150,7 +150,7 @@ class SampleOptions(Options):
 
     keep: str | None = option(
         None,
-        "analyse only these samples (FID IID a line)",
+        "analyse only these samples (FID IID or IID a line)",
         group="genotypes and filters",
         metavar="FILE",
         reads=the_file,
@@ -173,7 +173,7 @@ class GenotypeOptions(SampleOptions):
     chr: str | None = option(None, "chromosomes, such as 1-4,X", group="genotypes and filters", metavar="LIST")
     extract: str | None = option(
         None,
-        "analyse only these SNPs (IDs separated by white space)",
+        "analyse only these SNPs (IDs separated by white space or commas)",
         group="genotypes and filters",
         metavar="FILE",
         reads=the_file,
