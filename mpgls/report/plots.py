@@ -73,7 +73,7 @@ def manhattan(summary: Summary, path: str | os.PathLike[str], title: str) -> Non
         axes.set_ylabel("$-\\log_{10}\\,p$")
         _whole_ticks(axes)
         _heading(axes, title, _manhattan_subtitle(summary))
-        _name_hits(figure, axes, _labelled_hits(summary, ceiling), {strip.chrom: strip for strip in strips})
+        _name_hits(figure, axes, _labelled_hits(summary), {strip.chrom: strip for strip in strips}, ceiling)
 
 
 def qq(summary: Summary, path: str | os.PathLike[str], title: str) -> None:
@@ -88,6 +88,8 @@ def qq(summary: Summary, path: str | os.PathLike[str], title: str) -> None:
         right = 1.03 * float(expected.max(initial=1.0))
         axes.set_xlim(0, right)
         top = max(right, 1.06 * float(np.max(observed, initial=0.0, where=observed < HIGHEST)))
+        if np.any(observed >= HIGHEST):
+            top *= 1.25  # room for them above all others and the diagonal
         axes.set_ylim(0, top)
         if summary.tested:
             band, low, high = null_band(summary.tested)
@@ -254,25 +256,25 @@ def _draw_thresholds(axes: Axes, lines: list[Threshold], top: float) -> None:
         )
 
 
-def _labelled_hits(summary: Summary, ceiling: float) -> list[Hit]:
-    """The SNPs to name: best of their chromosome and above the lower line, or else the single best one; as drawn."""
-    hits = [hit._replace(log10p=min(hit.log10p, ceiling)) for hit in summary.chromosome_hits]
+def _labelled_hits(summary: Summary) -> list[Hit]:
+    """The SNPs to name: best of their chromosome and above the lower line, or else the single best one."""
+    hits = summary.chromosome_hits
     if not hits:
         return []
     line = thresholds(summary.tested)[0].height
     return [hit for hit in hits[:MAX_LABELS] if hit.log10p >= line] or hits[:1]
 
 
-def _name_hits(figure: Figure, axes: Axes, hits: list[Hit], strips: dict[str, Strip]) -> None:
-    """Write the IDs beside their points where they meet neither each other nor the edge."""
+def _name_hits(figure: Figure, axes: Axes, hits: list[Hit], strips: dict[str, Strip], ceiling: float) -> None:
+    """Mark the points and write the IDs beside their points where they meet neither each other nor the edge."""
     from matplotlib.patheffects import withStroke
 
     renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     taken: list[Any] = []
     points = {hit: _place(hit, strips) for hit in hits}
-    axes.plot(*zip(*points.values(), strict=True) if points else ([], []), "o", color=_ACCENT, markersize=3.4,
-              markeredgewidth=0, clip_on=False, zorder=3)  # fmt: skip
-    for hit, point in points.items():
+    _dots(axes, *np.array(list(points.values())).reshape(-1, 2).T, _ACCENT, 3.4, ceiling)
+    for hit, (across, height) in points.items():
+        point = (across, min(height, ceiling))
         for dx, dy, align in _OFFSETS:
             text = axes.annotate(
                 _short(hit.id), point, (dx, dy), textcoords="offset points", ha=align, va="center", fontsize=8,

@@ -81,6 +81,36 @@ def test_dependent_columns_are_named(offset):
         Design.of(np.column_stack([A, A.sum(axis=1)]), ["a", "b", "sum"])
 
 
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_coordinates_in_metres_are_no_linear_combination(power):
+    """East and north of a field of 100 m, and their products up to a degree; next to the same from its corner."""
+    rng = np.random.default_rng(5)
+    e, n = rng.uniform(0, 100, (2, 150))
+    y, names = rng.normal(size=150), []
+
+    def surface(east, north):
+        terms = [(i, j) for i in range(power + 1) for j in range(power + 1 - i) if i + j]
+        names[:] = [f"e{i}n{j}" for i, j in terms]
+        return np.column_stack([east**i * north**j for i, j in terms])
+
+    if power == 3:  # what float64 holds of cubes of 5e6 m is not enough: they are refused, and named
+        with pytest.raises(InputError, match=r"'e.n.' is a linear combination of"):
+            Design.of(surface(4e5 + e, 5e6 + n), names)
+        return
+    C = surface(4e5 + e, 5e6 + n)
+    found = residuals(Design.of(C, names), y)
+    assert np.abs(found - exact_projection(C, y)).max() < 1e-7
+
+
+@pytest.mark.parametrize("largest", [3, 6, 9])
+def test_dependent_columns_are_named_whatever_their_means(largest):
+    rng = np.random.default_rng(6)
+    A = rng.normal(size=(60, 2)) + 10.0**largest * np.array([1.0, -3.0])
+    C = np.column_stack([A, 2 * A[:, 0] - A[:, 1] / 4 + 7])
+    with pytest.raises(InputError, match="'c' is a linear combination of"):
+        Design.of(C, ["a", "b", "c"])
+
+
 def test_constant_columns_are_named():
     C = np.column_stack([np.arange(9.0), np.full(9, 1e9)])
     with pytest.raises(InputError, match="covariate 'site' is constant over the 9 analysed samples"):
