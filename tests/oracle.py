@@ -90,3 +90,15 @@ def scan(h2, Phi, X, y, snps, test="t"):
         null = stats.t(n - q - 1) if test == "t" else stats.norm()
         rows.append((beta[-1], se, statistic, 2.0 * null.sf(abs(statistic))))
     return np.array(rows).T
+
+
+def reml_information(h2, Phi, X, y):
+    """-d2/dh2^2 of ``reml`` = 1/2 [(n-q) (2 y'PDPDPy/rss - (y'PDPy/rss)^2) - tr(PDPD)], rss = y'Py."""
+    n, q = X.shape
+    Vi = np.linalg.inv(covariance(h2, Phi))
+    P = Vi - Vi @ X @ np.linalg.solve(X.T @ Vi @ X, X.T @ Vi)
+    D = Phi - np.eye(n)
+    Py, PD = P @ y, P @ D
+    rss = y @ Py
+    first, second = Py @ D @ Py / rss, Py @ D @ P @ D @ Py / rss
+    return 0.5 * ((n - q) * (2.0 * second - first**2) - np.sum(PD * PD.T))

@@ -31,7 +31,7 @@ class KinshipOnGrid:
         world: World,
         centered: bool = False,
     ) -> None:
-        self.centered = centered
+        self.path, self.centered = kinship.path, centered
         self.samples, self.block, self.world, self._left = samples, block, world, uses
         self._Phi_all_grid: GridMatrix | None = None
         self._divided_by = 1.0

@@ -14,6 +14,7 @@ class Flag(IntFlag):
     TOO_FEW = 8
     IMPUTED = 16
     BOUNDARY = 32
+    UNIDENTIFIED = 64
 
 
 NOT_ANALYSED = Flag.CONSTANT | Flag.ALL_MISSING | Flag.COLLINEAR | Flag.TOO_FEW
@@ -25,6 +26,7 @@ FLAG_TEXT = {
     Flag.TOO_FEW: "too few samples",
     Flag.IMPUTED: "approximate (imputed)",
     Flag.BOUNDARY: "h2 at boundary",
+    Flag.UNIDENTIFIED: "h2 not identified",
 }
 
 
