@@ -102,3 +102,9 @@ def reml_information(h2, Phi, X, y):
     rss = y @ Py
     first, second = Py @ D @ Py / rss, Py @ D @ P @ D @ Py / rss
     return 0.5 * ((n - q) * (2.0 * second - first**2) - np.sum(PD * PD.T))
+
+
+def h2_se(h2, Phi, X, y):
+    """Standard error of h2, None where there is none: at the upper end, and where ``reml`` is not concave."""
+    information = reml_information(h2, Phi, X, y)
+    return None if h2 > 1.0 - 1.5e-6 or information <= 0 else float(information**-0.5)
