@@ -19,6 +19,7 @@ debian_packages=(
     libopenblas0-pthread                  # the BLAS and LAPACK under ScaLAPACK
     python3-petsc4py-real python3-slepc4py-real
     python3-mpi4py python3-h5py python3-scipy python3-venv
+    plink2                                # tests compare kinships with it
     gemma-doc                             # the mouse data of jobs/quickstart.sh
 )
 # Debian's petsc4py is built for NumPy 1, so NumPy stays below 2.

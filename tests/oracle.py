@@ -93,3 +93,21 @@ def scan(h2, Phi, X, y, snps, test="t"):
     size = np.abs(beta / se)
     p = 2.0 * (stats.t.sf(size, n - q - 1) if test == "t" else stats.norm.sf(size))
     return np.array([beta, se, beta / se, p])
+
+
+def reml_information(h2, Phi, X, y):
+    """-d2/dh2^2 of ``reml`` = 1/2 [(n-q) (2 y'PDPDPy/rss - (y'PDPy/rss)^2) - tr(PDPD)], rss = y'Py."""
+    n, q = X.shape
+    Vi = np.linalg.inv(covariance(h2, Phi))
+    P = Vi - Vi @ X @ np.linalg.solve(X.T @ Vi @ X, X.T @ Vi)
+    D = Phi - np.eye(n)
+    Py, PD = P @ y, P @ D
+    rss = y @ Py
+    first, second = Py @ D @ Py / rss, Py @ D @ P @ D @ Py / rss
+    return 0.5 * ((n - q) * (2.0 * second - first**2) - np.sum(PD * PD.T))
+
+
+def h2_se(h2, Phi, X, y):
+    """Standard error of h2, None where there is none: at the upper end, and where ``reml`` is not concave."""
+    information = reml_information(h2, Phi, X, y)
+    return None if h2 > 1.0 - 1.5e-6 or information <= 0 else float(information**-0.5)

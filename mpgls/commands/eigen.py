@@ -64,7 +64,7 @@ def run(options: Eigen, comm: MPI.Comm) -> Results:
                 loading.nbytes += load_kinship(Phi_grid, kinship, index)  # Phi_grid = Phi_cols
                 if options.center_grm:
                     center(Phi_grid)
-                mean = scale_to_unit_diagonal(Phi_grid)
+                mean = scale_to_unit_diagonal(Phi_grid, kinship.path)
             world.log.info(f"n = {index.size:,}; kinship divided by its mean diagonal, {mean:.8g}")
             ids = [kinship.ids[i] for i in index]
             about = {"mean_diagonal": mean, "kinship": {"files": of_kinship(job)}}

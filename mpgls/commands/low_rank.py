@@ -33,6 +33,7 @@ from mpgls.errors import UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams
 from mpgls.model.gls import fit_null
+from mpgls.model.null_record import NullFlag, unidentified
 from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, open_study
 from mpgls.run.job import Job, open_job
@@ -107,6 +108,11 @@ class LowRank(TraitScanOptions):
     def record(self) -> str:
         """Of an early stage alone, which keeps a log and a manifest of its own."""
         return "" if self.scans else f".stage{self.stage}"
+
+    @property
+    def similarity_source(self) -> str:
+        """The fileset of the similarity SNPs."""
+        return self.similarity_bfile or self.bfile
 
     @property
     def scans(self) -> bool:
@@ -216,6 +222,10 @@ def scan_set(
     products = Products.of(samples.F_rep, samples.q, G, world)  # F'F, G'F
     given = run.given[:, samples.numbers]
     nulls = run.stages.estimate(samples, gram, products, parts, given, plan.null_team)  # stage 2: h2 = argmax REML
+    for part in parts:
+        open_h2 = nulls["flag"][part.k] & NullFlag.UNIDENTIFIED != 0
+        for name in np.array(samples.traits)[open_h2]:
+            world.log.warn(unidentified(part.of(str(name)), run.options.similarity_source))
     if run.ledger is None:
         return {}
     checked: dict[str, float] = {}
@@ -295,7 +305,7 @@ def scan_dense(
             unfinished = [trait for trait in ledger.unfinished(part.blocks) if trait in samples.numbers]
             if unfinished:
                 Phi_grid = without(T_grid, G, part, world)  # Phi_c = (T - G_out G_out') / s_c
-                models = SampleModels(Phi_grid, run.study.cohorts, world)
+                models = SampleModels(Phi_grid, run.study.cohorts, run.options.similarity_source, world)
                 for trait in unfinished:
                     scan.run(part, trait, models)
     return {trait: scan.checked(trait) for trait in samples.numbers}

@@ -44,6 +44,7 @@ from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
 from mpgls.errors import StorageError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, TeamOperator, split_teams
+from mpgls.model.null_record import unidentified
 from mpgls.model.trait_records import Pass
 from mpgls.model.work import Work
 from mpgls.report.multi_trait import LeftOut, TraitReport
@@ -200,8 +201,17 @@ def scan_part(scan: Scan, part: KinshipPart, c: int, bases: Bases, given: np.nda
     for g, (group, passes) in enumerate(zip(groups, scan.left(c), strict=True)):
         if passes:
             basis = bases.take(group, part.of(f"group {g + 1} of {len(groups)}"))  # Z diag(lam) Z' = Phi;  X_L~ = Z'X_L
+            say_if_flat(scan, part, g, basis, bases.source, given)
             scan_group(scan, part, g, passes, basis, given)
             del basis  # before the next group's, not after it
+
+
+def say_if_flat(scan: Scan, part: KinshipPart, g: int, basis: Eigenbasis, source: str, given: np.ndarray) -> None:
+    """A warning, if h2 of traits of group ``g`` is to be estimated from a kinship that tells nothing about it."""
+    open_h2 = [scan.traits.matrix.names[j] for j in scan.traits.groups[g].traits if np.isnan(given[j])]
+    if open_h2 and basis.is_flat():
+        names = ", ".join(open_h2[:5]) + (f", ... ({len(open_h2):,} traits)" if len(open_h2) > 5 else "")
+        scan.job.world.log.warn(unidentified(part.of(names), source))
 
 
 def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis: Eigenbasis, given: np.ndarray) -> None:

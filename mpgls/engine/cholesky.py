@@ -4,7 +4,7 @@ One point of the REML likelihood is
 
     L L' = V,   F~ = L^-1 [X_L | y],   U = L^-T F~,   log|V| = 2 sum log diag(L)
 
-and F~'F~ and U'U give the derivative of everything but log|V|.
+and F~'F~, U'U and U'V^-1U give two derivatives of everything but log|V|.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from mpgls.engine.covariance import log_det_gram
 from mpgls.engine.reml_search import maximise_reml
 from mpgls.errors import NumericalError
 from mpgls.la import scalapack
+from mpgls.la.eigen import multiply
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator, hold_factor
 from mpgls.model import reml
 from mpgls.model.gls import NullSums
+from mpgls.model.reml_start import StartSums
 from mpgls.run.world import World
 
 
@@ -58,15 +60,21 @@ class CholeskyCovariance:
                 f"factor ({error})"
             ) from None
 
+    def start(self, F_rep: np.ndarray) -> StartSums:
+        """The sums at h2 = 0: one product with Phi. Collective."""
+        Phi_grid, n = self.Phi_grid, self.n
+        Phi_F_rep = multiply(Phi_grid, F_rep)
+        square = float(Phi_grid.grid.comm.allreduce(np.einsum("ij,ij->j", Phi_grid.local, Phi_grid.local).sum()))
+        grams = (F_rep.T @ F_rep, F_rep.T @ Phi_F_rep, Phi_F_rep.T @ Phi_F_rep)
+        return StartSums(n, *grams, square, log_det_gram(F_rep[:, :-1]))
+
     def point(self, h2: float, F: np.ndarray, dtype: type) -> reml.RemlPoint:
-        """The REML log-likelihood and its slope; FAILED where V is not positive definite. Collective."""
-        if h2 == 0.0:
-            return self._without_kinship(F)
+        """The REML log-likelihood and its derivatives; FAILED where V is not positive definite. Collective."""
         try:
-            sums, U_gram = self._factorise(h2, dtype).sums_and_inverse(F)
+            sums, *powers = self._factorise(h2, dtype).sums_and_powers(F)
         except scalapack.NotPositiveDefinite:
             return reml.FAILED
-        return reml.reml_point(sums, reml.slope_gram(h2, sums.gram, U_gram))
+        return reml.reml_point(sums, *reml.derivative_grams(h2, sums.gram, *powers))
 
     def _factorise(self, h2: float, dtype: type) -> CholeskyFactor:
         """Raises NotPositiveDefinite on every rank."""
@@ -84,16 +92,6 @@ class CholeskyCovariance:
             self._in_work = h2 if dtype == np.float64 else None
         return CholeskyFactor(L_grid)
 
-    def _without_kinship(self, F_rep: np.ndarray) -> reml.RemlPoint:
-        """h2 = 0: V = I needs no factor, and U'(Phi - I)U = F'Phi F - F'F one product with Phi."""
-        Phi_grid = self.Phi_grid
-        partial = F_rep[Phi_grid.row_indices].T @ (Phi_grid.local @ F_rep[Phi_grid.col_indices])
-        F_Phi_F = np.empty_like(partial)
-        Phi_grid.grid.comm.Allreduce(partial, F_Phi_F)
-        gram = F_rep.T @ F_rep
-        sums = NullSums.of_gram(gram, 0.0, self.n, log_det_gram(F_rep[:, :-1]))
-        return reml.reml_point(sums, F_Phi_F - gram)
-
 
 @dataclass(frozen=True, eq=False)
 class CholeskyFactor:
@@ -103,19 +101,21 @@ class CholeskyFactor:
 
     def sums(self, F_rep: np.ndarray) -> NullSums:
         """The whitened sums of F = [X_L | y]. Collective."""
-        return self.sums_and_inverse(F_rep)[0]
+        return self.sums_and_powers(F_rep)[0]
 
-    def sums_and_inverse(self, F_rep: np.ndarray) -> tuple[NullSums, np.ndarray]:
-        """The whitened sums, and U'U of U = V^-1 F. Collective."""
+    def sums_and_powers(self, F_rep: np.ndarray) -> tuple[NullSums, np.ndarray, np.ndarray]:
+        """The whitened sums, F'V^-2F and F'V^-3F. Collective."""
         L_grid = self.L_grid
         F_grid = columns_on_grid(L_grid, F_rep)
         scalapack.trsm(L_grid, F_grid)  # F~ = L^-1 F
         whitened = columns_gram(F_grid)
-        scalapack.trsm(L_grid, F_grid, transposed=True)  # U = L^-T F~
+        scalapack.trsm(L_grid, F_grid, transposed=True)  # U = L^-T F~ = V^-1 F
+        twice = columns_gram(F_grid)
+        scalapack.trsm(L_grid, F_grid)  # L^-1 U
         diagonal = L_grid.local[L_grid.diagonal_positions].astype(np.float64)
         log_det = 2.0 * L_grid.grid.comm.allreduce(float(np.log(diagonal).sum()))
         sums = NullSums.of_gram(whitened, log_det, L_grid.shape[0], log_det_gram(F_rep[:, :-1]))
-        return sums, columns_gram(F_grid)
+        return sums, twice, columns_gram(F_grid)
 
     def columns(self, C_rep: np.ndarray) -> np.ndarray:
         """C~ = L^-1 C, all of it on every rank. Collective."""

@@ -14,6 +14,7 @@ import numpy as np
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums
 from mpgls.model.reml import RemlPoint, RemlResult
+from mpgls.model.reml_start import StartSums
 from mpgls.run.world import World
 
 
@@ -39,7 +40,7 @@ class Covariance(Protocol):
         """A few columns (n, k), the same on every rank, in the basis that this covariance works in. Collective."""
 
     def maximise(self, F_rep: np.ndarray, world: World) -> RemlResult:
-        """REML over h2 for F = [X_L | y] as ``design`` made it. Collective.
+        """REML over h2 for F = [X_L | y] as ``design`` made it; h2 is NaN where Phi leaves it unidentified. Collective.
 
         Raises Stopped, on all ranks, when a signal asked for it between two evaluations.
         """
@@ -54,10 +55,13 @@ class PointwiseCovariance(Protocol):
     n: int
     tolerance: float
 
-    def point(self, h2: float, F: Any, dtype: type) -> RemlPoint:
-        """The REML log-likelihood and its slope at ``h2`` for F = [X_L | y] as this covariance sees it. Collective.
+    def start(self, F: Any) -> StartSums:
+        """What REML needs at h2 = 0 of F = [X_L | y] as this covariance sees it. Collective."""
 
-        `reml.FAILED` where there is no factor.
+    def point(self, h2: float, F: Any, dtype: type) -> RemlPoint:
+        """The REML log-likelihood and its derivatives at ``h2`` > 0. Collective.
+
+        F = [X_L | y] as this covariance sees it; `reml.FAILED` where there is no factor.
         """
 
 

@@ -16,7 +16,7 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator, hold_basis
 from mpgls.model import null_record
 from mpgls.model.null_record import NullFlag, Source
-from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
+from mpgls.model.spectra import TraitFlag, clip_spectrum, is_flat_spectrum, maximise_spectral_reml, orthonormal
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.study.trait_groups import TraitGroup
@@ -40,6 +40,10 @@ class Eigenbasis:
         """C~ = Z'C of replicated columns (n, k), on every rank. Collective."""
         return eigen.multiply(self.Z_grid, C_rep, transposed=True)
 
+    def is_flat(self) -> bool:
+        """Whether the kinship leaves h2 of every trait unidentified."""
+        return is_flat_spectrum(self.lam, orthonormal(self.X_L_tilde_rep))
+
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """Z on every team, for blocks of ``width`` SNPs a rank. Collective."""
         return hold_basis(self.Z_grid, team, width, dtype)
@@ -50,6 +54,10 @@ class Bases(Protocol):
 
     facts: list[dict[str, Any]]
     """What the manifest says of the decompositions."""
+
+    @property
+    def source(self) -> str:
+        """The file of the kinship or of its eigendecomposition."""
 
     def take(self, group: TraitGroup, label: str) -> Eigenbasis:
         """The basis of one group; ``label`` is what the log calls it. Collective."""
@@ -65,6 +73,11 @@ class KinshipBases:
     pcs: int
     world: World
     facts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def source(self) -> str:
+        """The file of the kinship."""
+        return self.kinship.path
 
     def take(self, group: TraitGroup, label: str) -> Eigenbasis:
         """The basis of a group. Collective. Raises NumericalError when the decomposition fails its check."""
@@ -84,6 +97,11 @@ class FileBases:
     pcs: int
     world: World
     facts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def source(self) -> str:
+        """The file of the eigendecomposition."""
+        return str(self.file.path)
 
     def take(self, group: TraitGroup, label: str) -> Eigenbasis:
         """The basis, of which the group has the samples. Collective. Raises StorageError."""
@@ -125,6 +143,7 @@ def maximise_reml_of_traits(basis: Eigenbasis, Y_tilde_rep: np.ndarray, given: n
         for name in ("h2", "h2_se", "log_likelihood"):
             of_mine[name] = getattr(found, name)
         of_mine["source"], of_mine["flag"] = Source.REML, np.where(found.at_boundary, NullFlag.BOUNDARY, 0)
+        of_mine["flag"][found.flags & TraitFlag.UNIDENTIFIED != 0] = NullFlag.UNIDENTIFIED
         for theirs, records in world.comm.allgather((mine, of_mine)):
             nulls[theirs] = records
     return nulls

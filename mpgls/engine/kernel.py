@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.engine.genotype_blocks import GenotypeBlocks
+from mpgls.engine.kinship_grid import refuse_asymmetry, refuse_mean_diagonal
 from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray
 from mpgls.run.world import World
@@ -110,14 +111,18 @@ def _standardised(
 def given_kernel(K_node: SharedArray, kinship: Kinship, index: np.ndarray, world: World) -> float:
     """Fill ``K_node`` from rows and columns ``index`` (n,) of a kinship over its mean diagonal, which is returned.
 
-    Collective. Raises InputError if that is not positive, and what ``kinship.rows`` raises, on all ranks.
+    Collective. Raises InputError if that is not positive or the kinship not symmetric, and what ``kinship.rows``
+    raises, on all ranks.
     """
     mean = 0.0
     with world.phase("load kinship") as loading:
         with world.together():
             if K_node.comm.rank == 0:
                 loading.nbytes += _load(K_node.array, kinship, index)
-                mean = _finish(K_node.array, kinship.packed_lower)
+                if not kinship.packed_lower:
+                    v = np.random.default_rng(7).standard_normal((index.size, 1))
+                    refuse_asymmetry(K_node.array @ v, K_node.array.T @ v, kinship, index)
+                mean = _finish(K_node.array, kinship)
         K_node.fence()
     return float(world.comm.bcast(mean, root=0))
 
@@ -135,9 +140,9 @@ def _load(K: np.ndarray, kinship: Kinship, index: np.ndarray) -> float:
     return nbytes
 
 
-def _finish(K: np.ndarray, lower: bool) -> float:
+def _finish(K: np.ndarray, kinship: Kinship) -> float:
     """Mirror a triangle, scale to mean diagonal 1; returns the mean before."""
-    if lower:
+    if kinship.packed_lower:
         # of each pair one place holds the number and the other, right of the file's diagonal, zero
         diagonal = K.diagonal().copy()
         for start in range(0, len(K), TILE):
@@ -146,7 +151,6 @@ def _finish(K: np.ndarray, lower: bool) -> float:
             K[start:, strip], K[strip, start:] = both, both.T
         K[np.diag_indices_from(K)] = diagonal
     mean = float(K.diagonal().mean())
-    if not mean > 0:
-        raise InputError(f"the kinship's mean diagonal over the analysed samples is {mean:.6g}, not positive")
+    refuse_mean_diagonal(mean, kinship.path)
     K /= mean
     return mean

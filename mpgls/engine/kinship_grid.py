@@ -42,12 +42,17 @@ def load_kinship(Phi_grid: GridMatrix, kinship: Kinship, index: np.ndarray) -> i
 def _check_symmetry(Phi_grid: GridMatrix, kinship: Kinship, index: np.ndarray) -> None:
     """Phi v = Phi'v for a random v, to rounding in float32; InputError on all ranks otherwise. Collective."""
     v = np.random.default_rng(7).standard_normal((index.size, 1))
-    images = multiply(Phi_grid, v)
-    apart = np.abs(images - multiply(Phi_grid, v, transposed=True))[:, 0]
+    images, mirrored = multiply(Phi_grid, v), multiply(Phi_grid, v, transposed=True)
     with together(Phi_grid.grid.comm):
-        if apart.max() > SYMMETRY * np.abs(images).max():
-            sample = show_sample(kinship.ids[index[apart.argmax()]])
-            raise InputError(f"{kinship.path} is not symmetric: the row and the column of sample {sample} differ")
+        refuse_asymmetry(images, mirrored, kinship, index)
+
+
+def refuse_asymmetry(images: np.ndarray, mirrored: np.ndarray, kinship: Kinship, index: np.ndarray) -> None:
+    """InputError where Phi v and Phi'v (n, 1), of a random v, differ by more than rounding in float32."""
+    apart = np.abs(images - mirrored)[:, 0]
+    if apart.max() > SYMMETRY * np.abs(images).max():
+        sample = show_sample(kinship.ids[index[apart.argmax()]])
+        raise InputError(f"{kinship.path} is not symmetric: the row and the column of sample {sample} differ")
 
 
 def load_columns(
@@ -135,10 +140,18 @@ def center(A_grid: GridMatrix) -> None:
     A_grid.local -= mean[A_grid.col_indices] - mean.mean()
 
 
-def scale_to_unit_diagonal(A_grid: GridMatrix) -> float:
-    """Divide A by its mean diagonal, which is returned. Collective. Raises InputError if it is not positive."""
+def scale_to_unit_diagonal(A_grid: GridMatrix, path: str) -> float:
+    """Divide A, of the file ``path``, by its mean diagonal, which is returned. Collective.
+
+    Raises InputError if it is not positive.
+    """
     mean = trace(A_grid) / A_grid.shape[0]
-    if not mean > 0:
-        raise InputError(f"the kinship's mean diagonal over the analysed samples is {mean:.6g}, not positive")
+    refuse_mean_diagonal(mean, path)
     A_grid.local /= mean
     return mean
+
+
+def refuse_mean_diagonal(mean: float, path: str) -> None:
+    """InputError for a mean diagonal that no kinship can be divided by."""
+    if not mean > 0:
+        raise InputError(f"{path}: the kinship's mean diagonal over the analysed samples is {mean:.6g}, not positive")

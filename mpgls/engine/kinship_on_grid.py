@@ -31,7 +31,7 @@ class KinshipOnGrid:
         world: World,
         centered: bool = False,
     ) -> None:
-        self.centered = centered
+        self.path, self.centered = kinship.path, centered
         self.samples, self.block, self.world, self._left = samples, block, world, uses
         self._Phi_all_grid: GridMatrix | None = None
         self._divided_by = 1.0
@@ -54,7 +54,7 @@ class KinshipOnGrid:
                 Phi_grid = submatrix(Phi_grid, np.searchsorted(self.samples, rows), self.block)
             if self.centered:
                 center(Phi_grid)
-            mean = self._divided_by * scale_to_unit_diagonal(Phi_grid)
+            mean = self._divided_by * scale_to_unit_diagonal(Phi_grid, self.path)
         if Phi_grid is self._Phi_all_grid:  # scaled in place: the next trait's samples come from the scaled one
             self._divided_by = mean
         self._left -= 1

@@ -13,12 +13,14 @@ import numpy as np
 from mpgls.engine.reml_search import maximise_reml
 from mpgls.errors import NumericalError
 from mpgls.la import scalapack
+from mpgls.la.eigen import multiply
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator, hold_factor
 from mpgls.model import reml
 from mpgls.model.gls import NullSums
-from mpgls.model.woodbury import inverse_gram, kernel_weight, null_sums
+from mpgls.model.reml_start import StartSums
+from mpgls.model.woodbury import inverse_power, kernel_weight, null_sums
 from mpgls.run.world import World
 
 
@@ -77,28 +79,40 @@ class LowRankCovariance:
         except scalapack.NotPositiveDefinite as error:
             raise NumericalError(f"at h2 = {h2:.6g} the low-rank covariance has no Cholesky factor ({error})") from None
 
+    def start(self, F: LowRankDesign) -> StartSums:
+        """The sums at h2 = 0, of Phi = G G'/s: F'Phi F = C'C/s, F'Phi^2 F = C'(G'G)C/s^2 for C = G'F. Collective."""
+        GG_grid, C_rep = self.gram.GG_grid, F.GF_rep
+        kept_grid = GridMatrix(GG_grid.grid, GG_grid.layout, local=self._of_kept(np.float64))
+        GG_C_rep = multiply(kept_grid, C_rep)
+        square = float(GG_grid.grid.comm.allreduce(np.einsum("ij,ij->j", kept_grid.local, kept_grid.local).sum()))
+        grams = (F.FF_rep, C_rep.T @ C_rep / self.s, C_rep.T @ GG_C_rep / self.s**2)
+        return StartSums(self.n, *grams, square / self.s**2, log_det_of(F))
+
+    def _of_kept(self, dtype: type, factor: float = 1.0) -> np.ndarray:
+        """``factor`` times G'G of the SNPs that are kept, this rank's block, in the work buffer."""
+        local = self.gram.GG_grid.local
+        flat: np.ndarray = self.gram.work.view(dtype)[: local.size]
+        kept = flat.reshape(local.shape[::-1]).T
+        np.multiply(local, factor, out=kept, casting="same_kind")
+        kept[self._no_rows] = 0.0
+        kept[:, self._no_cols] = 0.0
+        return kept
+
     def point(self, h2: float, F: LowRankDesign, dtype: type) -> reml.RemlPoint:
-        """The REML log-likelihood and its slope; FAILED where there is no factor in this precision. Collective."""
-        if h2 == 0.0:  # V = I; F'(Phi - I)F = C'C/s - F'F
-            log_det = log_det_of(F)
-            sums = null_sums(0.0, self.n, F.FF_rep, np.zeros_like(F.FF_rep), 0.0, log_det)
-            return reml.reml_point(sums, F.GF_rep.T @ F.GF_rep / self.s - F.FF_rep)
+        """The REML log-likelihood and its derivatives; FAILED without a factor in this precision. Collective."""
         try:
-            sums, F_V2_F = self._factorise(h2, dtype).sums_and_inverse(F)
+            sums, *powers = self._factorise(h2, dtype).sums_and_powers(F)
         except scalapack.NotPositiveDefinite:
             return reml.FAILED
-        return reml.reml_point(sums, reml.slope_gram(h2, sums.gram, F_V2_F))
+        return reml.reml_point(sums, *reml.derivative_grams(h2, sums.gram, *powers))
 
     def _factorise(self, h2: float, dtype: type) -> LowRankFactor:
         """Raises NotPositiveDefinite on every rank."""
-        GG_grid, shape, K = self.gram.GG_grid, self.gram.GG_grid.local.shape, self.gram.GG_grid.shape[0]
-        flat: np.ndarray = self.gram.work.view(dtype)[: shape[0] * shape[1]]
-        L_grid = GridMatrix(GG_grid.grid, GG_grid.layout, dtype, flat.reshape(shape[::-1]).T)
+        GG_grid, K = self.gram.GG_grid, self.gram.GG_grid.shape[0]
         name = "REML, double" if dtype == np.float64 else "REML, single"
         with self.world.phase(name, flop=K**3 / 3 / GG_grid.grid.size):
-            np.multiply(GG_grid.local, kernel_weight(h2, self.s), out=L_grid.local, casting="same_kind")
-            L_grid.local[self._no_rows] = 0.0
-            L_grid.local[:, self._no_cols] = 0.0
+            local = self._of_kept(dtype, kernel_weight(h2, self.s))
+            L_grid = GridMatrix(GG_grid.grid, GG_grid.layout, dtype, local)
             L_grid.local[GG_grid.diagonal_positions] += 1.0
             scalapack.potrf(L_grid)
         return LowRankFactor(L_grid, h2, kernel_weight(h2, self.s), self.n, self.world)
@@ -116,20 +130,23 @@ class LowRankFactor:
 
     def sums(self, F: LowRankDesign) -> NullSums:
         """The whitened sums. Collective."""
-        return self.sums_and_inverse(F)[0]
+        return self.sums_and_powers(F)[0]
 
-    def sums_and_inverse(self, F: LowRankDesign) -> tuple[NullSums, np.ndarray]:
-        """The whitened sums, and F'V^-2F. Collective."""
+    def sums_and_powers(self, F: LowRankDesign) -> tuple[NullSums, np.ndarray, np.ndarray]:
+        """The whitened sums, F'V^-2F and F'V^-3F. Collective."""
         L_grid = self.L_grid
         with self.world.phase("REML, sums"):
             F_grid = columns_on_grid(L_grid, np.sqrt(self.w) * F.GF_rep)
             scalapack.trsm(L_grid, F_grid)  # F~ = sqrt(w) L^-1 G'F
             through_G = columns_gram(F_grid)
             scalapack.trsm(L_grid, F_grid, transposed=True)  # U = L^-T F~
+            twice = columns_gram(F_grid)
+            scalapack.trsm(L_grid, F_grid)  # L^-1 U
             diagonal = L_grid.local[L_grid.diagonal_positions].astype(np.float64)
             log_det = 2.0 * L_grid.grid.comm.allreduce(float(np.log(diagonal).sum()))
         sums = null_sums(self.h2, self.n, F.FF_rep, through_G, log_det, log_det_of(F))
-        return sums, inverse_gram(self.h2, F.FF_rep, through_G, columns_gram(F_grid))
+        through = (through_G, twice, columns_gram(F_grid))
+        return sums, inverse_power(self.h2, F.FF_rep, *through[:2]), inverse_power(self.h2, F.FF_rep, *through)
 
     def columns(self, GC_rep: np.ndarray) -> np.ndarray:
         """sqrt(w) L^-1 G'C of a few columns G'C (K, k); whole on every rank. Collective."""

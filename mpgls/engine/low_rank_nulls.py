@@ -92,7 +92,9 @@ def estimate_all(
             _join(nulls, mine, found, team, world)
             world.on_root(lambda: save(nulls))
             for c in of_round:
-                shown = ", ".join(f"{h2:.6f}" for h2 in nulls["h2"][c, :3]) + (" ..." if nulls.shape[1] > 3 else "")
+                shown = ", ".join("NA" if np.isnan(h2) else f"{h2:.6f}" for h2 in nulls["h2"][c, :3]) + (
+                    " ..." if nulls.shape[1] > 3 else ""
+                )
                 world.log.info(f"{parts[c].of('stage 2')}: h2 {shown}")
     world.on_root(lambda: save(nulls))
 

@@ -19,6 +19,7 @@ from mpgls.engine.snp_scan import SnpSums
 from mpgls.engine.snp_stream import read_few
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums, SnpTest
+from mpgls.model.null_record import h2_of_V
 from mpgls.model.products import partial_products
 from mpgls.model.woodbury import inner_products, kernel_weight
 from mpgls.run.world import World
@@ -125,7 +126,7 @@ class SetModel:
 
     def hold(self, part: SimilarityPart, column: int, team: Team) -> HeldTrait:
         """L_c L_c' = I + w G_c'G_c and F~ = sqrt(w) L_c^-1 G_c'F of one trait, on every team. Collective."""
-        world, F, h2 = self.tested.world, self.products.design(column, part), float(self.nulls["h2"][part.k, column])
+        world, F, h2 = self.tested.world, self.products.design(column, part), h2_of_V(self.nulls[part.k, column])
         L = self.GG.covariance(part.kept, part.scale, world).at(h2)
         sums, F_tilde_rep = L.sums(F), L.columns(F.GF_rep)
         with world.phase("hand over factor"):

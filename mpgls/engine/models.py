@@ -27,6 +27,10 @@ from mpgls.study.align import Cohort
 class Models(Protocol):
     """Hands out the covariance of each trait, and its samples in the order that the covariance has."""
 
+    @property
+    def source(self) -> str:
+        """The file of the kinship."""
+
     def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
         """The covariance and the cohort of ``trait``; ``label`` is what the log calls the model. Collective."""
 
@@ -39,6 +43,11 @@ class KinshipModels:
     kinship: KinshipOnGrid
     pcs: int
     world: World
+
+    @property
+    def source(self) -> str:
+        """The file of the kinship."""
+        return self.kinship.path
 
     def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
         """V = h2 Phi + (1-h2) I over the samples of the trait. Collective."""
@@ -61,6 +70,11 @@ class EigenModels:
     block: int
     pcs: int
     world: World
+
+    @property
+    def source(self) -> str:
+        """The file of the eigendecomposition."""
+        return str(self.file.path)
 
     def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
         """V in the eigenbasis. Collective. Raises InputError for a trait of other samples."""

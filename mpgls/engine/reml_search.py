@@ -13,16 +13,20 @@ from mpgls.run.world import World
 
 
 def maximise_reml(V: PointwiseCovariance, F: Any, world: World) -> reml.RemlResult:
-    """The h2 that maximises the REML likelihood of F = [X_L | y], to ``V.tolerance``. Collective.
+    """The h2 that maximises the REML likelihood of F = [X_L | y], to ``V.tolerance``; NaN where l is flat. Collective.
 
     Raises Stopped, on all ranks, when a signal asked for it between two evaluations; NumericalError, see
     `reml.maximise_reml`.
     """
 
+    start = V.start(F)
+    if start.is_flat():
+        return start.unidentified()
+
     def points(name: str, dtype: type) -> Callable[[float], reml.RemlPoint]:
         def point(h2: float) -> reml.RemlPoint:
             world.raise_if_stopped()
-            found = V.point(h2, F, dtype)
+            found = V.point(h2, F, dtype) if h2 > 0.0 else start.point()
             world.log.info(f"  REML {name}: h2 {h2:.8f}  log-likelihood {found.log_likelihood:.6f}")
             return found
 

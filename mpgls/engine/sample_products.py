@@ -43,10 +43,11 @@ def without(T_grid: GridMatrix, G: Similarity, part: SimilarityPart, world: Worl
 
 @dataclass(frozen=True)
 class SampleModels:
-    """`models.Models` of traits that share ``Phi_grid``."""
+    """`models.Models` of traits that share ``Phi_grid``, made of the SNPs of the fileset ``source``."""
 
     Phi_grid: GridMatrix
     cohorts: Mapping[str, Cohort]
+    source: str
     world: World
 
     def take(self, trait: str, label: str) -> tuple[CholeskyCovariance, Cohort]:

@@ -17,7 +17,7 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator, hold_basis
 from mpgls.model.gls import NullSums
 from mpgls.model.reml import RemlResult
-from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
+from mpgls.model.spectra import TraitFlag, clip_spectrum, maximise_spectral_reml
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.study.align import Cohort
@@ -37,7 +37,8 @@ class SpectralCovariance:
         """REML over h2, on every rank alike; no factorisation. ``F_rep`` = Z'[X_L | y]."""
         found = maximise_spectral_reml(self.lam, F_rep[:, :-1], F_rep[:, -1:], log_det_gram(F_rep[:, :-1]))
         h2, h2_se, log_likelihood = (field[0].item() for field in (found.h2, found.h2_se, found.log_likelihood))
-        return RemlResult(h2, h2_se, log_likelihood, 0, 0, bool(found.at_boundary[0]))
+        identified = not found.flags[0] & TraitFlag.UNIDENTIFIED
+        return RemlResult(h2, h2_se, log_likelihood, 0, 0, bool(found.at_boundary[0]), identified)
 
     def at(self, h2: float) -> SpectralFactor:
         """D^-1/2 Z' at one h2."""

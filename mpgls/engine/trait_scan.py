@@ -55,9 +55,10 @@ class TraitScan:
         V, cohort = models.take(ledger.traits[trait], label)
         F_rep = V.design(np.column_stack([cohort.X_L, cohort.y]))  # [X_L | y]
         null = ledger.null(part.k, trait, functools.partial(V.maximise, F_rep, world))
-        L = V.at(float(null["h2"]))  # line 1: L L' = V = h2 Phi + (1-h2) I
+        h2 = null_record.h2_of_V(null)
+        L = V.at(h2)  # line 1: L L' = V = h2 Phi + (1-h2) I
         sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
-        say_null(label, ledger.keep_null(part.k, trait, null, fit_null(float(null["h2"]), sums), cohort), world.log)
+        say_null(label, ledger.keep_null(part.k, trait, null, fit_null(h2, sums), cohort), models.source, world.log)
         with world.phase("hand over factor"):
             L_team = L.hold(self.team, ledger.store.block, self.test.dtype)
         snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world)
@@ -82,8 +83,10 @@ class TraitScan:
         return self.checks[trait].facts() if trait in self.checks else {}
 
 
-def say_null(label: str, null: np.ndarray, log: Log) -> None:
-    """A null model, in the log."""
+def say_null(label: str, null: np.ndarray, kinship: str, log: Log) -> None:
+    """A null model with the ``kinship`` of that name, in the log."""
     log.info(f"{label}: {null_record.text(null)}")
     if null["flag"] & null_record.NullFlag.BOUNDARY:
         log.warn(f"{label}: h2 is at the boundary of its range")
+    if null["flag"] & null_record.NullFlag.UNIDENTIFIED:
+        log.warn(null_record.unidentified(label, kinship))

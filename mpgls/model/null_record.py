@@ -29,6 +29,8 @@ class NullFlag(IntFlag):
     NONE = 0
     BOUNDARY = 1
     """h2 is at an end of its range."""
+    UNIDENTIFIED = 2
+    """The kinship tells nothing about h2, which is NaN: V = I, and the tests are ordinary least squares."""
 
 
 NULL_DTYPE = np.dtype(
@@ -68,8 +70,13 @@ def estimated(found: RemlResult) -> np.ndarray:
     record = unknown()
     record["h2"], record["h2_se"], record["source"] = found.h2, found.h2_se, Source.REML
     record["evaluations_single"], record["evaluations_double"] = found.evaluations_single, found.evaluations_double
-    record["flag"] = NullFlag.BOUNDARY if found.at_boundary else NullFlag.NONE
+    record["flag"] = NullFlag.BOUNDARY * found.at_boundary | NullFlag.UNIDENTIFIED * (not found.identified)
     return record
+
+
+def h2_of_V(record: np.ndarray) -> float:
+    """The h2 that V is taken at: 0 where it is not identified."""
+    return 0.0 if record["flag"] & NullFlag.UNIDENTIFIED else float(record["h2"])
 
 
 def fitted(record: np.ndarray, fit: NullFit, unit: float = 1.0) -> np.ndarray:
@@ -89,14 +96,24 @@ def facts(record: np.ndarray) -> dict[str, Any]:
     return numbers | {
         "h2_source": {Source.REML: "REML", Source.GIVEN: "given"}.get(Source(int(record["source"])), "unknown"),
         "h2_at_boundary": bool(record["flag"] & NullFlag.BOUNDARY),
+        "h2_identified": not record["flag"] & NullFlag.UNIDENTIFIED,
     }
 
 
 def text(record: np.ndarray) -> str:
     """One record for the log."""
-    error = f" (se {record['h2_se']:.6f})" if record["source"] == Source.REML else ""
-    source = "REML" if record["source"] == Source.REML else "given"
+    if record["flag"] & NullFlag.UNIDENTIFIED:
+        h2 = "h2 NA, not identified"
+    elif record["source"] == Source.REML:
+        h2 = f"h2 {record['h2']:.8f} (se {record['h2_se']:.6f}), REML"
+    else:
+        h2 = f"h2 {record['h2']:.8f}, given"
+    return f"{h2}; s2 {record['s2']:.6g}; REML log-likelihood {record['log_likelihood']:.6f}"
+
+
+def unidentified(label: str, kinship: str) -> str:
+    """The warning that the file ``kinship`` leaves h2 of ``label`` open."""
     return (
-        f"h2 {record['h2']:.8f}{error}, {source}; s2 {record['s2']:.6g}; "
-        f"REML log-likelihood {record['log_likelihood']:.6f}"
+        f"{label}: h2 is not identified: beside the covariates, all eigenvalues of the kinship are equal over the "
+        f"analysed samples ({kinship}); h2 is NA, and the p values are those of ordinary least squares"
     )

@@ -31,17 +31,23 @@ SINGLE_LIMIT = 0.999
 TOLERANCE = 2e-9
 """Of h2: effects and p values are then good to 1e-8."""
 
+BESIDE = (5e-4, 2e-2)
+"""How near and how far the float64 evaluations on both sides of the optimum are, in units of min(h2 + 0.01, 1 - h2)."""
+
+SYMMETRIC = 2e-5
+"""How much their distances may differ, in the same units."""
+
 FAILED = RemlPoint(float("-inf"))
 """What an evaluation returns when V is not positive definite in its precision."""
 
 
 @dataclass(frozen=True)
 class RemlResult:
-    """REML estimate of h2 and its standard error (from the curvature of l; NaN where l is not concave).
+    """REML estimate of h2 and its standard error: (-l'')^-1/2, NaN where l is not concave and at the upper end.
 
     ``log_likelihood`` is the float64 value at ``h2``; ``evaluations_*`` count the factorisations in float32 and
     float64 (the evaluation at h2 = 0 needs none and is not counted). The last float64 evaluation was at ``h2``
-    unless h2 = 0. ``at_boundary``: h2 is 0 or the upper end.
+    unless h2 = 0. ``at_boundary``: h2 is 0 or the upper end. Where l is flat, h2 is not ``identified``, and NaN.
     """
 
     h2: float
@@ -50,36 +56,43 @@ class RemlResult:
     evaluations_single: int
     evaluations_double: int
     at_boundary: bool
+    identified: bool = True
 
 
-def reml_point(sums: NullSums, slope_gram: np.ndarray) -> RemlPoint:
+def reml_point(sums: NullSums, slope_gram: np.ndarray, curvature_gram: np.ndarray) -> RemlPoint:
     """The evaluation for ``maximise_reml`` from the whitened sums at one h2.
 
-    ``slope_gram`` (q+1, q+1) = U'(Phi - I)U with U = V^-1 [X_L | y]; away from h2 = 0 it is
-    ``slope_gram(h2, S, U'U)``. By the envelope theorem only V depends on h2: with beta the GLS estimate and
-    c = [-beta; 1],
+    With U = V^-1 [X_L | y] and D = Phi - I, ``slope_gram`` (q+1, q+1) is G = U'DU and ``curvature_gram`` H =
+    U'DV^-1DU; away from h2 = 0 they are `derivative_grams`. By the envelope theorem only V depends on h2: with beta
+    the GLS estimate and c = [-beta; 1],
 
-        d rss/dh2 = -c' slope_gram c,    d log|S_TL|/dh2 = -trace(S_TL^-1 slope_gram_LL).
+        rss'  = -c'Gc,                                log|S_TL|'  = -tr(S_TL^-1 G_LL)
+        rss'' = 2 (c'Hc - c'G_L S_TL^-1 G_L'c),       log|S_TL|'' = 2 tr(S_TL^-1 H_LL) - tr((S_TL^-1 G_LL)^2)
 
-    Raises NumericalError as ``gls.profile_reml`` does.
+    and rho = -1/2 [(n-q) log rss + log|S_TL|] but for constants. Raises NumericalError as ``gls.profile_reml`` does.
     """
     log_likelihood = profile_reml(sums)
-    q = len(sums.b_T)
-    solved = np.linalg.solve(sums.S_TL, np.column_stack([sums.b_T, slope_gram[:q, :q]]))
-    contrast = np.append(-solved[:, 0], 1.0)
-    rss = sums.yy - sums.b_T @ solved[:, 0]
-    slope = 0.5 * ((sums.n - q) * (contrast @ slope_gram @ contrast) / rss + np.trace(solved[:, 1:]))
-    return RemlPoint(log_likelihood, float(sums.log_det), float(slope))
+    q, df = len(sums.b_T), sums.n - len(sums.b_T)
+    beta = np.linalg.solve(sums.S_TL, sums.b_T)
+    contrast = np.append(-beta, 1.0)
+    G, H = (np.linalg.solve(sums.S_TL, gram[:q, :q]) for gram in (slope_gram, curvature_gram))
+    half = slope_gram[:q] @ contrast
+    rss = sums.yy - sums.b_T @ beta
+    first = contrast @ slope_gram @ contrast / rss
+    second = (contrast @ curvature_gram @ contrast - half @ np.linalg.solve(sums.S_TL, half)) / rss
+    slope = 0.5 * (df * first + np.trace(G))
+    curvature = -0.5 * (df * (2.0 * second - first**2) + 2.0 * np.trace(H) - np.trace(G @ G))
+    return RemlPoint(log_likelihood, float(sums.log_det), float(slope), float(curvature))
 
 
-def slope_gram(h2: float, whitened_gram: np.ndarray, inverse_gram: np.ndarray) -> np.ndarray:
-    """U'(Phi - I)U (q+1, q+1) for U = V^-1 [X_L | y] and h2 > 0, without another product with Phi.
+def derivative_grams(
+    h2: float, once: np.ndarray, twice: np.ndarray, thrice: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """G and H of `reml_point` from F'V^-1F, F'V^-2F and F'V^-3F of F = [X_L | y], without a product with Phi.
 
-    ``whitened_gram`` = [X_L | y]'V^-1[X_L | y] (of the whitened columns L^-1 [X_L | y]), ``inverse_gram`` = U'U
-    (of the columns L^-T L^-1 [X_L | y]). Since Phi - I = (V - I)/h2 the answer is their difference over h2. At
-    h2 = 0, U = [X_L | y] and the product with Phi has to be formed.
+    h2 > 0, since D = Phi - I = (V - I)/h2.
     """
-    return (whitened_gram - inverse_gram) / h2
+    return (once - twice) / h2, (once - 2.0 * twice + thrice) / h2**2
 
 
 def maximise_reml(
@@ -130,9 +143,9 @@ def maximise_reml(
                 continue
             if search.last == UPPER and not search.rises_to_upper_end():
                 continue
-            if search.slope_is_known():
+            proposal = search.beside(search.last)
+            if proposal == search.last:
                 return search.result()
-            proposal = search.companion()
         if search.creeps_to_upper_end():
             search.evaluate_fine(UPPER)
             if search.best_fine() == UPPER and search.rises_to_upper_end():
@@ -141,8 +154,13 @@ def maximise_reml(
         if search.singles < max_coarse and search.is_unexplored(proposal):
             search.evaluate_coarse(proposal)
         else:
-            search.evaluate_fine(proposal)
+            search.evaluate_fine(search.beside(proposal) if settled else proposal)
     return search.finish_by_values()
+
+
+def standard_error(information: float) -> float:
+    """(-l'')^-1/2 from the information -l''; NaN where l is not concave."""
+    return float(1.0 / np.sqrt(information)) if information > 0 else float("nan")
 
 
 @dataclass
@@ -240,13 +258,19 @@ class _Search:
             return UPPER, True
         return proposal, settled
 
-    def slope_is_known(self) -> bool:
-        """Whether l' at the last float64 evaluation rests on float64 values alone: its ends, or two near values."""
-        return self.last in (0.0, UPPER) or self.curve.correction.count > 1
-
-    def companion(self) -> float:
-        """A second h2 near the last one, to know l' there."""
-        return self.last + 1e-3 * min(self.last + 0.01, 1.0 - self.last)
+    def beside(self, h2: float) -> float:
+        """Where a float64 evaluation is lacking for psi'' at ``h2``: as far from it as the nearest one, on the other
+        side; ``h2`` itself where there are two such. Over these distances rounding is small, and odd errors cancel.
+        """
+        if not 0.0 < h2 < min(SNAP, self.limit):
+            return h2
+        unit = min(h2 + 0.01, 1.0 - h2)
+        gaps = [x - h2 for x in self.fine_values if x > 0.0 and BESIDE[0] * unit <= abs(x - h2) <= BESIDE[1] * unit]
+        nearest = min(gaps, key=abs, default=0.0)
+        if nearest and min(abs(gap + nearest) for gap in gaps) <= SYMMETRIC * unit:
+            return h2
+        other = h2 - nearest if nearest else h2 - np.sqrt(BESIDE[0] * BESIDE[1]) * unit
+        return other if other > 0.0 else h2
 
     def coarse_gap(self, h2: float) -> float:
         return min((abs(h2 - x) for x in self.coarse_values), default=np.inf)
@@ -285,10 +309,9 @@ class _Search:
         return self.result()
 
     def result(self) -> RemlResult:
-        curvature = self.curve.curvature(self.last)
         return RemlResult(
             h2=self.last,
-            h2_se=float(1.0 / np.sqrt(curvature)) if curvature > 0 else float("nan"),
+            h2_se=float("nan") if self.last >= UPPER else standard_error(self.curve.information(self.last)),
             log_likelihood=self.fine_values[self.last],
             evaluations_single=self.singles,
             evaluations_double=self.doubles,

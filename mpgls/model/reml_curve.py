@@ -24,21 +24,30 @@ UPPER = 1.0 - 1e-6
 LOCAL = 0.7
 """Distance in log(h2/(1-h2)) within which a polynomial may speak for the curve."""
 
+CLOSE = 1e-3
+"""Evaluations nearer to the last one, in units of its polynomials, differ from it by rounding."""
+
+EXACT = 1e-4
+"""Error of a float64 evaluation, as a share of that of a float32 one."""
+
 WINDOW = 15
 """The same distance in cells of the surrogate's grid."""
 
 
 @dataclass(frozen=True)
 class RemlPoint:
-    """One evaluation at an h2: l, psi = log|V|, and the derivative of rho = l + psi/2 with respect to h2.
+    """One evaluation at an h2: l, psi = log|V|, and two derivatives of rho = l + psi/2 with respect to h2.
 
-    ``slope`` may be NaN where the derivative is not known. ``log_likelihood`` -inf says that the Cholesky
-    factorisation failed; the other two are then not read.
+    ``slope`` and ``curvature``, rho' and rho'', may be NaN where they are not known; ``log_det_curvature`` is psi'',
+    known where V = I. ``log_likelihood`` -inf says that the Cholesky factorisation failed; the others are then not
+    read.
     """
 
     log_likelihood: float
     log_det: float = float("nan")
     slope: float = float("nan")
+    curvature: float = float("nan")
+    log_det_curvature: float = float("nan")
 
 
 class LikelihoodCurve:
@@ -55,6 +64,7 @@ class LikelihoodCurve:
         self.grid = np.concatenate([[0.0], 1.0 / (1.0 + np.exp(-np.linspace(-9.0, 13.8, 500))), [UPPER]])
         self.h2, self.psi, self.rho = np.empty(0), np.empty(0), np.empty(0)
         self.rho_slope, self.exact = np.empty(0), np.empty(0, dtype=bool)
+        self.points: dict[float, RemlPoint] = {}
         self.log_det_weights = self.rss_weights = np.empty(0)
         self.correction = _Correction()
 
@@ -64,6 +74,8 @@ class LikelihoodCurve:
         self.rho = np.append(self.rho, point.log_likelihood + 0.5 * point.log_det)
         self.rho_slope = np.append(self.rho_slope, point.slope)
         self.exact = np.append(self.exact, exact)
+        if exact:
+            self.points[h2] = point
 
     def argmax(self, limit: float, near: float | None) -> tuple[float, bool]:
         """Where the model is largest on [0, limit], and whether l' vanishes there (or points to the end there is).
@@ -82,12 +94,15 @@ class LikelihoodCurve:
                 top = hill
         return self._stationary(grid, top)
 
-    def curvature(self, h2: float) -> float:
-        """-l'' of the model."""
-        step = 1e-4 * max(min(h2, 1.0 - h2), 1e-6)
-        ends = np.array([max(h2 - step, 0.0), h2 + step])
-        below, above = self._slope(ends)
-        return float((below - above) / (ends[1] - ends[0]))
+    def information(self, h2: float) -> float:
+        """-l'' where a float64 evaluation was: rho'' is that of the evaluation, psi'' of the model if V is not I."""
+        point = self.points[h2]
+        psi = point.log_det_curvature
+        return 0.5 * (self._log_det_curvature(h2) if np.isnan(psi) else psi) - point.curvature
+
+    def _log_det_curvature(self, h2: float) -> float:
+        ratio = (self.nodes - 1.0) / self._denominators(np.array([h2]))[0]
+        return float(self.correction.log_det_curvature(h2) - ratio**2 @ self.log_det_weights)
 
     def _stationary(self, grid: np.ndarray, k: int) -> tuple[float, bool]:
         """The zero of l' that falls from + to - nearest to grid[k] (or an end that l' points to), True.
@@ -137,7 +152,7 @@ class LikelihoodCurve:
 
     def _fit(self) -> None:
         d = self._denominators(self.h2)
-        noise = np.where(self.exact, 0.1, 1.0) * self.coarse_noise
+        noise = np.where(self.exact, EXACT, 1.0) * self.coarse_noise
         self._fit_log_det(d, noise)
         self._fit_rss(d, noise)
         fine = self.exact & (self.h2 > 0)
@@ -181,9 +196,8 @@ class _Correction:
     DEGREE = 4
 
     def __init__(self) -> None:
-        self.count = 0
         self.centre, self.scale, self.low, self.high = 0.0, 1.0, 0.0, 0.0
-        self.coefficients = np.zeros(1)
+        self.coefficients = self.log_det = np.zeros(1)
 
     def fit(self, h2: np.ndarray, psi_rest: np.ndarray, slope_rest: np.ndarray, rounding: float) -> None:
         """Residuals of psi and rho' at the float64 points, the last of which is the centre.
@@ -191,16 +205,22 @@ class _Correction:
         ``rounding`` is the error of psi_rest relative to its size: where the points lie too close for their
         differences to mean anything, the polynomial stays flat.
         """
-        near = np.abs(logit(h2) - logit(h2[-1])) < LOCAL
-        self.count = np.unique(h2[near]).size
         self.centre, self.scale = h2[-1], 0.3 * min(h2[-1] + 0.01, 1.0 - h2[-1])
+        apart = np.abs(h2 - self.centre) / self.scale
+        near = (np.abs(logit(h2) - logit(self.centre)) < LOCAL) & ((apart > CLOSE) | (apart == 0.0))
         x = (h2[near] - self.centre) / self.scale
         self.low, self.high = 2.0 * x.min() - x.max(), 2.0 * x.max() - x.min()
         powers = np.vander(x, self.DEGREE + 1, increasing=True)
-        psi = np.polynomial.polynomial.polyder(_flat_fit(powers, psi_rest[near], rounding)) / self.scale
+        self.log_det = _flat_fit(powers, psi_rest[near], rounding)
+        psi = np.polynomial.polynomial.polyder(self.log_det) / self.scale
         known = np.isfinite(slope_rest[near])
         rho_slope = _flat_fit(powers[known], slope_rest[near][known], 1e-11)
         self.coefficients = np.polynomial.polynomial.polysub(rho_slope, 0.5 * psi)
+
+    def log_det_curvature(self, h2: float) -> float:
+        x = (h2 - self.centre) / self.scale
+        second = np.polynomial.polynomial.polyder(self.log_det, 2) / self.scale**2
+        return float(np.polynomial.polynomial.polyval(x, second))
 
     def slope(self, h2: np.ndarray) -> np.ndarray:
         x = np.clip((h2 - self.centre) / self.scale, self.low, self.high)

@@ -21,16 +21,18 @@ import numpy as np
 from mpgls.errors import NumericalError
 from mpgls.model.h2_basis import variance
 from mpgls.model.reml_curve import UPPER
+from mpgls.model.reml_start import is_flat
 
 
 class TraitFlag(IntFlag):
-    """What is special about a trait; the last two have no fit."""
+    """What is special about a trait; NO_VARIANCE and NOT_FINITE have no fit."""
 
     NONE = 0
     LOWER = 1
     UPPER = 2
     NO_VARIANCE = 4
     NOT_FINITE = 8
+    UNIDENTIFIED = 16
 
 
 TRAIT_FLAG_TEXT = {
@@ -38,6 +40,7 @@ TRAIT_FLAG_TEXT = {
     TraitFlag.UPPER: "h2 at the upper end",
     TraitFlag.NO_VARIANCE: "constant or explained by the covariates",
     TraitFlag.NOT_FINITE: "missing or infinite values",
+    TraitFlag.UNIDENTIFIED: "h2 not identified",
 }
 
 NO_VARIANCE = 1e-22
@@ -60,8 +63,9 @@ _MAX_STEPS = 60
 class SpectralReml:
     """REML estimates of t traits, each (t,): h2, its standard error, s2 = rss/(n-q), l at h2.
 
-    ``h2_se`` comes from the curvature of l and is NaN where l is not concave; ``at_boundary``: h2 is 0 or the upper
-    end; ``flags`` uint8 of TraitFlag. All is NaN for a trait flagged NO_VARIANCE or NOT_FINITE.
+    ``h2_se`` = (-l'')^-1/2 is NaN where l is not concave, and at the upper end; ``at_boundary``: h2 is 0 or the upper
+    end; ``flags`` uint8 of TraitFlag. All is NaN for a trait flagged NO_VARIANCE or NOT_FINITE, h2 and its error for
+    one flagged UNIDENTIFIED, whose s2 and l are those of h2 = 0.
     """
 
     h2: np.ndarray
@@ -122,6 +126,7 @@ class _Search:
         self.Q = orthonormal(X_L_tilde)
         self.rows, self.columns = np.triu_indices(self.q)
         self.pairs = np.ascontiguousarray((self.Q[:, self.rows] * self.Q[:, self.columns]).T)
+        self.flat = is_flat_spectrum(lam, self.Q)
         self.upper = upper_h2(lam)
         self.near_zero = 1.0 / (1.0 + float(lam.max()))
         low, high = self.coordinate(0.0), self.coordinate(self.upper)
@@ -155,7 +160,11 @@ class _Search:
 
     def _fit(self, E: np.ndarray, scale: np.ndarray, where: np.ndarray, result: SpectralReml) -> None:
         """Estimates of the residuals E (c, n), each of norm 1 and times sqrt(scale), into rows ``where``."""
-        h2, moments = self._refine(E, *self._start(E))
+        if self.flat:
+            h2 = np.zeros(len(E))
+            moments = _Moments(np.ones(len(E)), h2, h2)  # V = I, and the residuals have norm 1
+        else:
+            h2, moments = self._refine(E, *self._start(E))
         rss = moments.rss * scale
         log_det = self._log_det(h2)
         result.h2[where], result.s2[where] = h2, rss / self.df
@@ -163,7 +172,11 @@ class _Search:
             self.df * (np.log(2.0 * np.pi * rss / self.df) + 1.0) + log_det - self.log_det_xtx
         )
         with np.errstate(divide="ignore", invalid="ignore"):
-            result.h2_se[where] = np.where(moments.curvature < 0, 1.0 / np.sqrt(-moments.curvature), np.nan)
+            concave = (moments.curvature < 0) & (h2 < self.upper)
+            result.h2_se[where] = np.where(concave, 1.0 / np.sqrt(-moments.curvature), np.nan)
+        if self.flat:
+            result.h2[where], result.flags[where] = np.nan, TraitFlag.UNIDENTIFIED
+            return
         result.at_boundary[where] = (h2 == 0.0) | (h2 == self.upper)
         result.flags[where] = np.where(h2 == 0.0, TraitFlag.LOWER, np.where(h2 == self.upper, TraitFlag.UPPER, 0))
 
@@ -309,6 +322,12 @@ class _Search:
             return np.linalg.inv(S)
         except np.linalg.LinAlgError:
             raise NumericalError("The covariates are linearly dependent: X_L' V^-1 X_L is singular.") from None
+
+
+def is_flat_spectrum(lam: np.ndarray, Q: np.ndarray) -> bool:
+    """`reml_start.is_flat` for eigenvalues (n,) and an orthonormal basis (n, q) of the covariates, Z'X_L."""
+    once, twice = (Q.T @ (power[:, None] * Q) for power in (lam, lam * lam))
+    return is_flat(np.eye(Q.shape[1]), once, twice, float(lam.sum()), float(lam @ lam), lam.size)
 
 
 def orthonormal(X_L_tilde: np.ndarray) -> np.ndarray:

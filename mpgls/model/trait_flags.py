@@ -15,6 +15,7 @@ class Flag(IntFlag):
     IMPUTED = 16
     BOUNDARY = 32
     RANGE = 64
+    UNIDENTIFIED = 128
 
 
 NOT_ANALYSED = Flag.CONSTANT | Flag.ALL_MISSING | Flag.COLLINEAR | Flag.TOO_FEW | Flag.RANGE
@@ -27,6 +28,7 @@ FLAG_TEXT = {
     Flag.IMPUTED: "approximate (imputed)",
     Flag.BOUNDARY: "h2 at boundary",
     Flag.RANGE: "beyond the range of numbers: another unit",
+    Flag.UNIDENTIFIED: "h2 not identified",
 }
 
 

@@ -80,8 +80,9 @@ class TraitRecords:
     def keep_nulls(self, part: int, traits: np.ndarray, nulls: np.ndarray) -> None:
         """The null models (k,) of the ``traits`` (k,) for the SNPs of a part; without s2 a trait cannot be tested."""
         self.nulls[part, traits] = nulls
-        boundary = np.where(nulls["flag"] & NullFlag.BOUNDARY, Flag.BOUNDARY, 0)
-        self.flags[traits] |= np.where(np.isnan(nulls["s2"]), Flag.COLLINEAR, boundary).astype(np.uint8)
+        of_h2 = np.where(nulls["flag"] & NullFlag.BOUNDARY, Flag.BOUNDARY, 0)
+        of_h2 |= np.where(nulls["flag"] & NullFlag.UNIDENTIFIED, Flag.UNIDENTIFIED, 0)
+        self.flags[traits] |= np.where(np.isnan(nulls["s2"]), Flag.COLLINEAR, of_h2).astype(np.uint8)
 
     def absorb(self, part: int, totals: PanelTotals) -> None:
         """Tests of some traits: their number in a part, and their best SNP if none of another part is better.

@@ -8,6 +8,7 @@ Then (Woodbury; Sylvester's determinant theorem)
 
     a'V^-1 b = (a'b - a~'b~) / (1-h2)
     a'V^-2 b = (a'b - a~'b~ - u_a'u_b) / (1-h2)^2
+    a'V^-3 b = (a'b - a~'b~ - u_a'u_b - u_a'(LL')^-1 u_b) / (1-h2)^3
     log|V|   = n log(1-h2) + log|L L'|
 
 [Ludicrous] reaches the same numbers through U of the SVD G = U S W'. The difference a'b - a~'b~ loses the digits that
@@ -33,9 +34,9 @@ def inner_products(h2: float, direct: np.ndarray, through_G: np.ndarray) -> np.n
     return (direct - through_G) / (1.0 - h2)
 
 
-def inverse_gram(h2: float, direct: np.ndarray, through_G: np.ndarray, twice: np.ndarray) -> np.ndarray:
-    """a'V^-2 b from ``direct`` = a'b, ``through_G`` = a~'b~ and ``twice`` = u_a'u_b."""
-    return (direct - through_G - twice) / (1.0 - h2) ** 2
+def inverse_power(h2: float, direct: np.ndarray, *through_G: np.ndarray) -> np.ndarray:
+    """a'V^-k b from ``direct`` = a'b and the k products ``through_G``: a~'b~, u_a'u_b, u_a'(LL')^-1 u_b."""
+    return (direct - sum(through_G)) / (1.0 - h2) ** len(through_G)
 
 
 def null_sums(

@@ -166,7 +166,7 @@ def test_gcta_over_the_snps_that_both_people_have(comm, shared_tmp_path, plink, 
 @pytest.mark.skipif(shutil.which("plink2") is None, reason="needs plink2")
 def test_gcta_is_that_of_plink2(comm, shared_tmp_path):
     made, ours, theirs = (str(shared_tmp_path / name) for name in "gkp")
-    simulated(comm, made, missing=0.1)
+    simulated(comm, made, missing=0.26)
     make(comm, made, ours, method="gcta", grm_bin=True)
     if comm.rank == 0:
         command = ["plink2", "--bfile", made, "--nonfounders", "--maf", "1e-9", "--make-grm-bin", "--out", theirs]

@@ -170,6 +170,7 @@ def test_each_chromosome_is_scanned_without_itself(comm, study, covariates):
         for k, label in enumerate(LABELS):
             null, Phi, mine = facts["loco"][label], study.Phi(label, rows), (order == label) & varies
             assert null["h2"] == pytest.approx(oracle.sharp_h2(Phi, X_L, y), abs=1e-7)
+            assert null["h2_se"] == pytest.approx(oracle.h2_se(null["h2"], Phi, X_L, y), rel=1e-6)
             assert null["log_likelihood"] == pytest.approx(oracle.reml(null["h2"], Phi, X_L, y), rel=1e-10)
             assert [float(table[name][k]) for name in ("H2", "H2_SE", "S2", "LOGLIK")] == [null[n] for n in NULLS]
             assert (int(table["SNPS"][k]), int(table["TESTED"][k])) == (

@@ -129,6 +129,7 @@ def test_null_models_and_p_values_equal_both_oracles(comm, study, covariates, lo
             kept = (data[1] != label) | (not loco)
             Phi = low_rank_oracle.similarity(low_rank_oracle.standardised(data[0][:, kept]))
             assert model["h2"] == pytest.approx(by_svd.h2[label], abs=2e-8)
+            assert model["h2_se"] == pytest.approx(oracle.h2_se(model["h2"], Phi, data[5], data[4]), rel=1e-6)
             _, _, rss = oracle.gls(data[5], data[4], oracle.covariance(model["h2"], Phi))
             assert model["s2"] == pytest.approx(rss / (N - data[5].shape[1]), rel=1e-10)
             likelihood = oracle.reml(model["h2"], Phi, data[5], data[4])

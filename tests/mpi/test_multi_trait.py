@@ -168,6 +168,7 @@ def test_heritabilities_are_the_oracles(comm, study):
         for name, y in read_table(study.pheno).items():
             h2 = float(rows[name]["H2"])
             assert h2 == pytest.approx(oracle.sharp_h2(Phi, X_L, y), abs=1e-7)
+            assert float(rows[name]["H2_SE"]) == pytest.approx(oracle.h2_se(h2, Phi, X_L, y), rel=1e-8)
             _, _, rss = oracle.gls(X_L, y, oracle.covariance(h2, Phi))
             assert float(rows[name]["S2"]) == pytest.approx(rss / (N - X_L.shape[1]), rel=1e-9)
             assert rows[name]["N"] == str(N) and rows[name]["TESTED"] == str(M)

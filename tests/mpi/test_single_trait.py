@@ -15,6 +15,7 @@ from small_study import (
     read_facts,
     read_plink,
     read_results,
+    read_rows,
     read_table,
     write_genotypes,
     write_kinship,
@@ -50,11 +51,11 @@ def study(comm, shared_tmp_path):
     return Study(shared_tmp_path, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", plink, str(grm), Phi)
 
 
-def scan(comm, study, out="o", **options):
+def scan(comm, study, out="o", command=mpgls.single_trait, **options):
     """Run the command on the study, trait1 unless told otherwise. Returns the prefix of its outputs."""
     prefix = study.folder / out
     files = {"bfile": study.bfile, "pheno": study.pheno, "pheno_name": "trait1", "grm": study.grm}
-    mpgls.single_trait(out=prefix, threads=1, comm=comm, **{"no_plots": True, **files, **options})
+    command(out=prefix, threads=1, comm=comm, **{"no_plots": True, **files, **options})
     comm.Barrier()
     return prefix
 
@@ -86,13 +87,39 @@ def test_null_model_and_effects_equal_the_oracle(comm, study, covariates, test):
         assert_effects(out, "trait1", facts["h2"], Phi, X_L, y, study.plink.centred(), test)
 
 
-def test_standard_error_of_h2_is_the_curvature_of_the_likelihood(comm, study):
-    out = scan(comm, study)
+@pytest.mark.parametrize("trait", ["trait1", "trait2", "trait3"])
+@pytest.mark.parametrize("form", ["grm", "eigen"])
+def test_standard_error_of_h2_is_the_information_of_the_likelihood(comm, study, form, trait):
+    files = {"pheno_name": trait, "covar": study.covar}
+    if form == "eigen":
+        mpgls.eigen(grm=study.grm, out=study.folder / "e", threads=1, comm=comm)
+        files |= {"grm": None, "eigen": str(study.folder / "e.h5")}
+    out = scan(comm, study, **files)
     if comm.rank == 0:
-        facts, step = read_facts(out, "trait1"), 1e-4
-        model = oracle.scaled(study.Phi), study.design(False), study.trait()
-        above, below = (oracle.reml_slope(facts["h2"] + s, *model) for s in (step, -step))
-        assert facts["h2_se"] == pytest.approx((-(above - below) / (2 * step)) ** -0.5, rel=1e-3)
+        facts = read_facts(out, trait)
+        expected = oracle.h2_se(facts["h2"], oracle.scaled(study.Phi), study.design(), study.trait(trait))
+        assert facts["h2_se"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("command", [mpgls.single_trait, mpgls.multi_trait])
+def test_standard_error_at_the_ends_of_the_range(comm, study, command):
+    """At 0 that of the information there, at the upper end none."""
+    noise, (lam, Z) = np.random.default_rng(4).standard_normal(N), np.linalg.eigh(oracle.scaled(study.Phi))
+    traits = {"low": Z @ noise, "high": Z @ (noise * lam.clip(0) ** 2)}
+    pheno = str(study.folder / "ends.tsv")
+    on_root(comm, lambda: write_table(pheno, study.plink.ids, traits))
+    out = scan(comm, study, command=command, pheno=pheno, pheno_name=list(traits))
+    if comm.rank == 0:
+        found = {}
+        for name in traits:
+            if command is mpgls.single_trait:
+                found[name] = read_facts(out, name)["h2"], read_facts(out, name)["h2_se"]
+            else:
+                row = next(row for row in read_rows(f"{out}.traits.tsv") if row["TRAIT"] == name)
+                found[name] = float(row["H2"]), None if row["H2_SE"] == "NA" else float(row["H2_SE"])
+        expected = oracle.h2_se(0.0, oracle.scaled(study.Phi), np.ones((N, 1)), traits["low"])
+        assert expected is not None and found["low"] == (0.0, pytest.approx(expected, rel=1e-8))
+        assert found["high"] == (1.0 - 1e-6, None)
 
 
 @pytest.mark.parametrize("h2", [0.0, 0.37, 0.999])

@@ -368,8 +368,8 @@ def test_scaling_to_unit_diagonal(comm):
     with ProcessGrid(comm) as grid:
         K_grid = GridMatrix.square(grid, 13, 2)
         K_grid.local[...] = K[np.ix_(K_grid.row_indices, K_grid.col_indices)]
-        assert scale_to_unit_diagonal(K_grid) == pytest.approx(np.trace(K) / 13, rel=1e-13)
+        assert scale_to_unit_diagonal(K_grid, "K.h5") == pytest.approx(np.trace(K) / 13, rel=1e-13)
         np.testing.assert_allclose(whole(K_grid), K / (np.trace(K) / 13), rtol=1e-13)
         K_grid.local *= -1.0
         with pytest.raises(InputError, match="not positive"):
-            scale_to_unit_diagonal(K_grid)
+            scale_to_unit_diagonal(K_grid, "K.h5")

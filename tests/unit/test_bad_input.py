@@ -257,7 +257,7 @@ def test_kinship_that_is_not_positive_semidefinite(study: Path) -> None:
 
 def test_kinship_of_negative_diagonal(study: Path) -> None:
     write_K(study, -read_K(study))
-    refused(study, SCAN, INPUT, "mean diagonal", "not positive")
+    refused(study, SCAN, INPUT, "K.h5", "mean diagonal", "not positive")
 
 
 # -- one chromosome left out --------------------------------------------------------------------------------------

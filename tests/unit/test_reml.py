@@ -11,7 +11,7 @@ import oracle
 
 from mpgls.errors import NumericalError
 from mpgls.model.gls import NullSums
-from mpgls.model.reml import FAILED, UPPER, RemlPoint, maximise_reml, reml_point, slope_gram
+from mpgls.model.reml import FAILED, UPPER, RemlPoint, derivative_grams, maximise_reml, reml_point
 
 TOLERANCE = 1e-7
 
@@ -32,9 +32,9 @@ class Spectral:
         q, v = self.q, h2 * self.lam + 1 - h2
         solved = self.columns / v[:, None]
         S = scale * (self.columns.T @ solved)
-        D = solved.T @ ((self.lam - 1)[:, None] * solved)
+        D, D_V_D = (solved.T @ (w[:, None] * solved) for w in (self.lam - 1, (self.lam - 1) ** 2 / v))
         log_det = np.sum(np.log(v)) + log_det_error
-        return NullSums(S[:q, :q], S[:q, q], S[q, q], log_det, self.n), D
+        return NullSums(S[:q, :q], S[:q, q], S[q, q], log_det, self.n), D, D_V_D
 
     def fine(self, h2):
         self.fine_at.append(h2)
@@ -47,6 +47,20 @@ class Spectral:
 
     def slope(self, h2):
         return reml_point(*self.sums(h2)).slope - 0.5 * np.sum((self.lam - 1) / (h2 * self.lam + 1 - h2))
+
+    def information(self, h2):
+        """-l'' in the eigenbasis, see ``oracle.reml_information``."""
+        X, y = self.columns[:, :-1], self.columns[:, -1]
+        W, D = 1.0 / (h2 * self.lam + 1 - h2), self.lam - 1
+        S, WX = X.T @ (W[:, None] * X), W[:, None] * X
+        Py = W * y - WX @ np.linalg.solve(S, WX.T @ y)
+        DPy, df = D * Py, self.n - self.q
+        PDPy = W * DPy - WX @ np.linalg.solve(S, WX.T @ DPy)
+        # tr(PDPD) with P = W - W X S^-1 X'W
+        A, B = (np.linalg.solve(S, WX.T @ (K[:, None] * WX)) for K in (D, D * D * W))
+        trace = np.sum((W * D) ** 2) - 2 * np.trace(B) + np.trace(A @ A)
+        first, second = Py @ DPy / (y @ Py), DPy @ PDPy / (y @ Py)
+        return 0.5 * (df * (2 * second - first**2) - trace)
 
     def optimum(self):
         grid = np.append(np.linspace(0, 0.999, 400), UPPER)
@@ -99,12 +113,17 @@ def test_typical_cost():
     assert np.mean(cost) <= 13
 
 
-def test_standard_error_is_the_curvature():
-    model = Spectral("population", 1200, 0.5, 3)
+@pytest.mark.parametrize("kind", ["family", "population", "decay"])
+@pytest.mark.parametrize("h2", [0.05, 0.3, 0.45, 0.6, 0.9])
+@pytest.mark.parametrize(("n", "noise"), [(417, 1e-3), (1200, 3e-3), (1501, 1e-2)])
+def test_standard_error_is_that_of_the_information(kind, h2, n, noise):
+    model = Spectral(kind, n, h2, seed=n + int(100 * h2), noise=noise)
     found = model.maximise()
-    step = 1e-4
-    curvature = (model.slope(found.h2 - step) - model.slope(found.h2 + step)) / (2 * step)
-    assert found.h2_se == pytest.approx(1 / np.sqrt(curvature), rel=1e-2)
+    information = model.information(found.h2)
+    if found.h2 >= UPPER or information <= 0.0:
+        assert np.isnan(found.h2_se)
+    else:
+        assert found.h2_se == pytest.approx(information**-0.5, rel=1e-6)
 
 
 def test_zero_needs_no_fine_factorisation():
@@ -187,16 +206,19 @@ def test_slopes_and_optimum_against_the_dense_oracle():
     X = np.column_stack([np.ones(n), rng.standard_normal((n, q - 1))])
     y = np.linalg.cholesky(oracle.covariance(0.8, Phi)) @ rng.standard_normal(n)
     columns = np.column_stack([X, y])
+    moved = (Phi - np.eye(n)) @ columns
+    start = columns.T @ moved, moved.T @ moved
 
     def evaluate(h2):
         L = np.linalg.cholesky(oracle.covariance(h2, Phi))
         white = np.linalg.solve(L, columns)
         solved = np.linalg.solve(L.T, white)
         S = white.T @ white
-        D = slope_gram(h2, S, solved.T @ solved) if h2 > 0 else columns.T @ (Phi - np.eye(n)) @ columns
+        twice = np.linalg.solve(L, solved)
+        grams = derivative_grams(h2, S, solved.T @ solved, twice.T @ twice) if h2 > 0 else start
         log_det = 2 * np.sum(np.log(np.diag(L)))
         constant = np.linalg.slogdet(X.T @ X)[1]
-        return reml_point(NullSums(S[:q, :q], S[:q, q], S[q, q], log_det, n, constant), D)
+        return reml_point(NullSums(S[:q, :q], S[:q, q], S[q, q], log_det, n, constant), *grams)
 
     for h2 in (0.0, 0.01, 0.5, 0.93):
         D = np.linalg.solve(oracle.covariance(h2, Phi), Phi - np.eye(n))

@@ -7,7 +7,7 @@ import pytest
 from launch import MPIRUN
 from refusals import INPUT, MEMORY, NUMERICAL, USAGE, refused
 from resident import must_succeed
-from small_study import read_plink, read_table, write_lines, write_table
+from small_study import read_plink, read_table, write_kinship, write_lines, write_table
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
 
@@ -67,3 +67,18 @@ def test_targets_that_do_not_vary(study):
 
 def test_no_targets(study):
     refused(study, RIDGE.replace("--pheno sim.pheno.tsv ", ""), USAGE, "ridge needs targets", ranks=(4,))
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda K: -K, ["mean diagonal", "not positive"]),
+        (lambda K: K + np.triu(np.ones(K.shape), 1), ["is not symmetric"]),
+        (lambda K: np.where(np.eye(len(K)) > 0, np.inf, K), ["is not a finite number"]),
+    ],
+)
+def test_a_matrix_that_is_no_kinship(study, change, parts):
+    plink = read_plink(study / "sim")
+    X = plink.centred()
+    write_kinship(study / "K.h5", plink.ids, change(X @ X.T))
+    refused(study, f"{RIDGE} --grm K.h5", INPUT, "K.h5", *parts)

@@ -8,7 +8,7 @@ import pytest
 from low_rank_oracle import similarity, standardised
 
 from mpgls.model.gls import profile_reml
-from mpgls.model.woodbury import inner_products, inverse_gram, kernel_weight, null_sums
+from mpgls.model.woodbury import inner_products, inverse_power, kernel_weight, null_sums
 
 N = 67
 
@@ -29,17 +29,20 @@ def model(K, h2, seed=1):
 @pytest.mark.parametrize("K", [1, 23, 67, 101])
 @pytest.mark.parametrize("h2", [0.0, 0.3, 0.9, 0.999999])
 def test_products_with_the_inverse_equal_the_dense_ones(K, h2):
-    _, F, V, _, F_tilde, U = model(K, h2)
+    _, F, V, L, F_tilde, U = model(K, h2)
     direct, through_G = F.T @ F, F_tilde.T @ F_tilde
-    once, twice = (F.T @ np.linalg.matrix_power(np.linalg.inv(V), k) @ F for k in (1, 2))
+    once, twice, thrice = (F.T @ np.linalg.matrix_power(np.linalg.inv(V), k) @ F for k in (1, 2, 3))
     # relative to the columns' lengths: digits are lost as V's condition 1/(1-h2) says, and no faster
     length = np.sqrt(np.outer(np.diag(once), np.diag(once)))
     found = inner_products(h2, direct, through_G)
     assert np.abs(found - once).max() < 1e-13 * np.linalg.cond(V) * length.max()
     np.testing.assert_allclose(found / length, once / length, atol=1e-9)
-    square = inverse_gram(h2, direct, through_G, U.T @ U)
-    length = np.sqrt(np.outer(np.diag(twice), np.diag(twice)))
-    np.testing.assert_allclose(square / length, twice / length, atol=1e-8)
+    deeper = np.linalg.solve(L, U)
+    through = (through_G, U.T @ U, deeper.T @ deeper)
+    for k, expected in ((2, twice), (3, thrice)):
+        power = inverse_power(h2, direct, *through[:k])
+        length = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+        np.testing.assert_allclose(power / length, expected / length, atol=1e-8)
 
 
 @pytest.mark.parametrize("K", [5, 101])
