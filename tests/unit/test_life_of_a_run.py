@@ -61,7 +61,7 @@ CASES = {
     ),
     "low-rank": scan("low-rank --bfile sim --similarity-every 9", "--maf 0.1", keeps=True),
     "vgwas-extract": Case("vgwas-extract --images brain.images.tsv --mask mask.nii.gz", "--mask half.nii.gz"),
-    "vgwas": scan("vgwas --bfile sim --voxels brain.h5 --permutations 20", "--connectivity 26"),
+    "vgwas": scan("vgwas --bfile sim --voxels voxels.h5 --permutations 20", "--connectivity 26"),
     "ridge": scan(
         "ridge --bfile sim --pheno sim.pheno.tsv --outer-folds 4 --inner-folds 3 --permutations 20",
         "--alpha-choice shared",
@@ -85,7 +85,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask[SHAPE[0] // 2 :] = 0
     save(folder / "half.nii.gz", mask)
     must_succeed(0, "simulate-images --bfile sim --mask mask.nii.gz --out brain", folder)
-    must_succeed(0, "vgwas-extract --images brain.images.tsv --mask mask.nii.gz --out brain", folder)
+    must_succeed(0, "vgwas-extract --images brain.images.tsv --mask mask.nii.gz --out voxels", folder)
     return folder
 
 
