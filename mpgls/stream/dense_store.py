@@ -28,7 +28,7 @@ from mpgls.stream.files import replaced, write_at, writing
 from mpgls.stream.hdf5 import STORE, allocate, check_room, check_store, mapped_index, read_exactly
 from mpgls.stream.mark import Mark
 from mpgls.stream.store import RECORD_DTYPE
-from mpgls.study.hdf5 import open_hdf5
+from mpgls.study.hdf5 import open_hdf5, texts
 
 FORMAT, VERSION = "mpgls-dense", 2
 TILE_DTYPE = np.dtype("<f4")
@@ -171,7 +171,6 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     ``bim_sha256``.
     Raises StorageError when the file cannot be made or the disk is too small for it.
     """
-    import h5py
 
     path, group, block = Path(path), np.asarray(shape.group, dtype=np.int64), shape.block
     t, m, blocks = len(shape.names), len(shape.index), shape.edges.size - 1
@@ -187,7 +186,7 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     about = {"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": block}
     with replaced(path) as partial, open_hdf5(partial, "w", libver="latest") as file:
         file.attrs.update(about | dict(attributes))
-        file.create_dataset("names", data=list(shape.names), dtype=h5py.string_dtype())
+        file.create_dataset("names", data=texts(shape.names))
         index = np.asarray(shape.index, dtype=np.int64)
         for name, data in (("index", index), ("edges", shape.edges), ("group", group), ("panels", panels)):
             file.create_dataset(name, data=data)
