@@ -19,7 +19,7 @@ import numpy as np
 
 from mpgls.report.hits import HitVariants, _completed
 from mpgls.report.table import VariantReader
-from mpgls.study.hdf5 import open_hdf5
+from mpgls.study.hdf5 import open_hdf5, texts
 
 PathLike = str | os.PathLike[str]
 
@@ -86,13 +86,10 @@ def write_weights(
 
 def write_trait_file(path: PathLike, values: np.ndarray, names: Sequence[str], ids: Sequence[tuple[str, str]]) -> None:
     """``values`` (n, t) as the HDF5 trait file that --pheno takes. Raises StorageError."""
-    import h5py
-
     with _completed(Path(path)) as partial, open_hdf5(partial, "w") as file:
         file.create_dataset("traits", data=np.ascontiguousarray(values.T, dtype="<f8"))
-        text = h5py.string_dtype("utf-8")
-        file.create_dataset("names", data=list(names), dtype=text)
-        file.create_dataset("samples", data=np.array(ids, dtype=object).reshape(-1, 2), dtype=text)
+        file.create_dataset("names", data=texts(names))
+        file.create_dataset("samples", data=texts(ids))
 
 
 def number(value: float) -> str:

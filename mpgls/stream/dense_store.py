@@ -31,7 +31,7 @@ from mpgls.stream.hdf5 import STORE, allocate, check_room, check_store, mapped_i
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
 from mpgls.stream.store import RECORD_DTYPE
-from mpgls.study.hdf5 import open_hdf5
+from mpgls.study.hdf5 import open_hdf5, texts
 
 FORMAT, VERSION = "mpgls-dense", 3
 TILE_DTYPE = np.dtype("<f4")
@@ -200,7 +200,6 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     ``bim_sha256``.
     Raises StorageError when the file cannot be made or the disk is too small for it.
     """
-    import h5py
 
     path, group, block = Path(path), np.asarray(shape.group, dtype=np.int64), shape.block
     index = np.asarray(shape.index, dtype=np.int64)
@@ -222,7 +221,7 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
         with open_hdf5(partial, "w", libver="latest") as file:
             file.attrs.update(about | dict(attributes))
             add_token(file)
-            file.create_dataset("names", data=list(shape.names), dtype=h5py.string_dtype())
+            file.create_dataset("names", data=texts(shape.names))
             for name, data in (("index", index), ("edges", shape.edges), ("group", group)):
                 file.create_dataset(name, data=data)
             for name, (size, dtype) in allocated.items():

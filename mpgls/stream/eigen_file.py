@@ -18,7 +18,7 @@ import numpy as np
 from mpgls.errors import InputError
 from mpgls.stream.files import replaced, write_at
 from mpgls.stream.hdf5 import allocate, read_exactly
-from mpgls.study.hdf5 import open_hdf5
+from mpgls.study.hdf5 import open_hdf5, texts
 
 FORMAT, VERSION = "mpgls-eigen", 1
 EIGEN = "eigendecomposition of mpgls"
@@ -52,14 +52,13 @@ def create_eigen_file(
     path: str | Path, lam: np.ndarray, ids: Sequence[tuple[str, str]], attributes: Mapping[str, Any]
 ) -> int:
     """Create the file without the vectors; returns the byte offset at which they belong. Raises StorageError."""
-    import h5py
 
     with open_hdf5(path, "w", EIGEN, libver="latest") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION})
         file.attrs.update({key: json.dumps(v) if isinstance(v, dict) else v for key, v in attributes.items()})
         file.create_dataset("eigenvalues", data=np.asarray(lam, dtype=np.float64))
         for name, column in (("fid", 0), ("iid", 1)):
-            file.create_dataset(name, data=[one[column] for one in ids], dtype=h5py.string_dtype())
+            file.create_dataset(name, data=texts([one[column] for one in ids]))
         allocate(file, "eigenvectors", (len(lam), len(ids)), "<f8")
         return int(file["eigenvectors"].id.get_offset())
 

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,19 @@ import numpy as np
 from mpgls.errors import InputError, MpglsError, StorageError
 
 LOCKS = "on file systems without locks set HDF5_USE_FILE_LOCKING=FALSE"
-# What h5py and NumPy raise for a dataset that is missing, of another type or shape, or whose bytes cannot be decoded.
-_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, OverflowError)
+# What h5py and NumPy raise for a dataset that is missing, of another type or shape, or whose bytes cannot be decoded;
+# MemoryError for a shape that a damaged file claims.
+_DAMAGE = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+)
 
 
 @contextlib.contextmanager
@@ -37,6 +48,17 @@ def open_hdf5(path: str | os.PathLike[str], mode: str = "r", what: str = "HDF5 f
         if mode == "w" and not isinstance(error, OSError | RuntimeError):
             raise  # a new file is not damaged
         raise _in_words(error, os.fspath(path), mode, what) from None
+
+
+def texts(values: Sequence[Any]) -> np.ndarray:
+    """Strings, or rows of strings, as a dataset's data: UTF-8 of one length.
+
+    HDF5 1.10 crashes on damaged strings of variable length, because it follows their references unchecked.
+    """
+    import h5py
+
+    encoded = np.char.encode(np.array(values, dtype=str), "utf-8")
+    return encoded.astype(h5py.string_dtype("utf-8", max(1, encoded.dtype.itemsize)))
 
 
 def path_attribute(path: str) -> Any:

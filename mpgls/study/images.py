@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from mpgls.errors import InputError, StorageError
-from mpgls.study.hdf5 import open_hdf5, path_attribute
+from mpgls.study.hdf5 import open_hdf5, path_attribute, texts
 from mpgls.study.sample_ids import FAMILIES_TAKEN, with_families
 from mpgls.study.tables import PathLike, SampleId, index_ids, show_sample
 
@@ -176,8 +176,7 @@ def create_voxels(
             file.attrs["made_from"] = made_from
         file.attrs["shape"] = np.asarray(shape, dtype=np.int64)
         file.attrs["affine"] = np.asarray(affine, dtype=np.float64)
-        texts = np.array([[fid.encode(), iid.encode()] for fid, iid in ids])
-        file.create_dataset("samples", data=texts.astype(h5py.string_dtype("utf-8", texts.dtype.itemsize)))
+        file.create_dataset("samples", data=texts(ids))
         file.create_dataset("coordinates", data=np.asarray(coordinates, dtype="<i4"))
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_layout(h5py.h5d.CONTIGUOUS)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mpgls.errors import InputError
-from mpgls.study.hdf5 import open_hdf5
+from mpgls.study.hdf5 import open_hdf5, texts
 from mpgls.study.tables import PathLike, SampleId
 
 FORMAT, VERSION = "mpgls-kinship", 1
@@ -56,14 +56,12 @@ def create_kinship_h5(
 
     Raises StorageError if the file cannot be created.
     """
-    import h5py
 
     n = len(ids)
     with open_hdf5(path, "w", KINSHIP) as file:
         file.attrs.update({**attrs, "format": FORMAT, "version": VERSION})
-        text = h5py.string_dtype("utf-8")
-        file.create_dataset("fid", data=np.array([fid for fid, _ in ids], dtype=object), dtype=text)
-        file.create_dataset("iid", data=np.array([iid for _, iid in ids], dtype=object), dtype=text)
+        file.create_dataset("fid", data=texts([fid for fid, _ in ids]))
+        file.create_dataset("iid", data=texts([iid for _, iid in ids]))
         for k, chromosome in enumerate(chromosomes):
             part = _allocate_square(file.require_group("loco"), str(k), n)
             part.attrs.update({"chromosome": chromosome, "snps": 0})

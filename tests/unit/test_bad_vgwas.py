@@ -320,4 +320,4 @@ def test_further_permutations_that_do_not_fit_the_earlier_ones(study: Path) -> N
     assert left >= {"out.snps.tsv", "out.json", "out.voxels.h5", "out.maxima.h5"}, "of a finished run nothing is lost"
     path = study / "out.maxima.h5"
     path.write_bytes(path.read_bytes()[:300])
-    check(mpgls(2, f"{VOXELS} --first-permutation 4", study), STORAGE, "out.maxima.h5")
+    check(mpgls(2, f"{VOXELS} --first-permutation 4", study), INPUT, "out.maxima.h5", "it has 300 of")

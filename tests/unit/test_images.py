@@ -97,7 +97,7 @@ def test_damaged_voxel_matrices(tmp_path):
     with pytest.raises(StorageError, match="there is no voxel matrix"):
         open_voxels(path)
     path.write_text("no HDF5")
-    with pytest.raises(InputError, match="not a readable voxel matrix"):
+    with pytest.raises(InputError, match="not a voxel matrix: it is not an HDF5 file"):
         open_voxels(path)
     write_matrix(path)
     path.write_bytes(path.read_bytes()[:-8])

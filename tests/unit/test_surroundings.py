@@ -1,0 +1,101 @@
+"""What surrounds a run: locales without letters, standard streams that are closed or full, a shell of srun --pty."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launch import environment, mpgls, must_succeed, program
+
+from mpgls.errors import StorageError
+from mpgls.run import log
+from mpgls.run.log import Log
+
+NAME = b"gr\xf6\xdfe".decode("utf-8", "surrogateescape")  # as a computer with Latin-1 names files
+TRAIT = "Größe_身長"
+POSIX = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+PLAN = "plan low-rank --samples 1000 --snps 1000 --similarity-count 100 --ranks 2"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Genotypes and a trait whose names have letters beyond ASCII."""
+    folder = tmp_path_factory.mktemp("grüße")
+    must_succeed(0, "simulate --samples 40 --snps 60 --chromosomes 2 --seed 3 --out sim", folder)
+    for ending in ("bed", "bim", "fam"):
+        (folder / f"sim.{ending}").rename(folder / f"{NAME}.{ending}")
+    table = (folder / "sim.pheno.tsv").read_text("utf-8").replace("trait1", TRAIT, 1)
+    (folder / "p.txt").write_text(table, "utf-8")
+    must_succeed(0, ["kinship", "--bfile", NAME, "--out", "K"], folder, PYTHONIOENCODING="utf-8:backslashreplace")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("ranks", "settings"), [(0, POSIX), (0, {"PYTHONIOENCODING": "ascii"}), (2, {"PYTHONIOENCODING": "latin-1"})]
+)
+def test_a_terminal_without_letters_gets_escapes(study, ranks, settings):
+    scan = ["single-trait", "--bfile", NAME, "--pheno", "p.txt", "--pheno-name", TRAIT, "--grm", "K.h5", "--no-plots"]
+    command = [*program(), *scan, "--out", "größe"]
+    if ranks:
+        command = ["mpirun", "-n", str(ranks), *command]
+    done = subprocess.run(command, cwd=study, env=environment(**settings), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"\\u8eab\\u9577: h2" in done.stdout
+    assert (study / f"größe.{TRAIT}.tsv").read_text("utf-8").startswith("CHR\t")
+    assert f"{TRAIT}: h2" in (study / "größe.log").read_text("utf-8")
+
+
+def test_the_stream_of_the_user_is_left_as_it_is(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    Log(0).info("ä")
+    assert sys.stdout is stream and (stream.encoding, stream.errors) == ("ascii", "strict")
+    assert stream.buffer.getvalue().endswith(b"\\xe4\n")  # type: ignore[attr-defined]
+
+
+def test_a_log_goes_on_when_standard_output_is_full(monkeypatch, tmp_path):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(StorageError, match="cannot write to standard output: No space left"):
+            log.stdout("one")
+        both = Log(0, tmp_path / "a.log")
+        both.info("two")
+        both.info("three")
+        monkeypatch.undo()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+    lines = (tmp_path / "a.log").read_text().splitlines()
+    assert [line.split("  ")[-1][:5] for line in lines] == ["two", "WARNI", "three"]
+
+
+@pytest.mark.parametrize(("redirected", "code"), [("| head -n 1", 0), (">/dev/full", 5), (">&-", 0)])
+def test_standard_output_that_takes_nothing(study, redirected, code):
+    command = f'set -o pipefail; "$@" {redirected}'
+    arguments = ["bash", "-c", command, "bash", *program(), *PLAN.split()]
+    done = subprocess.run(arguments, cwd=study, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr.splitlines() == (
+        ["mpgls plan: cannot write to standard output: No space left on device"] * (code > 0)
+    )
+
+
+def slurm_step(tasks: int) -> dict[str, str]:
+    """What a process of a Slurm step finds, without PMI."""
+    one = {"SLURM_JOB_ID": "1", "SLURM_JOBID": "1", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_STEPID": "0"}
+    nodes = dict.fromkeys(("SLURM_NODELIST", "SLURM_JOB_NODELIST", "SLURM_STEP_NODELIST"), "n01")
+    return one | nodes | {"SLURM_NTASKS": str(tasks), "SLURM_STEP_NUM_TASKS": str(tasks)}
+
+
+def test_a_process_alone_runs_in_a_slurm_step_without_pmi(study):
+    assert "similarity SNPs" in must_succeed(0, PLAN, study, **slurm_step(1)).out
+
+
+def test_several_tasks_without_pmi_are_told_what_to_do(study):
+    ended = mpgls(0, PLAN, study, **slurm_step(4))
+    assert ended.code == 2 and ended.sentences == [
+        "mpgls: srun started 4 tasks without PMI, so they cannot find each other: start with mpirun, or with "
+        "srun --mpi=pmix"
+    ]
