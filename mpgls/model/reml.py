@@ -34,7 +34,7 @@ TOLERANCE = 2e-9
 BESIDE = (5e-4, 2e-2)
 """How near and how far the float64 evaluations on both sides of the optimum are, in units of min(h2 + 0.01, 1 - h2)."""
 
-SYMMETRIC = 2e-5
+SYMMETRIC = 1e-4
 """How much their distances may differ, in the same units."""
 
 FAILED = RemlPoint(float("-inf"))
