@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import launch
 import numpy as np
 import pytest
 from launch import LIMIT, MPIRUN, environment, program, ranks_of, under_mpirun
@@ -103,7 +102,7 @@ def test_life(study: Path, name: str, ranks: int) -> None:
     case, started = CASES[name], 0 if ranks == 1 else ranks
 
     line = f"{case.line} {case.first} --out"
-    launch.must_succeed(started, f"{line} whole", study)  # a process too, so that it takes as long as the killed one
+    must_succeed(started, f"{line} whole", study)
     kill_one(started, f"{line} out", study)
     must_succeed(started, f"{line} out --resume", study)
     assert_same(contents(study, "out"), contents(study, "whole"))
@@ -122,20 +121,21 @@ def test_life(study: Path, name: str, ranks: int) -> None:
 
 
 def kill_one(ranks: int, line: str, folder: Path) -> None:
-    """Start the run, and kill one of its ranks at a random moment of the time that the undisturbed run took."""
-    usual = float(log_of(folder, "whole").read_text().splitlines()[-1].split()[0])
+    """Start the run, and kill one of its ranks at a random moment after a random line of the undisturbed run's log."""
+    said = [float(line.split()[0]) for line in log_lines(folder, "whole")]
+    lines = random.randint(1, len(said))
+    pause = random.uniform(0, said[lines] - said[lines - 1]) if lines < len(said) else 0.0
+    print(f"killed {pause:.3f} s after {lines} of {len(said)} lines")
     process = subprocess.Popen(
         under_mpirun(ranks, [*program(), *line.split()]),
         cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         end = time.monotonic() + LIMIT
-        while log_of(folder, "out") is None:  # the work begins
-            assert process.poll() is None and time.monotonic() < end
+        while len(log_lines(folder, "out")) < lines and process.poll() is None:
+            assert time.monotonic() < end
             time.sleep(0.002)
-        moment = random.uniform(0, usual)
-        print(f"killed after {moment:.3f} s; the whole run took {usual:.3f} s")
-        time.sleep(moment)
+        time.sleep(pause)
         with contextlib.suppress(OSError, IndexError):  # it has ended by itself
             os.kill(random.choice(ranks_of(process.pid)) if ranks else process.pid, signal.SIGKILL)
         process.wait(LIMIT)
@@ -144,9 +144,9 @@ def kill_one(ranks: int, line: str, folder: Path) -> None:
         process.wait()
 
 
-def log_of(folder: Path, prefix: str) -> Any:
-    """The log of a run, None before it is there."""
-    return next(folder.glob(f"{prefix}*.log"), None)
+def log_lines(folder: Path, prefix: str) -> list[str]:
+    """The lines of a run's log; none before it is there."""
+    return [line for path in folder.glob(f"{prefix}*.log") for line in path.read_text().splitlines()]
 
 
 def files(folder: Path, prefix: str) -> list[Path]:
