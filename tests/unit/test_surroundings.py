@@ -71,15 +71,12 @@ def test_a_log_goes_on_when_standard_output_is_full(monkeypatch, tmp_path):
     assert [line.split("  ")[-1][:5] for line in lines] == ["two", "WARNI", "three"]
 
 
-@pytest.mark.parametrize(("redirected", "code"), [("| head -n 1", 0), (">/dev/full", 5), (">&-", 0)])
-def test_standard_output_that_takes_nothing(study, redirected, code):
-    command = f'set -o pipefail; "$@" {redirected}'
-    arguments = ["bash", "-c", command, "bash", *program(), *PLAN.split()]
-    done = subprocess.run(arguments, cwd=study, env=environment(), capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(("redirected", "code"), [("| true", 0), (">/dev/full", 5), (">&-", 0)])
+def test_standard_output_that_takes_nothing(tmp_path, redirected, code):
+    arguments = ["bash", "-c", f'set -o pipefail; "$@" {redirected}', "bash", *program(), "plan", "--help"]
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == code
-    assert done.stderr.splitlines() == (
-        ["mpgls plan: cannot write to standard output: No space left on device"] * (code > 0)
-    )
+    assert done.stderr == ("mpgls: cannot write to standard output: No space left on device\n" if code else "")
 
 
 def slurm_step(tasks: int) -> dict[str, str]:
