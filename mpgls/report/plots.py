@@ -309,9 +309,10 @@ def _name_hits(figure: Figure, axes: Axes, hits: list[Hit], strips: dict[str, St
     renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     taken: list[Any] = []
     points = {hit: _place(hit, strips) for hit in hits}
-    _dots(axes, *np.array(list(points.values())).reshape(-1, 2).T, _ACCENT, 3.4, ceiling)
-    for hit, (across, height) in points.items():
-        point = (across, min(height, ceiling))
+    across, heights = np.array(list(points.values())).reshape(-1, 2).T
+    _dots(axes, across, heights, _ACCENT, 3.4, ceiling)
+    for hit, (place, height) in points.items():
+        point = (place, min(height, ceiling))
         for dx, dy, align in _OFFSETS:
             text = axes.annotate(
                 _short(hit.id), point, (dx, dy), textcoords="offset points", ha=align, va="center", fontsize=8,
