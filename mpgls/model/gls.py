@@ -44,6 +44,11 @@ COLLINEAR_TOLERANCE = {"double": 1e-10, "mixed": 1e-5}
 """Share of a SNP's whitened variance that must remain beside the covariates, by precision of the solve."""
 
 
+def complete_share(dtype: np.dtype | type) -> float:
+    """``COMPLETE`` of the precision that has this element type."""
+    return COMPLETE["double" if dtype == np.float64 else "mixed"]
+
+
 @dataclass(frozen=True)
 class SnpTest:
     """How SNPs are tested: ``test`` is "t" or "wald", see `fit_snps`; ``precision`` of the solve, double or mixed."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpgls.errors import NumericalError
+from mpgls.model.gls import complete_share
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t
 
 MANTISSA_BITS = 5
@@ -30,6 +31,11 @@ _LN10 = np.log(10.0)
 
 _CHUNK = 1 << 18
 """Counts that are worked on together: their sums stay in cache."""
+
+
+def all_of_it(dtype: np.dtype) -> float:
+    """The x from which on a SNP explains a trait completely, as far as products of this type can tell."""
+    return 1.0 - complete_share(dtype)
 
 
 @dataclass(frozen=True)

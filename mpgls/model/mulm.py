@@ -28,7 +28,7 @@ from functools import cached_property
 import numpy as np
 
 from mpgls.model.deviations import deviations
-from mpgls.model.gls import COMPLETE
+from mpgls.model.gls import COMPLETE, complete_share
 from mpgls.model.pvalues import log10_p_t
 
 TILE_BYTES = 8 << 20
@@ -168,7 +168,7 @@ class TileScan:
         self._tile: np.ndarray = np.empty(self.elements, dtype=dtype)
         self._strip: np.ndarray = np.empty(STRIP, dtype=dtype)
         self._mask = np.empty(STRIP, dtype=bool)
-        self._complete = COMPLETE["double" if dtype == np.float64 else "mixed"]
+        self._complete = complete_share(dtype)
         self._slack = _ROUNDING * np.sqrt(n) * float(np.finfo(dtype).eps)
 
     def entries(self, snps: SnpBlock, permutation: np.ndarray, R_Y: np.ndarray, testable: np.ndarray) -> Entries:

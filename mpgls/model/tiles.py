@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mpgls.errors import NumericalError
-from mpgls.model.gls import COLLINEAR_TOLERANCE, COMPLETE, Note, degrees_of_freedom
+from mpgls.model.gls import COLLINEAR_TOLERANCE, Note, degrees_of_freedom
 from mpgls.model.h2_basis import TOLERANCE, H2Basis, h2_basis, variance
-from mpgls.model.histograms import SHIFT, Bins, Statistic
+from mpgls.model.histograms import SHIFT, Bins, Statistic, all_of_it
 from mpgls.model.products import ROWS
 from mpgls.model.spectra import NO_VARIANCE, clip_spectrum, orthonormal
 from mpgls.model.work import Work
@@ -320,13 +320,12 @@ class Epilogue:
 
     def _keep_best(self, x: np.ndarray, part: slice, snps: np.ndarray) -> np.ndarray:
         """The largest x of every trait of the strip."""
-        where = np.argmax(x, axis=1)
-        largest = x[np.arange(len(x)), where].astype(np.float64)
-        all_of_it = self._all_of_it(x.dtype)
-        if largest.max(initial=0.0) >= all_of_it:  # the first SNP that leaves nothing, not that of luckiest rounding
-            x[x >= all_of_it] = 1.0
+        for _ in range(2):  # once more for the first SNP that leaves nothing, not that of luckiest rounding
             where = np.argmax(x, axis=1)
             largest = x[np.arange(len(x)), where].astype(np.float64)
+            if largest.max(initial=0.0) < all_of_it(x.dtype):
+                break
+            x[x >= all_of_it(x.dtype)] = 1.0
         snp = snps[where]
         known, at = self.best_x[part], self.best_snp[part]
         better = (largest > known) | ((largest == known) & (snp < at))
@@ -340,15 +339,10 @@ class Epilogue:
         trait = rows[row] + part.start
         R, d = (values[trait, column].astype(np.float64) for values in tile[:2])
         share = R * R / d
-        share[share >= self._all_of_it(tile.R.dtype)] = 1.0  # nothing is left: SE 0, -log10 p infinite
+        share[share >= all_of_it(tile.R.dtype)] = 1.0
         beta = R * self.scale[trait] / d
         se = np.sqrt(self._variance(share) / d) * self.scale[trait]
         self._hits.append((trait, snps[column].astype(np.int64), beta, se, share))
-
-    @staticmethod
-    def _all_of_it(dtype: np.dtype) -> float:
-        """The x from which on a SNP explains a trait completely, as far as products of this type can tell."""
-        return 1.0 - COMPLETE["double" if dtype == np.float64 else "mixed"]
 
     def _variance(self, x: np.ndarray) -> np.ndarray:
         """s2 / rss."""
@@ -374,9 +368,7 @@ class Epilogue:
             if self.statistic.test == "t":
                 np.divide(R, d, out=work)
                 work *= R
-                all_of_it = self._all_of_it(work.dtype)
-                if work.max(initial=0.0) >= all_of_it:
-                    work[work >= all_of_it] = 1.0
+                np.copyto(work, 1.0, where=work >= all_of_it(work.dtype))
                 np.subtract(1.0, work, out=work)
                 work /= d
             else:
