@@ -109,7 +109,7 @@ class People:
 
 def run(options: SimulateImages, comm: MPI.Comm) -> Results:
     """Make the images. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    with open_job(options, comm, (".h5", ".images.tsv", ".causal.tsv"), further=(".images",)) as job:
+    with open_job(options, comm, (".h5", ".images.tsv", ".causal.tsv"), further=(".images/",)) as job:
         if job.is_complete():
             return job.results()
         world = job.world

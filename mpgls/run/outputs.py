@@ -32,7 +32,8 @@ FIRST_LINE_OF_LOG = re.compile(rb" *[0-9.]+  mpgls ([a-z-]+): ")
 class Outputs:
     """The files of a run of ``command`` under ``prefix``; ``record`` comes before the .json of its manifest.
 
-    ``inputs`` are the files that it reads. Files are named by what follows the prefix; a name may have wildcards.
+    ``inputs`` are the files that it reads. Files are named by what follows the prefix; a name may have wildcards, and
+    that of a folder ends in a slash.
     ``known`` are those that this command has made or will make. The methods are for one rank.
     """
 
@@ -71,13 +72,13 @@ class Outputs:
             found = read_json(path)
             if found.get("command") == self.command:
                 for name in (*found.get("files", ()), *found.get("other_files", ())):
-                    self.known[os.path.basename(name).removeprefix(stem)] = None
+                    self.known[os.path.basename(name.rstrip("/")).removeprefix(stem) + "/" * name.endswith("/")] = None
 
     def check(self, suffixes: Iterable[str]) -> None:
         """Check that what lies at these names may be replaced.
 
         Raises UsageError, naming the file, where it is an input of the run or was not made by its command; StorageError
-        where it is a directory.
+        where it is a directory, but for an empty one that the run would make.
         """
         for suffix in suffixes:
             for path in (one for name in (suffix, f"{suffix}.partial") for one in self._at(name)):
@@ -87,6 +88,8 @@ class Outputs:
                 if self._is_known(path):
                     continue
                 if os.path.isdir(path):
+                    if suffix.endswith("/") and not os.listdir(path):
+                        continue
                     raise StorageError(f"cannot write {path}: it is a directory")
                 refuse_foreign(path, self.command, "--out")
 

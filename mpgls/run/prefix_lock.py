@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mpgls.errors import StorageError
-from mpgls.mpi import is_agreed, on_root
+from mpgls.mpi import on_root
 from mpgls.stream.files import writing
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class PrefixLock:
 def held(comm: MPI.Comm, locks: Sequence[PrefixLock]) -> Iterator[list[str]]:
     """All ``locks``, while the body runs; gives the warnings. Collective; raises StorageError on all ranks.
 
-    They are given back when every rank is through, unless one failed alone.
+    They are given back when every rank is through; after an error at once, because not every rank need have it.
     """
 
     def take() -> list[str]:
@@ -144,10 +144,6 @@ def held(comm: MPI.Comm, locks: Sequence[PrefixLock]) -> Iterator[list[str]]:
     try:
         yield on_root(comm, take)
         comm.Barrier()
-    except BaseException as error:
-        if is_agreed(error):
-            comm.Barrier()
-        raise
     finally:
         for lock in locks:
             lock.give_back()

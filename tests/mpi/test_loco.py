@@ -97,7 +97,7 @@ def scan(comm, study, out="o", command=mpgls.single_trait, **options):
 
 def scan_all(comm, study, out="m", **options):
     """multi-trait --loco, every test a hit; returns the prefix of its outputs."""
-    return scan(comm, study, out, mpgls.multi_trait, **{"p_threshold": 1.0, **options})
+    return scan(comm, study, f"{out}_all", mpgls.multi_trait, **{"p_threshold": 1.0, **options})
 
 
 def assert_same_table(path, other):

@@ -20,6 +20,8 @@ from resident import mpgls, must_succeed
 from small_images import AFFINE, SHAPE, save, small_mask
 from small_study import read_plink, read_rows, write_genotypes
 
+from mpgls.run.outputs import Outputs
+
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
 
 RUN = "--permutations 3 --no-plots --out out"
@@ -295,12 +297,18 @@ def test_voxels_of_earlier_images_are_not_taken_for_those_of_the_present_ones(st
     with voxel_matrix(study) as file:
         file["voxels"][...] = np.random.default_rng(2).standard_normal(file["voxels"].shape)
     stale = (study / "brain.h5").read_bytes()
-    (study / "out.extracted.h5").write_bytes(stale)
+
+    def leave() -> None:
+        """As a run that was killed leaves it."""
+        Outputs(str(study / "out"), "vgwas", "", ()).claim([".extracted.h5"])
+        (study / "out.extracted.h5").write_bytes(stale)
+
+    leave()
     good = (study / "images.tsv").read_text()
     (study / "images.tsv").write_text("")
     check(mpgls(0, command, study), INPUT, "images.tsv")
     (study / "images.tsv").write_text(good)
-    (study / "out.extracted.h5").write_bytes(stale)
+    leave()
     completed(study, f"{command} --resume")
     assert (study / "out.snps.tsv").read_bytes() == expected
 

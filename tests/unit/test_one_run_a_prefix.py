@@ -147,6 +147,15 @@ def test_an_empty_file_has_nothing_to_lose_and_a_directory_is_no_file(prefix: st
     Path(f"{prefix}.tsv").mkdir()
     with pytest.raises(StorageError, match="is a directory"):
         outputs(prefix).check([".tsv"])
+    Path(f"{prefix}.images").mkdir()
+    outputs(prefix).check([".images/"])
+    Path(f"{prefix}.images/1.nii").write_text("mine")
+    with pytest.raises(StorageError, match="is a directory"):
+        outputs(prefix).check([".images/"])
+    earlier = outputs(prefix)
+    earlier.known[".images/"] = None
+    earlier.write_list()
+    outputs(prefix).check([".images/"])
 
 
 def test_the_log_of_a_run_that_made_nothing_is_replaced(prefix: str) -> None:
