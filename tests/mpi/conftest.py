@@ -13,14 +13,20 @@ import pytest
 from mpgls.commands import doctor
 from mpgls.engine import probes
 from mpgls.mpi import StopSignal
-from mpgls.run import job
+from mpgls.run import job, versions
+from mpgls.run.hardware import resident_memory
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_commands():
-    """Commands neither measure the GEMM rate nor take SIGTERM, which tells a test run to say where it is."""
+    """Commands neither measure the GEMM rate nor take SIGTERM, which tells a test run to say where it is.
+
+    Nor do they count shared pages and look for BLAS libraries, which takes longer than a small scan.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job, "gemm_rate", lambda *_: 1.0)
+        patch.setattr(job, "memory_of_process", lambda: resident_memory() | {"pss": resident_memory()["rss"]})
+        patch.setattr(versions, "blas_libraries", list)
         patch.setattr(StopSignal, "SIGNALS", ())
         yield
 

@@ -107,9 +107,10 @@ def test_fastlmm_with_one_chromosome_left_out(comm, shared_tmp_path, mice):
         comm.Barrier()
         return read_facts(out, "pheno")["loco"]
 
-    # the most different ones; REML of all 19 takes too long for a test
-    nulls = scan_without(shared_tmp_path / "o", chr="1,3,10,17,19")
-    assert set(nulls) == {"1", "3", "10", "17", "19"}
+    # the most different ones, fewer where ranks share cores; REML of all 19 takes too long for a test
+    some = ["1", "3", "10", "17", "19"] if comm.size < 3 else ["3", "19"]
+    nulls = scan_without(shared_tmp_path / "o", chr=",".join(some))
+    assert list(nulls) == some
     for label, null in nulls.items():
         assert null["h2"] == pytest.approx(null_h2[label], abs=1e-6), label
 

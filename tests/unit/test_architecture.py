@@ -6,6 +6,7 @@ cli -> commands -> engine -> run -> {report, stream} -> {study, model, la} -> mp
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import subprocess
 import sys
@@ -142,6 +143,7 @@ def sources() -> dict[str, str]:
     return {p.relative_to(PACKAGE).as_posix(): p.read_text("utf-8") for p in sorted(PACKAGE.rglob("*.py"))}
 
 
+@functools.cache
 def all_imports() -> list[Import]:
     return [one for file, source in sources().items() for one in imports_of(file, source)]
 

@@ -60,13 +60,13 @@ def spectral_slope(h2, lam, X, y):
     w = 1.0 / (h2 * lam + 1.0 - h2)
     Q = np.linalg.qr(X)[0]
     WQ = w[:, None] * Q
-    P = np.diag(w) - WQ @ np.linalg.solve(Q.T @ WQ, WQ.T)
+    explained = np.linalg.solve(Q.T @ WQ, WQ.T)  # P = diag(w) - WQ explained
     e = y - Q @ (Q.T @ y)
-    Py, D, df = P @ e, lam - 1.0, len(y) - X.shape[1]
+    Py, D, df = w * e - WQ @ (explained @ e), lam - 1.0, len(y) - X.shape[1]
     rss = e @ Py
     log_det = -np.sum(np.log(w)) + np.linalg.slogdet(Q.T @ WQ)[1]
     value = -0.5 * (df * (np.log(2 * np.pi * rss / df) + 1.0) + log_det)
-    return value, -0.5 * (np.diag(P) @ D - df * (Py @ (D * Py)) / rss)
+    return value, -0.5 * ((w - np.sum(WQ * explained.T, axis=1)) @ D - df * (Py @ (D * Py)) / rss)
 
 
 def dense_h2(lam, X, y):
