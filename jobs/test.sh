@@ -48,7 +48,7 @@ stage() { # name, limit in seconds, command...
 stage "format" 60 ruff format --check .
 stage "lint" 60 ruff check .
 stage "types" 240 mypy
-stage "unit tests" 900 python -m pytest --color=no -n 2 --dist loadfile tests/unit
+stage "unit tests" 1200 python -m pytest --color=no -n 2 --dist loadfile tests/unit
 for n in $ranks; do
     stage "MPI tests on $n ranks" 600 \
         mpirun -n "$n" python -m pytest --with-mpi --color=no -p no:cacheprovider tests/mpi
