@@ -23,6 +23,8 @@ from common import finish, guarded, launched, make_parser, mpirun, numbers, prin
 FOLDERS = ("first", "second")
 NOT_COMPARED = {".json", ".log"}
 """Endings of files that say when and how fast a run was."""
+TOKEN = "token"
+"""What tells a store from another one; it is random."""
 STUDY: dict[str, Any] = {"bfile": "sim", "pheno": "sim.pheno.tsv", "no_plots": True, "threads": 1}
 FOLDS = {"outer_folds": 3, "inner_folds": 2, "permutations": 9}
 
@@ -76,8 +78,9 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
         names: list[str] = ["/"]
         file.visit(names.append)
         for name in names:
-            yield from ((f"{name}@{key}", as_bytes(np.asarray(value))) for key, value in file[name].attrs.items())
-            if isinstance(file[name], h5py.Dataset):
+            attributes = {key: value for key, value in file[name].attrs.items() if key != TOKEN}
+            yield from ((f"{name}@{key}", as_bytes(np.asarray(value))) for key, value in attributes.items())
+            if name != TOKEN and isinstance(file[name], h5py.Dataset):
                 yield name, as_bytes(np.asarray(file[name][()]))
 
 
