@@ -223,7 +223,7 @@ def low_rank_table(study: Path) -> bytes:
         (
             "SIGKILL",
             "engine.low_rank LowRankCovariance point",
-            13,
+            11,
             0,
             ("stage 1: taken from", "stage 2: 2 of 3 null models"),
         ),

@@ -212,17 +212,17 @@ def test_a_store_that_was_made_anew_is_not_the_same(tmp_path: Path) -> None:
     steps: list[Callable[[], object]] = [
         lambda: old.read(0, 0, 1),
         lambda: old.index,
-        lambda: save_null(old.own, 0, 0, given(0.5)),
+        lambda: save_null(old, 0, 0, given(0.5), np.full((2, 1), np.nan)),
         lambda: old_dense.read(0, 0, 1),
         lambda: old_dense.index,
-        lambda: save_nulls(old_dense.own, 0, 0, unknown(1)),
+        lambda: save_nulls(old_dense, 0, 0, unknown(1)),
         lambda: old_dense.write_snps(0, 0, np.zeros(2), np.zeros(2), np.zeros(2)),
     ]
     for step in steps:
         with pytest.raises(StorageError, match="is no longer the file of this run"):
             step()
     new, new_dense = of_all
-    save_null(new.own, 0, 0, given(0.5))
+    save_null(new, 0, 0, given(0.5), np.full((2, 1), np.nan))
     assert new.read(0, 0, 3).size == new_dense.read(0, 0, 3).size == new.index.size == 3
 
 
