@@ -136,9 +136,12 @@ def kill_one(ranks: int, line: str, folder: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.002)
         time.sleep(pause)
-        with contextlib.suppress(OSError, IndexError):  # it has ended by itself
+        if ranks and process.poll() is None:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            os.kill(int(random.choice(children)) if ranks else process.pid, signal.SIGKILL)
+            with contextlib.suppress(OSError, IndexError):  # it has ended by itself
+                os.kill(int(random.choice(children)), signal.SIGKILL)
+        elif not ranks:
+            process.kill()  # not by its number, which may be another's by now
         process.wait(LIMIT)
     finally:
         process.kill()
