@@ -136,8 +136,11 @@ def kill_one(ranks: int, line: str, folder: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.002)
         time.sleep(pause)
-        with contextlib.suppress(OSError, IndexError):  # it has ended by itself
-            os.kill(random.choice(ranks_of(process.pid)) if ranks else process.pid, signal.SIGKILL)
+        if ranks and process.poll() is None:
+            with contextlib.suppress(OSError, IndexError):  # it has ended by itself
+                os.kill(random.choice(ranks_of(process.pid)), signal.SIGKILL)
+        elif not ranks:
+            process.kill()  # not by its number, which may be another's by now
         process.wait(LIMIT)
     finally:
         process.kill()
