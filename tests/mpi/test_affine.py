@@ -70,6 +70,7 @@ class Round:
 
     def run(self, command, out="o", **options):
         """The command on the traits and covariates of the round; returns the prefix of its outputs."""
+        out = f"{out}-{command.__name__}"  # a prefix belongs to one command
         folder, ids = self.genotypes.folder, self.genotypes.plink.ids
         options["pheno"] = write_table(folder / "y.tsv", ids, dict(zip(NAMES, self.Y.T, strict=True)))
         if self.C.size:

@@ -53,9 +53,10 @@ def files(module_comm, module_folder):
 
 def run(comm, files, command, out, pheno="p.tsv", **options):
     usual = {"bfile": files.path("g"), "pheno": files.path(pheno), "covar": files.path("c.tsv"), "threads": 1}
-    command(out=files.path(out), comm=comm, **usual | options)
+    out = files.path(f"{out}-{command.__name__}")  # a prefix belongs to one command
+    command(out=out, comm=comm, **usual | options)
     comm.Barrier()
-    return files.path(out)
+    return out
 
 
 def row(prefix, trait):

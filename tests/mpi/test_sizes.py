@@ -42,9 +42,10 @@ def files(module_comm, module_folder):
 
 def run(comm, files, command, pheno, **options):
     usual = {"bfile": files.path("g"), "pheno": files.path(f"{pheno}.tsv"), "no_plots": True, "threads": 1}
-    command(out=files.path("o"), comm=comm, **usual | options)
+    out = files.path(command.__name__)
+    command(out=out, comm=comm, **usual | options)
     comm.Barrier()
-    return files.path("o")
+    return out
 
 
 def commands(files):
