@@ -31,7 +31,7 @@ SINGLE_LIMIT = 0.999
 TOLERANCE = 2e-9
 """Of h2: effects and p values are then good to 1e-8."""
 
-BESIDE = (5e-4, 2e-2)
+BESIDE = (5e-4, 5e-3)
 """How near and how far the float64 evaluations on both sides of the optimum are, in units of min(h2 + 0.01, 1 - h2)."""
 
 SYMMETRIC = 1e-4
