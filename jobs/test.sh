@@ -50,7 +50,7 @@ stage "lint" 60 ruff check .
 stage "types" 240 mypy
 stage "unit tests" 1200 python -m pytest --color=no -n 2 --dist loadfile tests/unit
 for n in $ranks; do
-    stage "MPI tests on $n ranks" 600 \
+    stage "MPI tests on $n ranks" 900 \
         mpirun -n "$n" python -m pytest --with-mpi --color=no -p no:cacheprovider tests/mpi
 done
 stage "the other way of installing" 600 bash jobs/other_way.sh
