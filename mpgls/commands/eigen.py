@@ -16,10 +16,11 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.report.component_table import write_components
 from mpgls.run.inputs import say_tables
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import EigensolverOptions, KinshipOptions, RunOptions, SampleOptions
+from mpgls.run.option_groups import EigensolverOptions, RunOptions
 from mpgls.run.options import at_least, option, required_here
 from mpgls.run.plan import Plan, first_that_fits, grid_block
 from mpgls.run.results import Results
+from mpgls.run.study_options import KinshipOptions, SampleOptions
 from mpgls.stream.eigen_file import write_eigen_file
 from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.sample_ids import SampleFilter

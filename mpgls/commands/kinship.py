@@ -27,10 +27,11 @@ from mpgls.la.layout import GridLayout, grid_shape
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import BlockOptions, GenotypeOptions, RunOptions
+from mpgls.run.option_groups import BlockOptions, RunOptions
 from mpgls.run.options import flag, option
 from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine, Plan, first_that_fits, grid_block
 from mpgls.run.results import Results
+from mpgls.run.study_options import GenotypeOptions
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 
 if TYPE_CHECKING:

@@ -37,11 +37,12 @@ from mpgls.model.null_record import NullFlag, unidentified
 from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, open_study
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import TraitScanOptions, plink_files
+from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.options import at_least, flag, option, the_file
 from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block
 from mpgls.run.slots import ScanLedger
+from mpgls.run.study_options import plink_files
 from mpgls.study.h2_file import given_h2
 
 if TYPE_CHECKING:

@@ -54,15 +54,13 @@ from mpgls.run.option_groups import (
     BlockOptions,
     CheckpointOptions,
     EigensolverOptions,
-    GenotypeOptions,
-    ManyTraitOptions,
     ModelOptions,
     PlotOptions,
-    ScanKinshipOptions,
     TeamOptions,
 )
 from mpgls.run.options import Check, at_least, flag, option
 from mpgls.run.plan import block_within
+from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScanKinshipOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file

@@ -28,8 +28,9 @@ from mpgls.la.teams import split_teams
 from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, open_study
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import ScanKinshipOptions, TraitScanOptions
+from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.scan_ledger import open_ledger, planned_block
+from mpgls.run.study_options import ScanKinshipOptions
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
 from mpgls.study.h2_file import given_h2
 

@@ -42,15 +42,13 @@ from mpgls.run.option_groups import (
     PRECISIONS,
     BlockOptions,
     CheckpointOptions,
-    CovariateOptions,
-    GenotypeOptions,
     PlotOptions,
     PrecisionOptions,
     TeamOptions,
-    VoxelOptions,
 )
 from mpgls.run.options import Check, at_least, option, the_file
 from mpgls.run.results import Results
+from mpgls.run.study_options import CovariateOptions, GenotypeOptions, VoxelOptions
 from mpgls.stream.mark import Mark
 from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.sample_ids import SampleId

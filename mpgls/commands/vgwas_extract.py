@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from mpgls.engine.images import check_memory, extract, open_stack
 from mpgls.run.job import open_job
-from mpgls.run.option_groups import ImageOptions, RunOptions
+from mpgls.run.option_groups import RunOptions
 from mpgls.run.options import required_here
 from mpgls.run.results import Results
+from mpgls.run.study_options import ImageOptions
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -11,7 +11,7 @@ import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.run.log import Log
-from mpgls.run.option_groups import CovariateOptions, GenotypeOptions, KinshipOptions, TraitOptions
+from mpgls.run.study_options import CovariateOptions, GenotypeOptions, KinshipOptions, TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.stream.packed import read_snps

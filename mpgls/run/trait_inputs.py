@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpgls.run.inputs import Study, in_families, say_tables
-from mpgls.run.option_groups import TraitOptions
+from mpgls.run.study_options import TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.study.tables import read_table

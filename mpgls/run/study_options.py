@@ -1,0 +1,260 @@
+"""Options that say what the study is, which several commands share, under PLINK 2's names where it has them.
+
+They name the user's files, and which samples, SNPs, traits and images of them are analysed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mpgls.errors import UsageError
+from mpgls.run.options import Check, Options, between, flag, option, required, the_file
+from mpgls.study.filters import SnpFilter, parse_chromosomes
+from mpgls.study.grm import kinship_files
+from mpgls.study.missing import parse_missing_codes
+from mpgls.study.plink import bfile_prefix
+
+
+def plink_files(prefix: str) -> Iterable[str]:
+    """The three files of a PLINK 1 fileset."""
+    return [f"{bfile_prefix(prefix)}.{suffix}" for suffix in ("bed", "bim", "fam")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(Options):
+    """Which samples are analysed."""
+
+    keep: str | None = option(
+        None,
+        "analyse only these samples (FID IID or IID a line)",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
+    remove: str | None = option(
+        None, "leave these samples out", group="genotypes and filters", metavar="FILE", reads=the_file
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenotypeOptions(SampleOptions):
+    """PLINK files and the filters of samples and SNPs."""
+
+    bfile: str = required(
+        "PLINK 1 files PREFIX.bed, .bim and .fam", group="genotypes and filters", metavar="PREFIX", reads=plink_files
+    )
+    mind: float = option(
+        1.0, "largest missing share of a sample", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
+    )
+    chr: str | None = option(None, "chromosomes, such as 1-4,X", group="genotypes and filters", metavar="LIST")
+    extract: str | None = option(
+        None,
+        "analyse only these SNPs (IDs separated by white space or commas)",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
+    exclude: str | None = option(
+        None, "leave these SNPs out", group="genotypes and filters", metavar="FILE", reads=the_file
+    )
+    exclude_negative_bp: bool = flag("leave out SNPs with a negative position", group="genotypes and filters")
+    maf: float = option(
+        0.0,
+        "smallest minor allele frequency",
+        group="genotypes and filters",
+        metavar="FREQ",
+        check=between(0, 0.5),
+    )
+    geno: float = option(
+        1.0, "largest missing share of a SNP", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
+    )
+
+    def check(self) -> None:
+        super().check()
+        _ = self.snps  # a list of chromosomes that is none
+
+    @property
+    def snps(self) -> SnpFilter:
+        """The filters of SNPs. Raises UsageError."""
+        chromosomes = parse_chromosomes(self.chr) if self.chr is not None else ()
+        return SnpFilter(chromosomes, self.extract, self.exclude, self.exclude_negative_bp, self.maf, self.geno)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CovariateOptions(Options):
+    """The covariates beside the intercept."""
+
+    covar: str | None = option(
+        None,
+        "table with header FID IID NAME ...",
+        group="traits and covariates",
+        metavar="FILE",
+        reads=the_file,
+    )
+    covar_name: tuple[str, ...] = option(
+        (), "columns of --covar; default: all", group="traits and covariates", metavar="NAME"
+    )
+    missing_code: tuple[str, ...] = option(
+        (),
+        "numbers that mean missing in --pheno, --covar and the .fam, such as -9; NA and empty fields always do",
+        group="traits and covariates",
+        metavar="CODE",
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.covar_name and self.covar is None:
+            raise UsageError("--covar-name needs --covar")
+        _ = self.missing_codes  # what is no number
+
+    @property
+    def missing_codes(self) -> tuple[float, ...]:
+        """The numbers of --missing-code. Raises UsageError."""
+        return parse_missing_codes(self.missing_code) if self.missing_code else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraitOptions(CovariateOptions):
+    """Traits of a table, or the one of the .fam."""
+
+    pheno: str | None = option(
+        None,
+        "table with header FID IID NAME ...; default: the .fam's trait",
+        group="traits and covariates",
+        metavar="FILE",
+        reads=the_file,
+    )
+    pheno_name: tuple[str, ...] = option(
+        (), "columns of --pheno; default: all", group="traits and covariates", metavar="NAME"
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.pheno_name and self.pheno is None:
+            raise UsageError("--pheno-name needs --pheno")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyTraitOptions(TraitOptions):
+    """Traits of a table or an HDF5 file, up to 10^5."""
+
+    pheno: str | None = option(
+        None,
+        "table with header FID IID NAME ..., or HDF5",
+        group="traits and covariates",
+        metavar="FILE",
+        reads=the_file,
+    )
+    pheno_name: tuple[str, ...] = option(
+        (),
+        "traits, ranges FIRST:LAST or positions 1-500; default: all",
+        group="traits and covariates",
+        metavar="NAME",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(Options):
+    """Brain images inside a mask: ``images`` and ``mask`` are given together."""
+
+    images: str | None = option(
+        None,
+        "table with header FID IID PATH, one 3-D NIfTI a person, paths relative to the table; or one 4-D NIfTI",
+        group="images",
+        metavar="FILE",
+        reads=the_file,
+    )
+    image_ids: str | None = option(
+        None,
+        "people (FID IID a line) of a 4-D image, in its order",
+        group="images",
+        metavar="FILE",
+        reads=the_file,
+    )
+    mask: str | None = option(
+        None, "3-D image, not zero where voxels are analysed", group="images", metavar="NIFTI", reads=the_file
+    )
+
+    def check(self) -> None:
+        super().check()
+        if (self.images is None) != (self.mask is None):
+            raise UsageError("--images and --mask go together")
+        if self.image_ids is not None and self.images is None:
+            raise UsageError("--image-ids needs --images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoxelOptions(ImageOptions):
+    """A voxel matrix, or images to make it of."""
+
+    voxels: str | None = option(
+        None, "voxel matrix made by mpgls vgwas-extract", group="images", metavar="FILE", reads=the_file
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KinshipOptions(Options):
+    """A kinship of all samples."""
+
+    grm: str | None = option(
+        None,
+        "kinship: mpgls .h5, GCTA prefix of .grm.bin, or GEMMA .cXX.txt with --grm-id",
+        group="kinship",
+        metavar="FILE",
+        reads=kinship_files,
+    )
+    grm_id: str | None = option(
+        None,
+        "a .fam with the samples of a GEMMA kinship, in its order",
+        group="kinship",
+        metavar="FILE",
+        reads=the_file,
+    )
+    center_grm: bool = flag(
+        "centre the kinship over the analysed samples: h2 is then GEMMA's pve",
+        group="kinship",
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.center_grm and self.grm is None:
+            raise UsageError("--center-grm needs --grm: with --eigen, centring is an option of mpgls eigen")
+        if self.grm_id is not None and self.grm is None:
+            raise UsageError("--grm-id needs --grm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanKinshipOptions(KinshipOptions):
+    """A kinship or its eigendecomposition, whole or without a chromosome at a time, for a scan."""
+
+    eigen: str | None = option(
+        None,
+        "eigendecomposition made by mpgls eigen, instead of --grm",
+        group="kinship",
+        metavar="FILE",
+        reads=the_file,
+    )
+    loco: bool = flag(
+        "scan each chromosome with the kinship of all others (--grm made by mpgls kinship --loco)", group="kinship"
+    )
+    pcs: int = option(
+        0,
+        "K leading eigenvectors as covariates (0)",
+        group="model",
+        metavar="K",
+        check=Check("not negative", lambda value: value >= 0),
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.grm is not None and self.eigen is not None:
+            raise UsageError("give either --grm or --eigen: an eigendecomposition stands in place of the kinship")
+        if self.grm is None and self.eigen is None:
+            raise UsageError(
+                f"{self.command} needs a kinship, --grm (mpgls kinship makes one), or --eigen in its place"
+            )
+        if self.loco and self.eigen is not None:
+            raise UsageError(
+                "--loco decomposes a kinship for each chromosome: give --grm, made with --loco, not --eigen"
+            )
