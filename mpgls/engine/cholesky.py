@@ -17,7 +17,7 @@ from mpgls.engine.covariance import log_det_gram
 from mpgls.engine.reml_search import maximise_reml
 from mpgls.errors import NumericalError
 from mpgls.la import scalapack
-from mpgls.la.eigen import multiply
+from mpgls.la.eigen import multiply, sum_of_squares
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator, hold_factor
@@ -64,9 +64,8 @@ class CholeskyCovariance:
         """The sums at h2 = 0: one product with Phi. Collective."""
         Phi_grid, n = self.Phi_grid, self.n
         Phi_F_rep = multiply(Phi_grid, F_rep)
-        square = float(Phi_grid.grid.comm.allreduce(np.einsum("ij,ij->j", Phi_grid.local, Phi_grid.local).sum()))
         grams = (F_rep.T @ F_rep, F_rep.T @ Phi_F_rep, Phi_F_rep.T @ Phi_F_rep)
-        return StartSums(n, *grams, square, log_det_gram(F_rep[:, :-1]))
+        return StartSums(n, *grams, sum_of_squares(Phi_grid), log_det_gram(F_rep[:, :-1]))
 
     def point(self, h2: float, F: np.ndarray, dtype: type) -> reml.RemlPoint:
         """The REML log-likelihood and its derivatives; FAILED where V is not positive definite. Collective."""

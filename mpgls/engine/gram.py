@@ -83,7 +83,6 @@ def open_gram(path: Path, mark: Mark) -> GramFile | None:
 
 def create_gram(path: Path, mark: Mark, K: int, strip: int) -> GramFile:
     """A new file with nothing done. Raises StorageError."""
-
     with replaced(path) as partial, open_hdf5(partial, "w", libver="latest") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION, "made_from": mark.text, "strip": strip})
         add_token(file)

@@ -13,7 +13,7 @@ import numpy as np
 from mpgls.engine.reml_search import maximise_reml
 from mpgls.errors import NumericalError
 from mpgls.la import scalapack
-from mpgls.la.eigen import multiply
+from mpgls.la.eigen import multiply, sum_of_squares
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator, hold_factor
@@ -84,7 +84,7 @@ class LowRankCovariance:
         GG_grid, C_rep = self.gram.GG_grid, F.GF_rep
         kept_grid = GridMatrix(GG_grid.grid, GG_grid.layout, local=self._of_kept(np.float64))
         GG_C_rep = multiply(kept_grid, C_rep)
-        square = float(GG_grid.grid.comm.allreduce(np.einsum("ij,ij->j", kept_grid.local, kept_grid.local).sum()))
+        square = sum_of_squares(kept_grid)
         grams = (F.FF_rep, C_rep.T @ C_rep / self.s, C_rep.T @ GG_C_rep / self.s**2)
         return StartSums(self.n, *grams, square / self.s**2, log_det_of(F))
 

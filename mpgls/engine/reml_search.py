@@ -18,7 +18,6 @@ def maximise_reml(V: PointwiseCovariance, F: Any, world: World) -> reml.RemlResu
     Raises Stopped, on all ranks, when a signal asked for it between two evaluations; NumericalError, see
     `reml.maximise_reml`.
     """
-
     start = V.start(F)
     if start.is_flat():
         return start.unidentified()

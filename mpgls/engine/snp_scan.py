@@ -35,9 +35,7 @@ class SnpSums(NamedTuple):
 
     def fit(self, null: NullSums, test: SnpTest) -> SnpFit:
         """Effects by the Schur complement of S_BR in the normal equations, see `gls.fit_snps`."""
-        return fit_snps(
-            null, self.S_BL, self.S_BR, self.b_B, self.norm, test.test, test.tolerance, test.complete
-        )  # fmt: skip
+        return fit_snps(null, self.S_BL, self.S_BR, self.b_B, self.norm, test.test, test.tolerance, test.complete)
 
 
 class WhitenedSnps:

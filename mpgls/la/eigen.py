@@ -51,7 +51,7 @@ def eigh(A_grid: GridMatrix, solver: str = "auto", slepc_options: str = "") -> E
     """
     probes = np.random.default_rng(7).standard_normal((A_grid.shape[0], 4))
     images = multiply(A_grid, probes)
-    norm = _frobenius(A_grid)
+    norm = math.sqrt(sum_of_squares(A_grid))
     elpa = solver != "scalapack" and _has_elpa(A_grid.grid.comm, required=solver == "slepc")
     if solver == "scalapack" or (solver == "auto" and not elpa):
         Z_grid = GridMatrix(A_grid.grid, A_grid.layout, A_grid.dtype.type)
@@ -132,8 +132,9 @@ def _check(
     return residual, orthogonality
 
 
-def _frobenius(A_grid: GridMatrix) -> float:
-    return math.sqrt(A_grid.grid.comm.allreduce(float(np.square(A_grid.local).sum())))
+def sum_of_squares(A_grid: GridMatrix) -> float:
+    """|A|_F^2. Collective."""
+    return float(A_grid.grid.comm.allreduce(np.einsum("ij,ij->j", A_grid.local, A_grid.local).sum()))
 
 
 # -- SLEPc --------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from mpgls.errors import StorageError
 from mpgls.model.gls import NOTE_TEXT, Note
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
 from mpgls.mpi import agree
+from mpgls.stream.files import write_at
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -216,7 +217,7 @@ def _write_rounds(
         agree(comm, error)
         sizes = comm.allgather(len(text))
         try:
-            _pwrite_all(file, text, offset + sum(sizes[: comm.rank]))
+            write_at(file, text, offset + sum(sizes[: comm.rank]))
         except Exception as caught:
             error = caught
         offset += sum(sizes)
@@ -255,13 +256,6 @@ def _agreed(comm: MPI.Comm, action: Callable[[], None], path: Path) -> None:
     except OSError as caught:
         error = StorageError(f"cannot write {path}: {caught.strerror or caught}")
     agree(comm, error)
-
-
-def _pwrite_all(file: int, text: bytes, offset: int) -> None:
-    view = memoryview(text)
-    while view:
-        done = os.pwrite(file, view, offset)
-        view, offset = view[done:], offset + done
 
 
 def _statistic(records: np.ndarray) -> np.ndarray:

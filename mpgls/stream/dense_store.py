@@ -200,7 +200,6 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     ``bim_sha256``.
     Raises StorageError when the file cannot be made or the disk is too small for it.
     """
-
     path, group, block = Path(path), np.asarray(shape.group, dtype=np.int64), shape.block
     index = np.asarray(shape.index, dtype=np.int64)
     t, m, blocks, groups = len(shape.names), len(index), shape.edges.size - 1, int(group[-1]) + 1

@@ -52,7 +52,6 @@ def create_eigen_file(
     path: str | Path, lam: np.ndarray, ids: Sequence[tuple[str, str]], attributes: Mapping[str, Any]
 ) -> int:
     """Create the file without the vectors; returns the byte offset at which they belong. Raises StorageError."""
-
     with open_hdf5(path, "w", EIGEN, libver="latest") as file:
         file.attrs.update({"format": FORMAT, "version": VERSION})
         file.attrs.update({key: json.dumps(v) if isinstance(v, dict) else v for key, v in attributes.items()})

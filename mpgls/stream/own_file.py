@@ -1,9 +1,8 @@
 """A file that a run has made or resumed, and opens again by name: a token tells it from one that another run made.
 
 The token is 16 random bytes at a fixed place of the file, the dataset ``/token``; in a file that only HDF5 opens it is
-an attribute. What is made from the same inputs and
-options at another time has another token. So no run reads or writes what another has put in its file's place, even
-where the file system has no locks.
+an attribute. What is made from the same inputs and options at another time has another token. So no run reads or writes
+what another has put in its file's place, even where the file system has no locks.
 """
 
 from __future__ import annotations

@@ -162,7 +162,6 @@ def create_store(path: str | Path, shape: StoreShape, mark: Mark, attributes: Ma
     ``attributes`` are kept at the root; `mpgls export` looks for ``bfile``, ``bim_rows``, ``bim_sha256`` and ``test``
     there. Raises StorageError when the file cannot be made.
     """
-
     path, traits = Path(path), list(shape.covariates)
     index, parts = np.asarray(shape.index, dtype=np.int64), shape.parts
     with replaced(path) as partial:

@@ -31,7 +31,6 @@ _CHUNK = 1 << 13
 
 def save_maxima(path: Path, maxima: Mapping[str, np.ndarray], mark: Mark) -> None:
     """Replace the file by ``maxima``, (P + 1,) of each statistic. Call on one rank. Raises StorageError."""
-
     with replaced(path) as partial, open_hdf5(partial, "w") as file:
         file.attrs.update({"format": MAXIMA_FORMAT, "version": VERSION, "made_from": mark.text})
         for name, values in maxima.items():
@@ -59,7 +58,6 @@ def save_entries(
     Each block has the keys of COLUMNS; one is held at a time, and making them all may fill ``records``. Call on one
     rank. Raises StorageError.
     """
-
     with replaced(path) as partial, open_hdf5(partial, "w") as file:
         file.attrs.update({"format": ENTRIES_FORMAT, "version": VERSION, "made_from": mark.text, **attributes})
         add_token_attribute(file)

@@ -123,7 +123,6 @@ def open_voxels(path: PathLike, known: Sequence[SampleId] = ()) -> VoxelMatrix:
     Raises StorageError if there is no such file; InputError for another format, a damaged file, sizes that disagree,
     a person that occurs twice and voxels outside the grid.
     """
-
     name = os.fspath(path)
     with open_hdf5(name, what=VOXELS) as file:
         if file.attrs.get("format") != H5_FORMAT:

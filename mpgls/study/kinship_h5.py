@@ -56,7 +56,6 @@ def create_kinship_h5(
 
     Raises StorageError if the file cannot be created.
     """
-
     n = len(ids)
     with open_hdf5(path, "w", KINSHIP) as file:
         file.attrs.update({**attrs, "format": FORMAT, "version": VERSION})
@@ -87,7 +86,6 @@ def finish_kinship_h5(path: PathLike, snps_of: Sequence[int], keys: np.ndarray, 
 
     Raises StorageError if the file cannot be written.
     """
-
     with open_hdf5(path, "r+", KINSHIP) as file:
         file.attrs.update(attrs)
         file.create_dataset("snps", data=keys.astype("<u8"))
@@ -97,7 +95,6 @@ def finish_kinship_h5(path: PathLike, snps_of: Sequence[int], keys: np.ndarray, 
 
 def read_kinship_h5(path: str) -> KinshipH5:
     """What a kinship file holds. Raises InputError when it is damaged, or not a kinship."""
-
     with open_hdf5(path, what=KINSHIP) as file:
         if file.attrs.get("format") != FORMAT:
             raise InputError(f"{path} is an HDF5 file, but not an mpgls kinship")
@@ -129,6 +126,5 @@ def _offset(path: str, matrix: Any, n: int) -> int:
 
 def read_keys(path: str) -> np.ndarray:
     """The keys of the SNPs that the kinship was made of: uint64 (m,), ascending. Raises StorageError."""
-
     with open_hdf5(path, what=KINSHIP) as file:
         return np.sort(file["snps"][...])
