@@ -85,7 +85,6 @@ class Slots:
         self.world = ledger.world
         self.places = [ledger.store.traits[trait] for trait in traits]
         self.traits, self.units = list(traits), ledger.units
-        self._writer: UnitWriter | None = None
 
     def left(self, wanted: np.ndarray) -> np.ndarray:
         """Those of the blocks ``wanted`` that some trait lacks."""
@@ -109,7 +108,7 @@ class Slots:
 
     def keep(self, block: int, stats: SnpStats, fits: Sequence[SnpFit]) -> None:
         """Start to write the effects of a block on each trait, without waiting for it; nothing for block -1."""
-        if block < 0 or self._writer is None:
+        if block < 0:
             return
         start = self.store.block_range(block).start * RECORD_DTYPE.itemsize
         with self.world.phase("write") as writing:
@@ -120,10 +119,9 @@ class Slots:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Sync what was written, mark it as done and close the store, unless this rank failed alone."""
-        if self._writer is not None and (error is None or is_agreed(error)):
+        if error is None or is_agreed(error):
             with self.world.phase("write"):
                 self._writer.close()
-        self._writer = None
 
 
 def to_records(fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter, unit: float = 1.0) -> np.ndarray:

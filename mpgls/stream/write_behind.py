@@ -1,18 +1,15 @@
-"""Writing while the next block is computed: a thread a file, and at most two writes on their way."""
+"""Writing while the next block is computed: a thread a file, and one write on its way."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from mpgls.stream.files import writing
-
-ON_THEIR_WAY = 2
 
 
 class WriteBehind:
@@ -28,22 +25,19 @@ class WriteBehind:
         with writing(path):
             self.descriptor = os.open(path, flags, 0o666)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"write {path.name}")
-        self._pending: deque[Future[Any]] = deque()
+        self._on_its_way: Future[Any] | None = None
 
     def submit(self, write: Callable[..., Any], *arguments: Any) -> None:
-        """Have ``write`` run soon; waits while two are on their way. Raises StorageError when an earlier one failed."""
-        while len(self._pending) >= ON_THEIR_WAY:
-            self._wait_for_one()
-        self._pending.append(self._thread.submit(write, *arguments))
+        """Have ``write`` run soon, when the one before is done. Raises StorageError when that one failed."""
+        self.wait()
+        self._on_its_way = self._thread.submit(write, *arguments)
 
     def wait(self) -> None:
         """Until all is written. Raises StorageError."""
-        while self._pending:
-            self._wait_for_one()
-
-    def _wait_for_one(self) -> None:
-        with writing(self.path):
-            self._pending.popleft().result()
+        pending, self._on_its_way = self._on_its_way, None
+        if pending is not None:
+            with writing(self.path):
+                pending.result()
 
     def close(self) -> None:
         """Wait, and close the file. Raises StorageError."""
@@ -54,7 +48,7 @@ class WriteBehind:
 
     def abandon(self) -> None:
         """Close the file, whatever becomes of what is on its way."""
-        self._pending.clear()
+        self._on_its_way = None
         self._thread.shutdown(cancel_futures=True)
         if self.descriptor >= 0:
             with contextlib.suppress(OSError):
