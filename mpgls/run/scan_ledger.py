@@ -71,7 +71,10 @@ def open_ledger(
 
 
 def whole_blocks(store: ResultStore, world: World) -> ResultStore:
-    """The store to resume, in which blocks count as done only if they are what was written. Collective."""
+    """The store to resume, in which blocks count as done only if they and their null models are what was written.
+
+    Collective.
+    """
     from mpi4py import MPI
 
     places, damaged = [], int(store.nulls.damaged.sum())
@@ -81,6 +84,7 @@ def whole_blocks(store: ResultStore, world: World) -> ResultStore:
         whole[mine] = [store.is_whole(trait, block) for block in mine]
         world.comm.Allreduce(MPI.IN_PLACE, whole, op=MPI.LAND)
         damaged += int(np.count_nonzero(~whole))
+        whole &= not store.nulls.damaged[:, trait].any()  # a scan makes the null model, so there must be one
         places.append(dataclasses.replace(place, sums=np.where(whole, place.sums, ABSENT)))
     done = sum(int(place.done.sum()) for place in places)
     world.log.info(f"resume: {done:,} of {store.blocks * len(places):,} blocks are done in {store.path}")

@@ -386,6 +386,32 @@ def test_a_resumed_run_gives_the_same_bytes(comm, study, blocks, all_in_one_team
     assert open_store(f"{out}.h5").traits[0].done.all()
 
 
+@pytest.mark.parametrize("where", ["null", "block"])
+def test_what_changed_on_disk_is_made_again(comm, study, where):
+    """Not even a null model whose blocks are all done is believed."""
+    out = scan(comm, study, block_size=13)
+    table = Path(f"{out}.trait1.tsv")
+    before = table.read_bytes()
+    comm.Barrier()
+
+    def damage():
+        store = open_store(f"{out}.h5")
+        place = {"null": store.nulls.offset, "block": store.traits[0].records_offset + 40 * RECORD_DTYPE.itemsize}[
+            where
+        ]
+        with open(store.path, "r+b") as file:
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 1]))
+        table.unlink()
+
+    on_root(comm, damage)
+    scan(comm, study, block_size=13, resume=True)
+    assert table.read_bytes() == before
+    assert "1 parts changed on disk" in Path(f"{out}.log").read_text()
+
+
 def test_a_finished_run_resumes_to_the_same_table_and_facts(comm, study):
     out = scan(comm, study, pheno_name=("trait1", "trait2"))
     table, facts = Path(f"{out}.trait2.tsv").read_bytes(), read_facts(out, "trait2")
