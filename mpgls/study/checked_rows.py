@@ -48,7 +48,7 @@ class CheckedRows:
         """Write the rows without their checksums (segments, k), which are returned for `mark`. Raises OSError."""
         data = np.ascontiguousarray(rows, dtype=self.dtype)
         with open(self.path, "r+b") as file:
-            file.seek(self.offset + start * data.strides[0])
+            file.seek(self.offset + start * self.width * data.itemsize)
             file.write(data.data)
         return segment_checksums(data, self.segment)
 
