@@ -105,8 +105,7 @@ def finish_kinship_h5(path: PathLike, snps_of: Sequence[int], keys: np.ndarray, 
     """
     with open_hdf5(path, "r+", KINSHIP) as file:
         file.attrs.update(attrs)
-        ascending = np.sort(keys.astype("<u8"))
-        file.create_dataset("snps", data=ascending).attrs[SEAL] = checksum(ascending)
+        file.create_dataset("snps", data=keys.astype("<u8")).attrs[SEAL] = checksum(keys.astype("<u8"))
         for k, snps in enumerate(snps_of):
             file[f"loco/{k}"].attrs["snps"] = snps
         seal(file, *_with_rows(file))
@@ -150,7 +149,7 @@ def _rows(path: str, file: Any, k: int, matrix: Any, n: int) -> CheckedRows:
 def read_keys(path: str) -> np.ndarray:
     """The keys of the SNPs that the kinship was made of: uint64 (m,), ascending. Raises StorageError, InputError."""
     with open_hdf5(path, what=KINSHIP) as file:
-        keys = np.sort(file["snps"][...])
+        keys = file["snps"][...]
         if file["snps"].attrs.get(SEAL, checksum(keys)) != checksum(keys):
             raise InputError(f"{path} is damaged: its list of SNPs is not what was written; make the file again")
-        return keys
+        return np.sort(keys)
