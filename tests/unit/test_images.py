@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 from small_images import AFFINE, SHAPE, save, small_mask, write_images
+from small_study import unchecked
 
 from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.study.images import create_voxels, open_voxels
@@ -107,8 +108,7 @@ def test_damaged_voxel_matrices(tmp_path):
         (lambda file: file.__delitem__("samples"), "not a readable voxel matrix"),
     ):
         write_matrix(path)
-        with h5py.File(path, "r+") as file:
-            file.attrs["version"] = 1  # without checksums, which would see it first
+        with unchecked(path) as file:
             change(file)
         with pytest.raises(InputError, match=words):
             open_voxels(path)
