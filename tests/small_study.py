@@ -84,7 +84,7 @@ def read_plink(prefix: str | Path) -> PlinkFiles:
 def write_genotypes(prefix: str | Path, dosages: np.ndarray) -> None:
     """Replace the genotypes of the fileset ``prefix``: ``dosages`` (n, m), NaN where missing."""
     n, m = dosages.shape
-    codes = np.full((m, -(-n // 4) * 4), 3, dtype=np.uint8)
+    codes = np.zeros((m, -(-n // 4) * 4), dtype=np.uint8)
     codes[:, :n] = np.where(np.isnan(dosages), 1, np.select([dosages == 2, dosages == 1], [0, 2], 3)).T
     quads = codes.reshape(m, -1, 4) << np.array([0, 2, 4, 6], dtype=np.uint8)
     Path(f"{prefix}.bed").write_bytes(b"\x6c\x1b\x01" + np.bitwise_or.reduce(quads, axis=2).tobytes())

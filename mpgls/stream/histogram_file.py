@@ -62,6 +62,7 @@ class Histograms:
     def add(self, names: Sequence[str], counts: np.ndarray, bins: Bins) -> None:
         """Append the counts (len(names), bins.count) of these traits. Raises StorageError."""
         first = self.rows.get(bins, 0)
+        counts = counts.astype(np.uint32)
         with self._grows() as file:
             group = file.require_group(_group_name(bins))
             if "counts" not in group:
