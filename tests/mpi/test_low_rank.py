@@ -465,7 +465,7 @@ def test_a_stage_that_is_there_is_not_computed_again(comm, study):
 
 
 def test_what_changed_on_disk_is_made_again(comm, study, small_tiles):
-    """One flipped bit of G'G, of the counts and of a null model: the strip or stage is made again, to the same bytes."""
+    """A flipped bit of G'G, of the counts, of a null model: the strip or stage is made again, to the same bytes."""
     out = scan(comm, study, covar=study.covar)
     table, anew = (
         Path(f"{out}.trait1.tsv").read_bytes(),
