@@ -59,5 +59,5 @@ def _folded(rows: np.ndarray) -> np.ndarray:
         return rows
     end = width // (_WORD.itemsize * FOLD) * (_WORD.itemsize * FOLD)
     words = rows[:, :end].view(_WORD).reshape(count, -1, FOLD)
-    t, u = np.einsum("krc,c->kr", words, _WEIGHTS), words.sum(axis=1)
+    t, u = np.einsum("krc,c->kr", words, _WEIGHTS), np.einsum("krc->kc", words)
     return np.concatenate([t.view(np.uint8), u.view(np.uint8), rows[:, end:]], axis=1)
