@@ -1,8 +1,8 @@
 """What checksums cost: the rows of a kinship read with and without, from memory, from disk, and to the process grid.
 
-The file is read in turn with and without checksums, and the medians are compared: CPU seconds, or from disk, where
-the kernel drops the file from memory before, wall seconds. The way to the process grid is that of every scan: read, look for numbers that are not
-finite, redistribute, and compare rows with columns.
+The file is read in turn with and without checksums, and the medians are compared: CPU seconds, or from disk, where the
+kernel drops the file from memory before, wall seconds. The way to the process grid is that of every scan: read, look
+for numbers that are not finite, redistribute, and compare rows with columns.
 """
 
 from __future__ import annotations
