@@ -24,6 +24,7 @@ from mpgls.run.results import Results
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
 from mpgls.study.plink import VariantTable, bfile_prefix
+from mpgls.study.regular import check_regular
 from mpgls.study.text import part_names
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def _variants(options: Export, source: store.ResultStore | dense_store.DenseStor
     if not bfile:
         raise UsageError(f"{options.store} does not name its genotypes: give --bfile")
     bim = f"{bfile_prefix(bfile)}.bim"
+    check_regular(bim)
     if options.bfile is None and not os.path.exists(bim):
         raise UsageError(f"the genotypes of {options.store} are no longer at {bfile}: give --bfile")
     variants = VariantTable.open(bim)
