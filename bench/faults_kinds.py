@@ -283,6 +283,11 @@ class State:
             problem = f"other numbers ({differs})" if differs else ""
         return Trial(f"{name}, {kind}, {how}", str(ended.code), problem, ended.text)
 
+    def _keeps(self, name: str) -> bool:
+        """Whether something is there that --resume reads."""
+        kept = {"ridge": "out.progress", "vgwas": "out.units.*", "multi-trait": "out.progress"}.get(name, "out*.h5")
+        return any(self.folder.glob(kept))
+
     def _snapshot(self, name: str, chance: random.Random) -> list[Path]:
         """The files of a run that was killed in its midst."""
         while name not in self._killed:
@@ -296,7 +301,7 @@ class State:
             with contextlib.suppress(OSError, IndexError):
                 os.kill(ranks_of(process.pid)[0], signal.SIGKILL)
             finished(process, output)
-            if not (self.folder / "out.json").exists() and any(self.folder.glob("out.*5")):
+            if not (self.folder / "out.json").exists() and self._keeps(name):
                 kept = self.folder / f"killed-{name}"
                 kept.mkdir(exist_ok=True)
                 self._killed[name] = [Path(shutil.copy(path, kept)) for path in self.folder.glob("out.*")]

@@ -28,6 +28,8 @@ LIMIT = 60.0
 NOT_COMPARED = {".json", ".log", ".lock", ".png"}
 """Endings of files that say when and how fast a run was, or are drawn of the others."""
 TOKEN = "token"
+NOT_OF_NUMBERS = (f"/@{TOKEN}", "/@kinship")
+"""Attributes that tell files apart: random bytes, and the hash of the kinship that was decomposed."""
 SIGNALS = ("signal 11", "Segmentation fault", "signal 6", "signal 7", "signal 8")
 """What a launcher says when a rank crashed."""
 MEMORY_LIMIT = 6 << 30
@@ -257,7 +259,7 @@ def ranks_of(launcher: int) -> list[int]:
 def contents(folder: Path, prefix: str) -> dict[str, Any]:
     """What each file of a run holds, by its name without the prefix; unreadable ones hold None."""
     found: dict[str, Any] = {}
-    for path in sorted(folder.rglob(f"{prefix}.*")):
+    for path in sorted(folder.glob(f"{prefix}.*")):
         name = str(path.relative_to(folder)).removeprefix(prefix)
         if path.is_dir():
             found |= {f"{name}/{one.name}": one.read_bytes() for one in sorted(path.iterdir())}
@@ -282,7 +284,7 @@ def datasets(path: Path) -> Mapping[str, Any]:
     with h5py.File(path, "r") as file:
         note("/", file)
         file.visititems(note)
-    return {name: values for name, values in found.items() if name not in (TOKEN, f"/@{TOKEN}")}
+    return {name: values for name, values in found.items() if name not in (TOKEN, *NOT_OF_NUMBERS)}
 
 
 def difference(whole: Mapping[str, Any], other: Callable[[], Mapping[str, Any]]) -> str:

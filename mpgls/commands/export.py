@@ -15,7 +15,7 @@ import numpy as np
 
 from mpgls.errors import InputError, UsageError
 from mpgls.report.file_names import trait_parts
-from mpgls.report.table import write_table
+from mpgls.report.table import table_bytes, write_table
 from mpgls.run.identity import file_identity
 from mpgls.run.job import open_job
 from mpgls.run.option_groups import OutputOptions
@@ -108,6 +108,8 @@ def run(options: Export, comm: MPI.Comm) -> Results:
         traits = [exportable(opened.source, position) for position in opened.traits]
         endings = options.tables([trait.name for trait in traits])
         world.on_root(lambda: job.outputs.claim(list(endings.values())))
+        nbytes = table_bytes(opened.variants, opened.source.count)
+        job.check_room(dict.fromkeys(endings.values(), nbytes))
         tables = {}
         for trait in traits:
             tables[trait.name] = path = job.path(endings[trait.name])

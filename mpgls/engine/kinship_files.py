@@ -15,7 +15,6 @@ from mpgls.engine.kinship_grid import save_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.world import World
 from mpgls.stream.files import writing
-from mpgls.stream.hdf5 import check_room
 from mpgls.study.grm import write_grm_id
 from mpgls.study.kinship_h5 import KinshipH5, create_kinship_h5, finish_kinship_h5, read_kinship_h5
 from mpgls.study.plink import VariantTable
@@ -27,16 +26,13 @@ class KinshipFile:
     """The mpgls HDF5 file ``path`` of a kinship by ``method``, with room for the sums of the chromosomes ``labels``.
 
     Making it and all methods are collective; a ``with`` block that raises leaves nothing of it. Raises StorageError, on
-    all ranks, where the file cannot be written or the disk has no room.
+    all ranks, where the file cannot be written.
     """
 
     def __init__(self, path: Path, ids: Sequence[SampleId], method: str, labels: Sequence[str], world: World) -> None:
         self.path, self.partial, self.world = path, path.with_name(path.name + ".partial"), world
-        n = len(ids)
 
         def make() -> KinshipH5:
-            what = f"the kinship and the sums of {len(labels)} chromosomes take"
-            check_room(self.partial, 8 * n * n * (1 + len(labels)), what)
             create_kinship_h5(self.partial, ids, {"method": method}, labels)
             return read_kinship_h5(str(self.partial))
 

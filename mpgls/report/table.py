@@ -25,7 +25,7 @@ from mpgls.stream.files import write_at
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.study.plink import Variants
+    from mpgls.study.plink import Variants, VariantTable
 
 COLUMNS = ("CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P", "NOTE")
 HEADER = "\t".join(COLUMNS).encode() + b"\n"
@@ -42,11 +42,20 @@ ReadRecords = Callable[[int, int], np.ndarray]
 OnBatch = Callable[["Variants", np.ndarray, np.ndarray], None]
 
 
+FIGURES_BYTES = 100
+"""Bytes of the figures of a row, about: three with all their digits, four short ones."""
+
+
 class VariantReader(Protocol):
     """What is needed of `mpgls.study.plink.VariantTable`."""
 
     def read(self, start: int, stop: int) -> Variants:
         """Rows ``start`` to ``stop - 1`` of the .bim."""
+
+
+def table_bytes(variants: VariantTable, rows: int, figures: int = FIGURES_BYTES) -> int:
+    """Bytes of a table of so many SNPs, about; ``figures`` of what follows a SNP's names."""
+    return rows * (variants.row_bytes + figures)
 
 
 def log10_p(records: np.ndarray, df: float, test: str) -> np.ndarray:

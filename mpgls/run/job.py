@@ -7,7 +7,7 @@ import dataclasses
 import glob
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,13 @@ class Job:
         """On a fresh run remove what an earlier one left. Collective."""
         if not self.resume:
             self.world.on_root(lambda: remove([self.prefix + suffix for suffix in self.replaced]))
+
+    def check_room(self, sizes: Mapping[str, int]) -> None:
+        """Check, before the work, that there is room for the files of the run: bytes by name. Collective.
+
+        Raises StorageError, on all ranks, naming the directory, the bytes that are needed and those that are free.
+        """
+        self.world.on_root(lambda: self.outputs.check_room(sizes, self.resume or self.adds))
 
     # -- what it may use ----------------------------------------------------------------------------------------------
 

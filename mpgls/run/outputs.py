@@ -11,7 +11,8 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -128,6 +129,15 @@ class Outputs:
             if kind := irregular(path):
                 raise StorageError(f"cannot write {path}: it is a {kind}")
 
+    def check_room(self, sizes: Mapping[str, int], resume: bool) -> None:
+        """Check that files of so many bytes, by name, have room. Raises StorageError.
+
+        What of them a run to resume has made already is not needed again.
+        """
+        made = [path for suffix in sizes for path in self._at(suffix)] if resume else []
+        held = sum(os.stat(path).st_blocks * 512 for path in made)
+        check_room(self.directory, {f"{self.prefix}{suffix}": size for suffix, size in sizes.items()}, held)
+
     def claim(self, suffixes: Sequence[str]) -> None:
         """`check` these names, and list them as made by this command before they are. Raises StorageError, too."""
         self.check(suffixes)
@@ -169,6 +179,21 @@ class Outputs:
         if name == f"{self.record}.log" and maker_of(path):
             return True  # a run that made anything has left a manifest or a list as well
         return name in self.known or any(fnmatchcase(name, pattern) for pattern in self.known)
+
+
+def check_room(directory: str | os.PathLike[str], sizes: Mapping[str, int], held: int = 0) -> None:
+    """StorageError, before hours of work, where ``directory`` has no room for files of so many bytes, by path.
+
+    ``held`` are the bytes that it has for them already.
+    """
+    needed, largest = sum(sizes.values()), max(sizes, key=sizes.__getitem__, default="")
+    with writing(directory):
+        free = shutil.disk_usage(directory).free + held
+    if needed > free:
+        raise StorageError(
+            f"cannot write {largest}: the files of this run take {needed:,} bytes, {sizes[largest]:,} of them this one,"
+            f" and {os.path.abspath(directory)} has {free:,} bytes free"
+        )
 
 
 def refuse_foreign(path: str | os.PathLike[str], command: str, option: str) -> None:
