@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import BenchError, environment
+from common import THREAD_VARIABLES, BenchError
 from same_bytes import as_bytes
 from same_results_inputs import write_nifti
 
@@ -28,8 +28,8 @@ LIMIT = 60.0
 NOT_COMPARED = {".json", ".log", ".lock", ".png"}
 """Endings of files that say when and how fast a run was, or are drawn of the others."""
 TOKEN = "token"
-NOT_OF_NUMBERS = (f"/@{TOKEN}", "/@kinship")
-"""Attributes that tell files apart: random bytes, and the hash of the kinship that was decomposed."""
+NOT_OF_NUMBERS = (f"/@{TOKEN}", "/@kinship", "/@made_from")
+"""Attributes that tell files apart: random bytes, and hashes of inputs."""
 SIGNALS = ("signal 11", "Segmentation fault", "signal 6", "signal 7", "signal 8")
 """What a launcher says when a rank crashed."""
 MEMORY_LIMIT = 6 << 30
@@ -211,7 +211,12 @@ def start(ranks: int, arguments: Sequence[str], folder: Path, output: Path) -> s
     launcher = shutil.which("mpirun") or shutil.which("mpiexec")
     if launcher is None:
         raise BenchError("there is no mpirun: `. jobs/env.sh` first")
-    env = environment(1) | {"OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none"}
+    # the kernel of BLAS is that of `alone`, because its last digits are its own
+    env = (
+        os.environ
+        | dict.fromkeys(THREAD_VARIABLES, "1")
+        | {"OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none"}
+    )
     env |= {"OMPI_MCA_mpi_yield_when_idle": "1"}
     if os.getuid() == 0:
         env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

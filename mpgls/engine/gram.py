@@ -25,7 +25,7 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.mpi import together
 from mpgls.run.plan import grid_block
 from mpgls.run.world import World
-from mpgls.stream.files import replaced, sync
+from mpgls.stream.files import replaced, sync, writing
 from mpgls.stream.hdf5 import STORE, allocate, read_exactly
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
@@ -163,7 +163,7 @@ def _save_strip(A_grid: GridMatrix, file: GramFile, first: int) -> int:
 
 
 def _mark_done(file: GramFile, strip: int) -> None:
-    with file.own.open("r+b") as out:
+    with writing(file.path), file.own.open("r+b") as out:
         out.seek(file.done_offset + strip)
         out.write(b"\x01")
         out.flush()

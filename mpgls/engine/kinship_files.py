@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +13,7 @@ import numpy as np
 from mpgls.engine.kinship_grid import save_columns
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.world import World
-from mpgls.stream.files import writing
+from mpgls.stream.files import replaced_by_all, writing
 from mpgls.study.grm import write_grm_id
 from mpgls.study.kinship_h5 import KinshipH5, create_kinship_h5, finish_kinship_h5, read_kinship_h5
 from mpgls.study.plink import VariantTable
@@ -95,14 +94,5 @@ def _write_triangle(path: Path, A_grid: GridMatrix, value: int | None, world: Wo
     def row_of(row: np.ndarray, i: int) -> np.ndarray:
         return row[: i + 1].astype("<f4") if value is None else np.full(i + 1, value, dtype="<f4")
 
-    with _replaced_by_all(path, world) as partial:
+    with replaced_by_all(world.comm, path) as partial:
         save_columns(A_grid, partial, lambda i: 2 * i * (i + 1), row_of)
-
-
-@contextlib.contextmanager
-def _replaced_by_all(path: Path, world: World) -> Iterator[Path]:
-    """The name of an empty file that all ranks write; at the end it gets the name ``path``. Collective."""
-    partial = path.with_name(path.name + ".partial")
-    world.on_root(functools.partial(partial.write_bytes, b""))
-    yield partial
-    world.on_root(functools.partial(os.replace, partial, path))
