@@ -20,7 +20,7 @@ from mpgls.errors import StorageError
 from mpgls.model.gls import NOTE_TEXT, Note
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
 from mpgls.mpi import agree
-from mpgls.stream.files import write_at
+from mpgls.stream.files import write_at, writing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -148,7 +148,7 @@ def write_rows(
     batch = max(1, min(batch, -(-count // comm.size)))
     try:
         with _shared_file(comm, partial, header) as file:
-            size = _write_rounds(comm, file, text, count, batch, len(header))
+            size = _write_rounds(comm, path, file, text, count, batch, len(header))
         _agreed(comm, lambda: os.replace(partial, path) if comm.rank == 0 else None, path)
     except BaseException:
         if comm.rank == 0:
@@ -209,9 +209,9 @@ def _take(variants: Variants, rows: np.ndarray) -> Variants:
 
 
 def _write_rounds(
-    comm: MPI.Comm, file: int, text_of: Callable[[int, int], bytes], count: int, batch: int, offset: int
+    comm: MPI.Comm, path: Path, file: int, text_of: Callable[[int, int], bytes], count: int, batch: int, offset: int
 ) -> int:
-    """All rounds of formatting and writing from byte ``offset`` on; returns the size of the file."""
+    """All rounds of formatting and writing from byte ``offset`` of the open ``file`` on; returns its size."""
     error: Exception | None = None
     for first in range(0, count, batch * comm.size):
         start = min(count, first + comm.rank * batch)
@@ -226,14 +226,16 @@ def _write_rounds(
         agree(comm, error)
         sizes = comm.allgather(len(text))
         try:
-            write_at(file, text, offset + sum(sizes[: comm.rank]))
+            with writing(path):
+                write_at(file, text, offset + sum(sizes[: comm.rank]))
         except Exception as caught:
             error = caught
         offset += sum(sizes)
     try:
         if error is None:
-            os.fsync(file)
-    except OSError as caught:
+            with writing(path):
+                os.fsync(file)
+    except StorageError as caught:
         error = caught
     agree(comm, error)
     return offset

@@ -5,6 +5,7 @@ Anything that nibabel reads will do. Voxel indices i j k are those of the file, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -164,6 +165,8 @@ def write_image(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
 
 
