@@ -35,7 +35,7 @@ from mpgls.la.teams import Team, split_teams
 from mpgls.model.gls import fit_null
 from mpgls.model.null_record import NullFlag, unidentified
 from mpgls.report.scan_report import ScanReport
-from mpgls.run.inputs import Study, open_study
+from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.options import at_least, flag, option, the_file
@@ -43,7 +43,6 @@ from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.slots import ScanLedger
 from mpgls.run.study_options import plink_files
-from mpgls.study.h2_file import given_h2
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -164,7 +163,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             similarity = open_similarity(options.similarity, options.snps, study, chromosomes, world)
             sets = world.on_root(lambda: sample_sets(study, similarity.fileset))
             labels = None if options.no_loco else chromosomes.labels
-            given = world.on_root(lambda: given_h2(options.h2, options.h2_file, list(study.cohorts), labels))
+            given = known_h2(options, list(study.cohorts), labels, world)
             job.identify()
         check_room(options, study, similarity, sets, job)
         plan = make_plan(options, study, similarity, sets, chromosomes, job)

@@ -50,7 +50,7 @@ from mpgls.model.work import Work
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.multi_trait import LeftOut, TraitReport
 from mpgls.report.table import FIGURES_BYTES
-from mpgls.run.inputs import Study, open_study, selected_rows
+from mpgls.run.inputs import Study, known_h2, open_study, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import (
     BlockOptions,
@@ -67,7 +67,6 @@ from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScanKinsh
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
-from mpgls.study.h2_file import given_h2
 from mpgls.study.trait_groups import TraitStudy
 from mpgls.study.trait_matrix import POLICIES
 
@@ -150,7 +149,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             check_components(options.pcs, traits.cohort, "the study")
             chromosomes = tested_chromosomes(study, options.loco, world)
             labels = chromosomes.labels if options.loco else None
-            given = world.on_root(lambda: given_h2(options.h2, options.h2_file, traits.matrix.names, labels))
+            given = known_h2(options, traits.matrix.names, labels, world)
             job.identify()
             ledger = open_trait_ledger(job.state(), job.resume, traits, job.path(HISTOGRAMS), len(given), world)
         plan = make_plan(options, study, traits, chromosomes, ledger.tiles, job)

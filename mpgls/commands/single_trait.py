@@ -26,13 +26,12 @@ from mpgls.engine.trait_scan import TraitScan
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
 from mpgls.report.scan_report import ScanReport
-from mpgls.run.inputs import Study, open_study
+from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.study_options import ScanKinshipOptions
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
-from mpgls.study.h2_file import given_h2
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -66,7 +65,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
                 check_components(options.pcs, cohort, f"trait {name!r}")
             chromosomes = tested_chromosomes(study, options.loco, world)
             labels = chromosomes.labels if options.loco else None
-            given = world.on_root(lambda: given_h2(options.h2, options.h2_file, list(study.cohorts), labels))
+            given = known_h2(options, list(study.cohorts), labels, world)
             job.identify()
         job.check_room(scan_bytes(options, study))
         plan = make_plan(options, study, chromosomes, job)

@@ -271,6 +271,8 @@ def open_voxel_study(options: Vgwas, study: Study, job: Job) -> VoxelStudy:
         tables = (options.covar, options.covar_name, options.blocks, options.blocks_file)
         confounds = Confounds.read(*tables, known, codes)
         say_tables(world.log, source.matrix, *confounds.tables())
+        if source.coordinates is not None and path is None:
+            world.log.info(f"{options.coordinates}: places of {len(source.coordinates):,} voxels")
         return align_voxels(study.fileset.samples, study.samples, source, confounds)
 
     voxels = world.on_root(align)

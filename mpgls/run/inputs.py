@@ -11,6 +11,7 @@ import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.run.log import Log
+from mpgls.run.option_groups import ModelOptions
 from mpgls.run.study_options import CovariateOptions, GenotypeOptions, KinshipOptions, TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
@@ -19,6 +20,7 @@ from mpgls.study.align import Cohort, align, check_explained
 from mpgls.study.filters import Selection, select_snps
 from mpgls.study.genotypes import missing_per_sample
 from mpgls.study.grm import Kinship, open_kinship
+from mpgls.study.h2_file import given_h2
 from mpgls.study.hdf5 import path_attribute
 from mpgls.study.plink import Fileset, open_fileset
 from mpgls.study.sample_ids import FAMILIES_TAKEN, SampleFilter, with_families
@@ -126,6 +128,19 @@ def say_tables(log: Log, *files: Described | str) -> None:
         log.info(file if isinstance(file, str) else file.summary)
         for warning in file.warnings if isinstance(file, Table | TraitMatrix) else ():
             log.warn(warning)
+
+
+def known_h2(
+    options: ModelOptions, traits: Sequence[str], chromosomes: Sequence[str] | None, world: World
+) -> np.ndarray:
+    """h2 (parts, t), replicated, where the user gave one; see `mpgls.study.h2_file.given_h2`, also for what is raised.
+
+    Collective.
+    """
+    known = world.on_root(lambda: given_h2(options.h2, options.h2_file, traits, chromosomes))
+    if options.h2_file is not None:
+        world.log.info(f"{options.h2_file}: {np.count_nonzero(~np.isnan(known)):,} of {known.size:,} h2 are known")
+    return known
 
 
 def in_families(eigen: EigenFile, known: Sequence[SampleId], log: Log) -> list[SampleId]:

@@ -223,6 +223,47 @@ def test_the_log_tells_what_was_understood_and_the_numbers_are_the_same(comm, fo
         comm.Barrier()
 
 
+def test_the_log_tells_what_is_in_tables_of_a_single_command(comm, folder):
+    if comm.size > 2:
+        pytest.skip("one rank reads; more than two show nothing new")
+    here = folder / "plain"
+    samples = [tuple(line.split()[:2]) for line in (here / "g.fam").read_text().splitlines()]
+    inner = [f"{fid} {iid} {k % 2} {k // 2 % 2} {k // 4 % 2}" for k, (fid, iid) in enumerate(samples)]
+    tables = {
+        "h2.txt": ["TRAIT CHR H2", "y chr1 0.3", "y 7 0.2"],
+        "site.txt": ["FID IID SITE", *(f"{fid} {iid} s{k % 7}" for k, (fid, iid) in enumerate(samples))],
+        "folds.txt": ["FID IID OUTER A B", *inner],
+        "places.txt": ["TRAIT I J K", "z 0 0 0", "w 0 0 1", "far 3 3 3"],
+    }
+    on_root(comm, lambda: [(here / name).write_text("\n".join(rows) + "\n") for name, rows in tables.items()])
+    files = {name: str(here / name) for name in tables}
+    study = {"bfile": str(here / "g"), "pheno": str(here / NAMES["pheno"]), "comm": comm, "no_plots": True}
+    folds = {"outer_folds": 3, "inner_folds": 2, "permutations": 2, "alphas": (1.0,), "pheno_name": "z"}
+    runs: dict[str, tuple[Callable[..., Any], dict[str, Any], str]] = {
+        "given": (
+            mpgls.single_trait,
+            {"grm": str(folder / "K_loco.h5"), "loco": True, "pheno_name": "y", "h2_file": files["h2.txt"]},
+            "h2.txt: 1 of ",
+        ),
+        "grouped": (mpgls.ridge, {**folds, "groups": files["site.txt"]}, "site.txt: 7 groups of "),
+        "blocked": (mpgls.ridge, {**folds, "blocks": files["site.txt"]}, "site.txt: 7 blocks of "),
+        "folded": (
+            mpgls.ridge,
+            {"permutations": 2, "alphas": (1.0,), "pheno_name": "z", "folds_file": files["folds.txt"]},
+            "folds.txt: outer and inner folds of ",
+        ),
+        "placed": (
+            mpgls.vgwas,
+            {"pheno_name": ("z,w",), "permutations": 2, "coordinates": files["places.txt"]},
+            "places.txt: places of 2 voxels",
+        ),
+    }
+    for name, (function, options, fact) in runs.items():
+        function(out=folder / name, **study, **options)
+        lines = comm.bcast((folder / f"{name}.log").read_text().splitlines() if comm.rank == 0 else None)
+        assert sum(fact in line for line in lines) == 1, (name, fact, lines)
+
+
 def told(fact: str, kind: str, name: str) -> str:
     """What the log says where a command has no genotypes, so no families to take FIDs from, or reads other columns."""
     if (kind, name) in (("grm.id", "eigen"), ("images", "vgwas-extract")):

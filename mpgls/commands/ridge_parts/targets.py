@@ -13,6 +13,7 @@ from mpgls.model.covariates import explained, unit_residuals
 from mpgls.model.folds import NestedFolds, nested_folds
 from mpgls.model.trait_flags import flag_text
 from mpgls.run.inputs import Study
+from mpgls.run.log import Log
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.run.world import World
 from mpgls.study.fold_table import check_folds, read_folds
@@ -98,7 +99,7 @@ def open_targets(options: Ridge, pheno: str, study: Study, world: World) -> Ridg
     for given, alone in ((options.groups, True), (options.blocks, False)):
         if given is not None and (note := family_note(given, ids, alone)):
             log.info(note)
-    found = world.on_root(lambda: _prepare(options, traits, group, ids))
+    found = world.on_root(lambda: _prepare(options, traits, group, ids, log))
     sizes = [fold.test.size for fold in found.folds.outer]
     log.info(
         f"folds: {len(sizes)} outer with {min(sizes)} to {max(sizes)} samples, {found.folds.inner_count} inner; "
@@ -107,9 +108,12 @@ def open_targets(options: Ridge, pheno: str, study: Study, world: World) -> Ridg
     return found
 
 
-def _prepare(options: Ridge, traits: TraitStudy, group: TraitGroup, ids: list[SampleId]) -> RidgeTargets:
-    blocks = sample_labels(options.blocks, ids) if options.blocks else None
-    folds = _folds(options, ids)
+def _prepare(options: Ridge, traits: TraitStudy, group: TraitGroup, ids: list[SampleId], log: Log) -> RidgeTargets:
+    blocks = None
+    if options.blocks:
+        blocks = sample_labels(options.blocks, ids)
+        log.info(f"{options.blocks}: {np.unique(blocks).size:,} blocks of {len(ids):,} samples")
+    folds = _folds(options, ids, log)
     check_folds(folds, group.C, traits.cohort.covariate_names)
     reasons = {j: flag_text(flags) for j, flags in enumerate(traits.flags.tolist()) if flags}
     kept = _varying(traits.matrix, group)
@@ -120,11 +124,15 @@ def _prepare(options: Ridge, traits: TraitStudy, group: TraitGroup, ids: list[Sa
     return RidgeTargets(traits.matrix, traits.matrix.names, reasons, kept, group, ids, folds, blocks)
 
 
-def _folds(options: Ridge, ids: list[SampleId]) -> NestedFolds:
+def _folds(options: Ridge, ids: list[SampleId], log: Log) -> NestedFolds:
     """Folds of a file, or dealt by keyed shuffles. Raises InputError."""
     if options.folds_file is not None:
+        log.info(f"{options.folds_file}: outer and inner folds of {len(ids):,} samples")
         return read_folds(options.folds_file, ids)
-    groups = sample_groups(options.groups, ids) if options.groups else None
+    groups = None
+    if options.groups:
+        groups = sample_groups(options.groups, ids)
+        log.info(f"{options.groups}: {np.unique(groups).size:,} groups of {len(ids):,} samples")
     return nested_folds(len(ids), options.outer_folds, options.inner_folds, options.seed, groups)
 
 
