@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import os
 import resource
 import shutil
@@ -35,8 +34,6 @@ SIGNALS = ("signal 11", "Segmentation fault", "signal 6", "signal 7", "signal 8"
 MEMORY_LIMIT = 6 << 30
 """Bytes of address space that a run on mutated files may take."""
 SCAN = "--block-size 10 --checkpoint 0 --no-plots"
-IMAGES = 4
-"""Images of `IMAGES` people are copied for mutation; the list names all."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +224,7 @@ def start(ranks: int, arguments: Sequence[str], folder: Path, output: Path) -> s
         )
 
 
-def finished(process: subprocess.Popen[bytes], output: Path, end: float | None = None) -> Ended:
+def finished(process: subprocess.Popen[bytes], output: Path) -> Ended:
     """Wait for a started run, at most `LIMIT` seconds from now; one that hangs is ended with all its ranks."""
     code: int | None = None
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -309,9 +306,3 @@ def clear(folder: Path, prefix: str) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def unpacked(path: Path) -> bytes:
-    """The bytes of a file, unpacked where gzip packed it."""
-    raw = path.read_bytes()
-    return gzip.decompress(raw) if path.suffix == ".gz" else raw
