@@ -167,7 +167,8 @@ def test_two_runs_may_share_a_prefix(comm, folder):
 
 def test_a_signal_to_one_rank_stops_all_with_the_same_advice(comm, folder):
     with pytest.raises(Stopped) as stopped, open_job(options(h2=0.5), comm) as job:
-        job.world.stop.requested = comm.rank == comm.size - 1
+        if comm.rank == comm.size - 1:
+            job.world.stop.ask()
         job.world.raise_if_stopped()
     assert str(stopped.value).startswith("stopped by a signal; go on with: mpgls toy ")
     assert str(stopped.value).endswith(" --resume") and "--h2 0.5" in str(stopped.value)
