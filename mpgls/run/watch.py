@@ -29,7 +29,7 @@ SLOWEST = 1e9
 MOVED = 1 << 20
 """Bytes that a rank which gets on reads or writes in a tick, beyond those of the watch."""
 TICKS = 20
-"""The ticks of --stall seconds. What lasts for all but two of them is found before the seconds are over."""
+"""How often a rank tells and reads within --stall seconds: what lasts for all but two ticks is found in time."""
 SLOT = 4096
 """Bytes of a rank in the file: a page, so that no page is written by two nodes."""
 PATIENCE = 3.0
@@ -42,7 +42,7 @@ ENDING = ".watch"
 class Sign:
     """What a rank tells: how many ticks it has counted, and in how many of the last ones it has not got on.
 
-    ``since`` is when its phase last changed, in seconds since the epoch.
+    ``since`` is when its phase last changed, in seconds since the epoch; in none, ``phase`` is empty.
     """
 
     tick: int = -1
@@ -88,7 +88,7 @@ class Pulse:
 
     def sign(self) -> Sign:
         """What to tell the others."""
-        name, flop = (self.world.clock.open[-1:] or [("no phase", 0.0)])[0]
+        name, flop = (self.world.clock.open[-1:] or [("", 0.0)])[0]
         quiet = max(self.quiet - flop / SLOWEST / self.seconds, 0.0)
         return Sign(self.ticks, quiet, self.world.clock.stepped, os.uname().nodename, name)
 
@@ -125,7 +125,8 @@ class Others:
             return None
         first = min(ranks, key=lambda rank: self.signs[rank].since)
         sign = self.signs[first]
-        return f"no rank has got on: rank {first} on {sign.host} (in {sign.phase!r}) was the first to stand still"
+        where = f"in {sign.phase!r}" if sign.phase else "between two phases"
+        return f"no rank has got on: rank {first} on {sign.host} ({where}) was the first to stand still"
 
 
 @dataclass
@@ -140,7 +141,8 @@ class Watch:
     _met: int = 0
 
     def __post_init__(self) -> None:
-        self.pulse = Pulse(self.world, self.seconds / TICKS, threading.get_ident())
+        at_end = min(PATIENCE + 2.0, 0.5 * self.seconds)  # in which the ranks end, one after the other
+        self.pulse = Pulse(self.world, (self.seconds - at_end) / TICKS, threading.get_ident())
         self.others = Others([Sign()] * self.world.size)
 
     def begin(self) -> None:
