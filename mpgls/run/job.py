@@ -153,9 +153,10 @@ class Job:
             self.world.log.info(f"resume: there is no {path}, so the run starts anew")
 
     def remove_earlier(self) -> None:
-        """On a fresh run remove what an earlier one left. Collective."""
+        """On a fresh run remove what an earlier one left, and what a killed one was making. Collective."""
         if not self.resume:
-            self.world.on_root(lambda: remove([self.prefix + suffix for suffix in self.replaced]))
+            earlier = [self.prefix + suffix for suffix in self.replaced]
+            self.world.on_root(lambda: remove([*earlier, *self.outputs.unfinished_files()]))
 
     # -- what it may use ----------------------------------------------------------------------------------------------
 
