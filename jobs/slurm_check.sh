@@ -120,10 +120,10 @@ scancel --batch --signal=USR1 "$job"
 await 'grep -q "stopped by a signal; go on with:" "$work/signal.log"' 30
 ends_with_the_same_table signal "SIGUSR1"
 
-# The first start waits until 25 s before its end, so that the scan cannot be through by then.
-wait='left=$((SLURM_JOB_END_TIME - $(date +%s) - 25)); [ -n "${SLURM_RESTART_COUNT:-}" ] || [ $left -le 0 ] || sleep $left'
-submit limit "/--signal=/d; s/^# In the background.*/$wait/" --time=1
-await 'grep -q "stopped before the end of the job (SLURM_JOB_END_TIME); go on with:" "$work/limit.log" 2>/dev/null' 90
+# The first start waits until 30 s before its end, so that the scan cannot be through by then.
+wait='left=$((SLURM_JOB_END_TIME - $(date +%s) - 30)); [ -n "${SLURM_RESTART_COUNT:-}" ] || [ $left -le 0 ] || sleep $left'
+submit limit "/--signal=/d; /mpgls doctor/d; s/^# In the background.*/$wait/" --time=1
+await 'grep -q "stopped before the end of the job (SLURM_JOB_END_TIME); go on with:" "$work/limit.log" 2>/dev/null' 120
 ends_with_the_same_table limit "the end of the job's time"
 
 # A signal five minutes before the end of a job of one minute comes as the job starts.

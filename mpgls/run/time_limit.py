@@ -48,7 +48,7 @@ def time_limit(max_hours: float | None, environment: Mapping[str, str] = os.envi
 
 
 def _scheduled(environment: Mapping[str, str]) -> list[tuple[float, str]]:
-    """What Slurm (since 22.05) and Torque tell their jobs; PBS Pro and LSF tell them nothing of it."""
+    """What Slurm (since 23.02) and Torque tell their jobs; PBS Pro and LSF tell them nothing of it."""
     limits = []
     if (end := environment.get("SLURM_JOB_END_TIME", "")).isdigit():
         limits.append((float(end), "the job (SLURM_JOB_END_TIME)"))
