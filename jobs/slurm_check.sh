@@ -120,8 +120,9 @@ scancel --batch --signal=USR1 "$job"
 await 'grep -q "stopped by a signal; go on with:" "$work/signal.log"' 30
 ends_with_the_same_table signal "SIGUSR1"
 
-# The first start waits until 30 s before its end, so that the scan cannot be through by then.
-wait='left=$((SLURM_JOB_END_TIME - $(date +%s) - 30)); [ -n "${SLURM_RESTART_COUNT:-}" ] || [ $left -le 0 ] || sleep $left'
+# The first start waits until too little time is left for the whole scan.
+lasts=$(python -c 'import json, sys; print(int(0.6 * json.load(open(sys.argv[1]))["seconds"]) + 4)' "$SCRATCH/results/whole.json")
+wait='left=$((SLURM_JOB_END_TIME - $(date +%s) - '$lasts')); [ -n "${SLURM_RESTART_COUNT:-}" ] || [ $left -le 0 ] || sleep $left'
 submit limit "/--signal=/d; /mpgls doctor/d; s/^# In the background.*/$wait/" --time=1
 await 'grep -q "stopped before the end of the job (SLURM_JOB_END_TIME); go on with:" "$work/limit.log" 2>/dev/null' 120
 ends_with_the_same_table limit "the end of the job's time"
