@@ -9,16 +9,16 @@ import numpy as np
 
 from mpgls.engine.eigenpairs import decompose, leading_pairs, save_pairs
 from mpgls.engine.kinship_grid import center, load_kinship, scale_to_unit_diagonal
+from mpgls.engine.kinship_plan import plan_eigen
 from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.layout import grid_shape
 from mpgls.la.matrix import GridMatrix
 from mpgls.report.component_table import COMPONENT_BYTES, write_components
 from mpgls.run.inputs import say_tables
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import EigensolverOptions, RunOptions
 from mpgls.run.options import at_least, option, required_here
-from mpgls.run.plan import Plan, first_that_fits, grid_block
+from mpgls.run.plan import grid_block
 from mpgls.run.results import Results
 from mpgls.run.study_options import KinshipOptions, SampleOptions
 from mpgls.stream.eigen_file import write_eigen_file
@@ -124,15 +124,7 @@ def check_room(options: Eigen, n: int, job: Job) -> None:
 def check_memory(n: int, packed: bool, job: Job) -> None:
     """Phi, Z and the solver's workspace of two more copies must fit. Raises MemoryPlanError."""
     machine = job.machine()
-    need = machine.base + (4 + packed) * 8 * n * n // machine.ranks
-    plan = first_that_fits(
-        machine,
-        [Plan({"eigendecomposition": need})],
-        lambda _: f"the eigendecomposition of {n:,} samples",
-        spreads=True,
-    )
-    p_r, p_c = grid_shape(machine.ranks)
-    job.world.log.info(f"plan: a {p_r} x {p_c} grid\n{plan.memory_text(machine)}")
+    job.world.log.info(plan_eigen(machine, n, packed).text(machine))
 
 
 def of_kinship(job: Job) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ that K without a chromosome is (m K - S_c) / (m - m_c); at any time one S_c is i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,16 +19,17 @@ import numpy as np
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kinship_files import KinshipFile, write_gcta
 from mpgls.engine.kinship_grid import trace
+from mpgls.engine.kinship_plan import KinshipPlan, KinshipSizes, plan_kinship
 from mpgls.engine.kinship_sums import METHODS, chromosome_sums, divide_by_counts
 from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.layout import GridLayout, grid_shape
+from mpgls.la.layout import grid_shape
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import BlockOptions, RunOptions
 from mpgls.run.options import flag, option
-from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine, Plan, first_that_fits, grid_block
+from mpgls.run.plan import GIB, Machine, grid_block
 from mpgls.run.results import Results
 from mpgls.run.study_options import GenotypeOptions
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
@@ -130,30 +130,12 @@ def _chromosomes(options: Kinship, study: Study, index: np.ndarray) -> Chromosom
 # -- plan -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class KinshipPlan(Plan):
-    """SNPs of a ``block``, so that K, its mirrored copy and the decoded rows and columns fit the memory allowed."""
-
-    block: int
-
-
 def make_plan(options: Kinship, machine: Machine, study: Study) -> KinshipPlan:
     """The widest block that fits. Raises MemoryPlanError."""
-
-    def candidates() -> Iterator[KinshipPlan]:
-        n, gcta = study.samples.size, options.method == "gcta"
-        shape = grid_shape(machine.ranks)
-        rows, cols = GridLayout.of((n, n), (grid_block(n, shape),) * 2, shape).local_shape(0, 0)
-        # K and a copy; with --loco S_c, with gcta N
-        fixed = machine.base + (2 + options.loco + gcta) * 8 * rows * cols + (16 << 20)
-        per_snp = (12 if gcta else 8) * (rows + cols) + 4 * study.fileset.bed.snp_bytes
-        block = max(1, min(options.block_size or WIDEST, study.selected))
-        yield KinshipPlan({"kinship": fixed + block * per_snp}, block)
-        while block > NARROWEST and not options.block_size:
-            block //= 2
-            yield KinshipPlan({"kinship": fixed + block * per_snp}, block)
-
-    return first_that_fits(machine, candidates(), spreads=True)
+    sizes = KinshipSizes(
+        study.samples.size, study.selected, study.fileset.bed.snp_bytes, options.loco, options.method == "gcta"
+    )
+    return plan_kinship(machine, sizes, options.block_size)
 
 
 def check_room(options: Kinship, n: int, count: int, job: Job) -> None:

@@ -10,6 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mpgls.engine.cost import (
+    COARSE,
+    EVALUATION_SECONDS,
+    FINE,
+    HALF_SPEED,
+    LOAD_PASSES,
+    OPEN_SECONDS,
+    PLOT_SECONDS,
+    PROBE_FLOP,
+    ROW_BYTES,
+    SYNCS,
+)  # fmt: skip
 from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.probes import POTRF_SIZE
 from mpgls.engine.rates import PrecisionRates, Rates
@@ -18,31 +30,14 @@ from mpgls.errors import UsageError
 from mpgls.run.plan import Machine
 from mpgls.study.genotypes import bytes_per_snp
 
-COARSE, FINE = 4, 3
-"""Float32 and float64 factorisations of a usual search for h2."""
-HALF_SPEED = 400
-"""Rows a process row at which p?potrf runs at half its final rate."""
 EVALUATION_PASSES = 2
 """Passes over G'G of an evaluation of REML beside the factorisation: scaling it, and two triangular solves."""
 PRODUCT_SHARE = 0.93
 """Rate of products of long columns, D'D and D'X, over that of GEMM with square matrices."""
-EVALUATION_SECONDS = 0.008
-"""What proposing the next h2 and the messages of an evaluation take, whatever the sizes."""
-SYNCS = 3
-"""Times that a block of results is made safe when it is complete: its bytes, its mark, the store's."""
-LOAD_PASSES = 2
-"""Passes of loading G'G from its file, each as dear as the epilogue of a product: picking, placing, mirroring."""
 PROJECT_PASSES = 2
 """Passes over G of G'F: making a panel float64, and multiplying it."""
-PROBE_FLOP = 4 * 2.0 * 1200**3
-"""Products in each precision with which a run measures GEMM before its plan."""
 CHECKED = 32
 """SNPs that a run in mixed precision solves in double as well."""
-OPEN_SECONDS = 0.1
-PLOT_SECONDS = 0.6
-"""A Manhattan and a QQ plot, by rank 0."""
-ROW_BYTES = 140
-"""A row of the table of summary statistics."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ POTRF_SIZE = 1536
 SAMPLES, SNPS = 20_000, 192
 ROWS, COLUMNS = 1024, 512
 ROUNDS = 3
+EIGEN_SIZE = 768
+"""Rows that the matrix of the eigendecomposition probe has, times the square root of the ranks."""
+TILE_SNPS, TILE_TRAITS = 512, 1024
 EXCHANGE_BYTES = 8 << 20
 TOUCHED = 64 << 20
 
@@ -63,8 +66,9 @@ def processor_rates(comm: MPI.Comm) -> dict[str, float]:
     """The rates by name, of the slowest rank while all ranks work, the same on every rank. Collective.
 
     ``potrf_gflops_*`` Cholesky of a rank alone, ``potrf_grid_gflops_*`` its share of one that all ranks make together;
-    ``trsm_gflops_*`` triangular solve with 512 columns; ``count_genotypes_per_s`` and ``decode_genotypes_per_s_*``;
-    ``products_numbers_per_s_*`` numbers of columns in their products with four others and with themselves;
+    ``eigen_gflops`` its share of all eigenpairs that all find together; ``trsm_gflops_*`` triangular solve with 512
+    columns; ``count_genotypes_per_s`` and ``decode_genotypes_per_s_*``; ``products_numbers_per_s_*`` numbers of columns
+    in their products with four others and with themselves; ``tile_numbers_per_s`` tests of a tile of SNPs and traits;
     ``epilogue_numbers_per_s`` numbers of a product put right in float64 and stored; ``scale_numbers_per_s`` numbers of
     a float64 matrix times a scalar; ``touch_mb_per_s`` of new memory written for the first time;
     ``table_rows_per_s`` of the summary statistics; ``exchange_mb_per_s`` sent by a rank in an Alltoall (0 on one rank).
@@ -88,10 +92,12 @@ def rate_lines(rates: Mapping[str, float]) -> list[str]:
     return [
         f"Cholesky      {pair('potrf_gflops', 1, 'GFLOP/s')}, n = {POTRF_SIZE:,}",
         f"  on a grid   {pair('potrf_grid_gflops', 1, 'GFLOP/s')}, each rank's share of one on all ranks",
+        f"eigenpairs    {rates['eigen_gflops']:.3g} GFLOP/s, each rank's share of all pairs on all ranks",
         f"solve         {pair('trsm_gflops', 1, 'GFLOP/s')}",
         f"decode        {pair('decode_genotypes_per_s', 1e9, 'billion genotypes/s')}",
         f"count         {rates['count_genotypes_per_s'] / 1e9:.3g} billion genotypes/s",
         f"products      {pair('products_numbers_per_s', 1e6, 'million numbers/s')}",
+        f"tests         {rates['tile_numbers_per_s'] / 1e6:,.0f} million of SNPs and traits a second",
         f"epilogue      {rates['epilogue_numbers_per_s'] / 1e6:,.0f} million numbers/s",
         f"scaling       {rates['scale_numbers_per_s'] / 1e6:,.0f} million numbers/s",
         f"new memory    {rates['touch_mb_per_s']:,.0f} MB/s",
@@ -121,6 +127,8 @@ def _probes(comm: MPI.Comm) -> Iterator[tuple[str, float, Callable[[], object]]]
         yield _triangular_solve(f"trsm_gflops_{suffix}", dtype)
         yield from _genotypes(suffix, dtype)
         yield _partial_products(suffix, dtype)
+    yield from _eigendecomposition(comm)
+    yield _tile()
     yield _epilogue()
     yield _scaling()
     yield "touch_mb_per_s", TOUCHED / 1e6, lambda: np.empty(TOUCHED, dtype=np.uint8).fill(1)
@@ -144,6 +152,35 @@ def _cholesky(name: str, comm: MPI.Comm, dtype: type) -> Iterator[tuple[str, flo
             scalapack.potrf(A_grid)
 
         yield name, n**3 / 3e9 / comm.size, factorise
+
+
+def _eigendecomposition(comm: MPI.Comm) -> Iterator[tuple[str, float, Callable[[], object]]]:
+    """GFLOP of one rank in all eigenpairs and their check, by all ranks, counted as 9 n^3 in all."""
+    from mpgls.la.eigen import eigh
+    from mpgls.la.grid import ProcessGrid
+    from mpgls.la.matrix import GridMatrix
+
+    n = int(EIGEN_SIZE * comm.size**0.5)
+    with ProcessGrid(comm) as grid:
+        A_grid = GridMatrix.square(grid, n, grid_block(n, grid.shape))
+
+        def decompose() -> None:
+            rows, cols = A_grid.row_indices[:, None], A_grid.col_indices[None, :]
+            A_grid.local[...] = 0.9 ** np.abs(rows - cols)  # as of samples whose kinship falls with their distance
+            eigh(A_grid, "scalapack", "")
+
+        yield "eigen_gflops", 9.0 * n**3 / 1e9 / comm.size, decompose
+
+
+def _tile() -> tuple[str, float, Callable[[], object]]:
+    """Numbers of a finished tile in float64: best SNPs, histograms and hits."""
+    from mpgls.model.tiles import Epilogue, Tile
+
+    rng = np.random.default_rng(3)
+    R = rng.standard_normal((TILE_TRAITS, TILE_SNPS)) / SAMPLES**0.5
+    tile = Tile(R, np.ones_like(R), np.zeros(TILE_SNPS, dtype=np.uint8))
+    kept, snps = Epilogue(np.ones(TILE_TRAITS), SAMPLES, 4), np.arange(TILE_SNPS)
+    return "tile_numbers_per_s", R.size, lambda: kept.add(tile, snps)
 
 
 def _triangular_solve(name: str, dtype: type) -> tuple[str, float, Callable[[], object]]:

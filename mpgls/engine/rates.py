@@ -33,7 +33,8 @@ class Rates:
     """A machine's rates, as ``mpgls doctor`` measures them, in plain units a second.
 
     Of a rank: ``count`` genotypes, ``epilogue`` and ``scale`` numbers, bytes of new memory that it can ``touch``,
-    ``rows`` of a table, ``send`` bytes. Of all nodes together: ``read`` and ``write`` bytes. ``sync`` seconds make a
+    ``rows`` of a table, ``send`` bytes, its flop of an ``eigen``decomposition that all ranks make, numbers of a
+    ``tile`` of SNPs and traits. Of all nodes together: ``read`` and ``write`` bytes. ``sync`` seconds make a
     page safe, ``startup`` seconds pass before the first line of work.
     """
 
@@ -49,6 +50,8 @@ class Rates:
     write: float
     sync: float
     startup: float
+    eigen: float
+    tile: float
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], source: str) -> Rates:
@@ -79,6 +82,8 @@ class Rates:
             rate("write_mb_per_s", 1e6),
             rate("sync_seconds", least=0.0),
             rate("startup_seconds", least=0.0),
+            rate("eigen_gflops", 1e9),
+            rate("tile_numbers_per_s"),
         )
 
 

@@ -34,7 +34,13 @@ def quick_commands():
 @pytest.fixture
 def small_probes(monkeypatch):
     """The machine's rates are measured on little, once."""
-    for name, value in {"ROUNDS": 1, "POTRF_SIZE": 96, "SAMPLES": 2_000, "EXCHANGE_BYTES": 1 << 16}.items():
+    for name, value in {
+        "ROUNDS": 1,
+        "POTRF_SIZE": 96,
+        "EIGEN_SIZE": 48,
+        "SAMPLES": 2_000,
+        "EXCHANGE_BYTES": 1 << 16,
+    }.items():
         monkeypatch.setattr(probes, name, value)
     monkeypatch.setattr(probes, "gemm_rate", lambda *_: 1.0)
     monkeypatch.setattr(doctor, "MIB", 1 << 14)

@@ -8,9 +8,10 @@ import json
 import pytest
 
 from mpgls import cli
-from mpgls.commands.plan import BASE
-from mpgls.engine.cost_text import PAPER_CPU_DAYS, Source, plan_facts, text
+from mpgls.commands.plan_parts.options import BASE
+from mpgls.engine.cost_text import Source
 from mpgls.engine.low_rank_cost import COARSE, FINE, PRODUCT_SHARE, LowRankProblem, predict
+from mpgls.engine.low_rank_cost_text import PAPER_CPU_DAYS, plan_facts, text
 from mpgls.engine.low_rank_plan import LowRankSizes, plan_low_rank
 from mpgls.engine.rates import Rates, read_rates
 from mpgls.errors import InputError, MemoryPlanError, StorageError, UsageError
@@ -31,6 +32,8 @@ FACTS = {
     "write_mb_per_s": 500.0,
     "startup_seconds": 0.5,
     "sync_seconds": 0.01,
+    "eigen_gflops": 10.0,
+    "tile_numbers_per_s": 2e8,
 }
 RATES = Rates.of(FACTS, "rates.json")
 STUDY = {"n": 30_000, "m": 22_000, "K": 2_200, "chromosomes": 22, "T": 1, "q": 4, "mixed": True}
@@ -199,7 +202,7 @@ def test_the_command_line():
 
 def test_the_text_has_every_stage_the_total_and_the_paper():
     made = cost(machine(8, 2, 4))
-    lines = text(made, RATES, Source("rates.json, measured on 2 ranks", 2, 3, 1)).split("\n")
+    lines = text(made, RATES, Source("rates.json, measured on 2 ranks", 2, 3, 1), None).split("\n")
     for one in made.stages:
         assert sum(line.startswith(one.name) for line in lines) == 1
     assert any("8 ranks on 4 nodes, 4 GiB a rank" in line for line in lines)
@@ -207,26 +210,26 @@ def test_the_text_has_every_stage_the_total_and_the_paper():
     core_hours = made.seconds * 8 * 3 / 3600
     assert any(f"{core_hours:,.4g} core-hours" in line for line in lines)
     assert "868 CPU-days (other sizes than these)" in lines[-1]
-    same = text(cost(machine(8, 2, 4)), RATES, Source("rates.json, measured on 8 ranks", 8, 1, 4))
+    same = text(cost(machine(8, 2, 4)), RATES, Source("rates.json, measured on 8 ranks", 8, 1, 4), None)
     assert "\nnote" not in same
 
 
 def test_more_similarity_snps_than_samples_are_remarked_on():
     for n, remarked in ((3_000, False), (2_200, True)):
-        lines = text(cost(n=n), RATES, Source("x", 4, 1, 1)).split("\n")
+        lines = text(cost(n=n), RATES, Source("x", 4, 1, 1), None).split("\n")
         assert any(line.startswith("note") and "n x n form" in line for line in lines) == remarked
 
 
 def test_the_papers_own_sizes_are_compared():
     made = cost(machine(64, 16, 32), n=1_000_000, m=1_000_000, K=50_000)
-    line = text(made, RATES, Source("x", 64, 1, 4)).split("\n")[-1]
+    line = text(made, RATES, Source("x", 64, 1, 4), None).split("\n")[-1]
     days = made.seconds * 64 / 86400
     assert f"predicted here: {days:,.4g}, {PAPER_CPU_DAYS / days:,.0f} times less" in line
 
 
 def test_the_json_holds_what_the_text_says():
     made = cost()
-    found = json.loads(json.dumps(plan_facts(made, RATES, Source("x", 4, 1, 1))))
+    found = json.loads(json.dumps(plan_facts(made, RATES, Source("x", 4, 1, 1), None)))
     assert found["seconds"] == pytest.approx(sum(one["seconds"] for one in found["stages"]))
     assert found["problem"] == STUDY and found["cpu_days"] == pytest.approx(made.seconds * 4 / 86400)
 

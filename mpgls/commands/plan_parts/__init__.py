@@ -1,0 +1,1 @@
+"""The parts of mpgls plan: its options, and the cost of each command."""

@@ -1,0 +1,65 @@
+"""What a kinship and its eigendecomposition cost, phase by phase; docs/performance.md has the formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mpgls.engine.cost import SYNCS, Phase, RunCost, leaving, loading, opening
+from mpgls.engine.kinship_plan import EigenPlan, KinshipPlan
+from mpgls.engine.kinship_sums import STRIPS
+from mpgls.la.layout import grid_shape
+from mpgls.run.plan import Machine
+
+EIGEN_FLOP = 9.0
+"""Operations of all eigenpairs, and of their check, by n^3."""
+
+
+@dataclass(frozen=True)
+class KinshipWork:
+    """n samples, m SNPs; the sums of ``parts`` chromosomes are kept (0: none); ``gcta`` counts pairs as well."""
+
+    n: int
+    m: int
+    parts: int = 0
+    gcta: bool = False
+
+
+def kinship_cost(machine: Machine, plan: KinshipPlan, work: KinshipWork) -> RunCost:
+    """The cost of a kinship: every rank decodes its rows and columns of each SNP and adds one product."""
+    loco = f", the sums of {work.parts} chromosomes kept" if work.parts else ""
+    study = f"{work.n:,} samples, {work.m:,} SNPs{loco}"
+    phases = (*opening(work.m + float(work.n)), *_sums(machine.ranks, work), _written(work))
+    return RunCost("kinship", study, machine, plan, plan.text(machine), phases)
+
+
+def _sums(P: int, work: KinshipWork) -> Iterator[Phase]:
+    """The block travels packed to all; each counts it, decodes rows and columns; S += X X', the lower strips."""
+    n, m, (p_r, p_c) = float(work.n), float(work.m), grid_shape(P)
+    rows, cols = n / p_r, n / p_c
+    packed = m * n / 4
+    yield Phase("read and share", read=packed, sent=packed * (P - 1))
+    yield Phase("decode", {"count": m * n, "double.decode": m * (rows + cols)})
+    product = m * rows * cols * (1 + 1 / STRIPS)
+    yield Phase("product", {"double.gemm": product}, flop=P * product)
+    if work.gcta:
+        yield Phase("count pairs", {"count": m * (rows + cols)})  # a product only where genotypes are missing
+
+
+def _written(work: KinshipWork) -> Phase:
+    """K and the sums, 8 n^2 bytes each."""
+    matrices = 1 + work.parts
+    return Phase("write", written=8.0 * matrices * float(work.n) ** 2, syncs=SYNCS * matrices)
+
+
+def eigen_cost(machine: Machine, plan: EigenPlan, n: int) -> RunCost:
+    """The cost of all eigenpairs of an n x n kinship."""
+    P, n2 = machine.ranks, float(n) ** 2
+    flop = EIGEN_FLOP * n2 * n
+    phases = (
+        *opening(float(n)),
+        loading("load kinship", n, 1, P),
+        Phase("eigendecomposition", {"eigen": flop / P}, flop=flop),
+        Phase("write", written=8 * n2, sent=leaving(8 * n2, P), syncs=SYNCS),
+    )
+    return RunCost("eigen", f"{n:,} samples", machine, plan, plan.text(machine), phases)

@@ -1,0 +1,126 @@
+"""What a single-trait scan costs, phase by phase; docs/performance.md has the formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mpgls.engine.cost import (
+    COARSE,
+    EVALUATION_SECONDS,
+    FINE,
+    PLOT_SECONDS,
+    ROW_BYTES,
+    SYNCS,
+    Phase,
+    RunCost,
+    busiest,
+    cholesky_work,
+    leaving,
+    loading,
+    opening,
+    times,
+)
+from mpgls.engine.mixed_check import SAMPLED
+from mpgls.engine.scan_plan import ScanPlan
+from mpgls.run.plan import Machine
+
+SOLVES = 3
+"""Triangular solves of [X_L | y] in an evaluation of REML; each reads the half of the factor."""
+RECORD_BYTES = 32
+
+
+@dataclass(frozen=True)
+class ScanWork:
+    """What is scanned: n samples, m SNPs in ``parts`` (chromosomes left out in turn), T traits, q covariates.
+
+    ``estimated``: the null models (of parts x T) whose h2 REML has to find. ``spectral``: an eigendecomposition is
+    given.
+    """
+
+    n: int
+    m: int
+    parts: int
+    T: int
+    q: int
+    mixed: bool
+    estimated: int
+    spectral: bool = False
+    plots: bool = True
+
+    @property
+    def item(self) -> int:
+        """Bytes of a streamed number."""
+        return 4 if self.mixed else 8
+
+    @property
+    def models(self) -> int:
+        """Null models."""
+        return self.parts * self.T
+
+
+def scan_cost(machine: Machine, plan: ScanPlan, work: ScanWork) -> RunCost:
+    """The cost of a scan that keeps to ``plan``."""
+    study = (
+        f"{work.n:,} samples, {work.m:,} SNPs, {work.T} trait{'s' * (work.T > 1)}, {work.q} columns of covariates, "
+        f"{f'{work.parts} chromosomes left out in turn, ' if work.parts > 1 else ''}"
+        f"{'mixed' if work.mixed else 'double'} precision"
+    )
+    phases = (
+        *opening(work.m + 3.0 * work.n),
+        *_null_models(machine.ranks, work),
+        *_operator(machine, plan, work),
+        *_stream(machine.ranks, plan, work),
+        *_report(machine.ranks, work),
+    )
+    return RunCost("single-trait", study, machine, plan, plan.text(machine), phases)
+
+
+def _null_models(P: int, work: ScanWork) -> Iterator[Phase]:
+    """Phi from its file (with its chromosome's sum), then REML by Cholesky; the last factor is that of the scan."""
+    n2 = float(work.n) ** 2
+    if work.spectral:
+        yield loading("load eigenvectors", work.n, work.models, P)
+        return
+    yield loading("load kinship", work.n, work.parts, P, files=1 if work.parts == 1 else 2)
+    given = work.models - work.estimated
+    fine = FINE * work.estimated + given
+    coarse = COARSE * work.estimated
+    for precision, count in (("single", coarse), ("double", fine)):
+        if count:
+            factor = cholesky_work(work.n, P, precision)
+            yield Phase(f"REML, {precision}", times(count, factor), flop=count * float(work.n) ** 3 / 3)
+    passes = SOLVES / 2 * (coarse + fine) * n2 / P
+    yield Phase("REML, sums", {"scale": passes}, seconds=EVALUATION_SECONDS * (coarse + fine))
+
+
+def _operator(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[Phase]:
+    """The factor to every team (a copy a node in teams of one), and the check of mixed precision."""
+    n2, P, R = float(work.n) ** 2, machine.ranks, plan.team_size
+    copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
+    moved = leaving(work.models * work.item * n2 * copies, P)
+    yield Phase("hand over factor", {"scale": work.models * n2 / P}, sent=moved)
+    if work.mixed:
+        again = {"double.trsm": SAMPLED * n2 / P} if work.spectral else cholesky_work(work.n, P, "double")
+        yield Phase("check in double", times(work.models, again))
+
+
+def _stream(P: int, plan: ScanPlan, work: ScanWork) -> Iterator[Phase]:
+    """Every SNP of every trait: read, decoded, X~ = L^-1 X (n^2) or Z'X (2 n^2), and its q + 2 products."""
+    n, name = float(work.n), "single" if work.mixed else "double"
+    mine = work.T * busiest(work.m, work.parts, plan.block, P)
+    phases = ("decode", "solve", "statistics")
+    yield Phase("read (waiting)", read=work.T * work.m * n / 4, ahead_of=phases)
+    yield Phase("decode", {"count": mine * n, f"{name}.decode": mine * n})
+    flop = (2 if work.spectral else 1) * n**2
+    dealt = leaving(work.item * n * work.T * work.m, plan.team_size)  # the columns of a block go to the team's rows
+    rate = "gemm" if work.spectral else "trsm"
+    yield Phase("solve", {f"{name}.{rate}": flop * mine}, flop=flop * work.T * work.m, sent=dealt)
+    yield Phase("statistics", {f"{name}.products": mine * n})
+    yield Phase("write", written=RECORD_BYTES * work.T * work.m, syncs=SYNCS * work.models)
+
+
+def _report(P: int, work: ScanWork) -> Iterator[Phase]:
+    """Tables by all ranks, plots by rank 0."""
+    rows = float(work.m) * work.T
+    yield Phase("report", {"rows": rows / P}, written=ROW_BYTES * rows, seconds=work.plots * work.T * PLOT_SECONDS)

@@ -1,0 +1,117 @@
+"""What a multi-trait scan costs, phase by phase; docs/performance.md has the formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mpgls.engine.cost import PLOT_SECONDS, SYNCS, Phase, RunCost, busiest, leaving, loading, opening, times
+from mpgls.engine.kinship_cost import EIGEN_FLOP
+from mpgls.engine.tile_plan import NODES, TilePlan
+from mpgls.run.plan import Machine
+
+REML_GRID = 2 * 2 * 60.0
+"""Operations by sample and trait of the likelihoods and slopes on the grid of about 60 values of h2."""
+REML_PASSES = 60.0
+"""Passes over the samples of a trait in Newton's steps on the exact likelihood."""
+PANEL_PASSES = 25.0
+"""Passes over the samples of a trait of its null model and of weighing it, by every rank."""
+
+
+@dataclass(frozen=True)
+class TileWork:
+    """n samples, m SNPs in ``parts`` (chromosomes left out in turn), t traits in ``groups`` of the same samples,
+    q covariates.
+
+    ``estimated``: traits whose h2 REML has to find. ``spectral``: an eigendecomposition is given; ``dense``: all
+    effects are kept.
+    """
+
+    n: int
+    m: int
+    parts: int
+    t: int
+    q: int
+    mixed: bool
+    groups: int = 1
+    estimated: int | None = None
+    spectral: bool = False
+    dense: bool = False
+
+    @property
+    def item(self) -> int:
+        """Bytes of a streamed number."""
+        return 4 if self.mixed else 8
+
+    @property
+    def gemm(self) -> str:
+        """The rate of the streamed products."""
+        return "single.gemm" if self.mixed else "double.gemm"
+
+
+def tile_cost(machine: Machine, plan: TilePlan, work: TileWork) -> RunCost:
+    """The cost of a scan that keeps to ``plan``; groups are taken to be of all samples and of equal size."""
+    groups = f" in {work.groups} groups" if work.groups > 1 else ""
+    loco = f"{work.parts} chromosomes left out in turn, " if work.parts > 1 else ""
+    study = (
+        f"{work.n:,} samples, {work.m:,} SNPs, {work.t:,} traits{groups}, {work.q} columns of covariates, {loco}"
+        f"{'mixed' if work.mixed else 'double'} precision"
+    )
+    phases = (
+        *opening(work.m + 3.0 * work.n),
+        *_bases(machine, plan, work),
+        *_traits(machine.ranks, work),
+        *_stream(machine.ranks, plan, work),
+    )
+    return RunCost("multi-trait", study, machine, plan, plan.text(machine, work.t), phases)
+
+
+def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[Phase]:
+    """Z diag(lam) Z' = Phi for each chromosome and group, and Z to every team."""
+    P, R, n = machine.ranks, plan.team_size, float(work.n)
+    count = work.parts * work.groups
+    if work.spectral:
+        yield loading("load eigenvectors", work.n, count, P)
+    else:
+        yield loading("load kinship", work.n, work.parts, P, files=1 if work.parts == 1 else 2)
+        flop = count * EIGEN_FLOP * n**3
+        yield Phase("eigendecomposition", {"eigen": flop / P}, flop=flop)
+    copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
+    moved = leaving(count * work.item * n**2 * copies, P)
+    yield Phase("hand over basis", {"scale": count * n**2 / P}, sent=moved)
+
+
+def _traits(P: int, work: TileWork) -> Iterator[Phase]:
+    """Y~ = Z'Y (2 n^2 t), the h2 of each trait, and its weighted residuals, for each chromosome."""
+    n, traits = float(work.n), float(work.parts * work.t)
+    estimated = work.parts * float(work.t if work.estimated is None else work.estimated)
+    flop = 2 * n**2 * traits
+    yield Phase("rotate traits", {"double.gemm": flop / P}, flop=flop, sent=8 * n * traits * (P - 1))
+    grid, passes = REML_GRID * n * estimated / P, REML_PASSES * n * estimated / P
+    yield Phase("REML", {"double.gemm": grid, "scale": passes}, flop=P * grid)
+    yield Phase("prepare panels", {"scale": PANEL_PASSES * n * traits})
+
+
+def _stream(P: int, plan: TilePlan, work: TileWork) -> Iterator[Phase]:
+    """X~ = Z'X (2 n^2 a SNP), tiles (2 n (t + nodes (1+q)) + 2 t nodes a SNP), and what is kept of them."""
+    n, m, t, q = float(work.n), work.m, float(work.t), work.q
+    mine = busiest(m, work.parts, plan.block, P)
+    phases = ("decode", "rotate SNPs", "tiles", "epilogue")
+    rate = "single" if work.mixed else "double"
+    yield Phase("read (waiting)", read=work.groups * m * n / 4, ahead_of=phases)
+    yield Phase("decode", times(work.groups, {"count": mine * n, f"{rate}.decode": mine * n}))
+    rotate = 2 * n**2 * work.groups
+    dealt = leaving(work.item * n * work.groups * m, plan.team_size)
+    yield Phase("rotate SNPs", {work.gemm: rotate * mine}, flop=rotate * m, sent=dealt)
+    panels = -(-work.t // plan.panel)
+    tile = 2 * n * (t + panels * NODES * (1 + q)) + 2 * t * NODES
+    sums = leaving(8 * (t + panels * NODES * (1 + q)) * m, plan.team_size)
+    yield Phase("tiles", {work.gemm: tile * mine}, flop=tile * m, sent=sums)
+    passes = -(-work.t // plan.resident)
+    if passes > 1:
+        rotated = work.item * n * m
+        yield Phase("scratch", read=(passes - 1) * rotated, written=rotated)
+    yield Phase("epilogue", {"tile": mine * t})
+    effects = 2 * 8.0 * m * t if work.dense else 0.0
+    yield Phase("write", written=effects, syncs=SYNCS * work.parts * passes)
+    yield Phase("report", seconds=PLOT_SECONDS)
