@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from mpgls.errors import InputError
+from mpgls.model.snp_ratio import fields_of
 from mpgls.report.file_names import ENDINGS_OF_TRAIT, trait_parts
 from mpgls.run.inputs import Study, selected_rows
 from mpgls.run.job import Job, remove
@@ -15,7 +16,7 @@ from mpgls.run.plan import block_within
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
 from mpgls.stream.checksums import ABSENT
-from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store
+from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store, record_dtype
 
 
 def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | None:
@@ -61,8 +62,8 @@ def open_ledger(
         job.outputs.claim(made)
         job.starts_anew(path)
         remove(job.prefix + suffix for suffix in made)
-        shape = StoreShape(index, block, edges, covariates, len(given))
-        return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.test})
+        shape = StoreShape(index, block, edges, covariates, len(given), record_dtype(fields_of(options.snp_test)))
+        return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.snp_test.test})
 
     store = job.world.on_root(make)
     if job.resume:
