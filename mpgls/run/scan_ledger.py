@@ -8,7 +8,9 @@ import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.model.snp_ratio import fields_of
+from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import ENDINGS_OF_TRAIT, trait_parts
+from mpgls.report.table import FIGURES_BYTES, FIGURES_BYTES_EACH, table_bytes
 from mpgls.run.inputs import Study, selected_rows
 from mpgls.run.job import Job, remove
 from mpgls.run.option_groups import TraitScanOptions
@@ -37,6 +39,18 @@ def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | No
         return block
 
     return job.world.on_root(look)
+
+
+def scan_bytes(options: TraitScanOptions, study: Study) -> dict[str, int]:
+    """Bytes of the files of a scan, by name, about."""
+    traits, m = list(study.cohorts), study.selected
+    fields = fields_of(options.snp_test)
+    sizes = {".h5": m * (8 + record_dtype(fields).itemsize * len(traits))}
+    for part in trait_parts(traits):
+        sizes[f".{part}.tsv"] = table_bytes(study.fileset.variants, m, FIGURES_BYTES + FIGURES_BYTES_EACH * len(fields))
+        if not options.no_plots:
+            sizes |= {f".{part}.{name}.png": PICTURE_BYTES for name in ("manhattan", "qq")}
+    return sizes
 
 
 def open_ledger(

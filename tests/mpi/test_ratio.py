@@ -250,7 +250,7 @@ def test_a_resumed_run_gives_the_same_bytes(comm, study, monkeypatch):
     def stop_soon(self, stats, products):
         calls.append(1)
         if len(calls) == 2:
-            self.world.stop.requested = True
+            self.world.stop.ask()
         return kept(self, stats, products)
 
     monkeypatch.setattr(ratio_scan.RatioSnps, "fit", stop_soon)
