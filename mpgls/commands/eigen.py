@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpgls.engine.cost import RunCost
+from mpgls.engine.dry_run import dry_run
 from mpgls.engine.eigenpairs import decompose, leading_pairs, save_pairs
+from mpgls.engine.kinship_cost import eigen_cost
 from mpgls.engine.kinship_grid import center, load_kinship, scale_to_unit_diagonal
 from mpgls.engine.kinship_plan import plan_eigen
-from mpgls.errors import InputError
+from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.report.component_table import COMPONENT_BYTES, write_components
 from mpgls.run.inputs import say_tables
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import EigensolverOptions, RunOptions
+from mpgls.run.option_groups import DryRunOptions, EigensolverOptions
 from mpgls.run.options import at_least, option, required_here
-from mpgls.run.plan import grid_block
+from mpgls.run.plan import Machine, grid_block
 from mpgls.run.results import Results
 from mpgls.run.study_options import KinshipOptions, SampleOptions
 from mpgls.stream.eigen_file import write_eigen_file
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eigen(SampleOptions, KinshipOptions, EigensolverOptions, RunOptions):
+class Eigen(SampleOptions, KinshipOptions, EigensolverOptions, DryRunOptions):
     """Options of ``mpgls eigen``."""
 
     command = "eigen"
@@ -46,6 +49,11 @@ class Eigen(SampleOptions, KinshipOptions, EigensolverOptions, RunOptions):
         check=at_least(1),
     )
 
+    def check(self) -> None:
+        super().check()
+        if self.dry_run and self.eigenpairs is not None:
+            raise UsageError("--dry-run knows what all eigenpairs cost, not how many steps --eigenpairs needs")
+
 
 def run(options: Eigen, comm: MPI.Comm) -> Results:
     """Decompose a kinship and write the pairs. Collective. Raises MpglsError, the same on all ranks."""
@@ -59,6 +67,8 @@ def run(options: Eigen, comm: MPI.Comm) -> Results:
         index = chosen_samples(kinship, listed)
         job.identify()
         check_room(options, index.size, job)
+        if options.dry_run:
+            return dry_run(lambda at: cost_on(at, index.size, kinship.packed_lower), options.rates, job)
         check_memory(index.size, kinship.packed_lower, job)
         with ProcessGrid(comm) as grid:
             Phi_grid = GridMatrix.square(grid, index.size, grid_block(index.size, grid.shape))
@@ -125,6 +135,11 @@ def check_memory(n: int, packed: bool, job: Job) -> None:
     """Phi, Z and the solver's workspace of two more copies must fit. Raises MemoryPlanError."""
     machine = job.machine()
     job.world.log.info(plan_eigen(machine, n, packed).text(machine))
+
+
+def cost_on(machine: Machine, n: int, packed: bool) -> RunCost:
+    """What all eigenpairs cost. Raises MemoryPlanError."""
+    return eigen_cost(machine, plan_eigen(machine, n, packed), n)
 
 
 def of_kinship(job: Job) -> list[dict[str, Any]]:

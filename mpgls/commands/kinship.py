@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.engine.cost import RunCost
+from mpgls.engine.dry_run import dry_run
 from mpgls.engine.genotype_blocks import GenotypeBlocks
+from mpgls.engine.kinship_cost import KinshipWork, kinship_cost
 from mpgls.engine.kinship_files import KinshipFile, write_gcta
 from mpgls.engine.kinship_grid import trace
 from mpgls.engine.kinship_plan import KinshipPlan, KinshipSizes, plan_kinship
@@ -27,7 +30,7 @@ from mpgls.la.layout import grid_shape
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import BlockOptions, RunOptions
+from mpgls.run.option_groups import BlockOptions, DryRunOptions
 from mpgls.run.options import flag, option
 from mpgls.run.plan import GIB, Machine, grid_block
 from mpgls.run.results import Results
@@ -41,7 +44,7 @@ SUFFIXES = (".h5", ".h5.partial", ".grm.bin", ".grm.id", ".grm.N.bin")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kinship(GenotypeOptions, BlockOptions, RunOptions):
+class Kinship(GenotypeOptions, BlockOptions, DryRunOptions):
     """Options of ``mpgls kinship``."""
 
     command = "kinship"
@@ -78,6 +81,8 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             index = selected_rows(study, job.world)
             chromosomes = job.world.on_root(lambda: _chromosomes(options, study, index))
         check_room(options, study.samples.size, len(chromosomes.labels), job)
+        if options.dry_run:
+            return dry_run(lambda at: cost_on(at, options, study, len(chromosomes.labels)), options.rates, job)
         plan = make_plan(options, job.machine(), study)
         say_plan(plan, options, len(chromosomes.labels), job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
@@ -136,6 +141,13 @@ def make_plan(options: Kinship, machine: Machine, study: Study) -> KinshipPlan:
         study.samples.size, study.selected, study.fileset.bed.snp_bytes, options.loco, options.method == "gcta"
     )
     return plan_kinship(machine, sizes, options.block_size)
+
+
+def cost_on(machine: Machine, options: Kinship, study: Study, count: int) -> RunCost:
+    """What the kinship costs, with --loco the sums of ``count`` chromosomes. Raises MemoryPlanError."""
+    parts, gcta = count if options.loco else 0, options.method == "gcta"
+    work = KinshipWork(study.samples.size, study.selected, parts, gcta)
+    return kinship_cost(machine, make_plan(options, machine, study), work)
 
 
 def check_room(options: Kinship, n: int, count: int, job: Job) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpgls.engine.dry_run import dry_run_of_stages
+from mpgls.engine.low_rank_cost import LowRankProblem
 from mpgls.engine.low_rank_inputs import (
     SampleSet,
     SimilarityChoice,
@@ -107,7 +109,7 @@ class LowRank(TraitScanOptions):
     @property
     def record(self) -> str:
         """Of an early stage alone, which keeps a log and a manifest of its own."""
-        return "" if self.scans else f".stage{self.stage}"
+        return super().record or ("" if self.scans else f".stage{self.stage}")
 
     @property
     def similarity_source(self) -> str:
@@ -166,6 +168,8 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             given = known_h2(options, list(study.cohorts), labels, world)
             job.identify()
         check_room(options, study, similarity, sets, job)
+        if options.dry_run:
+            return dry_run_of_stages(problem_of(options, study, similarity, sets, chromosomes), options.rates, job)
         plan = make_plan(options, study, similarity, sets, chromosomes, job)
         made_from = similarity_mark(similarity, options.determine_similarity(), job.identities)
         stages = Stages(world, options.out, options.stage, made_from)
@@ -353,6 +357,22 @@ def make_plan(
     plan = plan_low_rank(machine, sizes, options.team_size, block)
     job.world.log.info(plan.text(machine))
     return plan
+
+
+def problem_of(
+    options: LowRank, study: Study, similarity: SimilarityInput, sets: list[SampleSet], chromosomes: Chromosomes
+) -> LowRankProblem:
+    """The sizes of the study. Raises UsageError where n x n matrices are used, whose cost is not known."""
+    n, K = max(samples.rows.size for samples in sets), similarity.snps.index.size
+    if options.is_dense(n, K):
+        raise UsageError(
+            f"--dry-run knows the cost of K x K matrices only, and {K:,} similarity SNPs of {n:,} samples take n x n: "
+            "give --form low-rank, or ask mpgls plan single-trait"
+        )
+    traits = sum(len(samples.traits) for samples in sets)
+    q = next(iter(study.cohorts.values())).X_L.shape[1]
+    mixed = options.precision == "mixed"
+    return LowRankProblem(n, study.selected, K, len(chromosomes.labels), traits, q, mixed)
 
 
 def say_similarity(run: Run, G: Similarity, samples: SampleSet) -> None:

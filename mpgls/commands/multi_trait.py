@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpgls.engine.cost import RunCost
 from mpgls.engine.dense_tiles import DenseTiles, TraitOrder
+from mpgls.engine.dry_run import dry_run
 from mpgls.engine.eigenbasis import (
     Bases,
     Eigenbasis,
@@ -38,6 +40,7 @@ from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.snp_scan import own_blocks
+from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
 from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, TileTest, scan_tiles, scratch_file
 from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
@@ -62,7 +65,7 @@ from mpgls.run.option_groups import (
 )
 from mpgls.run.options import Check, at_least, flag, option
 from mpgls.run.outputs import check_room as check_room_at
-from mpgls.run.plan import block_within
+from mpgls.run.plan import Machine, block_within
 from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScanKinshipOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
@@ -152,6 +155,8 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             given = known_h2(options, traits.matrix.names, labels, world)
             job.identify()
             ledger = open_trait_ledger(job.state(), job.resume, traits, job.path(HISTOGRAMS), len(given), world)
+        if options.dry_run:
+            return dry_run(lambda at: cost_on(at, options, study, traits, given), options.rates, job)
         plan = make_plan(options, study, traits, chromosomes, ledger.tiles, job)
         edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
         describe(parts, edges, plan.block, world)
@@ -356,24 +361,28 @@ def make_plan(
     job: Job,
 ) -> TilePlan:
     """The plan for the largest group, in the log before anything large is allocated; a resumed run keeps its tiles."""
-    t = max((group.traits.size for group in traits.groups), default=1)
-    sizes = TileSizes(
-        n=max((group.n for group in traits.groups), default=1),
-        m=-(-study.selected // len(chromosomes.labels)),
-        t=t,
-        q=traits.cohort.X_L.shape[1] + options.pcs,
-        snp_bytes=study.fileset.bed.snp_bytes,
-        item=np.dtype(options.dtype).itemsize,
-        from_file=options.eigen is not None,
-        packed_kinship=study.kinship is not None and study.kinship.packed_lower,
-        several_groups=len(traits.groups) > 1,
-        dense=options.dense,
-    )
-    block = block_within(options.block_size, study.selected)
-    wishes = TileWishes(options.team_size, block, options.trait_block, options.pass_traits)
-    machine = job.machine()
-    plan = plan_tiles(machine, sizes, wishes, tiles)
-    job.world.log.info(plan.text(machine, t))
+    machine, sizes = job.machine(), sizes_of(options, study, traits, len(chromosomes.labels))
+    plan = plan_tiles(machine, sizes, wishes_of(options, study), tiles)
+    job.world.log.info(plan.text(machine, sizes.t))
     for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):
         job.world.log.info(f"plan: group {g + 1}: {group.traits.size:,} traits over {group.n:,} samples")
     return plan
+
+
+def sizes_of(options: MultiTrait, study: Study, traits: TraitStudy, parts: int) -> TileSizes:
+    """What the plan depends on."""
+    return TileSizes.of(study, traits, parts, options.pcs, options.dtype, options.dense)
+
+
+def wishes_of(options: MultiTrait, study: Study) -> TileWishes:
+    """What the user asks of the plan."""
+    block = block_within(options.block_size, study.selected)
+    return TileWishes(options.team_size, block, options.trait_block, options.pass_traits)
+
+
+def cost_on(machine: Machine, options: MultiTrait, study: Study, traits: TraitStudy, given: np.ndarray) -> RunCost:
+    """What the scan costs; ``given`` (parts, t) are heritabilities of the user, or NaN. Raises MemoryPlanError."""
+    sizes = sizes_of(options, study, traits, len(given))
+    groups, estimated = max(1, len(traits.groups)), int(np.isnan(given).sum())
+    work = TileWork.of(sizes, study.selected, given.shape, groups, estimated)
+    return tile_cost(machine, plan_tiles(machine, sizes, wishes_of(options, study)), work)

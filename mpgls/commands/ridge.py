@@ -15,6 +15,7 @@ covariates explain, so the residuals alone are enough.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,22 +24,25 @@ from mpgls.commands.ridge_parts.options import Ridge
 from mpgls.commands.ridge_parts.parcels import Parcels, open_parcels
 from mpgls.commands.ridge_parts.report import RidgeReport
 from mpgls.commands.ridge_parts.targets import RidgeTargets, open_targets
+from mpgls.engine.cost import RunCost
+from mpgls.engine.dry_run import dry_run
 from mpgls.engine.fold_operators import FoldProblem, Kind, PenaltyOperators
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kernel import genotype_kernel, given_kernel
 from mpgls.engine.null_ledger import NullLedger, Rounds
 from mpgls.engine.null_state import NullState
 from mpgls.engine.permutation_tiles import Permutations, TileScanner, all_tiles, tile_width
+from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
 from mpgls.engine.ridge_plan import PenaltyPlan, RidgeSizes, plan_kernel, plan_penalties
 from mpgls.la.shared import SharedArray, split_node
-from mpgls.model.kernel_ridge import Direct
+from mpgls.model.kernel_ridge import Direct, LeaveOut
 from mpgls.model.nested_scores import Scatter
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.ridge_table import NUMBER_BYTES
 from mpgls.report.table import table_bytes
 from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
-from mpgls.run.plan import GIB
+from mpgls.run.plan import GIB, Machine
 from mpgls.run.results import Results
 
 if TYPE_CHECKING:
@@ -68,6 +72,8 @@ def predict(options: Ridge, study: Study, targets: RidgeTargets, parcels: Parcel
     """The algorithm: the kernel, the residuals, all permutations, and what is kept of them. Collective."""
     world, C_rep, folds = job.world, targets.group.X_L, targets.folds
     check_room(options, targets, study, job)
+    if options.dry_run:
+        return dry_run(lambda at: cost_on(at, options, targets, study), options.rates, job)
     machine, sizes = job.machine(), sizes_of(options, targets, study)
     plan = plan_kernel(machine, sizes, options.block_size)
     world.log.info(f"plan: SNP blocks of {plan.block}")
@@ -187,6 +193,20 @@ def sizes_of(options: Ridge, targets: RidgeTargets, study: Study) -> RidgeSizes:
     """What the plans depend on."""
     width, item = tile_width(targets.t, options.one_for_all), np.dtype(options.dtype).itemsize
     return RidgeSizes(targets.n, targets.t, targets.group.X_L.shape[1], item, study.fileset.bed.snp_bytes, width)
+
+
+def cost_on(machine: Machine, options: Ridge, targets: RidgeTargets, study: Study) -> RunCost:
+    """What all penalties cost, taken to leave folds out unless each has a kernel. Raises MemoryPlanError."""
+    sizes, folds, penalties = sizes_of(options, targets, study), targets.folds, len(options.penalties)
+    each = (Direct if options.by_fold else LeaveOut).size(folds)
+    kernel = plan_kernel(machine, sizes, options.block_size)
+    plan = plan_penalties(machine, sizes, folds, [each] * penalties, options.by_fold)
+    work = RidgeWork(
+        sizes.n, 0 if options.grm is not None else study.selected, sizes.t, options.permutations,
+        float(penalties * each), penalties, (len(folds.outer), folds.inner_count), options.precision == "mixed",
+        options.by_fold,
+    )  # fmt: skip
+    return ridge_cost(machine, dataclasses.replace(plan, stages=kernel.stages | plan.stages), work)
 
 
 def say_plan(

@@ -20,12 +20,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.engine.cost import RunCost
+from mpgls.engine.dry_run import dry_run
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.ratio_scan import RatioScan
+from mpgls.engine.scan_cost import ScanWork, scan_cost
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
 from mpgls.engine.trait_scan import TraitScan
+from mpgls.errors import UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
 from mpgls.model.snp_ratio import NODES
@@ -33,6 +37,7 @@ from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import RatioOptions
+from mpgls.run.plan import Machine, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.study_options import ScanKinshipOptions
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
@@ -54,6 +59,11 @@ class SingleTrait(RatioOptions, ScanKinshipOptions):
         "mpirun -n 4 mpgls single-trait --bfile mice --pheno traits.tsv --pheno-name CD8 --grm mice_K.h5 --out cd8"
     )
 
+    def check(self) -> None:
+        super().check()
+        if self.dry_run and self.ratio == "snp":
+            raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
+
 
 def run(options: SingleTrait, comm: MPI.Comm) -> Results:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
@@ -72,6 +82,8 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             given = known_h2(options, list(study.cohorts), labels, world)
             job.identify()
         job.check_room(scan_bytes(options, study))
+        if options.dry_run:
+            return dry_run(lambda at: cost_on(at, options, study, chromosomes, given), options.rates, job)
         plan = make_plan(options, study, chromosomes, job)
         with world.phase("open and check"):
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
@@ -122,6 +134,15 @@ def make_models(
 def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job: Job) -> ScanPlan:
     """The plan, in the log before anything large is allocated; a run that resumes keeps its store's block."""
     machine = job.machine()
+    plan = plan_on(machine, options, study, chromosomes, planned_block(options, study, job))
+    job.world.log.info(plan.text(machine))
+    return plan
+
+
+def plan_on(
+    machine: Machine, options: SingleTrait, study: Study, chromosomes: Chromosomes, block: int | None
+) -> ScanPlan:
+    """The plan. Raises MemoryPlanError."""
     cohorts, n = list(study.cohorts.values()), study.samples.size
     sizes = ScanSizes(
         n,
@@ -134,6 +155,17 @@ def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job:
         several_traits=len(cohorts) > 1,
         nodes=0 if options.ratio == "null" else NODES,
     )
-    plan = plan_scan(machine, sizes, options.team_size, planned_block(options, study, job))
-    job.world.log.info(plan.text(machine))
-    return plan
+    return plan_scan(machine, sizes, options.team_size, block)
+
+
+def cost_on(
+    machine: Machine, options: SingleTrait, study: Study, chromosomes: Chromosomes, given: np.ndarray
+) -> RunCost:
+    """What the scan costs; ``given`` (parts, T) are heritabilities of the user, or NaN. Raises MemoryPlanError."""
+    plan = plan_on(machine, options, study, chromosomes, block_within(options.block_size, study.selected))
+    q, (parts, T) = next(iter(study.cohorts.values())).X_L.shape[1] + options.pcs, given.shape
+    work = ScanWork(
+        plan.n, study.selected, parts, T, q, options.precision == "mixed", int(np.isnan(given).sum()),
+        options.eigen is not None, not options.no_plots,
+    )  # fmt: skip
+    return scan_cost(machine, plan, work)

@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.engine.cost import RunCost
+from mpgls.engine.dry_run import dry_run
 from mpgls.engine.images import check_memory, extract, open_stack
 from mpgls.engine.voxel_units import JoinedUnits, Unit, cut_units
 from mpgls.engine.voxels import TeamVoxels
 from mpgls.engine.voxelwise import Inference, Search, UnitScan
-from mpgls.engine.voxelwise_plan import VoxelwisePlan, Wishes, plan_voxelwise
+from mpgls.engine.voxelwise_cost import voxelwise_cost
+from mpgls.engine.voxelwise_plan import VoxelwisePlan, VoxelwiseSizes, Wishes, plan_voxelwise
 from mpgls.engine.voxelwise_store import KEPT, Earlier, VoxelwiseStore
 from mpgls.errors import UsageError
 from mpgls.la.teams import split_teams
@@ -50,6 +53,7 @@ from mpgls.run.option_groups import (
     TeamOptions,
 )
 from mpgls.run.options import Check, at_least, option, the_file
+from mpgls.run.plan import Machine
 from mpgls.run.results import Results
 from mpgls.run.study_options import CovariateOptions, GenotypeOptions, VoxelOptions
 from mpgls.stream.mark import Mark
@@ -177,6 +181,8 @@ class Vgwas(
             raise UsageError("--blocks needs the table with its column: --covar or --blocks-file")
         if max(self.seed, self.first_permutation + self.permutations) >= 2**63:
             raise UsageError("--seed and the last permutation must be below 2^63")
+        if self.dry_run and self.images is not None:
+            raise UsageError("--dry-run needs voxels that are there: make them with mpgls vgwas-extract")
         if self.adds and self.permutations == 0:
             raise UsageError("--first-permutation adds permutations, so --permutations must be at least 1")
 
@@ -209,6 +215,8 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
         earlier = world.on_root(lambda: store.look_back(job.resume))
         job.remove_earlier()
         search = make_search(options, study, job)
+        if options.dry_run:
+            return dry_run(lambda at: cost_on(at, options, search), options.rates, job)
         plan = make_plan(options, search, earlier, job)
         check_room(options, search, study, job)
         units = cut_units(search.m, options.indices, plan.block, plan.permutations)
@@ -309,10 +317,23 @@ def make_search(options: Vgwas, study: Study, job: Job) -> Search:
 def make_plan(options: Vgwas, search: Search, earlier: Earlier, job: Job) -> VoxelwisePlan:
     """Choose sizes within --memory; a resumed run keeps its units. Collective."""
     block, permutations = earlier.sizes.get("block", options.block_size), earlier.sizes.get("permutations")
-    machine, sizes = job.machine(), search.sizes(max(1, len(options.indices)), options.dtype)
-    plan = plan_voxelwise(machine, sizes, Wishes(options.team_size, block, options.voxel_chunk, permutations))
+    machine = job.machine()
+    wishes = Wishes(options.team_size, block, options.voxel_chunk, permutations)
+    plan = plan_voxelwise(machine, sizes_of(options, search), wishes)
     job.world.log.info(plan.text(machine))
     return plan
+
+
+def sizes_of(options: Vgwas, search: Search) -> VoxelwiseSizes:
+    """What the plan depends on."""
+    return search.sizes(max(1, len(options.indices)), options.dtype)
+
+
+def cost_on(machine: Machine, options: Vgwas, search: Search) -> RunCost:
+    """What the scan costs. Raises MemoryPlanError."""
+    sizes = sizes_of(options, search)
+    plan = plan_voxelwise(machine, sizes, Wishes(options.team_size, options.block_size, options.voxel_chunk))
+    return voxelwise_cost(machine, plan, sizes)
 
 
 def check_room(options: Vgwas, search: Search, study: Study, job: Job) -> None:

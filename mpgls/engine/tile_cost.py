@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mpgls.engine.cost import PLOT_SECONDS, SYNCS, Phase, RunCost, busiest, leaving, loading, opening, times
 from mpgls.engine.kinship_cost import EIGEN_FLOP
-from mpgls.engine.tile_plan import NODES, TilePlan
+from mpgls.engine.tile_plan import NODES, TilePlan, TileSizes
 from mpgls.run.plan import Machine
 
 REML_GRID = 2 * 2 * 60.0
@@ -23,8 +23,8 @@ class TileWork:
     """n samples, m SNPs in ``parts`` (chromosomes left out in turn), t traits in ``groups`` of the same samples,
     q covariates.
 
-    ``estimated``: traits whose h2 REML has to find. ``spectral``: an eigendecomposition is given; ``dense``: all
-    effects are kept.
+    ``estimated``: null models, of parts x t, whose h2 REML has to find; None: all. ``spectral``: an eigendecomposition
+    is given; ``dense``: all effects are kept.
     """
 
     n: int
@@ -37,6 +37,13 @@ class TileWork:
     estimated: int | None = None
     spectral: bool = False
     dense: bool = False
+
+    @classmethod
+    def of(cls, sizes: TileSizes, m: int, models: tuple[int, ...], groups: int, estimated: int) -> TileWork:
+        """From what the plan depends on, and m SNPs, ``models`` (parts, t)."""
+        parts, t = models
+        mixed, spectral = sizes.item == 4, sizes.from_file
+        return cls(sizes.n, m, parts, t, sizes.q, mixed, groups, estimated, spectral, sizes.dense)
 
     @property
     def item(self) -> int:
@@ -84,7 +91,7 @@ def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[Phase]:
 def _traits(P: int, work: TileWork) -> Iterator[Phase]:
     """Y~ = Z'Y (2 n^2 t), the h2 of each trait, and its weighted residuals, for each chromosome."""
     n, traits = float(work.n), float(work.parts * work.t)
-    estimated = work.parts * float(work.t if work.estimated is None else work.estimated)
+    estimated = traits if work.estimated is None else float(work.estimated)
     flop = 2 * n**2 * traits
     yield Phase("rotate traits", {"double.gemm": flop / P}, flop=flop, sent=8 * n * traits * (P - 1))
     grid, passes = REML_GRID * n * estimated / P, REML_PASSES * n * estimated / P

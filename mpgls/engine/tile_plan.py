@@ -11,7 +11,9 @@ import numpy as np
 
 from mpgls.la.layout import grid_shape
 from mpgls.model.trait_records import Pass
+from mpgls.run.inputs import Study
 from mpgls.run.plan import Machine, Plan, block_widths, check_team_size, first_that_fits, grid_block
+from mpgls.study.trait_groups import TraitStudy
 
 PANEL = 2048
 """Traits of one tile: enough for the matrix product, few enough for its results to be worked on in turn."""
@@ -41,6 +43,22 @@ class TileSizes:
     packed_kinship: bool = False
     several_groups: bool = False
     dense: bool = False
+
+    @classmethod
+    def of(cls, study: Study, traits: TraitStudy, parts: int, pcs: int, dtype: type, dense: bool) -> TileSizes:
+        """Of a study: those of its largest group, with ``pcs`` more covariates; SNPs of an average part."""
+        return cls(
+            n=max((group.n for group in traits.groups), default=1),
+            m=-(-study.selected // parts),
+            t=max((group.traits.size for group in traits.groups), default=1),
+            q=traits.cohort.X_L.shape[1] + pcs,
+            snp_bytes=study.fileset.bed.snp_bytes,
+            item=np.dtype(dtype).itemsize,
+            from_file=study.kinship is None,
+            packed_kinship=study.kinship is not None and study.kinship.packed_lower,
+            several_groups=len(traits.groups) > 1,
+            dense=dense,
+        )
 
 
 @dataclass(frozen=True)

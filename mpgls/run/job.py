@@ -156,7 +156,7 @@ class Job:
 
     def remove_earlier(self) -> None:
         """On a fresh run remove what an earlier one left, and what a killed one was making. Collective."""
-        if not self.resume:
+        if not self.resume and not self.options.is_dry:
             earlier = [self.prefix + suffix for suffix in self.replaced]
             self.world.on_root(lambda: remove([*earlier, *self.outputs.unfinished_files()]))
 
@@ -314,7 +314,7 @@ def open_job(
         outputs.check_names((f"{record}.json{PARTIAL}", *names_later))
         outputs.check((*made, *later, f"{record}.json", f"{record}.log"))
         outputs.known.update(dict.fromkeys(made))
-        if not (goes_on and outputs.has_any(made)):  # the run that made these has listed them
+        if not options.is_dry and not (goes_on and outputs.has_any(made)):  # the run that made these has listed them
             outputs.write_list()
 
     with contextlib.ExitStack() as stack:

@@ -56,6 +56,11 @@ class OutputOptions(Options):
     )
 
     @property
+    def is_dry(self) -> bool:
+        """Whether the run stops before the work, and makes no file but its log."""
+        return False
+
+    @property
     def record(self) -> str:
         """What the run's own PREFIX.json and .log have before these endings, so that they stand beside others."""
         return ""
@@ -92,7 +97,42 @@ class RunOptions(OutputOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointOptions(RunOptions):
+class DryRunOptions(RunOptions):
+    """Of commands whose cost can be told before the work."""
+
+    dry_run: bool = flag(
+        "say what the run would cost in memory, hours and bytes, and stop before the work; it leaves "
+        "PREFIX.dry-run.log only",
+        changes_results=False,
+    )
+    rates: str | None = option(
+        None,
+        "rates of mpgls doctor --json FILE for --dry-run; default: measured here, now",
+        metavar="FILE",
+        reads=the_file,
+        changes_results=False,
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.rates is not None and not self.dry_run:
+            raise UsageError("--rates belongs to --dry-run: a run needs none")
+        if self.dry_run and self.resume:
+            raise UsageError("--dry-run has nothing to resume: give either --dry-run or --resume")
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether it was asked for."""
+        return self.dry_run
+
+    @property
+    def record(self) -> str:
+        """Of a dry run, whose log stands beside that of a run."""
+        return ".dry-run" if self.dry_run else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions(DryRunOptions):
     """Of commands that mark what is done while they run."""
 
     checkpoint: float = option(

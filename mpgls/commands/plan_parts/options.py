@@ -62,11 +62,11 @@ class Plan(Options):
         None, "chromosomes left out in turn (22)", group="study", metavar="C", check=at_least(1)
     )
     from_eigen: bool = flag("an eigendecomposition is given: the scan has --eigen", group="study")
-    precision: str | None = option(
-        None,
-        "mixed streams the large products in single precision; default: mixed for low-rank and vgwas, else double",
+    precision: str = option(
+        "auto",
+        "mixed streams the large products in single precision; auto: mixed for low-rank and vgwas, else double",
         group="study",
-        choices=PRECISIONS,
+        choices=("auto", *PRECISIONS),
     )
     ranks: int = required("number of ranks", group="machine", metavar="P", check=at_least(1))
     ranks_per_node: int | None = option(
@@ -96,7 +96,7 @@ class Plan(Options):
     def _check_sizes(self) -> None:
         """UsageError for a size that is missing, that the command does not have, or that cannot be."""
         for name in sorted({name for sizes in SIZES.values() for name in sizes}):
-            written, given = f"--{name.replace('_', '-')}", getattr(self, name) not in (None, False)
+            written, given = f"--{name.replace('_', '-')}", getattr(self, name) not in (None, False, "auto")
             if given and name not in SIZES[self.what]:
                 raise UsageError(f"plan {self.what} does not depend on {written}: leave it out")
             if not given and name in NEEDED and name in SIZES[self.what]:
@@ -131,7 +131,7 @@ class Plan(Options):
     @property
     def mixed(self) -> bool:
         """Whether the large products are in single precision."""
-        return self.precision == "mixed" if self.precision is not None else self.what in IN_SINGLE
+        return self.what in IN_SINGLE if self.precision == "auto" else self.precision == "mixed"
 
     @property
     def permuted(self) -> int:

@@ -146,6 +146,8 @@ class Ridge(
             raise UsageError("targets are either --pheno FILE or --parcels K, not both")
         if self.pheno is None and self.parcels is None:
             raise UsageError("ridge needs targets: either --pheno FILE, or --parcels K with --voxels or --images")
+        if self.dry_run and self.parcels is not None:
+            raise UsageError("--dry-run needs targets that are there: --parcels makes them of the images")
         if self.grm is not None and (self.by_fold or self.save_weights):
             raise UsageError("--standardize fold and --save-weights need the kernel of the genotypes: leave --grm out")
         if self.center_grm:
