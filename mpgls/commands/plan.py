@@ -40,7 +40,7 @@ def run(options: Plan, comm: MPI.Comm) -> Results:
         stdout(shown)
         made, files = {"command": "plan", **facts}, []
         if options.json is not None:
-            write_text(options.json, [json.dumps(made, indent=1), "\n"])
+            write_text(options.json, [json.dumps(made, indent=1, default=list), "\n"])
             files = [options.json]
         return Results("", {"files": files, **made})
 

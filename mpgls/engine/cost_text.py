@@ -11,6 +11,9 @@ from mpgls.run.findings import count
 from mpgls.run.log import duration
 from mpgls.run.plan import GIB, Machine
 
+TOTALS = ("flop", "read", "written", "sent")
+"""What a phase has beside its seconds: operations and bytes, sums over ranks."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -79,6 +82,7 @@ def ranks_lines(sensible: tuple[Timed, Timed] | None, threads: int) -> list[str]
 def cost_facts(cost: RunCost, rates: Rates, source: Source, sensible: tuple[Timed, Timed] | None) -> dict[str, Any]:
     """The plan for programs."""
     seconds = cost.seconds_by_phase(rates)
+    work = {phase.name: {name: getattr(phase, name) for name in TOTALS} for phase in cost.phases}
     return {
         "planned": cost.command,
         "study": cost.study,
@@ -86,10 +90,10 @@ def cost_facts(cost: RunCost, rates: Rates, source: Source, sensible: tuple[Time
         "plan": asdict(cost.plan),
         "rates": asdict(rates),
         "source": asdict(source),
-        "phases": seconds,
+        "phases": [{"name": name, "seconds": time, **work.get(name, {})} for name, time in seconds.items()],
         "seconds": cost.seconds(rates),
         "core_hours": core_hours(cost, rates, source),
-        **{name: cost.total(name) for name in ("flop", "read", "written", "sent")},
+        **{name: cost.total(name) for name in TOTALS},
         "smallest": None if sensible is None else sensible[0]._asdict(),
         "fastest": None if sensible is None else sensible[1]._asdict(),
     }
@@ -119,7 +123,7 @@ def _phases(cost: RunCost, rates: Rates) -> list[str]:
     for name, time in spent.items():
         one = work.get(name)
         sizes = [0.0] * 3 if one is None else [one.read, one.written, one.sent]
-        tflop = "-" if one is None or not one.flop else f"{one.flop / 1e12:,.1f}"
+        tflop = "-" if one is None or not one.flop else _tflop(one.flop)
         moved = "".join(f"{bytes_text(size):>11}" for size in sizes)
         lines.append(f"{name:<26}{tflop:>12}{moved}{time_text(time):>13}{time / whole:>7.1%}")
     return lines
@@ -127,10 +131,14 @@ def _phases(cost: RunCost, rates: Rates) -> list[str]:
 
 def _total(cost: RunCost, rates: Rates, source: Source) -> str:
     return (
-        f"in all    {time_text(cost.seconds(rates))}, {cost.total('flop') / 1e12:,.1f} TFLOP, "
+        f"in all    {time_text(cost.seconds(rates))}, {_tflop(cost.total('flop'))} TFLOP, "
         f"{bytes_text(cost.total('read'))} read, {bytes_text(cost.total('written'))} written; "
         f"{core_hours(cost, rates, source):,.4g} core-hours ({count(source.threads, 'core')} a rank)"
     )
+
+
+def _tflop(flop: float) -> str:
+    return f"{flop / 1e12:,.1f}" if flop >= 1e12 else f"{flop / 1e12:.2g}"
 
 
 def bytes_text(size: float) -> str:

@@ -33,13 +33,6 @@ class RidgeWork:
     by_fold: bool = False
 
 
-def leave_out_numbers(n: int, outer: int, inner: int) -> float:
-    """Multiplications of a penalty for one target, with equal folds: D, N = (D_OO)^-1, rows I of (D_SS)^-1."""
-    o = n / outer
-    i = (n - o) / inner
-    return n**2 + outer * o**2 + outer * inner * i * (i + o)
-
-
 def ridge_cost(machine: Machine, plan: PenaltyPlan, work: RidgeWork) -> RunCost:
     """The cost of all penalties, folds and permutations."""
     outer, inner = work.folds

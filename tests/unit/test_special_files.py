@@ -64,6 +64,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "voxels": {"pheno": None, "parcels": 2},
     "pheno": {"voxels": None},
     "grm_id": {"grm": "no"},
+    "rates": {"dry_run": True},
 }
 """What goes with an option, and what does not (None)."""
 READ = [(command, one.name) for command in NEEDED for one in declared(options_of(command)) if one.option.reads]
