@@ -29,6 +29,10 @@ LOAD_PASSES = 2
 OPEN_SECONDS = 0.1
 PLOT_SECONDS = 0.6
 """A Manhattan and a QQ plot, by rank 0."""
+PLOT_START = 0.4
+"""Loading what draws, once."""
+NUMBERS_OF_LINE = 13
+"""Numbers of a table of traits that are read in the time of a row of the summary statistics."""
 PROBE_FLOP = 4 * 2.0 * 1200**3
 """Products in each precision with which a run measures GEMM before its plan."""
 ROW_BYTES = 140

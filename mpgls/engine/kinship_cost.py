@@ -11,6 +11,8 @@ from mpgls.engine.kinship_sums import STRIPS
 from mpgls.la.layout import grid_shape
 from mpgls.run.plan import Machine
 
+PRODUCT_SHARE = 0.8
+"""Rate of the products of rows and columns, added to S strip by strip, over that of GEMM."""
 EIGEN_FLOP = 9.0
 """Operations of all eigenpairs, and of their check, by n^3."""
 
@@ -39,9 +41,9 @@ def _sums(P: int, work: KinshipWork) -> Iterator[Phase]:
     rows, cols = n / p_r, n / p_c
     packed = m * n / 4
     yield Phase("read and share", read=packed, sent=packed * (P - 1))
-    yield Phase("decode", {"count": m * n, "double.decode": m * (rows + cols)})
+    yield Phase("decode", {"count": m * n, "double.decode": m * (rows + cols), "scale": m * rows})
     product = m * rows * cols * (1 + 1 / STRIPS)
-    yield Phase("product", {"double.gemm": product}, flop=P * product)
+    yield Phase("product", {"double.gemm": product / PRODUCT_SHARE}, flop=P * product)
     if work.gcta:
         yield Phase("count pairs", {"count": m * (rows + cols)})  # a product only where genotypes are missing
 

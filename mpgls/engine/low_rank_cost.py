@@ -207,7 +207,7 @@ class _Work:
             "load G'G": self._load(teams, R),
             "REML, single": models * COARSE * self._cholesky(self.rates.single, R),
             "REML, double": models * FINE * self._cholesky(self.rates.double, R),
-            "REML, solves": models * (COARSE + FINE) * self._solves(R),
+            "REML, sums": models * (COARSE + FINE) * self._solves(R),
         }
         flop = p.chromosomes * p.T * (COARSE + FINE) * p.K**3 / 3
         read = teams * 8.0 * p.K**2
@@ -224,7 +224,7 @@ class _Work:
         terms = {
             "load G'G": self._load(1, P),
             "REML, double": models * self._cholesky(self.rates.double, P),
-            "REML, solves": models * self._solves(P),
+            "REML, sums": models * self._solves(P),
             "hand over factor": models * self._hand_over(),
             "read (waiting)": max(0.0, read / self.rates.read - sum(blocks.values())),  # the next block is read ahead
             **blocks,

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mpgls.engine.cost import PLOT_SECONDS, Phase, RunCost, opening
+from mpgls.engine.cost import NUMBERS_OF_LINE, PLOT_SECONDS, PLOT_START, Phase, RunCost, opening
 from mpgls.engine.kernel import TILE
 from mpgls.engine.ridge_plan import PenaltyPlan
 from mpgls.run.plan import Machine
 
 PRODUCT_SHARE = 0.81
 """Rate of the products of all folds, gathered and squared, over that of GEMM."""
+INVERT_SHARE = 0.5
+"""Rate of inverting by tiles that a node's ranks share over that of a Cholesky."""
+HALF_SPEED = 1200
+"""Samples of an inner fold at which the inverses of its blocks run at half the rate of GEMM."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,11 @@ def ridge_cost(machine: Machine, plan: PenaltyPlan, work: RidgeWork) -> RunCost:
     )
     together = max(map(len, plan.groups))
     how = f"plan: {together} of {work.penalties} penalties at a time\n{plan.memory_text(machine)}"
-    phases = (*opening(work.m + 3.0 * work.n), *_kernel(machine.ranks, work), *_folds(machine, work))
+    phases = (
+        *opening(work.m + 3.0 * work.n + work.t * work.n / NUMBERS_OF_LINE),
+        *_kernel(machine.ranks, work),
+        *_folds(machine, work),
+    )
     return RunCost("ridge", study, machine, plan, how, phases)
 
 
@@ -69,15 +77,17 @@ def _folds(machine: Machine, work: RidgeWork) -> Iterator[Phase]:
     n, outer, inner = float(work.n), *work.folds
     here = min(machine.ranks, machine.ranks_per_node)
     if not work.by_fold:
-        yield Phase("invert", {"double.potrf": work.penalties * n**3 / here}, flop=work.penalties * n**3)
+        yield Phase("invert", {"double.potrf": work.penalties * n**3 / here / INVERT_SHARE}, flop=work.penalties * n**3)
     busy = -(-outer // here) * here / outer  # whole folds are dealt
     # D_:O N for each outer fold, then products of the sizes of an inner fold
     o, i = n / outer, (n - n / outer) / inner
     blocks = outer * (2 * n * o**2 + o**3) + outer * inner * (2 * i * i * o + i**3)
     if work.by_fold:
         blocks += outer * (1 + inner) * n**3
-    yield Phase("fold operators", {"double.gemm": work.penalties * blocks * busy / here}, flop=work.penalties * blocks)
+    slower = 1 + HALF_SPEED / i
+    mine = work.penalties * blocks * busy / here * slower
+    yield Phase("fold operators", {"double.gemm": mine}, flop=work.penalties * blocks)
     rate = "single" if work.mixed else "double"
     flop = 2.0 * work.multiplications * work.t * (1 + work.permutations)
     yield Phase("permutations", {f"{rate}.gemm": flop / machine.ranks / PRODUCT_SHARE}, flop=flop)
-    yield Phase("report", seconds=PLOT_SECONDS)
+    yield Phase("report", seconds=PLOT_START + PLOT_SECONDS)

@@ -10,6 +10,7 @@ from mpgls.engine.cost import (
     EVALUATION_SECONDS,
     FINE,
     PLOT_SECONDS,
+    PLOT_START,
     ROW_BYTES,
     SYNCS,
     Phase,
@@ -123,4 +124,9 @@ def _stream(P: int, plan: ScanPlan, work: ScanWork) -> Iterator[Phase]:
 def _report(P: int, work: ScanWork) -> Iterator[Phase]:
     """Tables by all ranks, plots by rank 0."""
     rows = float(work.m) * work.T
-    yield Phase("report", {"rows": rows / P}, written=ROW_BYTES * rows, seconds=work.plots * work.T * PLOT_SECONDS)
+    yield Phase(
+        "report",
+        {"rows": rows / P},
+        written=ROW_BYTES * rows,
+        seconds=work.plots * (PLOT_START + work.T * PLOT_SECONDS),
+    )

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mpgls.engine.cost import PLOT_SECONDS, SYNCS, Phase, RunCost, busiest, leaving, loading, opening, times
+from mpgls.engine.cost import (
+    NUMBERS_OF_LINE,
+    PLOT_SECONDS,
+    PLOT_START,
+    SYNCS,
+    Phase,
+    RunCost,
+    busiest,
+    leaving,
+    loading,
+    opening,
+    times,
+)
 from mpgls.engine.kinship_cost import EIGEN_FLOP
 from mpgls.engine.tile_plan import NODES, TilePlan, TileSizes
 from mpgls.run.plan import Machine
@@ -65,7 +77,7 @@ def tile_cost(machine: Machine, plan: TilePlan, work: TileWork) -> RunCost:
         f"{'mixed' if work.mixed else 'double'} precision"
     )
     phases = (
-        *opening(work.m + 3.0 * work.n),
+        *opening(work.m + 3.0 * work.n + work.t * work.n / NUMBERS_OF_LINE),
         *_bases(machine, plan, work),
         *_traits(machine.ranks, work),
         *_stream(machine.ranks, plan, work),
@@ -121,4 +133,4 @@ def _stream(P: int, plan: TilePlan, work: TileWork) -> Iterator[Phase]:
     yield Phase("epilogue", {"tile": mine * t})
     effects = 2 * 8.0 * m * t if work.dense else 0.0
     yield Phase("write", written=effects, syncs=SYNCS * work.parts * passes)
-    yield Phase("report", seconds=PLOT_SECONDS)
+    yield Phase("report", seconds=PLOT_START + 2 * PLOT_SECONDS)

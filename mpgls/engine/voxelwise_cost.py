@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mpgls.engine.cost import PLOT_SECONDS, ROW_BYTES, SYNCS, Phase, RunCost, leaving, opening
+from mpgls.engine.cost import PLOT_SECONDS, PLOT_START, ROW_BYTES, SYNCS, Phase, RunCost, leaving, opening
 from mpgls.engine.voxelwise_plan import VoxelwisePlan, VoxelwiseSizes
 from mpgls.run.plan import Machine
 
@@ -12,6 +12,8 @@ TILE_SHARE = 0.9
 """Rate of the tiles, with their threshold while they are in cache, over that of GEMM."""
 ENTRY_NUMBERS = 40.0
 """Numbers put right, at the rate of an epilogue, for each pair of SNP and voxel beyond the threshold."""
+SNP_PASSES = 10.0
+"""Passes over the decoded SNPs of a unit: those that are tested, their residuals and lengths."""
 RESIDUAL_PASSES = 6.0
 """Passes over the voxels of taking the confounds away and scaling to length 1."""
 ENTRY_BYTES = 32
@@ -47,7 +49,7 @@ def _scan(machine: Machine, plan: VoxelwisePlan, sizes: VoxelwiseSizes) -> Itera
     yield Phase("residuals of voxels", {"scale": RESIDUAL_PASSES * voxels})
     reads = -(-permutations // plan.permutations) * m * n / 4
     yield Phase("read (waiting)", read=reads * R, ahead_of=("decode", "tiles"))
-    yield Phase("decode", {"count": decoded, "double.decode": decoded})
+    yield Phase("decode", {"count": decoded, "double.decode": decoded, "scale": SNP_PASSES * decoded})
     yield Phase("tiles", {f"{rate}.gemm": mine / TILE_SHARE}, flop=flop)
     yield Phase("combine in team", sent=leaving(ENTRY_BYTES * entries, R))
     yield Phase("clusters", {"epilogue": ENTRY_NUMBERS * entries * rounds * teams / units / P}, syncs=SYNCS * rounds)
@@ -57,4 +59,4 @@ def _report(P: int, sizes: VoxelwiseSizes) -> Iterator[Phase]:
     """The table of SNPs by all ranks, the pairs of the data and pictures by rank 0."""
     rows, pairs = float(sizes.m), sizes.threshold * sizes.m * sizes.v
     written = ROW_BYTES * rows + ENTRY_BYTES * pairs
-    yield Phase("report", {"rows": rows / P, "epilogue": pairs}, written=written, seconds=PLOT_SECONDS)
+    yield Phase("report", {"rows": rows / P, "epilogue": pairs}, written=written, seconds=PLOT_START + PLOT_SECONDS)

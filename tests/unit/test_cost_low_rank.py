@@ -23,7 +23,7 @@ STUDY = {"n": 30_000, "m": 22_000, "K": 2_200, "chromosomes": 22, "T": 1, "q": 4
 
 
 BESIDE = (
-    "load G'G", "REML, double", "REML, solves", "hand over factor", "check in double", "read (waiting)", "write"
+    "load G'G", "REML, double", "REML, sums", "hand over factor", "check in double", "read (waiting)", "write"
 )  # fmt: skip
 """Terms of the scan during which no block of tested SNPs is read ahead."""
 
