@@ -44,7 +44,7 @@ WORTH = 2.0
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseCost:
     """One phase of a run, named as in its timing table.
 
     ``work`` of the busiest rank by the name of its rate in `Rates`: flop, genotypes, numbers, rows. ``flop`` and the
@@ -75,7 +75,7 @@ class RunCost:
     machine: Machine
     plan: Plan
     how: str
-    phases: tuple[Phase, ...]
+    phases: tuple[PhaseCost, ...]
 
     def seconds_by_phase(self, rates: Rates) -> dict[str, float]:
         """Wall seconds of each phase, in the order of the run."""
@@ -92,7 +92,7 @@ class RunCost:
         return sum(getattr(phase, what) for phase in self.phases)
 
 
-def seconds(phase: Phase, rates: Rates, ranks: int) -> float:
+def seconds(phase: PhaseCost, rates: Rates, ranks: int) -> float:
     """Wall seconds of a phase: each kind of work over its rate, and bytes over the rates that move them."""
     work = sum(amount / attrgetter(name)(rates) for name, amount in phase.work.items())
     sent = phase.sent / ranks / rates.send if rates.send else 0.0
@@ -153,17 +153,17 @@ def _smallest(on: Callable[[int], Timed | None]) -> Timed | None:
 # -- pieces that several commands have -------------------------------------------------------------------------------
 
 
-def opening(lines: float) -> Iterator[Phase]:
+def opening(lines: float) -> Iterator[PhaseCost]:
     """Tables of SNPs and samples of so many ``lines``, read by rank 0, and the measuring of GEMM."""
-    yield Phase("open and check", {"rows": lines}, seconds=OPEN_SECONDS)
-    yield Phase("GEMM", {"double.gemm": PROBE_FLOP / 2, "single.gemm": PROBE_FLOP / 2})
+    yield PhaseCost("open and check", {"rows": lines}, seconds=OPEN_SECONDS)
+    yield PhaseCost("GEMM", {"double.gemm": PROBE_FLOP / 2, "single.gemm": PROBE_FLOP / 2})
 
 
-def loading(name: str, n: int, count: float, ranks: int, files: int = 1) -> Phase:
+def loading(name: str, n: int, count: float, ranks: int, files: int = 1) -> PhaseCost:
     """An n x n matrix from its file, ``count`` times, each made of ``files`` of them (Phi, and a chromosome's sum)."""
     numbers = count * float(n) ** 2
     nbytes = 8 * files * numbers
-    return Phase(name, {"epilogue": LOAD_PASSES * numbers / ranks}, read=nbytes, sent=leaving(nbytes, ranks))
+    return PhaseCost(name, {"epilogue": LOAD_PASSES * numbers / ranks}, read=nbytes, sent=leaving(nbytes, ranks))
 
 
 def cholesky_work(n: int, R: int, precision: str) -> dict[str, float]:

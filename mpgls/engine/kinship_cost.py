@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mpgls.engine.cost import SYNCS, Phase, RunCost, leaving, loading, opening
+from mpgls.engine.cost import SYNCS, PhaseCost, RunCost, leaving, loading, opening
 from mpgls.engine.kinship_plan import EigenPlan, KinshipPlan
 from mpgls.engine.kinship_sums import STRIPS
 from mpgls.la.layout import grid_shape
@@ -35,23 +35,23 @@ def kinship_cost(machine: Machine, plan: KinshipPlan, work: KinshipWork) -> RunC
     return RunCost("kinship", study, machine, plan, plan.text(machine), phases)
 
 
-def _sums(P: int, work: KinshipWork) -> Iterator[Phase]:
+def _sums(P: int, work: KinshipWork) -> Iterator[PhaseCost]:
     """The block travels packed to all; each counts it, decodes rows and columns; S += X X', the lower strips."""
     n, m, (p_r, p_c) = float(work.n), float(work.m), grid_shape(P)
     rows, cols = n / p_r, n / p_c
     packed = m * n / 4
-    yield Phase("read and share", read=packed, sent=packed * (P - 1))
-    yield Phase("decode", {"count": m * n, "double.decode": m * (rows + cols), "scale": m * rows})
+    yield PhaseCost("read and share", read=packed, sent=packed * (P - 1))
+    yield PhaseCost("decode", {"count": m * n, "double.decode": m * (rows + cols), "scale": m * rows})
     product = m * rows * cols * (1 + 1 / STRIPS)
-    yield Phase("product", {"double.gemm": product / PRODUCT_SHARE}, flop=P * product)
+    yield PhaseCost("product", {"double.gemm": product / PRODUCT_SHARE}, flop=P * product)
     if work.gcta:
-        yield Phase("count pairs", {"count": m * (rows + cols)})  # a product only where genotypes are missing
+        yield PhaseCost("count pairs", {"count": m * (rows + cols)})  # a product only where genotypes are missing
 
 
-def _written(work: KinshipWork) -> Phase:
+def _written(work: KinshipWork) -> PhaseCost:
     """K and the sums, 8 n^2 bytes each."""
     matrices = 1 + work.parts
-    return Phase("write", written=8.0 * matrices * float(work.n) ** 2, syncs=SYNCS * matrices)
+    return PhaseCost("write", written=8.0 * matrices * float(work.n) ** 2, syncs=SYNCS * matrices)
 
 
 def eigen_cost(machine: Machine, plan: EigenPlan, n: int) -> RunCost:
@@ -61,7 +61,7 @@ def eigen_cost(machine: Machine, plan: EigenPlan, n: int) -> RunCost:
     phases = (
         *opening(float(n)),
         loading("load kinship", n, 1, P),
-        Phase("eigendecomposition", {"eigen": flop / P}, flop=flop),
-        Phase("write", written=8 * n2, sent=leaving(8 * n2, P), syncs=SYNCS),
+        PhaseCost("eigendecomposition", {"eigen": flop / P}, flop=flop),
+        PhaseCost("write", written=8 * n2, sent=leaving(8 * n2, P), syncs=SYNCS),
     )
     return RunCost("eigen", f"{n:,} samples", machine, plan, plan.text(machine), phases)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mpgls.engine.cost import NUMBERS_OF_LINE, PLOT_SECONDS, PLOT_START, Phase, RunCost, opening
+from mpgls.engine.cost import NUMBERS_OF_LINE, PLOT_SECONDS, PLOT_START, PhaseCost, RunCost, opening
 from mpgls.engine.kernel import TILE
 from mpgls.engine.ridge_plan import PenaltyPlan
 from mpgls.run.plan import Machine
@@ -54,30 +54,32 @@ def ridge_cost(machine: Machine, plan: PenaltyPlan, work: RidgeWork) -> RunCost:
     return RunCost("ridge", study, machine, plan, how, phases)
 
 
-def _kernel(P: int, work: RidgeWork) -> Iterator[Phase]:
+def _kernel(P: int, work: RidgeWork) -> Iterator[PhaseCost]:
     """K = X X' / m: all ranks decode all SNPs, tiles of the lower triangle are dealt (n^2 m); 8 n^2 bytes to all."""
     n, m, outer, inner = float(work.n), float(work.m), *work.folds
     kernels = 1 + work.by_fold * outer * (1 + inner)
     if not work.m:
-        yield Phase("load kinship", {"epilogue": n**2}, read=8 * n**2)
+        yield PhaseCost("load kinship", {"epilogue": n**2}, read=8 * n**2)
         return
     packed = kernels * m * n / 4
-    yield Phase("read and share", read=packed, sent=packed * (P - 1))
+    yield PhaseCost("read and share", read=packed, sent=packed * (P - 1))
     genotypes = kernels * m * n
-    yield Phase("decode", {"count": genotypes, "double.decode": genotypes, "scale": genotypes})
+    yield PhaseCost("decode", {"count": genotypes, "double.decode": genotypes, "scale": genotypes})
     edge = -(-work.n // TILE)
     tiles = edge * (edge + 1) / 2
     product = kernels * 2.0 * m * (n / edge) ** 2
-    yield Phase("kernel", {"double.gemm": product * -(-tiles // P)}, flop=product * tiles)
-    yield Phase("share kernel", {"scale": 2 * kernels * n**2}, sent=kernels * 4 * n**2 * (P - 1))
+    yield PhaseCost("kernel", {"double.gemm": product * -(-tiles // P)}, flop=product * tiles)
+    yield PhaseCost("share kernel", {"scale": 2 * kernels * n**2}, sent=kernels * 4 * n**2 * (P - 1))
 
 
-def _folds(machine: Machine, work: RidgeWork) -> Iterator[Phase]:
+def _folds(machine: Machine, work: RidgeWork) -> Iterator[PhaseCost]:
     """V^-1 for each penalty (n^3, by the ranks of a node), the blocks of the folds, and all permutations."""
     n, outer, inner = float(work.n), *work.folds
     here = min(machine.ranks, machine.ranks_per_node)
     if not work.by_fold:
-        yield Phase("invert", {"double.potrf": work.penalties * n**3 / here / INVERT_SHARE}, flop=work.penalties * n**3)
+        yield PhaseCost(
+            "invert", {"double.potrf": work.penalties * n**3 / here / INVERT_SHARE}, flop=work.penalties * n**3
+        )
     busy = -(-outer // here) * here / outer  # whole folds are dealt
     # D_:O N for each outer fold, then products of the sizes of an inner fold
     o, i = n / outer, (n - n / outer) / inner
@@ -86,8 +88,8 @@ def _folds(machine: Machine, work: RidgeWork) -> Iterator[Phase]:
         blocks += outer * (1 + inner) * n**3
     slower = 1 + HALF_SPEED / i
     mine = work.penalties * blocks * busy / here * slower
-    yield Phase("fold operators", {"double.gemm": mine}, flop=work.penalties * blocks)
+    yield PhaseCost("fold operators", {"double.gemm": mine}, flop=work.penalties * blocks)
     rate = "single" if work.mixed else "double"
     flop = 2.0 * work.multiplications * work.t * (1 + work.permutations)
-    yield Phase("permutations", {f"{rate}.gemm": flop / machine.ranks / PRODUCT_SHARE}, flop=flop)
-    yield Phase("report", seconds=PLOT_START + PLOT_SECONDS)
+    yield PhaseCost("permutations", {f"{rate}.gemm": flop / machine.ranks / PRODUCT_SHARE}, flop=flop)
+    yield PhaseCost("report", seconds=PLOT_START + PLOT_SECONDS)

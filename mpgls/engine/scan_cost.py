@@ -13,7 +13,7 @@ from mpgls.engine.cost import (
     PLOT_START,
     ROW_BYTES,
     SYNCS,
-    Phase,
+    PhaseCost,
     RunCost,
     busiest,
     cholesky_work,
@@ -77,7 +77,7 @@ def scan_cost(machine: Machine, plan: ScanPlan, work: ScanWork) -> RunCost:
     return RunCost("single-trait", study, machine, plan, plan.text(machine), phases)
 
 
-def _null_models(P: int, work: ScanWork) -> Iterator[Phase]:
+def _null_models(P: int, work: ScanWork) -> Iterator[PhaseCost]:
     """Phi from its file (with its chromosome's sum), then REML by Cholesky; the last factor is that of the scan."""
     n2 = float(work.n) ** 2
     if work.spectral:
@@ -90,41 +90,41 @@ def _null_models(P: int, work: ScanWork) -> Iterator[Phase]:
     for precision, count in (("single", coarse), ("double", fine)):
         if count:
             factor = cholesky_work(work.n, P, precision)
-            yield Phase(f"REML, {precision}", times(count, factor), flop=count * float(work.n) ** 3 / 3)
+            yield PhaseCost(f"REML, {precision}", times(count, factor), flop=count * float(work.n) ** 3 / 3)
     passes = SOLVES / 2 * (coarse + fine) * n2 / P
-    yield Phase("REML, sums", {"scale": passes}, seconds=EVALUATION_SECONDS * (coarse + fine))
+    yield PhaseCost("REML, sums", {"scale": passes}, seconds=EVALUATION_SECONDS * (coarse + fine))
 
 
-def _operator(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[Phase]:
+def _operator(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     """The factor to every team (a copy a node in teams of one), and the check of mixed precision."""
     n2, P, R = float(work.n) ** 2, machine.ranks, plan.team_size
     copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
     moved = leaving(work.models * work.item * n2 * copies, P)
-    yield Phase("hand over factor", {"scale": work.models * n2 / P}, sent=moved)
+    yield PhaseCost("hand over factor", {"scale": work.models * n2 / P}, sent=moved)
     if work.mixed:
         again = {"double.trsm": SAMPLED * n2 / P} if work.spectral else cholesky_work(work.n, P, "double")
-        yield Phase("check in double", times(work.models, again))
+        yield PhaseCost("check in double", times(work.models, again))
 
 
-def _stream(P: int, plan: ScanPlan, work: ScanWork) -> Iterator[Phase]:
+def _stream(P: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     """Every SNP of every trait: read, decoded, X~ = L^-1 X (n^2) or Z'X (2 n^2), and its q + 2 products."""
     n, name = float(work.n), "single" if work.mixed else "double"
     mine = work.T * busiest(work.m, work.parts, plan.block, P)
     phases = ("decode", "solve", "statistics")
-    yield Phase("read (waiting)", read=work.T * work.m * n / 4, ahead_of=phases)
-    yield Phase("decode", {"count": mine * n, f"{name}.decode": mine * n})
+    yield PhaseCost("read (waiting)", read=work.T * work.m * n / 4, ahead_of=phases)
+    yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n})
     flop = (2 if work.spectral else 1) * n**2
     dealt = leaving(work.item * n * work.T * work.m, plan.team_size)  # the columns of a block go to the team's rows
     rate = "gemm" if work.spectral else "trsm"
-    yield Phase("solve", {f"{name}.{rate}": flop * mine}, flop=flop * work.T * work.m, sent=dealt)
-    yield Phase("statistics", {f"{name}.products": mine * n})
-    yield Phase("write", written=RECORD_BYTES * work.T * work.m, syncs=SYNCS * work.models)
+    yield PhaseCost("solve", {f"{name}.{rate}": flop * mine}, flop=flop * work.T * work.m, sent=dealt)
+    yield PhaseCost("statistics", {f"{name}.products": mine * n})
+    yield PhaseCost("write", written=RECORD_BYTES * work.T * work.m, syncs=SYNCS * work.models)
 
 
-def _report(P: int, work: ScanWork) -> Iterator[Phase]:
+def _report(P: int, work: ScanWork) -> Iterator[PhaseCost]:
     """Tables by all ranks, plots by rank 0."""
     rows = float(work.m) * work.T
-    yield Phase(
+    yield PhaseCost(
         "report",
         {"rows": rows / P},
         written=ROW_BYTES * rows,

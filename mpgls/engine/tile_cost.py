@@ -10,7 +10,7 @@ from mpgls.engine.cost import (
     PLOT_SECONDS,
     PLOT_START,
     SYNCS,
-    Phase,
+    PhaseCost,
     RunCost,
     busiest,
     leaving,
@@ -85,7 +85,7 @@ def tile_cost(machine: Machine, plan: TilePlan, work: TileWork) -> RunCost:
     return RunCost("multi-trait", study, machine, plan, plan.text(machine, work.t), phases)
 
 
-def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[Phase]:
+def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
     """Z diag(lam) Z' = Phi for each chromosome and group, and Z to every team."""
     P, R, n = machine.ranks, plan.team_size, float(work.n)
     count = work.parts * work.groups
@@ -94,43 +94,43 @@ def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[Phase]:
     else:
         yield loading("load kinship", work.n, work.parts, P, files=1 if work.parts == 1 else 2)
         flop = count * EIGEN_FLOP * n**3
-        yield Phase("eigendecomposition", {"eigen": flop / P}, flop=flop)
+        yield PhaseCost("eigendecomposition", {"eigen": flop / P}, flop=flop)
     copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
     moved = leaving(count * work.item * n**2 * copies, P)
-    yield Phase("hand over basis", {"scale": count * n**2 / P}, sent=moved)
+    yield PhaseCost("hand over basis", {"scale": count * n**2 / P}, sent=moved)
 
 
-def _traits(P: int, work: TileWork) -> Iterator[Phase]:
+def _traits(P: int, work: TileWork) -> Iterator[PhaseCost]:
     """Y~ = Z'Y (2 n^2 t), the h2 of each trait, and its weighted residuals, for each chromosome."""
     n, traits = float(work.n), float(work.parts * work.t)
     estimated = traits if work.estimated is None else float(work.estimated)
     flop = 2 * n**2 * traits
-    yield Phase("rotate traits", {"double.gemm": flop / P}, flop=flop, sent=8 * n * traits * (P - 1))
+    yield PhaseCost("rotate traits", {"double.gemm": flop / P}, flop=flop, sent=8 * n * traits * (P - 1))
     grid, passes = REML_GRID * n * estimated / P, REML_PASSES * n * estimated / P
-    yield Phase("REML", {"double.gemm": grid, "scale": passes}, flop=P * grid)
-    yield Phase("prepare panels", {"scale": PANEL_PASSES * n * traits})
+    yield PhaseCost("REML", {"double.gemm": grid, "scale": passes}, flop=P * grid)
+    yield PhaseCost("prepare panels", {"scale": PANEL_PASSES * n * traits})
 
 
-def _stream(P: int, plan: TilePlan, work: TileWork) -> Iterator[Phase]:
+def _stream(P: int, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
     """X~ = Z'X (2 n^2 a SNP), tiles (2 n (t + nodes (1+q)) + 2 t nodes a SNP), and what is kept of them."""
     n, m, t, q = float(work.n), work.m, float(work.t), work.q
     mine = busiest(m, work.parts, plan.block, P)
     phases = ("decode", "rotate SNPs", "tiles", "epilogue")
     rate = "single" if work.mixed else "double"
-    yield Phase("read (waiting)", read=work.groups * m * n / 4, ahead_of=phases)
-    yield Phase("decode", times(work.groups, {"count": mine * n, f"{rate}.decode": mine * n}))
+    yield PhaseCost("read (waiting)", read=work.groups * m * n / 4, ahead_of=phases)
+    yield PhaseCost("decode", times(work.groups, {"count": mine * n, f"{rate}.decode": mine * n}))
     rotate = 2 * n**2 * work.groups
     dealt = leaving(work.item * n * work.groups * m, plan.team_size)
-    yield Phase("rotate SNPs", {work.gemm: rotate * mine}, flop=rotate * m, sent=dealt)
+    yield PhaseCost("rotate SNPs", {work.gemm: rotate * mine}, flop=rotate * m, sent=dealt)
     panels = -(-work.t // plan.panel)
     tile = 2 * n * (t + panels * NODES * (1 + q)) + 2 * t * NODES
     sums = leaving(8 * (t + panels * NODES * (1 + q)) * m, plan.team_size)
-    yield Phase("tiles", {work.gemm: tile * mine}, flop=tile * m, sent=sums)
+    yield PhaseCost("tiles", {work.gemm: tile * mine}, flop=tile * m, sent=sums)
     passes = -(-work.t // plan.resident)
     if passes > 1:
         rotated = work.item * n * m
-        yield Phase("scratch", read=(passes - 1) * rotated, written=rotated)
-    yield Phase("epilogue", {"tile": mine * t})
+        yield PhaseCost("scratch", read=(passes - 1) * rotated, written=rotated)
+    yield PhaseCost("epilogue", {"tile": mine * t})
     effects = 2 * 8.0 * m * t if work.dense else 0.0
-    yield Phase("write", written=effects, syncs=SYNCS * work.parts * passes)
-    yield Phase("report", seconds=PLOT_START + 2 * PLOT_SECONDS)
+    yield PhaseCost("write", written=effects, syncs=SYNCS * work.parts * passes)
+    yield PhaseCost("report", seconds=PLOT_START + 2 * PLOT_SECONDS)

@@ -16,7 +16,7 @@ from resident import mpgls as run_mpgls
 from resident import must_succeed
 
 import mpgls
-from mpgls.engine.cost import MOST_RANKS, WORTH, Phase, RunCost, busiest, seconds, sensible_ranks
+from mpgls.engine.cost import MOST_RANKS, WORTH, PhaseCost, RunCost, busiest, seconds, sensible_ranks
 from mpgls.engine.kinship_sums import STRIPS
 from mpgls.engine.rates import Rates
 from mpgls.errors import MemoryPlanError, UsageError
@@ -178,7 +178,7 @@ def test_a_plan_that_does_not_fit_says_what_would(folder: Path) -> None:
 
 
 def test_a_phase_is_the_sum_of_its_work() -> None:
-    phase = Phase(
+    phase = PhaseCost(
         "p", {"double.gemm": 100e9, "single.gemm": 50e9, "count": 1e9}, read=3e9, written=1e9, sent=40e9, syncs=3,
         seconds=0.25,
     )  # fmt: skip
@@ -189,7 +189,7 @@ def test_a_phase_is_the_sum_of_its_work() -> None:
 
 def test_reading_hides_behind_the_work_that_it_is_ahead_of() -> None:
     for read, waited in ((1e9, 0.0), (5e9, 3.0)):
-        phases = (Phase("read", read=read, ahead_of=("solve",)), Phase("solve", {"double.gemm": 100e9}))
+        phases = (PhaseCost("read", read=read, ahead_of=("solve",)), PhaseCost("solve", {"double.gemm": 100e9}))
         cost = RunCost("c", "", Machine(1, 1, None, 0), Plan({"s": 1}), "", phases)
         assert cost.seconds_by_phase(RATES) == {"start": 0.5, "read": pytest.approx(waited), "solve": 2.0}
         assert cost.seconds(RATES) == pytest.approx(2.5 + waited)
