@@ -15,6 +15,7 @@ from typing import Any
 from mpi4py import MPI
 
 import mpgls
+from mpgls.engine.cost_text import time_text
 from mpgls.errors import MemoryPlanError
 
 PEOPLE = (10_000, 100_000, 500_000)
@@ -45,9 +46,10 @@ def main() -> None:
     print("| command | " + " | ".join(f"{n:,} people" for n in PEOPLE) + " |\n|---|---|---|---|")
     for what, label, sizes in ROWS:
         print(f"| `{label}` | " + " | ".join(cell(what, n, sizes, machine) for n in PEOPLE) + " |")
+    print(f"\n| {GCTA:,} people | |\n|---|---|")
     for what, label, sizes in ROWS:
         if sizes.get("loco"):
-            print(f"| `{label}`, {GCTA:,} people | {cell(what, GCTA, sizes, machine)} | | |")
+            print(f"| `{label}` | {cell(what, GCTA, sizes, machine)} |")
 
 
 def cell(what: str, n: int, sizes: dict[str, Any], machine: dict[str, Any]) -> str:
@@ -57,10 +59,11 @@ def cell(what: str, n: int, sizes: dict[str, Any], machine: dict[str, Any]) -> s
             made = mpgls.plan(
                 what=what, samples=n, **sizes, **{**machine, "ranks": ranks}, comm=MPI.COMM_SELF, verbose=True
             ).manifest
-            hours, stages = made["seconds"] / 3600, made["plan"]["stages"].values()
+            spent, stages = made["seconds"] / 3600 * ranks, made["plan"]["stages"].values()
             memory = (sum if what == "vgwas" else max)(stages) / 2**30
             where = "" if ranks == machine["ranks"] else f" on {ranks:,} ranks"
-            return f"{hours:.3g} h{where}, {hours * ranks:,.3g} core-h, {memory:.2g} GiB"
+            core_hours = f"{spent:,.0f}" if spent >= 100 else f"{spent:.2g}"
+            return f"{time_text(made['seconds'])}{where}; {core_hours} core-hours; {memory:.2g} GiB"
     return "does not fit"
 
 
