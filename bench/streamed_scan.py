@@ -22,8 +22,9 @@ import numpy as np
 from mpgls.engine.scan_plan import ScanSizes, plan_scan
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.grid import ProcessGrid
+from mpgls.la.hold import hold_factor
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.teams import hold_factor, split_teams
+from mpgls.la.teams import split_teams
 from mpgls.model.gls import COLLINEAR_TOLERANCE, NullSums, fit_snps
 from mpgls.mpi import on_root
 from mpgls.run.plan import Machine, grid_block

@@ -75,7 +75,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
 
         variants, plots = study.fileset.variants, not options.no_plots
         report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
-        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team:
+        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size, plan.solver) as team:
             scan = TraitScan(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
             for part in parts:
                 unfinished = ledger.unfinished(part.blocks)
@@ -125,6 +125,7 @@ def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job:
         several_sets=any(cohort.rows.size < n for cohort in cohorts),
         several_traits=len(cohorts) > 1,
     )
-    plan = plan_scan(machine, sizes, options.team_size, planned_block(options, study, job))
+    block = planned_block(options, study, job)
+    plan = plan_scan(machine, sizes, options.team_size, block, options.solver)
     job.world.log.info(plan.text(machine))
     return plan

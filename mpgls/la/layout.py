@@ -39,6 +39,31 @@ class BlockCyclic:
 
 
 @dataclass(frozen=True)
+class FoldedRows:
+    """``range(n)`` dealt to ``parts`` processes so that the rows of a triangle weigh the same for each.
+
+    Of 2 ``parts`` nearly equal intervals process r has the r-th from the top and the r-th from the bottom.
+    """
+
+    n: int
+    parts: int
+
+    def intervals(self, part: int) -> tuple[range, range]:
+        """The rows of process ``part``, ascending."""
+        cuts = [self.n * k // (2 * self.parts) for k in range(2 * self.parts + 1)]
+        below = 2 * self.parts - 1 - part
+        return range(cuts[part], cuts[part + 1]), range(cuts[below], cuts[below + 1])
+
+    def panels(self, part: int, size: int) -> list[range]:
+        """The rows of process ``part`` in nearly equal panels of at most ``size``, ascending."""
+        panels = []
+        for rows in self.intervals(part):
+            count = -(-len(rows) // size)
+            panels += [rows[len(rows) * k // count : len(rows) * (k + 1) // count] for k in range(count)]
+        return panels
+
+
+@dataclass(frozen=True)
 class GridLayout:
     """[MC,MR]: element (i, j) lives on process (rows.owner(i), cols.owner(j)) of a process grid."""
 

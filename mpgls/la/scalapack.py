@@ -259,6 +259,14 @@ def _local_potrf(A: np.ndarray) -> int:
     return int(info)
 
 
+def trtri(L_grid: Matrix) -> None:
+    """L := L^-1, in place: the lower triangle of ``L_grid`` (n x n, [MC,MR]), a Cholesky factor. Collective."""
+    name, _ = _typed(L_grid.dtype, "trtri")
+    info = ctypes.c_int(0)
+    _call(name, "L", "N", L_grid.shape[0], L_grid.local, 1, 1, L_grid.descriptor, ctypes.byref(info))
+    _check_info(name, info.value)
+
+
 def trsm(L_grid: Matrix, B_grid: Matrix, transposed: bool = False) -> None:
     """B := L^-1 B, or L^-T B, in place; L n x n lower [MC,MR], B n x k [MC,MR], the same row blocks. Collective."""
     name, scalar = _typed(L_grid.dtype, "trsm")
