@@ -30,7 +30,8 @@ class _GridOperator(Closing):
         self.row_panels = [rows.indices(r) for r in range(p_r)]
         self.rows = self.row_panels[self.grid.row]
         self._plan = PanelsToGrid(self.grid, rows, width, dtype)
-        self.columns, self.dtype = width * p_r, np.dtype(dtype)
+        self.columns = width * p_r
+        self.dtype: np.dtype = np.dtype(dtype)
         self._layout = GridLayout(rows, BlockCyclic(width * p_r * p_c, width * p_r, p_c))
         self._X_grid = GridMatrix(self.grid, self._layout, dtype, local=self._plan.X_grid)
 

@@ -169,7 +169,7 @@ class GridToRows:
     def run(self, dtype: type) -> list[np.ndarray]:
         """This rank's panels, (rows, columns) each, Fortran order, rounded to ``dtype``. Collective over the grid."""
         comm, n = self.A_grid.grid.comm, self.A_grid.shape[1]
-        panels = [
+        panels: list[np.ndarray] = [
             np.zeros((len(panel), panel.stop if self.lower else n), dtype=dtype, order="F")
             for panel in self.wanted[comm.rank]
         ]
@@ -192,7 +192,7 @@ class GridToRows:
         arriving = [(s, one) for s in ranks for one in self._pieces(s, me, columns)]
         sizes = [(one.rows.stop - one.rows.start) * (one.columns.stop - one.columns.start) for _, one in arriving]
         received = np.array([sum(size for (s, _), size in zip(arriving, sizes, strict=True) if s == t) for t in ranks])
-        receive = np.empty(received.sum(), dtype=dtype)
+        receive: np.ndarray = np.empty(received.sum(), dtype=dtype)
         comm.Alltoallv(
             [send.astype(dtype, copy=False), (sent, _displacements(sent))],
             [receive, (received, _displacements(received))],

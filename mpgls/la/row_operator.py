@@ -48,7 +48,8 @@ class RowOperator(Closing):
         self._W_team = GridToRows(A_grid, wanted, lower, transposed).run(dtype)
         self.rows = np.concatenate([np.arange(0), *self._panels])
         self.row_panels = [np.arange(n)]
-        self.columns, self.dtype, self._width = width * R, np.dtype(dtype), width
+        self.columns, self._width = width * R, width
+        self.dtype: np.dtype = np.dtype(dtype)
         self._comm, self._node_comm = team.comm.Dup(), split_node(team.comm)
         self._send_to, self._receive_from = messages(_node_of_ranks(team.comm, self._node_comm), team.comm.rank)
         self._X_node = SharedArray(self._node_comm, (n, self.columns), dtype, "block of columns")

@@ -23,7 +23,8 @@ class _SharedOperator(Closing):
         n = A_grid.shape[0]
         self.rows = np.arange(n, dtype=np.int64)
         self.row_panels = [self.rows]
-        self.columns, self.dtype = width, np.dtype(dtype)
+        self.columns = width
+        self.dtype: np.dtype = np.dtype(dtype)
         self._X: np.ndarray = np.zeros((n, width), dtype=dtype, order="F")
         self._node_comm = node_comm.Dup()
         self._A_node = SharedArray(self._node_comm, (n, n), dtype, "factor")
