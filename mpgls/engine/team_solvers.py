@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mpgls.la.redistribute import DEALT_BYTES
-from mpgls.la.row_operator import PANEL
+from mpgls.la.row_operator import SMALLEST
 from mpgls.run.plan import Machine
 
 OF_ROWS = 0.9
@@ -71,7 +71,7 @@ class TeamWork:
         if held.team == 1:
             return whole // machine.ranks_per_node
         if held.solver == "inverse" and self.triangle:
-            whole = self.item * self.n * (self.n + min(self.n, PANEL)) // 2
+            whole = self.item * self.n * (self.n + min(self.n, SMALLEST)) // 2
         return whole // held.team
 
     def hand_over_bytes(self, held: Held, machine: Machine) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,13 +55,29 @@ class FoldedRows:
         below = 2 * self.parts - 1 - part
         return range(cuts[part], cuts[part + 1]), range(cuts[below], cuts[below + 1])
 
-    def panels(self, part: int, size: int) -> list[range]:
-        """The rows of process ``part`` in nearly equal panels of at most ``size``, ascending."""
-        panels = []
-        for rows in self.intervals(part):
-            count = -(-len(rows) // size)
-            panels += [rows[len(rows) * k // count : len(rows) * (k + 1) // count] for k in range(count)]
-        return panels
+
+class Block(NamedTuple):
+    """Neighbouring rows and columns of a matrix."""
+
+    rows: range
+    cols: range
+
+
+def blocks_of_triangle(rows: range, smallest: int) -> list[Block]:
+    """Blocks that cover ``rows`` of a lower triangle, wide ones before narrow ones.
+
+    What is left of the diagonal block of the rows is one block; that is halved until at most ``smallest`` rows are left
+    of a square with zeros above its diagonal.
+    """
+    left = [Block(rows, range(rows.start))] if rows and rows.start else []
+    return left + _halved(rows, smallest)
+
+
+def _halved(rows: range, smallest: int) -> list[Block]:
+    if len(rows) <= smallest:
+        return [Block(rows, rows)] if rows else []
+    top, bottom = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    return [Block(bottom, top), *_halved(top, smallest), *_halved(bottom, smallest)]
 
 
 @dataclass(frozen=True)

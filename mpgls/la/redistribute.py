@@ -2,8 +2,8 @@
 
 ``ColumnsToGrid`` and ``GridToColumns`` move a matrix whose order matters between [*,VR] slabs and [MC,MR].
 ``PanelsToGrid`` moves blocks of columns whose order does not matter, with one Alltoallv inside each process column:
-whatever columns its ranks bring become that process column's columns of the block ([Elem] 2.3.1). ``GridToRows`` gives
-every rank panels of whole rows of a matrix, or of the leading part of a triangle's.
+whatever columns its ranks bring become that process column's columns of the block ([Elem] 2.3.1). ``GridToBlocks``
+gives every rank the blocks of a matrix that it wants.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.layout import BlockCyclic, Slabs
+from mpgls.la.layout import Block, BlockCyclic, Slabs
 from mpgls.la.matrix import GridMatrix
 
 DEALT_BYTES = 1 << 23
@@ -134,55 +134,46 @@ class PanelsToGrid:
 
 
 class Piece(NamedTuple):
-    """What one rank has of a ``panel`` that another wants: its local ``rows`` and ``columns``."""
+    """What one rank has of a ``block`` that another wants: its local ``rows`` and ``columns``."""
 
-    panel: int
+    block: int
     rows: slice
     columns: slice
 
 
-class GridToRows:
-    """Plan: a grid matrix A, [MC,MR], or A' if ``transposed``, to panels of its rows: ``wanted`` by each rank.
+class GridToBlocks:
+    """Plan: a grid matrix A, [MC,MR], or A' if ``transposed``, to the blocks of it that each rank wants: ``wanted``."""
 
-    Of a ``lower`` triangle a panel has the columns up to its last row, the elements above the diagonal being zero.
-    """
-
-    def __init__(
-        self, A_grid: GridMatrix, wanted: Sequence[Sequence[range]], lower: bool = False, transposed: bool = False
-    ) -> None:
-        self.A_grid, self.wanted, self.lower, self.transposed = A_grid, wanted, lower, transposed
+    def __init__(self, A_grid: GridMatrix, wanted: Sequence[Sequence[Block]], transposed: bool = False) -> None:
+        self.A_grid, self.wanted, self.transposed = A_grid, wanted, transposed
         (p_r, p_c), layout = A_grid.grid.shape, A_grid.layout
         rows, cols = [layout.rows.indices(r) for r in range(p_r)], [layout.cols.indices(c) for c in range(p_c)]
         both = [(rows[rank // p_c], cols[rank % p_c]) for rank in range(p_r * p_c)]
         self._held = [(c, r) for r, c in both] if transposed else both
 
     def _pieces(self, source: int, target: int, columns: range) -> Iterator[Piece]:
-        """What ``source`` has of the panels that ``target`` wants, in some columns of the whole."""
+        """What ``source`` has of the blocks that ``target`` wants, in some columns of the whole."""
         rows, cols = self._held[source]
-        for k, panel in enumerate(self.wanted[target]):
-            stop = min(columns.stop, panel.stop) if self.lower else columns.stop
-            mine = slice(*np.searchsorted(rows, (panel.start, panel.stop)).tolist())
-            here = slice(*np.searchsorted(cols, (columns.start, stop)).tolist())
+        for k, block in enumerate(self.wanted[target]):
+            mine = slice(*np.searchsorted(rows, (block.rows.start, block.rows.stop)).tolist())
+            start, stop = max(columns.start, block.cols.start), min(columns.stop, block.cols.stop)
+            here = slice(*np.searchsorted(cols, (start, stop)).tolist())
             if mine.start < mine.stop and here.start < here.stop:
                 yield Piece(k, mine, here)
 
     def run(self, dtype: type) -> list[np.ndarray]:
-        """This rank's panels, (rows, columns) each, Fortran order, rounded to ``dtype``. Collective over the grid."""
+        """This rank's blocks, Fortran order, rounded to ``dtype``. Collective over the grid."""
         comm, n = self.A_grid.grid.comm, self.A_grid.shape[1]
-        panels: list[np.ndarray] = [
-            np.zeros((len(panel), panel.stop if self.lower else n), dtype=dtype, order="F")
-            for panel in self.wanted[comm.rank]
+        blocks: list[np.ndarray] = [
+            np.empty((len(rows), len(cols)), dtype=dtype, order="F") for rows, cols in self.wanted[comm.rank]
         ]
-        copies = sum(map(len, (panel for of_rank in self.wanted for panel in of_rank))) // n
-        width = max(1, comm.size * slab_width(n * copies, DEALT_BYTES))
+        numbers = sum(len(rows) * len(cols) for of_rank in self.wanted for rows, cols in of_rank)
+        width = max(1, comm.size * slab_width(-(-numbers // n), DEALT_BYTES))
         for start in range(0, n, width):
-            self._run_round(range(start, min(n, start + width)), panels, dtype)
-        if self.lower:
-            for panel, W in zip(self.wanted[comm.rank], panels, strict=True):
-                W[:, panel.start :] = np.tril(W[:, panel.start :])
-        return panels
+            self._run_round(range(start, min(n, start + width)), blocks, dtype)
+        return blocks
 
-    def _run_round(self, columns: range, panels: list[np.ndarray], dtype: type) -> None:
+    def _run_round(self, columns: range, blocks: list[np.ndarray], dtype: type) -> None:
         comm = self.A_grid.grid.comm
         local = self.A_grid.local.T if self.transposed else self.A_grid.local
         ranks, me = range(comm.size), comm.rank
@@ -198,9 +189,9 @@ class GridToRows:
             [receive, (received, _displacements(received))],
         )
         for (s, one), piece in zip(arriving, np.split(receive, np.cumsum(sizes)[:-1]), strict=False):
-            rows, cols = self._held[s]
-            at = rows[one.rows] - self.wanted[me][one.panel].start
-            panels[one.panel].T[np.ix_(cols[one.columns], at)] = piece.reshape(-1, at.size)
+            (rows, cols), block = self._held[s], self.wanted[me][one.block]
+            at = np.ix_(cols[one.columns] - block.cols.start, rows[one.rows] - block.rows.start)
+            blocks[one.block].T[at] = piece.reshape(at[0].size, at[1].size)
 
 
 def submatrix(A_grid: GridMatrix, index: np.ndarray, block: int) -> GridMatrix:

@@ -1,9 +1,9 @@
 """The operator of a team of several ranks by rows of W that stay where they are: X~ = W X with W = L^-1, or Z'.
 
 The columns X of the whole team lie once on each of its nodes, in shared memory, and every rank multiplies its own rows
-of W by all of them: no rank waits for another inside a product. Of a triangle only the leading columns of a panel of
-rows are kept and multiplied. What columns are made of (packed bytes, say) travels instead of the columns, and only
-between nodes: on each node the ranks share the making of the columns that come from elsewhere.
+of W by all of them: no rank waits for another inside a product. Of a triangle only blocks below the diagonal are kept
+and multiplied. What columns are made of (packed bytes, say) travels instead of the columns, and only between nodes: on
+each node the ranks share the making of the columns that come from elsewhere.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.la.layout import FoldedRows
+from mpgls.la import scalapack
+from mpgls.la.layout import Block, FoldedRows, blocks_of_triangle
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.redistribute import GridToRows
+from mpgls.la.redistribute import GridToBlocks
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.la.teams import Closing, Made, Team, sum_over_team
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-PANEL = 256
-"""Rows of a panel, at most: a few of them make a fast product, and half as many columns of zeros are multiplied."""
+SMALLEST = 128
+"""Rows of a block on the diagonal of a triangle, at most; its upper half are zeros, which are multiplied as well."""
 
 
 class RowOperator(Closing):
@@ -43,10 +44,14 @@ class RowOperator(Closing):
     ) -> None:
         n, R = A_grid.shape[0], team.comm.size
         places = A_grid.grid.comm.allgather((R, team.comm.rank))
-        wanted = [FoldedRows(n, size).panels(rank, PANEL) for size, rank in places]
-        self._panels = wanted[A_grid.grid.comm.rank]
-        self._W_team = GridToRows(A_grid, wanted, lower, transposed).run(dtype)
-        self.rows = np.concatenate([np.arange(0), *self._panels])
+        wanted = [_blocks(FoldedRows(n, size).intervals(rank), n, lower) for size, rank in places]
+        self._blocks = wanted[A_grid.grid.comm.rank]
+        self._W_team = GridToBlocks(A_grid, wanted, transposed).run(dtype)
+        for block, W in zip(self._blocks, self._W_team, strict=True):
+            if lower and block.rows == block.cols:
+                W[...] = np.tril(W)
+        top, bottom = FoldedRows(n, R).intervals(team.comm.rank)
+        self.rows = np.array([*top, *bottom], dtype=np.int64)
         self.row_panels = [np.arange(n)]
         self.columns, self._width = width * R, width
         self.dtype: np.dtype = np.dtype(dtype)
@@ -81,12 +86,12 @@ class RowOperator(Closing):
     def apply(self, used: int | None = None) -> np.ndarray:
         """X~ = W X, this rank's rows of the whole team's columns."""
         self._X_node.fence()
-        start = 0
-        for panel, W in zip(self._panels, self._W_team, strict=True):
-            stop = start + len(panel)
-            np.matmul(W, self._X_node.array[: W.shape[1]], out=self._X_tilde[start:stop])
-            start = stop
-        return self._X_tilde
+        X, X_tilde = self._X_node.array, self._X_tilde
+        X_tilde[...] = 0.0
+        for (rows, cols), W in zip(self._blocks, self._W_team, strict=True):
+            first = np.searchsorted(self.rows, rows.start)
+            scalapack.add_product(X_tilde[first : first + len(rows)], W, X[cols.start : cols.stop])
+        return X_tilde
 
     def sum_over_rows(self, partial: np.ndarray) -> np.ndarray:
         """Sum over the team; each rank receives the sums of the columns that it brought."""
@@ -97,6 +102,13 @@ class RowOperator(Closing):
         self._X_node.close()
         self._node_comm.Free()
         self._comm.Free()
+
+
+def _blocks(intervals: Sequence[range], n: int, lower: bool) -> list[Block]:
+    """Of these rows of W, an n x n matrix."""
+    if lower:
+        return [block for rows in intervals for block in blocks_of_triangle(rows, SMALLEST)]
+    return [Block(rows, range(n)) for rows in intervals if rows]
 
 
 def messages(node_of: Sequence[int], rank: int) -> tuple[list[int], list[int]]:

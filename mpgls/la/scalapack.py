@@ -291,8 +291,8 @@ def gemm(A_grid: Matrix, B_grid: Matrix, C_grid: Matrix, trans_a: bool = False, 
     )  # fmt: skip
 
 
-def subtract_product(C: np.ndarray, A: np.ndarray, B: np.ndarray) -> None:
-    """C := C - A B on local arrays by the BLAS under ScaLAPACK: column-major views with any leading dimension.
+def add_product(C: np.ndarray, A: np.ndarray, B: np.ndarray, alpha: float = 1.0) -> None:
+    """C := C + alpha A B on local arrays by the BLAS under ScaLAPACK: column-major views with any leading dimension.
 
     NumPy's product would need a temporary array and another pass over C.
     """
@@ -301,8 +301,8 @@ def subtract_product(C: np.ndarray, A: np.ndarray, B: np.ndarray) -> None:
         return
     prefix, scalar = _PREFIX[C.dtype]
     leading = [_leading_dimension(M) for M in (A, B, C)]
-    alpha, beta = _scalar(scalar, -1.0), _scalar(scalar, 1.0)
-    _call(f"{prefix}gemm_", "N", "N", m, n, k, alpha, A, leading[0], B, leading[1], beta, C, leading[2])
+    factor, one = _scalar(scalar, alpha), _scalar(scalar, 1.0)
+    _call(f"{prefix}gemm_", "N", "N", m, n, k, factor, A, leading[0], B, leading[1], one, C, leading[2])
 
 
 def _leading_dimension(M: np.ndarray) -> int:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from mpgls.errors import MemoryPlanError
-from mpgls.la import eigen, row_operator, scalapack
+from mpgls.la import eigen, redistribute, row_operator, scalapack
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.hold import hold_basis, hold_factor
-from mpgls.la.layout import BlockCyclic, GridLayout, Slabs, grid_shape
+from mpgls.la.layout import Block, BlockCyclic, FoldedRows, GridLayout, Slabs, blocks_of_triangle, grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.redistribute import ColumnsToGrid, GridToColumns, GridToRows, PanelsToGrid, submatrix
+from mpgls.la.redistribute import ColumnsToGrid, GridToBlocks, GridToColumns, PanelsToGrid, submatrix
 from mpgls.la.row_operator import RowOperator
 from mpgls.la.shared_operator import SharedFactor
 from mpgls.la.teams import Team, split_teams
@@ -217,19 +217,33 @@ def test_what_columns_are_made_of_reaches_every_node(comm, ranks_per_node, monke
                     np.testing.assert_allclose(mine, (A @ X)[operator.rows], rtol=1e-12)
 
 
-@pytest.mark.parametrize("lower, transposed", [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("n, block", [(2, 4), (37, 5)])
-def test_rows_of_a_grid_matrix_reach_who_wants_them(comm, n, block, lower, transposed):
+def test_blocks_of_a_grid_matrix_reach_who_wants_them(comm, n, block, transposed, monkeypatch):
+    monkeypatch.setattr(redistribute, "DEALT_BYTES", 8 * 37 * 3)  # several rounds
     A = np.random.default_rng(5).standard_normal((n, n))
-    wanted = [[range(r % n, n), range(0)] if r else [range(n // 2), range(n // 2, n)] for r in range(comm.size)]
-    whole = A.T if transposed else np.tril(A) if lower else A
+    whole = A.T if transposed else A
+    wanted = [[Block(range(r % n, n), range(n // (r + 1))), Block(range(0), range(n))] for r in range(comm.size)]
+    wanted[0] = [Block(range(n // 2), range(n)), Block(range(n // 2, n), range(n // 3, n))]
     for shape in shapes(comm):
         with ProcessGrid(comm, shape) as grid:
             A_grid = fill(GridMatrix.square(grid, n, block), A)
-            got = GridToRows(A_grid, wanted, lower, transposed).run(np.float32)
-            for panel, W in zip(wanted[comm.rank], got, strict=True):
-                columns = panel.stop if lower else n
-                np.testing.assert_array_equal(W, whole[panel.start : panel.stop, :columns].astype(np.float32))
+            got = GridToBlocks(A_grid, wanted, transposed).run(np.float32)
+            for (rows, cols), W in zip(wanted[comm.rank], got, strict=True):
+                np.testing.assert_array_equal(W, whole[rows.start : rows.stop, cols.start : cols.stop].astype("f4"))
+
+
+@pytest.mark.parametrize("n, parts, smallest", [(1, 1, 4), (3, 4, 1), (100, 3, 7), (4000, 16, 64)])
+def test_blocks_cover_the_triangle_once_and_weigh_the_same(n, parts, smallest):
+    covered, weights = np.zeros((n, n), dtype=int), []
+    for part in range(parts):
+        intervals = FoldedRows(n, parts).intervals(part)
+        weights.append(sum(row + 1 for rows in intervals for row in rows))
+        for rows, cols in itertools.chain(*(blocks_of_triangle(each, smallest) for each in intervals)):
+            assert cols.stop <= rows.start or (rows == cols and len(rows) <= smallest)
+            covered[rows.start : rows.stop, cols.start : cols.stop] += 1
+    np.testing.assert_array_equal(np.tril(covered), np.tril(np.ones((n, n), dtype=int)))
+    assert max(weights) - min(weights) <= 2 * n
 
 
 @pytest.mark.parametrize("n, block", [(1, 4), (37, 5), (64, 8)])

@@ -68,9 +68,9 @@ def test_copies_of_the_kinship_count(kind):
 
 
 def test_rows_of_the_inverse_take_half_the_memory_of_a_factor_on_a_grid():
-    """n (n + 256) / 2 numbers and no more, but L^-1 on the grid of all ranks beside L while they are dealt."""
+    """n (n + 128) / 2 numbers and no more, but L^-1 on the grid of all ranks beside L while they are dealt."""
     inverse, grid = (plan(machine(4, 4), 4, 100, solver).stages for solver in ("inverse", "grid"))
-    share, rows = FACTOR // 4, 8 * 40_000 * 40_256 // 2 // 4
+    share, rows = FACTOR // 4, 8 * 40_000 * 40_128 // 2 // 4
     assert grid["scan"] - inverse["scan"] == share - rows
     assert inverse["handing over the factor"] - grid["handing over the factor"] == MESSAGES + rows
     assert plan(machine(4, 4), 1).stages == plan(machine(4, 4), 1, solver="grid").stages
