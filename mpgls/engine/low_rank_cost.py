@@ -14,6 +14,7 @@ from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.probes import POTRF_SIZE
 from mpgls.engine.rates import PrecisionRates, Rates
 from mpgls.engine.similarity import PANEL
+from mpgls.engine.team_solvers import OF_INVERSION
 from mpgls.errors import UsageError
 from mpgls.run.plan import Machine
 from mpgls.study.genotypes import bytes_per_snp
@@ -304,7 +305,9 @@ class _Work:
     def _hand_over(self) -> float:
         """Seconds until each team of the scan has its own factor."""
         p, P = self.problem, self.machine.ranks
-        return float(p.K) ** 2 / P / self.rates.scale + self._sending(p.item * float(p.K) ** 2 * self._copies())
+        inversion = float(p.K) ** 3 / 3 / P / (OF_INVERSION * self.rates.double.gemm) * (self.plan.solver == "inverse")
+        dealing = float(p.K) ** 2 / P / self.rates.scale + self._sending(p.item * float(p.K) ** 2 * self._copies())
+        return inversion + dealing
 
     def _sent(self, nbytes: float, R: int | None = None) -> float:
         """The part of ``nbytes``, spread over R ranks and dealt anew, that leaves its rank."""
