@@ -239,7 +239,8 @@ class _Work:
         if p.mixed:
             terms["check in double"] = self._check()
         matrix = float(p.K) ** 2
-        flop = p.m * (2.0 * p.n * p.K_c * passes + p.T * matrix) + models * matrix * p.K / 3
+        factorisations = models * (2 if self.plan.solver == "inverse" else 1)
+        flop = p.m * (2.0 * p.n * p.K_c * passes + p.T * matrix) + factorisations * matrix * p.K / 3
         memory = max(self.plan.stages["factors"], self.plan.stages["scan"])
         sent = self._sent(8.0 * matrix) + models * self._sent(p.item * matrix * self._copies())
         return Stage("4 scan", flop, read + 8.0 * matrix, 32.0 * p.m * p.T, sent, memory, terms)
@@ -305,9 +306,10 @@ class _Work:
     def _hand_over(self) -> float:
         """Seconds until each team of the scan has its own factor."""
         p, P = self.problem, self.machine.ranks
-        inversion = float(p.K) ** 3 / 3 / P / (OF_INVERSION * self.rates.double.gemm) * (self.plan.solver == "inverse")
         dealing = float(p.K) ** 2 / P / self.rates.scale + self._sending(p.item * float(p.K) ** 2 * self._copies())
-        return inversion + dealing
+        if self.plan.solver != "inverse":
+            return dealing
+        return dealing + float(p.K) ** 3 / 3 / P / (OF_INVERSION * self.rates.double.gemm)
 
     def _sent(self, nbytes: float, R: int | None = None) -> float:
         """The part of ``nbytes``, spread over R ranks and dealt anew, that leaves its rank."""
