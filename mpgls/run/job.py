@@ -7,7 +7,7 @@ import dataclasses
 import glob
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from mpgls.errors import StorageError
 from mpgls.mpi import StopSignal, node_of, on_root, together
+from mpgls.report.file_names import LONGEST_PART
 from mpgls.run.clock import timing_table
 from mpgls.run.hardware import gemm_rate, limited_threads, memory_of_process, resident_memory
 from mpgls.run.identity import file_identity
@@ -23,13 +24,14 @@ from mpgls.run.kernels import kernel_warnings
 from mpgls.run.ledger import State
 from mpgls.run.log import Log, duration
 from mpgls.run.option_groups import OutputOptions
-from mpgls.run.outputs import Outputs, read_json
+from mpgls.run.outputs import PARTIAL, Outputs, read_json
 from mpgls.run.plan import GIB, Machine
 from mpgls.run.prefix_lock import PrefixLock, held
 from mpgls.run.results import Results
 from mpgls.run.versions import versions
 from mpgls.run.world import World
 from mpgls.stream.mark import Mark
+from mpgls.study.regular import check_regular
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -152,6 +154,13 @@ class Job:
         """On a fresh run remove what an earlier one left. Collective."""
         if not self.resume:
             self.world.on_root(lambda: remove([self.prefix + suffix for suffix in self.replaced]))
+
+    def check_room(self, sizes: Mapping[str, int]) -> None:
+        """Check, before the work, that there is room for the files of the run: bytes by name. Collective.
+
+        Raises StorageError, on all ranks, naming the directory, the bytes that are needed and those that are free.
+        """
+        self.world.on_root(lambda: self.outputs.check_room(sizes, self.resume or self.adds))
 
     # -- what it may use ----------------------------------------------------------------------------------------------
 
@@ -281,7 +290,13 @@ def open_job(
     """
     record = options.record
     outputs = Outputs(options.out, options.command, record, _paths(options))
-    on_root(comm, outputs.check_place)
+
+    def look() -> None:
+        for path in outputs.inputs:
+            check_regular(path)
+        outputs.check_place()
+
+    on_root(comm, look)
     command_line = shlex.join(options.typed())
     locks = [PrefixLock(options.out, command_line)]
     locks += [PrefixLock(one, command_line, reads=True) for one in reads if not _same_path(one, options.out)]
@@ -289,6 +304,8 @@ def open_job(
 
     def begin() -> None:
         outputs.look_back()
+        names_later = (ending.replace("*", "x" * LONGEST_PART) for ending in later)
+        outputs.check_names((f"{record}.json{PARTIAL}", *names_later))
         outputs.check((*made, *later, f"{record}.json", f"{record}.log"))
         outputs.known.update(dict.fromkeys(made))
         if not (goes_on and outputs.has_any(made)):  # the run that made these has listed them

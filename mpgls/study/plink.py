@@ -93,6 +93,11 @@ class VariantTable:
         """One line for the log: how the file was understood."""
         return "; ".join([f"{self.path}: {self.count:,} SNPs", *self.notes])
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, about."""
+        return -(-int(self.offsets[-1] - self.offsets[0]) // self.count)
+
     def read(self, start: int, stop: int) -> Variants:
         """The rows ``start`` to ``stop`` (exclusive).
 
