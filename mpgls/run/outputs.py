@@ -151,6 +151,10 @@ class Outputs:
         files = [f"{self.prefix}{suffix}" for suffix in self.known]
         write_manifest(self.unfinished, {"command": self.command, "files": files})
 
+    def unfinished_files(self) -> list[str]:
+        """What a run of the command that was killed had not finished; a running one holds the prefix."""
+        return [path for suffix in self.known for path in self._at(f"{suffix}.partial")]
+
     def has_any(self, suffixes: Iterable[str]) -> bool:
         """Whether a file of these names, or a manifest, is there."""
         return any(self._at(suffix) for suffix in (*suffixes, f"{self.record}.json"))

@@ -25,8 +25,8 @@ _WEIGHTS = (2 * np.arange(FOLD, dtype=_WORD) + np.uint64(1)) * np.uint64(0x9E377
 
 
 def checksum(*parts: np.ndarray) -> int:
-    """The checksum of one row, whose ``parts`` are the arrays; never `ABSENT`."""
-    return int(row_checksums(*(np.ascontiguousarray(part).reshape(1, -1) for part in parts))[0])
+    """The checksum of all ``parts`` as one row; never `ABSENT`."""
+    return int(row_checksums(*(np.reshape(part, (1, -1)) for part in parts))[0])
 
 
 def row_checksums(*parts: np.ndarray) -> np.ndarray:
