@@ -79,6 +79,7 @@ class Exportable:
     read: Callable[[int, int], np.ndarray]
     df: float
     test: str
+    further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def run(options: Export, comm: MPI.Comm) -> Results:
                     trait.df,
                     trait.test,
                     index=opened.source.index,
+                    further=trait.further,
                 )
             world.log.info(f"{trait.name}: {opened.source.count:,} SNPs, {size / 1e6:,.1f} MB in {path}")
             world.raise_if_stopped()
@@ -149,7 +151,8 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
     if df is None or not test:
         missing = "the test" if not test else "the degrees of freedom"
         raise InputError(f"{source.path} does not say {missing} of trait {name!r}: {_WHY_ABSENT}")
-    return Exportable(name, lambda start, stop: source.read(trait, start, stop), float(df), test)
+    further = store.further_fields(source.dtype) if isinstance(source, store.ResultStore) else ()
+    return Exportable(name, lambda start, stop: source.read(trait, start, stop), float(df), test, further)
 
 
 def _open(options: Export) -> _Opened:
