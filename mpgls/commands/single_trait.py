@@ -80,14 +80,9 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
 
         variants, plots = study.fileset.variants, not options.no_plots
         report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
-<<<<<<< HEAD
         with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size, plan.solver) as team:
-            scan = TraitScan(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
-=======
-        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team:
             kind = TraitScan if options.ratio == "null" else RatioScan
             scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
->>>>>>> main
             for part in parts:
                 unfinished = ledger.unfinished(part.blocks)
                 models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
@@ -138,6 +133,7 @@ def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job:
         several_sets=any(cohort.rows.size < n for cohort in cohorts),
         several_traits=len(cohorts) > 1,
         nodes=0 if options.ratio == "null" else NODES,
+        basis=options.eigen is not None or options.ratio == "snp",
     )
     block = planned_block(options, study, job)
     plan = plan_scan(machine, sizes, options.team_size, block, options.solver)

@@ -16,7 +16,7 @@ class ScanSizes:
 
     ``snp_bytes`` of a packed SNP, ``item`` bytes of a streamed number (8 double, 4 mixed). ``packed_kinship``: its file
     holds a triangle; ``several_sets``: traits differ in their samples; ``several_traits`` need Phi in turn.
-    ``nodes`` of h2, where each SNP has its own: then Phi is decomposed.
+    ``nodes`` of h2, where each SNP has its own; ``basis``: Phi is decomposed.
     """
 
     n: int
@@ -28,6 +28,7 @@ class ScanSizes:
     several_sets: bool = False
     several_traits: bool = False
     nodes: int = 0
+    basis: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,33 +73,33 @@ def _candidates(
     machine: Machine, sizes: ScanSizes, team_size: int | None, block: int | None, wish: str
 ) -> Iterator[ScanPlan]:
     """Small teams first, then the faster solver, then wide blocks."""
-    n, grid, work = sizes.n, grid_shape(machine.ranks), TeamWork(sizes.n, sizes.m, sizes.item)
+    n, grid, work = sizes.n, grid_shape(machine.ranks), _work(sizes)
     for held in work.ways(wish, [team_size] if team_size else range(1, machine.ranks + 1)):
         for width in [block] if block else block_widths(sizes.m, machine.ranks):
             made = stages(machine, sizes, held, width)
             yield ScanPlan(made, n, grid, grid_block(n, grid), *held, work.why(held), width)
 
 
+def _work(sizes: ScanSizes) -> TeamWork:
+    """Of the teams: L^-1 X, or Z'X in a basis."""
+    return TeamWork(sizes.n, sizes.m, sizes.item, triangle=not sizes.basis)
+
+
 def stages(machine: Machine, sizes: ScanSizes, held: Held, width: int) -> dict[str, int]:
     """Bytes a rank of each stage."""
-    n, item, columns, base = sizes.n, sizes.item, sizes.columns, machine.base
+    n, columns, base = sizes.n, sizes.columns, machine.base
     share = 8 * n * n // machine.ranks
     kept = share * (sizes.several_sets + sizes.several_traits)
-<<<<<<< HEAD
-    work = TeamWork(n, sizes.m, item)
-    factor = work.operator_bytes(held, machine)
-    buffers = work.columns_bytes(held, width, machine) + width * (2 * sizes.snp_bytes + 48 * columns) + (4 << 20)
-    null = share * (2 + sizes.several_sets) + (share if sizes.packed_kinship else 0)
-    hand_over = share * (2 + sizes.several_sets) + factor + work.hand_over_bytes(held, machine)  # Phi and L are there
-=======
-    factor = item * n * n // (machine.ranks_per_node if team == 1 else team)
+    work = _work(sizes)
+    factor, columns_here = work.operator_bytes(held, machine), work.columns_bytes(held, width, machine)
+    if sizes.basis and held.team == 1:  # X~ = Z'X lies beside X
+        columns_here *= 2
     sums = 48 * columns + 64 * sizes.nodes * (columns + 1)
-    buffers = width * (n * item * (1 if team == 1 and not sizes.nodes else 2) + 2 * sizes.snp_bytes + sums) + (4 << 20)
+    buffers = columns_here + width * (2 * sizes.snp_bytes + sums) + (4 << 20)
     null = share * (2 + sizes.several_sets) + (share if sizes.packed_kinship else 0)
     if sizes.nodes:
         null = max(null, kept + 4 * share)
-    hand_over = kept + share + factor + (factor if team > 1 and item == 4 else 0)
->>>>>>> main
+    hand_over = share * (2 + sizes.several_sets) + factor + work.hand_over_bytes(held, machine)  # Phi and L are there
     return {
         "null model": base + null + 8 * n * columns,
         "handing over the factor": base + hand_over,

@@ -88,6 +88,12 @@ def test_the_inverse_is_taken_where_many_snps_pay_for_it(m, ranks, solver):
     assert f"teams of {ranks} by {solver} ({ratio}); SNP" in made.text(machine(ranks))
 
 
+def test_a_basis_needs_no_inversion_and_has_no_zeros():
+    made = plan(machine(2, 2), 2, 64, m=40_000, basis=True)
+    assert made.solver == "inverse" and "inverting" not in made.why
+    assert made.stages["scan"] == plan(machine(2, 2), 2, 64, "grid", m=40_000, basis=True).stages["scan"]
+
+
 def test_a_solver_that_does_not_fit_gives_way():
     inverse, grid = (plan(machine(2), 2, 64, solver, m=10**6).peak for solver in ("inverse", "grid"))
     assert grid < inverse
