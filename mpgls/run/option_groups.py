@@ -13,7 +13,7 @@ import numpy as np
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
-from mpgls.run.study_options import GenotypeOptions, TraitOptions
+from mpgls.run.study_options import GenotypeOptions, ScaleOptions, TraitOptions
 
 PRECISIONS = ("double", "mixed")
 CHECKPOINT_SECONDS = 15.0
@@ -171,7 +171,7 @@ class ModelOptions(PrecisionOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TraitScanOptions(
-    GenotypeOptions, TraitOptions, ModelOptions, TeamOptions, BlockOptions, PlotOptions, CheckpointOptions
+    GenotypeOptions, TraitOptions, ScaleOptions, ModelOptions, TeamOptions, BlockOptions, PlotOptions, CheckpointOptions
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""
 

@@ -9,11 +9,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mpgls.errors import UsageError
+from mpgls.model.transform import DIRECT, NONE, RESIDUAL, Transform
 from mpgls.run.options import Check, Options, between, flag, option, required, the_file
 from mpgls.study.filters import SnpFilter, parse_chromosomes
 from mpgls.study.grm import kinship_files
 from mpgls.study.missing import parse_missing_codes
 from mpgls.study.plink import bfile_prefix
+
+TABLE = "table with columns FID IID NAME ...: text, CSV, Parquet or HDF5"
+"""What --pheno and --covar take."""
+NAMES = "names, ranges A-F, numbered PC{1:20}, patterns 'PC*', positions 1-500"
+"""How columns of such a table are chosen."""
 
 
 def plink_files(prefix: str) -> Iterable[str]:
@@ -87,13 +93,19 @@ class CovariateOptions(Options):
 
     covar: str | None = option(
         None,
-        "table with header FID IID NAME ...",
+        TABLE,
         group="traits and covariates",
         metavar="FILE",
         reads=the_file,
     )
     covar_name: tuple[str, ...] = option(
-        (), "columns of --covar; default: all", group="traits and covariates", metavar="NAME"
+        (), f"columns of --covar: {NAMES}; default: all", group="traits and covariates", metavar="NAME"
+    )
+    cat_covar: tuple[str, ...] = option(
+        (),
+        "covariates whose numbers are categories; columns of words always are",
+        group="traits and covariates",
+        metavar="NAME",
     )
     missing_code: tuple[str, ...] = option(
         (),
@@ -104,8 +116,8 @@ class CovariateOptions(Options):
 
     def check(self) -> None:
         super().check()
-        if self.covar_name and self.covar is None:
-            raise UsageError("--covar-name needs --covar")
+        if (self.covar_name or self.cat_covar) and self.covar is None:
+            raise UsageError(f"{'--covar-name' if self.covar_name else '--cat-covar'} needs --covar")
         _ = self.missing_codes  # what is no number
 
     @property
@@ -120,13 +132,13 @@ class TraitOptions(CovariateOptions):
 
     pheno: str | None = option(
         None,
-        "table with header FID IID NAME ...; default: the .fam's trait",
+        f"{TABLE}; default: the .fam's trait",
         group="traits and covariates",
         metavar="FILE",
         reads=the_file,
     )
     pheno_name: tuple[str, ...] = option(
-        (), "columns of --pheno; default: all", group="traits and covariates", metavar="NAME"
+        (), f"columns of --pheno: {NAMES}; default: all", group="traits and covariates", metavar="NAME"
     )
 
     def check(self) -> None:
@@ -137,21 +149,45 @@ class TraitOptions(CovariateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ManyTraitOptions(TraitOptions):
-    """Traits of a table or an HDF5 file, up to 10^5."""
+    """Traits of a table, up to 10^5."""
 
     pheno: str | None = option(
         None,
-        "table with header FID IID NAME ..., or HDF5",
+        TABLE,
         group="traits and covariates",
         metavar="FILE",
         reads=the_file,
     )
-    pheno_name: tuple[str, ...] = option(
-        (),
-        "traits, ranges FIRST:LAST or positions 1-500; default: all",
+
+
+@dataclass(frozen=True, kw_only=True)
+class RintOptions(Options):
+    """The scale of traits, where their units do not matter."""
+
+    rint: str = option(
+        NONE,
+        "rank-based inverse normal of each trait (Blom), of what the covariates leave of it with residual",
         group="traits and covariates",
-        metavar="NAME",
+        choices=(NONE, DIRECT, RESIDUAL),
+        bare=DIRECT,
     )
+
+    @property
+    def transform(self) -> Transform:
+        """What is done to traits over their analysed samples."""
+        return Transform(self.rint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleOptions(RintOptions):
+    """The scale of traits."""
+
+    standardize: bool = flag("traits in standard deviations of their analysed samples", group="traits and covariates")
+
+    @property
+    def transform(self) -> Transform:
+        """What is done to traits over their analysed samples."""
+        return Transform(self.rint, self.standardize)
 
 
 @dataclass(frozen=True, kw_only=True)
