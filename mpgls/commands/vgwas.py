@@ -221,7 +221,8 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
             facts = world.on_root(lambda: found.facts() | facts_of(search, joined, world.log))
             pictures = world.on_root(lambda: draw(options, found, search, job))
         facts |= {"plan": plan, "permutations": options.indices.stop - 1}
-        world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested: {table}")
+        also = f", {dropped}" if (dropped := world.on_root(lambda: found.dropped)) else ""
+        world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested{also}: {table}")
         files = [*map(job.path, KEPT), *pictures]
         return job.finish(facts, files=files, tables={"snps": table})
 

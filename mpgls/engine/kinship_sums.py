@@ -24,6 +24,7 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.run.clock import Clock
 from mpgls.run.world import World
 from mpgls.study.chromosomes import Chromosomes
+from mpgls.study.count_filters import Dropped
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.tables import SampleId, show_sample
 
@@ -67,6 +68,8 @@ def chromosome_sums(
         if N_grid is not None and c == len(cut) - 1:
             keep_lower(N_grid)
             mirror(N_grid)
+        if c == len(cut) - 1 and products.dropped.text:
+            world.log.info(f"kinship: {products.dropped.text}")
         yield c, np.concatenate(used)
 
 
@@ -110,6 +113,7 @@ class OuterProducts(_BothSides):
     def __init__(self, S_grid: GridMatrix, genotypes: GenotypeBlocks, method: str, clock: Clock) -> None:
         super().__init__(S_grid, genotypes, np.float64)
         self.method, self.clock = method, clock
+        self.dropped = Dropped()
         self._everyone = Decoder(genotypes.bed.n, [genotypes.rows], np.float64)
 
     def add(self, packed: np.ndarray) -> tuple[SnpStats, np.ndarray]:
@@ -118,7 +122,7 @@ class OuterProducts(_BothSides):
         X_mc, X_mr = self.X_mc[:, :B], self.X_mr[:, :B]
         with self.clock.phase("decode", nbytes=packed.size):
             stats = self._everyone.stats(packed)
-            usable = self.genotypes.usable(stats)
+            usable = self.genotypes.usable(stats, self.dropped)
             weight = usable.astype(np.float64)
             np.divide(weight, _variance(stats, self.method), out=weight, where=usable)
             self.decode_mc(packed, [X_mc], stats)

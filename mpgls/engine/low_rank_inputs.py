@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -79,8 +78,8 @@ def open_similarity(
 
     Raises InputError or UsageError, on all ranks.
 
-    They are chosen among the SNPs that --extract, --exclude and --exclude-negative-bp leave; --chr says which SNPs are
-    tested, not which measure similarity. --maf and --geno apply among the analysed samples, later.
+    They are chosen among the SNPs that --extract, --exclude and --exclude-negative-bp leave; --chr and other places say
+    which SNPs are tested, not which measure similarity. Filters by counts apply among the analysed samples, later.
     """
 
     def choose() -> SimilarityInput:
@@ -88,10 +87,10 @@ def open_similarity(
         if choice.bfile:
             fileset = open_fileset(choice.bfile)
             say_tables(world.log, fileset.samples.summary, fileset.variants.summary)
-        named: dict[str, Any] = {"chromosomes": (), "maf": 0.0, "geno": 1.0}
+        everywhere = filters.everywhere()
         if choice.snps:
-            named["extract"] = choice.snps
-        selection = select_snps(fileset.variants, replace(filters, **named))
+            everywhere = replace(everywhere, extract=choice.snps)
+        selection = select_snps(fileset.variants, everywhere)
         said = study.selection.lists if study.selection is not None else ()
         say_tables(world.log, *(line for line in selection.lists if line not in said))
         candidates = selection.index

@@ -70,7 +70,7 @@ class Stages:
         def make() -> dict[str, np.ndarray]:
             with world.phase("stage 0"):
                 stats = count_snps(packed, samples.similarity_rows, world.comm)
-                kept = usable(stats, snps)
+                kept = usable(stats, snps, world.log)
                 found = {"kept": kept, "n_obs": stats.n_obs, "a1_sum": stats.a1_sum, "sum_sq": stats.sum_sq}
                 world.on_root(lambda: state.save({}, found))
                 return found

@@ -19,8 +19,11 @@ import numpy as np
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray, split_node
+from mpgls.model.gls import Note
+from mpgls.run.log import Log
 from mpgls.run.world import World
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.count_filters import Dropped, dropped_by
+from mpgls.study.filters import SnpFilter
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.plink import BedFile
 from mpgls.study.similarity import SimilaritySnps, exact_shift
@@ -67,9 +70,13 @@ def count_snps(packed: PackedSnps, rows: np.ndarray, comm: MPI.Comm) -> SnpStats
     return SnpStats(n_obs, a1_sum, sum_sq, rows.size)
 
 
-def usable(stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
+def usable(stats: SnpStats, snp_filter: SnpFilter, log: Log) -> np.ndarray:
     """(K,) bool: SNPs that vary and pass the filters. Raises InputError when none does."""
-    kept = passes(stats, snp_filter) & ~stats.monomorphic & (stats.n_obs > 0)
+    notes, dropped = dropped_by(stats, snp_filter), Dropped()
+    dropped.add(notes)
+    if dropped.text:
+        log.info(f"similarity: {dropped.text}")
+    kept = (notes == Note.OK) & ~stats.monomorphic & (stats.n_obs > 0)
     if not kept.any():
         raise InputError("no similarity SNP is left: all are monomorphic or filtered among the analysed samples")
     return kept

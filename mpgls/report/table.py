@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mpgls.errors import StorageError
-from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.model.gls import FILTERS, NOTE_TEXT, Note, is_filtered
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
 from mpgls.mpi import agree
 from mpgls.stream.files import write_at
@@ -65,7 +65,7 @@ def log10_p(records: np.ndarray, df: float, test: str) -> np.ndarray:
 def format_rows(
     variants: Variants, records: np.ndarray, df: float, test: str, neg_log10_p: np.ndarray | None = None
 ) -> bytes:
-    """The table's rows of B SNPs as text; those with note FILTERED are left out.
+    """The table's rows of B SNPs as text; those dropped by a filter are left out.
 
     ``records`` (B,) has the dtype RECORD_DTYPE of `mpgls.stream.store`. ``neg_log10_p`` (B,) saves computing the p
     values again when `log10_p` has already been called.
@@ -281,12 +281,12 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
     else:
         lines = [""] * len(records)
         _fill(lines, plain, _ROW, names, all_figures)
-    for k in np.flatnonzero(note == Note.FILTERED).tolist():
+    for k in np.flatnonzero(is_filtered(note)).tolist():
         lines[k] = ""
     for code in np.unique(note[empty]).tolist():
-        if code != Note.FILTERED:
+        if code not in FILTERS:
             _fill(lines, empty & (note == code), _NA_ROW + NOTE_TEXT[Note(code)] + "\n", names, figures[:2])
-    for k in np.flatnonzero(~plain & ~empty & (note != Note.FILTERED)).tolist():
+    for k in np.flatnonzero(~plain & ~empty & ~is_filtered(note)).tolist():
         values = (*(column[k] for column in names), *(column[k].item() for column in figures))
         lines[k] = _special_row(values, int(note[k]))
     return "".join(lines)

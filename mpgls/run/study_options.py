@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mpgls.errors import UsageError
 from mpgls.model.transform import DIRECT, NONE, RESIDUAL, Transform
-from mpgls.run.options import Check, Options, between, flag, option, required, the_file
+from mpgls.run.options import Check, Options, at_least, between, flag, option, required, the_file
 from mpgls.study.filters import SnpFilter, parse_chromosomes
 from mpgls.study.grm import kinship_files
 from mpgls.study.missing import parse_missing_codes
@@ -54,6 +54,19 @@ class GenotypeOptions(SampleOptions):
         1.0, "largest missing share of a sample", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
     )
     chr: str | None = option(None, "chromosomes, such as 1-4,X", group="genotypes and filters", metavar="LIST")
+    not_chr: str | None = option(None, "leave these chromosomes out", group="genotypes and filters", metavar="LIST")
+    autosome: bool = flag("autosomes only", group="genotypes and filters")
+    from_bp: int | None = option(
+        None, "first position on the one chromosome of --chr", group="genotypes and filters", metavar="BP"
+    )
+    to_bp: int | None = option(None, "last position on it", group="genotypes and filters", metavar="BP")
+    range: str | None = option(
+        None,
+        "analyse only these ranges (chromosome, first and last position a line)",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
     extract: str | None = option(
         None,
         "analyse only these SNPs (IDs separated by white space or commas)",
@@ -72,8 +85,25 @@ class GenotypeOptions(SampleOptions):
         metavar="FREQ",
         check=between(0, 0.5),
     )
+    max_maf: float = option(
+        0.5,
+        "largest minor allele frequency",
+        group="genotypes and filters",
+        metavar="FREQ",
+        check=between(0, 0.5),
+    )
+    mac: float = option(
+        0.0, "fewest copies of the rarer allele", group="genotypes and filters", metavar="COPIES", check=at_least(0)
+    )
     geno: float = option(
         1.0, "largest missing share of a SNP", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
+    )
+    hwe: float = option(
+        0.0,
+        "smallest p of the exact test of Hardy-Weinberg equilibrium, over all analysed samples",
+        group="genotypes and filters",
+        metavar="P",
+        check=Check("from 0 to below 1", lambda value: 0 <= value < 1),
     )
 
     def check(self) -> None:
@@ -83,8 +113,22 @@ class GenotypeOptions(SampleOptions):
     @property
     def snps(self) -> SnpFilter:
         """The filters of SNPs. Raises UsageError."""
-        chromosomes = parse_chromosomes(self.chr) if self.chr is not None else ()
-        return SnpFilter(chromosomes, self.extract, self.exclude, self.exclude_negative_bp, self.maf, self.geno)
+        return SnpFilter(
+            chromosomes=parse_chromosomes(self.chr) if self.chr is not None else (),
+            not_chromosomes=parse_chromosomes(self.not_chr, "--not-chr") if self.not_chr is not None else (),
+            autosomes=self.autosome,
+            range=self.range,
+            from_bp=self.from_bp,
+            to_bp=self.to_bp,
+            extract=self.extract,
+            exclude=self.exclude,
+            exclude_negative_bp=self.exclude_negative_bp,
+            maf=self.maf,
+            max_maf=self.max_maf,
+            mac=self.mac,
+            geno=self.geno,
+            hwe=self.hwe,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

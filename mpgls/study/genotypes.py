@@ -92,6 +92,13 @@ class SnpStats:
         return self.n_obs * self.sum_sq == self.a1_sum**2
 
     @property
+    def genotypes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(B,) int64 each: samples with two copies of A1, with one and with none."""
+        one = np.rint(2 * self.a1_sum - self.sum_sq).astype(np.int64)
+        two = np.rint(self.sum_sq - self.a1_sum).astype(np.int64) // 2
+        return two, one, self.n_obs - one - two
+
+    @property
     def variance(self) -> np.ndarray:
         """(B,) sum over the observed genotypes of (x - mean)^2, divided by n: mean imputation adds nothing to it."""
         # (n_obs sum_sq - a1_sum^2) is a whole number, so nothing cancels

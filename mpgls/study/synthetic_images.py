@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.errors import InputError, StorageError
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.count_filters import passes
+from mpgls.study.filters import SnpFilter
 from mpgls.study.genotypes import Decoder
 from mpgls.study.nifti import Mask
 from mpgls.study.plink import BedFile, Fileset
@@ -63,8 +64,8 @@ def draw_causal(
             x.append(values[:, j])
     if len(ids) < count:
         raise InputError(
-            f"only {len(ids)} of {order.size:,} SNPs drawn from {fileset.prefix}.bim vary and pass --maf and "
-            f"--geno: choose --causal {len(ids)} or fewer"
+            f"only {len(ids)} of {order.size:,} SNPs drawn from {fileset.prefix}.bim vary and pass the "
+            f"filters: choose --causal {len(ids)} or fewer"
         )
     dosages = np.array(x).reshape(len(ids), samples.size)
     # sums of squares in a fixed order, so that the bytes do not depend on BLAS
