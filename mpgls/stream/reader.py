@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
 from mpgls.errors import StorageError
 from mpgls.stream.files import mpi_name
-
-if TYPE_CHECKING:
-    pass
 
 LARGEST_READ = 2**30 - 1
 GAP = 8
@@ -70,6 +68,9 @@ class BlockReader:
         largest = max((block.rows for block in blocks), default=0) * row_bytes
         self._buffers = [np.empty(largest, dtype=np.uint8) for _ in range(2)]
         try:
+            # Nobody uses shared file pointers. Open MPI's files for them, in a folder that runs without mpirun share
+            # on a node, vanish with the first of these runs that ends.
+            os.environ.setdefault("OMPI_MCA_sharedfp", "^sm,lockedfile")
             self._file = MPI.File.Open(MPI.COMM_SELF, mpi_name(path), MPI.MODE_RDONLY)
         except MPI.Exception as error:
             raise StorageError(f"cannot read {path}: {error.Get_error_string()}") from None
