@@ -90,9 +90,9 @@ def _standardised(
     genotypes: GenotypeBlocks, world: World, training: np.ndarray | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Blocks X (n, B) of SNPs with mean 0 and variance 1 over ``training``, and which are usable; others are zero."""
-    n_file, rows, blocks = genotypes.bed.n, genotypes.rows, genotypes.cut()
-    everyone = Decoder(n_file, [rows], np.float64)
-    trained = everyone if training is None else Decoder(n_file, [rows[training]], np.float64)
+    bed, rows, blocks = genotypes.bed, genotypes.rows, genotypes.cut()
+    everyone = Decoder(bed.n, [rows], np.float64, bed.males)
+    trained = everyone if training is None else Decoder(bed.n, [rows[training]], np.float64, bed.males)
     X_block = np.empty((rows.size, genotypes.width), order="F")
     progress, done, dropped = world.progress("kernel", genotypes.index.size, "SNPs"), 0, Dropped()
     for packed in genotypes.on_every_rank(blocks, world):

@@ -94,7 +94,7 @@ class _BothSides:
         sides = A_grid.row_indices, A_grid.col_indices
         # the same people twice: as the rows and as the columns of this rank's part
         self.decode_mc, self.decode_mr = (
-            Decoder(genotypes.bed.n, [genotypes.rows[side]], dtype).decode for side in sides
+            Decoder(genotypes.bed.n, [genotypes.rows[side]], dtype, genotypes.bed.males).decode for side in sides
         )
         self.X_mc: np.ndarray = np.empty((sides[0].size, genotypes.width), dtype=dtype, order="F")
         self.X_mr: np.ndarray = np.empty((sides[1].size, genotypes.width), dtype=dtype, order="F")
@@ -114,7 +114,7 @@ class OuterProducts(_BothSides):
         super().__init__(S_grid, genotypes, np.float64)
         self.method, self.clock = method, clock
         self.dropped = Dropped()
-        self._everyone = Decoder(genotypes.bed.n, [genotypes.rows], np.float64)
+        self._everyone = Decoder(genotypes.bed.n, [genotypes.rows], np.float64, genotypes.bed.males)
 
     def add(self, packed: np.ndarray) -> tuple[SnpStats, np.ndarray]:
         """Add the SNPs ``packed`` (B, snp_bytes) that are usable; returns their counts, and which are, (B,) bool."""

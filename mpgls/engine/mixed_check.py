@@ -51,7 +51,7 @@ def check_against_double(
     mixed = snps.sums(snps.decode(packed), snps.whiten(count))
 
     X_rep = np.empty((snps.rows.size, count), order="F")
-    Decoder(snps.bed.n, [snps.rows], np.float64).decode(packed, [X_rep])
+    Decoder(snps.bed.n, [snps.rows], np.float64, snps.bed.males).decode(packed, [X_rep])
     S = partial_products(snps.F_tilde_rep, L.columns(V.design(X_rep)))  # S_BL, b_B, S_BR
     double = SnpSums(mixed.stats, S[:-2], S[-2], S[-1], mixed.norm)
     with snps.world.together():

@@ -51,7 +51,7 @@ class WhitenedSnps:
         self.L_team, self.F_tilde_rep, self.rows, self.bed, self.world = L_team, F_tilde_rep, rows, bed, world
         dtype = L_team.panels[0].dtype
         self.F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=dtype)
-        self.decoder = Decoder(bed.n, [rows[panel] for panel in L_team.row_panels], dtype)
+        self.decoder = Decoder(bed.n, [rows[panel] for panel in L_team.row_panels], dtype, bed.males)
 
     def decode(self, packed: np.ndarray) -> SnpStats:
         """This rank's centred SNPs X_cols, cut into one panel for each process row of the team."""

@@ -99,7 +99,9 @@ class RotatedSnps:
     ) -> None:
         self.blocks, self.Z_team, self.scratch, self.world = blocks, Z_team, scratch, world
         self.n = samples.size
-        self._decoder = Decoder(bed.n, [samples[panel] for panel in Z_team.row_panels], Z_team.panels[0].dtype)
+        self._decoder = Decoder(
+            bed.n, [samples[panel] for panel in Z_team.row_panels], Z_team.panels[0].dtype, bed.males
+        )
         self._stream: SnpStream | None = SnpStream(bed, blocks.rows, world)
         self._stats: list[SnpStats] = []
 

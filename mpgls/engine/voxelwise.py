@@ -139,7 +139,7 @@ class UnitScan:
     def __init__(self, search: Search, R_Y_team: TeamVoxels) -> None:
         self.search, self.share, self.n = search, R_Y_team, search.voxels.n
         self.team, self.world = R_Y_team.team, R_Y_team.world
-        self.decoder = Decoder(search.bed.n, [search.voxels.cohort.rows], np.float64)
+        self.decoder = Decoder(search.bed.n, [search.voxels.cohort.rows], np.float64, search.bed.males)
         self.tiles = TileScan(search.inference.score, len(R_Y_team.Z_w_rep), self.n, R_Y_team.dtype)
 
     def results(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, UnitResult]]:

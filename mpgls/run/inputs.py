@@ -12,25 +12,25 @@ import numpy as np
 from mpgls.errors import InputError
 from mpgls.run.log import Log
 from mpgls.run.option_groups import ModelOptions, TraitScanOptions
+from mpgls.run.sex_report import BLOCK, say_sex
 from mpgls.run.study_options import CovariateOptions, GenotypeOptions, KinshipOptions, TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.stream.packed import read_snps
 from mpgls.study.align import Cohort, align, check_explained
 from mpgls.study.filters import Selection, select_snps
-from mpgls.study.genotypes import missing_per_sample
+from mpgls.study.genotypes import ON_Y, missing_per_sample
 from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.h2_file import given_h2
 from mpgls.study.hdf5 import path_attribute
 from mpgls.study.plink import Fileset, open_fileset
+from mpgls.study.ploidy import SexedBed, with_sex
 from mpgls.study.sample_ids import FAMILIES_TAKEN, SampleFilter, with_families
 from mpgls.study.tables import SampleId, Table, read_table
 from mpgls.study.trait_matrix import TraitMatrix
 
 FAM_TRAIT = "pheno"
 """The name of the .fam's sixth column as a trait."""
-MIND_BLOCK = 4096
-"""SNPs that are counted at a time for --mind."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
     Raises InputError, StorageError or UsageError, on all ranks, for whatever is wrong with the files.
     """
     codes = options.missing_codes if isinstance(options, CovariateOptions) else ()
-    fileset = world.on_root(lambda: open_fileset(options.bfile, codes))
+    fileset = world.on_root(lambda: with_sex(open_fileset(options.bfile, codes), options.sex_rule))
     selection = None
 
     def select() -> int:
@@ -108,6 +108,8 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
             raise InputError("no sample is left after --keep, --remove and --mind")
     if selection is not None:
         _describe(world.log, fileset, selection, cohorts, samples.size)
+    if isinstance(fileset.bed, SexedBed):
+        say_sex(fileset.bed, selection, samples, world)
     return Study(fileset, kinship, samples, cohorts, selected, selection)
 
 
@@ -212,8 +214,10 @@ def _incomplete_samples(
         return []
     comm = world.comm
     index = comm.bcast(selection.index if selection is not None else None, root=0)
+    if isinstance(fileset.bed, SexedBed):  # women lack Y, which is no fault of theirs
+        index = index[fileset.bed.kinds.of(index) != ON_Y]
     missing = np.zeros(fileset.bed.n, dtype=np.int64)
-    blocks = [index[start : start + MIND_BLOCK] for start in range(0, index.size, MIND_BLOCK)]
+    blocks = [index[start : start + BLOCK] for start in range(0, index.size, BLOCK)]
     for _, packed in read_snps(fileset.bed, blocks[comm.rank :: comm.size], comm):
         missing += missing_per_sample(packed, fileset.bed.n)
     comm.Allreduce(missing.copy(), missing)

@@ -15,6 +15,8 @@ from mpgls.study.filters import SnpFilter, parse_chromosomes
 from mpgls.study.grm import kinship_files
 from mpgls.study.missing import parse_missing_codes
 from mpgls.study.plink import bfile_prefix
+from mpgls.study.ploidy import SexRule
+from mpgls.study.variant_kinds import PSEUDO_AUTOSOMAL
 
 TABLE = "table with columns FID IID NAME ...: text, CSV, Parquet or HDF5"
 """What --pheno and --covar take."""
@@ -49,6 +51,27 @@ class GenotypeOptions(SampleOptions):
 
     bfile: str = required(
         "PLINK 1 files PREFIX.bed, .bim and .fam", group="genotypes and filters", metavar="PREFIX", reads=plink_files
+    )
+    sex: str | None = option(
+        None,
+        "table with columns FID IID SEX (1 or M, 2 or F); default: column 5 of the .fam",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
+    build: int | None = option(
+        None,
+        "build of the human genome, which says where X is pseudo-autosomal: 37 or 38",
+        group="genotypes and filters",
+        metavar="BUILD",
+        check=Check("37 or 38", lambda value: value in PSEUDO_AUTOSOMAL),
+    )
+    x_model: int = option(
+        2,
+        "a man's copy of X counts 2 (dosage compensation) or 1",
+        group="genotypes and filters",
+        metavar="1|2",
+        check=Check("1 or 2", lambda value: value in (1, 2)),
     )
     mind: float = option(
         1.0, "largest missing share of a sample", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
@@ -111,6 +134,11 @@ class GenotypeOptions(SampleOptions):
         _ = self.snps  # a list of chromosomes that is none
 
     @property
+    def sex_rule(self) -> SexRule:
+        """What sex makes of genotypes."""
+        return SexRule(self.sex, self.build, self.x_model)
+
+    @property
     def snps(self) -> SnpFilter:
         """The filters of SNPs. Raises UsageError."""
         return SnpFilter(
@@ -129,6 +157,16 @@ class GenotypeOptions(SampleOptions):
             geno=self.geno,
             hwe=self.hwe,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityOptions(Options):
+    """Which SNPs measure similarity."""
+
+    all_chromosomes: bool = flag(
+        "X, Y, XY and MT measure similarity too; default: only where --chr of kinship or --similarity-snps names them",
+        group="genotypes and filters",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,12 @@ def is_autosome(chromosome: str, letters: bool) -> bool:
     return re.fullmatch(r"[1-9]\d*[A-Z]?", plain) is not None and (letters or plain not in _NUMBERS.values())
 
 
+def is_sexed(chromosome: str, letters: bool) -> bool:
+    """Whether a chromosome is X, Y, XY or MT. ``letters`` as in `is_autosome`: 23 to 26 are none of them then."""
+    plain = plain_chromosome(chromosome)
+    return plain in _NUMBERS or (not letters and plain in _NUMBERS.values())
+
+
 def spellings(plain: str) -> tuple[str, ...]:
     """All plain names that mean the same chromosome as ``plain``, itself first."""
     number = _NUMBERS.get(plain, plain)

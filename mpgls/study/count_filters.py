@@ -38,11 +38,10 @@ def dropped_by(stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
     A SNP at the threshold is kept. Without ``--maf`` and ``--mac`` a SNP that is missing in every sample passes, and
     keeps its row in the results.
     """
-    observed = np.maximum(stats.n_obs, 1)
     # one correctly rounded division each, so that a frequency of exactly 0.05 compares equal to --maf 0.05
-    minor = np.minimum(stats.a1_sum, 2.0 * stats.n_obs - stats.a1_sum)
-    maf = minor / (2.0 * observed)
-    missing = (stats.n - stats.n_obs) / max(stats.n, 1)
+    minor = np.minimum(stats.copies, stats.chromosomes - stats.copies)
+    maf = minor / np.maximum(stats.chromosomes, 1)
+    missing = (stats.able - stats.n_obs) / np.maximum(stats.able, 1)
     notes = np.zeros(maf.size, dtype=np.uint8)
     failing = {
         Note.MAF: maf < snp_filter.maf,

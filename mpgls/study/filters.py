@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mpgls.errors import InputError, UsageError
-from mpgls.study.chromosome_names import canonical_chromosome, is_autosome, plain_chromosome
+from mpgls.study.chromosome_names import canonical_chromosome, is_autosome, is_sexed, plain_chromosome
 from mpgls.study.plink import Variants, VariantTable
 from mpgls.study.regions import read_regions
 from mpgls.study.text import part_names, read_words
 
+BY_DEFAULT = "default (X, Y, XY and MT; --all-chromosomes keeps them)"
+"""What dropped a SNP that is on no autosome."""
 _SHOWN = 3
 
 
@@ -44,6 +46,8 @@ class SnpFilter:
     """Names to drop."""
     autosomes: bool = False
     """Keep autosomes only."""
+    without_sexed: bool = False
+    """Drop X, Y, XY and MT, unless there is nothing else."""
     range: str | None = None
     """A file of ranges of positions to keep."""
     from_bp: int | None = None
@@ -127,6 +131,10 @@ def select_snps(variants: VariantTable, snp_filter: SnpFilter) -> Selection:
     if spelled := scan.spelling():
         scan = _Scan(snp_filter, variants, spelled)
         index = [np.flatnonzero(scan.keep(rows)) + start for start, rows in variants.batches()]
+    if snp_filter.without_sexed and all(is_sexed(name, scan.spelled.letters) for name in scan.chromosomes):
+        everything = select_snps(variants, replace(snp_filter, without_sexed=False))
+        said = f"{variants.path}: there is no autosome, so X, Y, XY and MT are taken"
+        return replace(everything, lists=(*everything.lists, said))
     scan.check_extract(variants)
     summaries = tuple(one.summary for one in (scan.regions, scan.extract, scan.exclude) if one is not None)
     selection = Selection(np.concatenate(index), variants.count, scan.negative_bp, scan.reasons, summaries)
@@ -194,6 +202,8 @@ class _Scan:
             kept = self._drop(kept, where(lambda name: not self._meant(name, asked.not_chromosomes)), "--not-chr")
         if asked.autosomes:
             kept = self._drop(kept, where(lambda name: is_autosome(name, self.spelled.letters)), "--autosome")
+        if asked.without_sexed:
+            kept = self._drop(kept, where(lambda name: not is_sexed(name, self.spelled.letters)), BY_DEFAULT)
         if asked.from_bp is not None:
             kept = self._drop(kept, rows.pos >= asked.from_bp, "--from-bp")
         if asked.to_bp is not None:
@@ -225,7 +235,8 @@ class _Scan:
         written, meant = set(map(plain_chromosome, asked)), set(map(canonical_chromosome, asked))
         as_asked = {name: plain_chromosome(name) in written for name in self.chromosomes}
         met = [{canonical_chromosome(name) for name in as_asked if as_asked[name] is yes} for yes in (True, False)]
-        letters = self.filter.autosomes and any(plain_chromosome(name) == "X" for name in self.chromosomes)
+        by_kind = self.filter.autosomes or self.filter.without_sexed
+        letters = by_kind and any(plain_chromosome(name) == "X" for name in self.chromosomes)
         found = _Spelling(frozenset((met[0] & met[1]) & meant), letters)
         return None if found == self.spelled else found
 
