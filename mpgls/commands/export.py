@@ -15,7 +15,7 @@ import numpy as np
 
 from mpgls.errors import InputError, UsageError
 from mpgls.report.file_names import trait_parts
-from mpgls.report.table import write_table
+from mpgls.report.table import table_bytes, write_table
 from mpgls.run.identity import file_identity
 from mpgls.run.job import open_job
 from mpgls.run.option_groups import OutputOptions
@@ -24,6 +24,7 @@ from mpgls.run.results import Results
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
 from mpgls.study.plink import VariantTable, bfile_prefix
+from mpgls.study.regular import check_regular
 from mpgls.study.text import part_names
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def run(options: Export, comm: MPI.Comm) -> Results:
         traits = [exportable(opened.source, position) for position in opened.traits]
         endings = options.tables([trait.name for trait in traits])
         world.on_root(lambda: job.outputs.claim(list(endings.values())))
+        nbytes = table_bytes(opened.variants, opened.source.count)
+        job.check_room(dict.fromkeys(endings.values(), nbytes))
         tables = {}
         for trait in traits:
             tables[trait.name] = path = job.path(endings[trait.name])
@@ -184,6 +187,7 @@ def _variants(options: Export, source: store.ResultStore | dense_store.DenseStor
     if not bfile:
         raise UsageError(f"{options.store} does not name its genotypes: give --bfile")
     bim = f"{bfile_prefix(bfile)}.bim"
+    check_regular(bim)
     if options.bfile is None and not os.path.exists(bim):
         raise UsageError(f"the genotypes of {options.store} are no longer at {bfile}: give --bfile")
     variants = VariantTable.open(bim)

@@ -29,7 +29,7 @@ from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import TraitScanOptions
-from mpgls.run.scan_ledger import open_ledger, planned_block
+from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.study_options import ScanKinshipOptions
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
 
@@ -67,6 +67,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             labels = chromosomes.labels if options.loco else None
             given = known_h2(options, list(study.cohorts), labels, world)
             job.identify()
+        job.check_room(scan_bytes(options, study))
         plan = make_plan(options, study, chromosomes, job)
         with world.phase("open and check"):
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)

@@ -20,12 +20,12 @@ from mpgls.errors import StorageError
 from mpgls.model.gls import FILTERS, NOTE_TEXT, Note, is_filtered
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
 from mpgls.mpi import agree
-from mpgls.stream.files import write_at
+from mpgls.stream.files import write_at, writing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.study.plink import Variants
+    from mpgls.study.plink import Variants, VariantTable
 
 COLUMNS = ("CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P", "NOTE")
 HEADER = "\t".join(COLUMNS).encode() + b"\n"
@@ -42,11 +42,20 @@ ReadRecords = Callable[[int, int], np.ndarray]
 OnBatch = Callable[["Variants", np.ndarray, np.ndarray], None]
 
 
+FIGURES_BYTES = 100
+"""Bytes of the figures of a row, about: three with all their digits, four short ones."""
+
+
 class VariantReader(Protocol):
     """What is needed of `mpgls.study.plink.VariantTable`."""
 
     def read(self, start: int, stop: int) -> Variants:
         """Rows ``start`` to ``stop - 1`` of the .bim."""
+
+
+def table_bytes(variants: VariantTable, rows: int, figures: int = FIGURES_BYTES) -> int:
+    """Bytes of a table of so many SNPs, about; ``figures`` of what follows a SNP's names."""
+    return rows * (variants.row_bytes + figures)
 
 
 def log10_p(records: np.ndarray, df: float, test: str) -> np.ndarray:
@@ -139,7 +148,7 @@ def write_rows(
     batch = max(1, min(batch, -(-count // comm.size)))
     try:
         with _shared_file(comm, partial, header) as file:
-            size = _write_rounds(comm, file, text, count, batch, len(header))
+            size = _write_rounds(comm, path, file, text, count, batch, len(header))
         _agreed(comm, lambda: os.replace(partial, path) if comm.rank == 0 else None, path)
     except BaseException:
         if comm.rank == 0:
@@ -200,9 +209,9 @@ def _take(variants: Variants, rows: np.ndarray) -> Variants:
 
 
 def _write_rounds(
-    comm: MPI.Comm, file: int, text_of: Callable[[int, int], bytes], count: int, batch: int, offset: int
+    comm: MPI.Comm, path: Path, file: int, text_of: Callable[[int, int], bytes], count: int, batch: int, offset: int
 ) -> int:
-    """All rounds of formatting and writing from byte ``offset`` on; returns the size of the file."""
+    """All rounds of formatting and writing from byte ``offset`` of the open ``file`` on; returns its size."""
     error: Exception | None = None
     for first in range(0, count, batch * comm.size):
         start = min(count, first + comm.rank * batch)
@@ -217,14 +226,16 @@ def _write_rounds(
         agree(comm, error)
         sizes = comm.allgather(len(text))
         try:
-            write_at(file, text, offset + sum(sizes[: comm.rank]))
+            with writing(path):
+                write_at(file, text, offset + sum(sizes[: comm.rank]))
         except Exception as caught:
             error = caught
         offset += sum(sizes)
     try:
         if error is None:
-            os.fsync(file)
-    except OSError as caught:
+            with writing(path):
+                os.fsync(file)
+    except StorageError as caught:
         error = caught
     agree(comm, error)
     return offset

@@ -16,6 +16,8 @@ from mpgls.run.options import Check, Options, at_least, flag, option, required, 
 from mpgls.run.study_options import GenotypeOptions, ScaleOptions, TraitOptions
 
 PRECISIONS = ("double", "mixed")
+STALL_SECONDS = 600.0
+"""How long nothing may move by default before a run ends itself."""
 CHECKPOINT_SECONDS = 15.0
 """How often results are synced and marked as done by default: what is lost at most when a run is killed."""
 HERITABILITY = Check("at least 0 and below 1", lambda value: 0 <= value < 1)
@@ -37,6 +39,21 @@ class OutputOptions(Options):
 
     out: str = required("prefix of all output files", metavar="PREFIX", changes_results=False)
     resume: bool = flag("go on where a stopped run left off; leave a complete one as it is", changes_results=False)
+
+    stall: float = option(
+        STALL_SECONDS,
+        f"seconds in which no rank gets on, after which the run ends ({STALL_SECONDS:g}); 0: never",
+        metavar="SEC",
+        check=at_least(0, " seconds or more"),
+        changes_results=False,
+    )
+    max_hours: float | None = option(
+        None,
+        "stop in order before so many hours are over; default: before the job's end where the scheduler says it",
+        metavar="H",
+        check=POSITIVE,
+        changes_results=False,
+    )
 
     @property
     def record(self) -> str:

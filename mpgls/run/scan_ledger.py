@@ -7,15 +7,17 @@ import dataclasses
 import numpy as np
 
 from mpgls.errors import InputError
+from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import ENDINGS_OF_TRAIT, trait_parts
+from mpgls.report.table import table_bytes
 from mpgls.run.inputs import Study, selected_rows
 from mpgls.run.job import Job, remove
 from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.plan import block_within
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
-from mpgls.stream.checksums import ABSENT
-from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store
+from mpgls.stream.store import RECORD_DTYPE, ResultStore, StoreShape, create_store, open_store
+from mpgls.study.checksums import ABSENT
 
 
 def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | None:
@@ -36,6 +38,17 @@ def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | No
         return block
 
     return job.world.on_root(look)
+
+
+def scan_bytes(options: TraitScanOptions, study: Study) -> dict[str, int]:
+    """Bytes of the files of a scan, by name, about."""
+    traits, m = list(study.cohorts), study.selected
+    sizes = {".h5": m * (8 + RECORD_DTYPE.itemsize * len(traits))}
+    for part in trait_parts(traits):
+        sizes[f".{part}.tsv"] = table_bytes(study.fileset.variants, m)
+        if not options.no_plots:
+            sizes |= {f".{part}.{name}.png": PICTURE_BYTES for name in ("manhattan", "qq")}
+    return sizes
 
 
 def open_ledger(

@@ -2,7 +2,7 @@
 
 ``/beta`` and ``/se`` are float32 (blocks, t, B): block k of B SNPs, all traits, so that the tile of one block and a
 range of traits is one range of bytes; a block of fewer SNPs is padded with NaN, and a SNP that was not tested has NaN.
-``/sums`` uint32 (blocks, t) are the checksums (`stream.checksums`) of a block's effects on a trait, 0 where it is not
+``/sums`` uint32 (blocks, t) are the checksums (`study.checksums`) of a block's effects on a trait, 0 where it is not
 done. ``/eaf`` float64, ``/n`` int32 and ``/note`` uint8 (groups, m) depend on the samples, hence on the trait's group,
 with ``/snp_sums`` (groups, blocks); ``/index`` int64 (m,) holds rows of the .bim, ``/edges`` int64 (blocks+1,) where
 among them each block begins; ``/names`` and ``/group`` (t,) describe the traits, ``/nulls`` (parts, t) of
@@ -25,12 +25,12 @@ import numpy as np
 
 from mpgls.errors import InputError, StorageError
 from mpgls.model.null_record import NULL_DTYPE, unknown
-from mpgls.stream.checksums import ABSENT, SUM_DTYPE, checksum, row_checksums
 from mpgls.stream.files import replaced, write_at, writing
-from mpgls.stream.hdf5 import STORE, allocate, check_room, check_store, mapped_index, read_exactly, reserve
+from mpgls.stream.hdf5 import STORE, allocate, check_store, mapped_index, read_exactly, reserve
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
 from mpgls.stream.store import RECORD_DTYPE
+from mpgls.study.checksums import ABSENT, SUM_DTYPE, checksum, row_checksums
 from mpgls.study.hdf5 import open_hdf5, texts
 
 FORMAT, VERSION = "mpgls-dense", 3
@@ -192,13 +192,23 @@ class DenseShape:
     group: np.ndarray
     parts: int = 1
 
+    @property
+    def nbytes(self) -> int:
+        """Of the file, all but what does not grow."""
+        blocks, t, groups = self.edges.size - 1, len(self.names), int(self.group[-1]) + 1
+        of_snps = sum(dtype.itemsize for dtype in _SNP_DTYPES.values())
+        of_traits = self.parts * (NULL_DTYPE.itemsize + SUM_DTYPE.itemsize)
+        return t * (blocks * (2 * self.block * TILE_DTYPE.itemsize + SUM_DTYPE.itemsize) + of_traits) + len(
+            self.index
+        ) * (8 + groups * of_snps)
+
 
 def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Mapping[str, Any]) -> DenseStore:
     """Make a new store, of what has the ``mark``. Call on one rank.
 
     ``attributes`` are kept at the root: ``test``, and what `mpgls export` looks for, ``bfile``, ``bim_rows`` and
     ``bim_sha256``.
-    Raises StorageError when the file cannot be made or the disk is too small for it.
+    Raises StorageError when the file cannot be made.
     """
     path, group, block = Path(path), np.asarray(shape.group, dtype=np.int64), shape.block
     index = np.asarray(shape.index, dtype=np.int64)
@@ -214,8 +224,6 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     }
     about = {"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": block}
     about["layout_sum"] = checksum(index, shape.edges, group)
-    nbytes = sum(int(np.prod(size, dtype=np.int64)) * dtype.itemsize for size, dtype in allocated.values())
-    check_room(path, nbytes, "all effects take")
     with replaced(path) as partial:
         with open_hdf5(partial, "w", libver="latest") as file:
             file.attrs.update(about | dict(attributes))
