@@ -42,7 +42,7 @@ from mpgls.run.options import at_least, flag, option, the_file
 from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.slots import ScanLedger
-from mpgls.run.study_options import SimilarityOptions, plink_files
+from mpgls.run.study_options import BY_COUNTS, BY_SEX, SimilarityOptions, plink_files
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -137,8 +137,8 @@ class LowRank(TraitScanOptions, SimilarityOptions):
 
     def determine_similarity(self) -> dict[str, Any]:
         """The options that G depends on, beside its files."""
-        names = ("similarity_every", "similarity_count", "precision", "maf", "geno", "exclude_negative_bp")
-        return {name: getattr(self, name) for name in names}
+        names = ("similarity_every", "similarity_count", "precision", "exclude_negative_bp")
+        return {name: getattr(self, name) for name in (*names, *BY_COUNTS, *BY_SEX)}
 
 
 @dataclass(frozen=True)

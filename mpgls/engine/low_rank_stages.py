@@ -27,7 +27,7 @@ STAGES = (0, 1, 2, 4)
 """[Ludicrous]' numbers; its stage 3, the files of U, is not needed."""
 FILES_OF_STAGES = (".stage[012].h5", ".set[0-9]*.stage[012].h5")
 """Endings of the files of all sets of samples."""
-OF_SIMILARITY = ("--bfile", "--similarity-bfile", "--similarity-snps", "--extract", "--exclude")
+OF_SIMILARITY = ("--bfile", "--similarity-bfile", "--similarity-snps", "--extract", "--exclude", "--sex")
 """Options whose files say what G is."""
 
 

@@ -24,6 +24,12 @@ NAMES = "names, ranges A-F, numbered PC{1:20}, patterns 'PC*', positions 1-500"
 """How columns of such a table are chosen."""
 
 
+BY_COUNTS = ("maf", "max_maf", "mac", "geno", "hwe")
+"""Filters that look at the genotypes of the analysed samples."""
+BY_SEX = ("build", "x_model")
+"""Options that say what sex makes of genotypes, the table of sexes apart."""
+
+
 def plink_files(prefix: str) -> Iterable[str]:
     """The three files of a PLINK 1 fileset."""
     return [f"{bfile_prefix(prefix)}.{suffix}" for suffix in ("bed", "bim", "fam")]

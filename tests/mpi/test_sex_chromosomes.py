@@ -282,6 +282,23 @@ def test_men_coded_0_1_are_noticed(comm, study):
     assert warned in (out.parent / "o.log").read_text()
 
 
+@pytest.mark.parametrize(
+    "other", [{"sex": "sex.tsv"}, {"build": 37}, {"x_model": 1}, {"mac": 30}, {"max_maf": 0.4}, {"hwe": 1e-3},
+              {"all_chromosomes": True}], ids=lambda other: next(iter(other)),
+)  # fmt: skip
+def test_stages_of_other_genotypes_are_not_taken(comm, study, other):
+    """What G is made of counts for its stages: options of sex, and filters by counts."""
+    table = str(study.folder / "sex.tsv")
+    on_root(comm, lambda: write_lines(table, ["IID SEX", *(f"{iid} 2" for _, iid in study.plink.ids)]))
+    out = run(comm, study, "low_rank", stage=0)
+    usual = {"bfile": study.bfile, "out": out, "pheno": study.pheno, "pheno_name": "trait1", "similarity_every": 1}
+    other = {name: table if name == "sex" else value for name, value in other.items()}
+    with pytest.raises(InputError, match="was made from other inputs or options"):
+        mpgls.low_rank(comm=comm, h2=H2, no_loco=True, stage=1, threads=1, **usual, **other)
+    comm.Barrier()
+    mpgls.low_rank(comm=comm, h2=H2, no_loco=True, stage=1, threads=1, **usual)
+
+
 def test_samples_without_many_genotypes(comm, study):
     """--mind does not hold against women that they have no Y."""
     out = run(comm, study, "single_trait", mind=0.06)
