@@ -55,6 +55,10 @@ class OutputOptions(Options):
         changes_results=False,
     )
 
+    progress: bool = flag(
+        "say in PREFIX.progress.jsonl how far the run is, in lines of JSON", group="output", changes_results=False
+    )
+
     @property
     def record(self) -> str:
         """What the run's own PREFIX.json and .log have before these endings, so that they stand beside others."""
