@@ -27,7 +27,7 @@ STAGES = (0, 1, 2, 4)
 """[Ludicrous]' numbers; its stage 3, the files of U, is not needed."""
 FILES_OF_STAGES = (".stage[012].h5", ".set[0-9]*.stage[012].h5")
 """Endings of the files of all sets of samples."""
-OF_SIMILARITY = ("--bfile", "--similarity-bfile", "--similarity-snps", "--extract", "--exclude")
+OF_SIMILARITY = ("--bfile", "--similarity-bfile", "--similarity-snps", "--extract", "--exclude", "--sex")
 """Options whose files say what G is."""
 
 
@@ -70,7 +70,7 @@ class Stages:
         def make() -> dict[str, np.ndarray]:
             with world.phase("stage 0"):
                 stats = count_snps(packed, samples.similarity_rows, world.comm)
-                kept = usable(stats, snps)
+                kept = usable(stats, snps, world.log)
                 found = {"kept": kept, "n_obs": stats.n_obs, "a1_sum": stats.a1_sum, "sum_sq": stats.sum_sq}
                 world.on_root(lambda: state.save({}, found))
                 return found

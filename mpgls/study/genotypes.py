@@ -7,12 +7,14 @@ A .bed row holds one SNP: four samples a byte, two bits a sample, the first samp
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 SAMPLES_PER_BYTE = 4
+TWO_COPIES, ON_X, ON_Y, HAPLOID = range(4)
+"""Kinds of chromosomes: everybody has two copies; males have one; males alone have one; everybody has one."""
 CODE_NONE = 0b11
 
 # the four codes of every byte, first sample first: (256, 4)
@@ -46,9 +48,22 @@ def keep_bytes(rows: np.ndarray, n_file: int) -> np.ndarray:
     return quads[:, 0] | quads[:, 1] << 2 | quads[:, 2] << 4 | quads[:, 3] << 6
 
 
+def split_rows(rows: np.ndarray, n_file: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows of a .bed, (B, bytes_per_snp), and the kinds (B,) of their chromosomes if each row ends in it, else None.
+
+    Raises ValueError for anything else.
+    """
+    if rows.ndim == 2 and rows.shape[1] == bytes_per_snp(n_file) + 1:
+        rows, kinds = rows[:, :-1], rows[:, -1]
+    else:
+        kinds = None
+    _check_packed(rows, n_file)
+    return rows, kinds
+
+
 def missing_per_sample(packed: np.ndarray, n_file: int) -> np.ndarray:
-    """How many of the B SNPs of ``packed`` (B, bytes_per_snp) are missing in each sample: int64 (n_file,)."""
-    _check_packed(packed, n_file)
+    """How many of the B SNPs of ``packed`` (B, snp_bytes) are missing in each sample: int64 (n_file,)."""
+    packed = split_rows(packed, n_file)[0]
     row_bytes = packed.shape[1]
     missing = np.zeros((row_bytes, SAMPLES_PER_BYTE), dtype=np.int64)
     # at most 255 SNPs a step, so that a count fits into one byte
@@ -63,6 +78,20 @@ def missing_per_sample(packed: np.ndarray, n_file: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
+class AlleleCounts:
+    """Of B SNPs of which not everybody has two copies, (B,) each: what cannot be told from sums of x."""
+
+    copies: np.ndarray
+    """Copies of A1."""
+    chromosomes: np.ndarray
+    """Copies of A1 and A2 together."""
+    able: np.ndarray
+    """Analysed samples that have the chromosome, missing genotypes included."""
+    genotypes: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """People who have two copies: how many have A1 twice, once, and not at all."""
+
+
+@dataclass(frozen=True, eq=False)
 class SnpStats:
     """Counts of a block of B SNPs over the ``n`` analysed samples; x is the number of copies of A1."""
 
@@ -74,6 +103,8 @@ class SnpStats:
     """(B,) float64: sum of x squared over them."""
     n: int
     """Analysed samples, missing genotypes included."""
+    alleles: AlleleCounts | None = None
+    """Where not everybody has two copies of all SNPs."""
 
     @property
     def mean(self) -> np.ndarray:
@@ -83,13 +114,37 @@ class SnpStats:
     @property
     def eaf(self) -> np.ndarray:
         """(B,) frequency of A1 among the observed genotypes; NaN where there are none."""
-        return np.where(self.n_obs > 0, self.mean / 2, np.nan)
+        return np.divide(self.copies, self.chromosomes, out=np.full(self.n_obs.size, np.nan), where=self.n_obs > 0)
+
+    @property
+    def copies(self) -> np.ndarray:
+        """(B,) copies of A1 in the observed genotypes."""
+        return self.a1_sum if self.alleles is None else self.alleles.copies
+
+    @property
+    def chromosomes(self) -> np.ndarray:
+        """(B,) copies of both alleles in the observed genotypes."""
+        return 2.0 * self.n_obs if self.alleles is None else self.alleles.chromosomes
+
+    @property
+    def able(self) -> int | np.ndarray:
+        """Analysed samples that have the chromosome, the same for all SNPs or (B,)."""
+        return self.n if self.alleles is None else self.alleles.able
 
     @property
     def monomorphic(self) -> np.ndarray:
         """(B,) bool: the observed genotypes, if any, are all the same."""
         # whole numbers far below 2^53: the comparison is exact
         return self.n_obs * self.sum_sq == self.a1_sum**2
+
+    @property
+    def genotypes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(B,) int64 each: samples with two copies of A1, with one and with none; of those who have two copies."""
+        if self.alleles is not None:
+            return self.alleles.genotypes
+        one = np.rint(2 * self.a1_sum - self.sum_sq).astype(np.int64)
+        two = np.rint(self.sum_sq - self.a1_sum).astype(np.int64) // 2
+        return two, one, self.n_obs - one - two
 
     @property
     def variance(self) -> np.ndarray:
@@ -108,13 +163,16 @@ class Decoder:
     panels : for each destination the positions in the .fam of the samples it receives, in its order. Together the
         panels are the analysed samples; no sample is in two of them.
     dtype : float64 or float32, of the decoded dosages.
+    males : (n_file,) bool, where rows end in the kind of their chromosome.
 
     Raises
     ------
     ValueError : a position outside the .fam or given twice, or another dtype.
     """
 
-    def __init__(self, n_file: int, panels: Sequence[np.ndarray], dtype: DTypeLike) -> None:
+    def __init__(
+        self, n_file: int, panels: Sequence[np.ndarray], dtype: DTypeLike, males: np.ndarray | None = None
+    ) -> None:
         self.n_file = n_file
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
@@ -125,6 +183,7 @@ class Decoder:
         analysed = np.concatenate([np.empty(0, dtype=np.intp), *indices])
         _check_rows(analysed, n_file)
         self.n = analysed.size
+        self._males = None if males is None else Decoder(n_file, [analysed[males[analysed]]], np.float64)
         # samples that are not analysed, and the bits after the last sample, are read as code 11: no copies, observed
         self._mask = ~keep_bytes(analysed, n_file)
         # one panel of every sample, in order, and no padding bits: decoded in place
@@ -151,11 +210,11 @@ class Decoder:
 
     def stats(self, packed: np.ndarray) -> SnpStats:
         """The counts of the SNPs ``packed``, uint8 (B, bytes_per_snp), over the analysed samples."""
-        _check_packed(packed, self.n_file)
+        packed, kinds = split_rows(packed, self.n_file)
         stats = _empty_stats(packed.shape[0], self.n)
         for part in self._steps(packed.shape[0]):
             self._count(self._load(packed[part]), stats, part)
-        return stats
+        return self._by_sex(stats, packed, kinds)
 
     def decode(
         self,
@@ -181,7 +240,7 @@ class Decoder:
         ------
         ValueError : a shape, dtype or memory order does not fit.
         """
-        _check_packed(packed, self.n_file)
+        packed, kinds = split_rows(packed, self.n_file)
         self._check_outs(outs, packed.shape[0])
         counted = _empty_stats(packed.shape[0], self.n) if stats is None else stats
         for part in self._steps(packed.shape[0]):
@@ -190,7 +249,25 @@ class Decoder:
                 self._count(lookup, counted, part)
             center = counted.mean[part] if shift is None else shift[part]
             self._write(lookup, center, [out.T[part] for out in outs])
-        return counted
+        return self._by_sex(counted, packed, kinds) if stats is None else counted
+
+    def _by_sex(self, stats: SnpStats, packed: np.ndarray, kinds: np.ndarray | None) -> SnpStats:
+        """The counts with those of alleles, where some SNPs are on a chromosome that not everybody has twice."""
+        if kinds is None or self._males is None or not kinds.any():
+            return stats
+        copies, chromosomes, able = stats.a1_sum.copy(), 2.0 * stats.n_obs, np.full(kinds.size, self.n)
+        two, one, none = stats.genotypes
+        single = np.flatnonzero(kinds)
+        of_males = self._males.stats(packed[single])
+        here, on_x = kinds[single], kinds[single] == ON_X
+        # a male with x = 2 has one copy; whose x is 1 has one copy, too
+        both = of_males.genotypes[0]
+        copies[single] -= np.where(on_x, both, 0)
+        chromosomes[single] -= np.where(on_x, of_males.n_obs, stats.n_obs[single])
+        able[single] = np.where(here == ON_Y, self._males.n, self.n)
+        for people, males in zip((two, one, none), of_males.genotypes, strict=True):
+            people[single] = np.where(on_x, people[single] - males, 0)
+        return replace(stats, alleles=AlleleCounts(copies, chromosomes, able, (two, one, none)))
 
     def _steps(self, snps: int) -> Iterator[slice]:
         return (slice(start, min(start + self._step, snps)) for start in range(0, snps, self._step))

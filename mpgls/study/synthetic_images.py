@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.errors import InputError, StorageError
-from mpgls.study.filters import SnpFilter, passes
-from mpgls.study.genotypes import Decoder
+from mpgls.study.count_filters import passes
+from mpgls.study.filters import SnpFilter
+from mpgls.study.genotypes import Decoder, bytes_per_snp
 from mpgls.study.nifti import Mask
 from mpgls.study.plink import BedFile, Fileset
+from mpgls.study.ploidy import SexedBed
 from mpgls.study.synthetic_haplotypes import stream
 
 # further kinds of `stream`, after those of synthetic_haplotypes
@@ -48,7 +50,7 @@ def draw_causal(
     """
     bed = fileset.bed
     order = stream(seed, IMAGE_SNPS).choice(index.size, size=min(index.size, TRIED), replace=False)
-    decoder = Decoder(bed.n, [samples], np.float64)
+    decoder = Decoder(bed.n, [samples], np.float64, bed.males)
     ids: list[str] = []
     x: list[np.ndarray] = []
     for start in range(0, order.size, LOOKED_AT):
@@ -56,6 +58,7 @@ def draw_causal(
             break
         wanted = index[order[start : start + LOOKED_AT]]
         packed = np.stack([_packed(bed, int(k)) for k in wanted])
+        packed = bed.recode(packed, wanted) if isinstance(bed, SexedBed) else packed
         values = np.empty((samples.size, wanted.size), order="F")
         stats = decoder.decode(packed, [values])
         for j in np.flatnonzero(passes(stats, snp_filter) & ~stats.monomorphic)[: count - len(ids)]:
@@ -63,8 +66,8 @@ def draw_causal(
             x.append(values[:, j])
     if len(ids) < count:
         raise InputError(
-            f"only {len(ids)} of {order.size:,} SNPs drawn from {fileset.prefix}.bim vary and pass --maf and "
-            f"--geno: choose --causal {len(ids)} or fewer"
+            f"only {len(ids)} of {order.size:,} SNPs drawn from {fileset.prefix}.bim vary and pass the "
+            f"filters: choose --causal {len(ids)} or fewer"
         )
     dosages = np.array(x).reshape(len(ids), samples.size)
     # sums of squares in a fixed order, so that the bytes do not depend on BLAS
@@ -74,7 +77,7 @@ def draw_causal(
 
 def _packed(bed: BedFile, snp: int) -> np.ndarray:
     try:
-        return np.fromfile(bed.path, dtype=np.uint8, count=bed.snp_bytes, offset=bed.offset(snp))
+        return np.fromfile(bed.path, dtype=np.uint8, count=bytes_per_snp(bed.n), offset=bed.offset(snp))
     except OSError as error:
         raise StorageError(f"cannot read {bed.path}: {error.strerror or error}") from None
 
