@@ -42,7 +42,7 @@ from mpgls.run.options import at_least, flag, option, the_file
 from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block
 from mpgls.run.slots import ScanLedger
-from mpgls.run.study_options import plink_files
+from mpgls.run.study_options import listed_plink_files, named_source, plink_files
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -70,10 +70,17 @@ class LowRank(TraitScanOptions):
     )
     similarity_bfile: str | None = option(
         None,
-        "PLINK files that they are taken from; default: --bfile",
+        "PLINK 1 files that they are taken from; default: the tested ones",
         group=SIMILARITY,
         metavar="PREFIX",
         reads=plink_files,
+    )
+    similarity_bfile_list: str | None = option(
+        None,
+        "several such files, a PREFIX a line",
+        group=SIMILARITY,
+        metavar="FILE",
+        reads=listed_plink_files,
     )
     no_loco: bool = flag("do not leave out the similarity SNPs of a SNP's chromosome", group=SIMILARITY)
     h2_file: str | None = option(
@@ -103,6 +110,7 @@ class LowRank(TraitScanOptions):
             )
         if self.stage is not None and self.stage not in STAGES:
             raise UsageError(f"--stage must be one of {', '.join(map(str, STAGES))}, not {self.stage}")
+        _ = self.similarity  # several sources
 
     @property
     def record(self) -> str:
@@ -110,9 +118,9 @@ class LowRank(TraitScanOptions):
         return "" if self.scans else f".stage{self.stage}"
 
     @property
-    def similarity_source(self) -> str:
-        """The fileset of the similarity SNPs."""
-        return self.similarity_bfile or self.bfile
+    def similarity_name(self) -> str:
+        """What the user calls the genotypes of the similarity SNPs."""
+        return (self.similarity.source or self.source).value
 
     @property
     def scans(self) -> bool:
@@ -123,7 +131,7 @@ class LowRank(TraitScanOptions):
     def similarity(self) -> SimilarityChoice:
         """Which SNPs measure similarity."""
         ways = (self.similarity_snps, self.similarity_every, self.similarity_count)
-        return SimilarityChoice(self.similarity_bfile, *ways, loco=not self.no_loco)
+        return SimilarityChoice(named_source(self, of_similarity=True), *ways, loco=not self.no_loco)
 
     def is_dense(self, n: int, K: int) -> bool:
         """Whether n x n matrices are used: asked for, or cheaper because there are as many SNPs as samples."""
@@ -225,7 +233,7 @@ def scan_set(
     for part in parts:
         open_h2 = nulls["flag"][part.k] & NullFlag.UNIDENTIFIED != 0
         for name in np.array(samples.traits)[open_h2]:
-            world.log.warn(unidentified(part.of(str(name)), run.options.similarity_source))
+            world.log.warn(unidentified(part.of(str(name)), run.options.similarity_name))
     if run.ledger is None:
         return {}
     checked: dict[str, float] = {}
@@ -305,7 +313,7 @@ def scan_dense(
             unfinished = [trait for trait in ledger.unfinished(part.blocks) if trait in samples.numbers]
             if unfinished:
                 Phi_grid = without(T_grid, G, part, world)  # Phi_c = (T - G_out G_out') / s_c
-                models = SampleModels(Phi_grid, run.study.cohorts, run.options.similarity_source, world)
+                models = SampleModels(Phi_grid, run.study.cohorts, run.options.similarity_name, world)
                 for trait in unfinished:
                     scan.run(part, trait, models)
     return {trait: scan.checked(trait) for trait in samples.numbers}

@@ -10,8 +10,8 @@ import numpy as np
 from mpgls.engine.snp_stream import SnpStream, on_every_rank
 from mpgls.run.world import World
 from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import SnpStats
-from mpgls.study.plink import BedFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class GenotypeBlocks:
     ``filters`` are --maf and --geno, which the counts over these people decide. The same on every rank.
     """
 
-    bed: BedFile
+    bed: Genotypes
     rows: np.ndarray
     index: np.ndarray
     filters: SnpFilter

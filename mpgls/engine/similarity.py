@@ -21,8 +21,8 @@ from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.run.world import World
 from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
 from mpgls.study.similarity import SimilaritySnps, exact_shift
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ READ_BYTES = 1 << 26
 class PackedSnps:
     """The packed genotypes of chosen SNPs, one copy a node: ``rows`` uint8 (K, snp_bytes). Creating is collective."""
 
-    def __init__(self, bed: BedFile, index: np.ndarray, world: World) -> None:
+    def __init__(self, bed: Genotypes, index: np.ndarray, world: World) -> None:
         self.bed, self._node = bed, split_node(world.comm)
         self._rows_node = SharedArray(self._node, (bed.snp_bytes, index.size), np.uint8, "similarity SNPs")
         self.rows = self._rows_node.array.T

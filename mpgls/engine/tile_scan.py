@@ -21,8 +21,8 @@ from mpgls.model.work import Work
 from mpgls.run.world import World
 from mpgls.stream.scratch import ScratchFile
 from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -89,7 +89,7 @@ class RotatedSnps:
 
     def __init__(
         self,
-        bed: BedFile,
+        bed: Genotypes,
         blocks: OwnBlocks,
         samples: np.ndarray,
         Z_team: TeamOperator,

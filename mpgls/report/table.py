@@ -43,7 +43,7 @@ OnBatch = Callable[["Variants", np.ndarray, np.ndarray], None]
 
 
 class VariantReader(Protocol):
-    """What is needed of `mpgls.study.plink.VariantTable`."""
+    """What is needed of `mpgls.study.variants.VariantRows`."""
 
     def read(self, start: int, stop: int) -> Variants:
         """Rows ``start`` to ``stop - 1`` of the .bim."""

@@ -9,16 +9,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mpgls.errors import UsageError
-from mpgls.run.options import Check, Options, between, flag, option, required, the_file
+from mpgls.run.options import Check, Options, between, flag, option, the_file
 from mpgls.study.filters import SnpFilter, parse_chromosomes
 from mpgls.study.grm import kinship_files
 from mpgls.study.missing import parse_missing_codes
-from mpgls.study.plink import bfile_prefix
+from mpgls.study.sources import GenotypeSource
+
+PLINK_1 = ("bed", "bim", "fam")
 
 
 def plink_files(prefix: str) -> Iterable[str]:
-    """The three files of a PLINK 1 fileset."""
-    return [f"{bfile_prefix(prefix)}.{suffix}" for suffix in ("bed", "bim", "fam")]
+    """The files of PLINK 1 filesets."""
+    return GenotypeSource("--bfile", prefix).files(PLINK_1)
+
+
+def listed_plink_files(path: str) -> Iterable[str]:
+    """A list of PLINK 1 filesets, and their files."""
+    return GenotypeSource("--bfile-list", path).files(PLINK_1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +44,37 @@ class SampleOptions(Options):
     )
 
 
+SOURCES = ("--bfile", "--bfile-list")
+"""Options that name genotype files."""
+
+
+def named_source(options: Options, of_similarity: bool = False) -> GenotypeSource | None:
+    """What the one of SOURCES names that is given, or of their like for similarity SNPs. UsageError for several."""
+    flags = [one.replace("--", "--similarity-") if of_similarity else one for one in SOURCES]
+    found = [GenotypeSource(flag, getattr(options, flag.removeprefix("--").replace("-", "_"))) for flag in flags]
+    given = [one for one in found if one.value is not None]
+    if len(given) > 1:
+        raise UsageError(f"give {' or '.join(one.flag for one in given)}, not both: the genotypes are read from one")
+    return given[0] if given else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenotypeOptions(SampleOptions):
-    """PLINK files and the filters of samples and SNPs."""
+    """Genotype files and the filters of samples and SNPs."""
 
-    bfile: str = required(
-        "PLINK 1 files PREFIX.bed, .bim and .fam", group="genotypes and filters", metavar="PREFIX", reads=plink_files
+    bfile: str | None = option(
+        None,
+        "PLINK 1 files PREFIX.bed, .bim and .fam; @ in PREFIX stands for 1, 2, ..., X, ...: a file a chromosome",
+        group="genotypes and filters",
+        metavar="PREFIX",
+        reads=plink_files,
+    )
+    bfile_list: str | None = option(
+        None,
+        "PLINK 1 files of one study, a PREFIX a line, relative to FILE's folder",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=listed_plink_files,
     )
     mind: float = option(
         1.0, "largest missing share of a sample", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
@@ -73,6 +105,15 @@ class GenotypeOptions(SampleOptions):
     def check(self) -> None:
         super().check()
         _ = self.snps  # a list of chromosomes that is none
+        _ = self.source  # none, or several
+
+    @property
+    def source(self) -> GenotypeSource:
+        """Where the genotypes come from. Raises UsageError."""
+        found = named_source(self)
+        if found is None:
+            raise UsageError(f"{self.command} needs genotypes: one of {', '.join(SOURCES)}")
+        return found
 
     @property
     def snps(self) -> SnpFilter:

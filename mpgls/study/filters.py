@@ -11,8 +11,8 @@ import numpy as np
 from mpgls.errors import InputError, UsageError
 from mpgls.study.chromosome_names import canonical_chromosome, plain_chromosome
 from mpgls.study.genotypes import SnpStats
-from mpgls.study.plink import Variants, VariantTable
 from mpgls.study.text import part_names, read_words
+from mpgls.study.variants import VariantRows, Variants
 
 _SHOWN = 3
 
@@ -84,7 +84,7 @@ def parse_chromosomes(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def select_snps(variants: VariantTable, snp_filter: SnpFilter) -> Selection:
+def select_snps(variants: VariantRows, snp_filter: SnpFilter) -> Selection:
     """Apply the filters that need only the .bim, which is read in batches, once as a rule.
 
     --chr knows chromosomes by all their names (`mpgls.study.chromosome_names`): X means 23, unless the .bim has both.
@@ -117,7 +117,7 @@ class _Scan:
     ``twofold`` are canonical names of chromosomes of which only those count that are written as asked for.
     """
 
-    def __init__(self, snp_filter: SnpFilter, variants: VariantTable, twofold: frozenset[str] = frozenset()) -> None:
+    def __init__(self, snp_filter: SnpFilter, variants: VariantRows, twofold: frozenset[str] = frozenset()) -> None:
         self.filter = snp_filter
         self.wanted_chromosomes = frozenset(map(plain_chromosome, snp_filter.chromosomes))
         self.wanted_meanings = frozenset(map(canonical_chromosome, snp_filter.chromosomes)) - twofold
@@ -164,13 +164,13 @@ class _Scan:
         self.reasons[flag] = self.reasons.get(flag, 0) + int(np.count_nonzero(kept & ~passing))
         return kept & passing
 
-    def check_extract(self, variants: VariantTable) -> None:
+    def check_extract(self, variants: VariantRows) -> None:
         if self.extract is None or self.extracted:
             return
         first = variants.read(0, min(_SHOWN, variants.count))
         raise InputError(
             f"{self.filter.extract} (--extract) and {variants.path} have no SNP in common: "
-            f"the list has {_some(self.extract.ids)}, the .bim {_some(first.id)}"
+            f"the list has {_some(self.extract.ids)}, the genotypes {_some(first.id)}"
         )
 
 
@@ -188,7 +188,7 @@ class _SnpList:
         return "; ".join([f"{self.path}: {len(self.ids):,} SNP IDs listed", *self.notes])
 
 
-def _read_list(path: str | None, variants: VariantTable) -> _SnpList | None:
+def _read_list(path: str | None, variants: VariantRows) -> _SnpList | None:
     """The SNP IDs of a file, separated by blanks, line ends or commas.
 
     An ID that has a comma in it, as those of variants with several alleles do, is one name where the .bim has it.

@@ -1,0 +1,188 @@
+"""The same genotypes in other files: every command gives the same bytes as from one .bed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+from small_study import on_root, read_kinship, read_plink, relabel_chromosomes, write_genotypes, write_lines
+
+import mpgls
+from mpgls.errors import InputError
+
+N, M = 53, 131
+LABELS = ("1", "2", "X")
+OF_CHROMOSOME = np.repeat(LABELS, (47, 36, 48))
+VOXELS = {"permutations": 2, "sparsity_threshold": 0.5, "pheno_name": ("trait1", "trait2")}
+FOLDS = {"outer_folds": 3, "inner_folds": 2, "permutations": 2, "alphas": (0.1, 10.0)}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A function of the Python face, its options, and the endings of what it makes that is compared byte by byte."""
+
+    function: Callable[..., Any]
+    options: dict[str, Any]
+    tables: tuple[str, ...]
+    traits: bool = True
+
+
+COMMANDS = {
+    "kinship": Command(mpgls.kinship, {"maf": 0.02}, (), traits=False),
+    "kinship gcta": Command(mpgls.kinship, {"method": "gcta", "mind": 0.2}, (), traits=False),
+    "single-trait": Command(mpgls.single_trait, {"grm": "K.h5", "geno": 0.1}, (".trait1.tsv", ".trait2.tsv")),
+    "single-trait --loco": Command(
+        mpgls.single_trait, {"grm": "K.h5", "loco": True, "precision": "mixed"}, (".trait1.tsv", ".trait1.loco.tsv")
+    ),
+    "multi-trait": Command(
+        mpgls.multi_trait, {"grm": "K.h5", "p_threshold": 1.0, "dense": True}, (".hits.tsv", ".traits.tsv")
+    ),
+    "low-rank": Command(mpgls.low_rank, {"similarity_every": 3, "form": "low-rank"}, (".trait1.tsv", ".trait2.tsv")),
+    "low-rank dense": Command(mpgls.low_rank, {"similarity_every": 1, "form": "dense"}, (".trait1.tsv",)),
+    "vgwas": Command(mpgls.vgwas, VOXELS, (".snps.tsv",)),
+    "ridge": Command(mpgls.ridge, {**FOLDS, "save_weights": 1}, (".targets.tsv", ".folds.tsv", ".weights.tsv")),
+    "simulate-images": Command(
+        mpgls.simulate_images, {"causal": 5, "format": "h5", "mask": "mask.nii"}, (".causal.tsv",), traits=False
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """A simulated study in ``folder``: g.bed, and the same genotypes in other files."""
+
+    folder: Path
+
+    def run(self, comm: Any, name: str, out: str, genotypes: dict[str, str]) -> None:
+        """One command from some genotype files, to ``out``."""
+        command = COMMANDS[name]
+        options: dict[str, Any] = {"pheno": str(self.folder / "g.pheno.tsv")} if command.traits else {}
+        options |= {key: str(self.folder / value) if key in ("grm", "mask") else value for key, value in
+                    command.options.items()}  # fmt: skip
+        named = {key: str(self.folder / value) for key, value in genotypes.items()}
+        command.function(**options, **named, out=self.folder / out, comm=comm)
+
+    def assert_same(self, name: str, out: str, other: str) -> None:
+        """What a command made, byte by byte."""
+        for ending in COMMANDS[name].tables:
+            one, two = (Path(f"{self.folder / prefix}{ending}").read_bytes() for prefix in (out, other))
+            assert one == two and len(one) > 100, ending
+        if name.startswith("kinship"):
+            np.testing.assert_array_equal(*(read_kinship(f"{self.folder / prefix}.h5") for prefix in (out, other)))
+
+
+def of_chromosome(prefix: Path, plink: Any, label: str, order: np.ndarray) -> None:
+    """The SNPs of a chromosome as a fileset of its own, whose samples are in another ``order``."""
+    bim = Path(f"{prefix.parent / 'g'}.bim").read_text().splitlines()
+    fam = Path(f"{prefix.parent / 'g'}.fam").read_text().splitlines()
+    mine = np.flatnonzero(label == OF_CHROMOSOME)
+    write_lines(f"{prefix}.bim", [bim[k] for k in mine])
+    write_lines(f"{prefix}.fam", [fam[i] for i in order])
+    write_genotypes(prefix, plink.dosages[order][:, mine])
+
+
+@pytest.fixture(scope="module")
+def files(module_comm, module_folder):
+    comm, folder = module_comm, module_folder
+    prefix = str(folder / "g")
+    mpgls.simulate(samples=N, snps=M, traits=2, chromosomes=3, missing=0.04, seed=5, out=prefix, comm=comm)
+
+    def make():
+        relabel_chromosomes(prefix, OF_CHROMOSOME.tolist())
+        plink = read_plink(prefix)
+        orders = (np.arange(N), np.random.default_rng(3).permutation(N), np.arange(N))
+        for label, order in zip(LABELS, orders, strict=True):
+            of_chromosome(folder / f"chr{label}", plink, label, order)
+        write_lines(folder / "list.txt", ["chr1", "chr2.bed", "chrX"])
+        write_lines(folder / "one.txt", ["g"])
+        nibabel.save(nibabel.Nifti1Image(np.ones((3, 2, 2), dtype=np.uint8), np.eye(4)), folder / "mask.nii")
+
+    on_root(comm, make)
+    mpgls.kinship(bfile=prefix, out=folder / "K", loco=True, comm=comm)
+    made = Files(folder)
+    for number, name in enumerate(COMMANDS):
+        made.run(comm, name, f"bed{number}", {"bfile": "g"})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "genotypes"),
+    [*((name, {"bfile": "chr@"}) for name in COMMANDS), ("single-trait --loco", {"bfile_list": "list.txt"})],
+    ids=str,
+)
+def test_one_file_a_chromosome(comm, files, name, genotypes):
+    number = list(COMMANDS).index(name)
+    out = f"{'_'.join(genotypes)}{number}"
+    files.run(comm, name, out, genotypes)
+    on_root(comm, lambda: files.assert_same(name, out, f"bed{number}"))
+
+
+def test_similarity_snps_of_one_file_a_chromosome(comm, files):
+    number = list(COMMANDS).index("low-rank")
+    files.run(comm, "low-rank", "similar", {"bfile": "g", "similarity_bfile": "chr@"})
+    on_root(comm, lambda: files.assert_same("low-rank", "similar", f"bed{number}"))
+
+
+def test_sums_of_chromosomes(comm, files):
+    """What --loco keeps of each chromosome, against the whole file's."""
+    mpgls.kinship(bfile=files.folder / "chr@", out=files.folder / "K_of_files", loco=True, comm=comm)
+
+    def compare():
+        with h5py.File(files.folder / "K.h5") as one, h5py.File(files.folder / "K_of_files.h5") as two:
+            assert set(one) == set(two) and "kinship" in one
+            for name in one:
+                if isinstance(one[name], h5py.Dataset):
+                    np.testing.assert_array_equal(one[name][...], two[name][...])
+
+    on_root(comm, compare)
+
+
+def test_exported_from_the_files_of_the_run(comm, files):
+    dense = list(COMMANDS).index("multi-trait")
+    for out, genotypes in (("dense_of_files", {"bfile": "chr@"}), ("dense_of_list", {"bfile_list": "list.txt"})):
+        files.run(comm, "multi-trait", out, genotypes)
+        mpgls.export(store=files.folder / f"{out}.h5", trait="trait1", out=files.folder / f"{out}_t", comm=comm)
+    mpgls.export(store=files.folder / f"bed{dense}.h5", trait="trait1", out=files.folder / "of_bed_t", comm=comm)
+    mpgls.export(
+        store=files.folder / f"bed{dense}.h5",
+        trait="trait1",
+        bfile=files.folder / "chr@",
+        out=files.folder / "o",
+        comm=comm,
+    )
+    for out in ("dense_of_files_t", "dense_of_list_t", "o"):
+        assert (files.folder / f"{out}.tsv").read_bytes() == (files.folder / "of_bed_t.tsv").read_bytes()
+
+
+def test_other_samples_are_refused(comm, files, shared_tmp_path):
+    def make():
+        for label in LABELS:
+            for ending in ("bed", "bim", "fam"):
+                shutil.copy(files.folder / f"chr{label}.{ending}", shared_tmp_path)
+        fam = (shared_tmp_path / "chr2.fam").read_text().splitlines()
+        fam[4] = "strange one 0 0 1 -9"
+        write_lines(shared_tmp_path / "chr2.fam", fam)
+
+    on_root(comm, make)
+    with pytest.raises(InputError, match=r"chr2\.fam lacks sample '.*' of .*chr1\.fam: all genotype files"):
+        mpgls.kinship(bfile=shared_tmp_path / "chr@", out=shared_tmp_path / "K", comm=comm)
+
+
+def test_a_chromosome_without_files_is_said(comm, files, shared_tmp_path):
+    def make():
+        for label, name in zip(LABELS, ("1", "2", "4"), strict=True):
+            for ending in ("bed", "bim", "fam"):
+                shutil.copy(files.folder / f"chr{label}.{ending}", shared_tmp_path / f"c{name}_v1.{ending}")
+
+    on_root(comm, make)
+    mpgls.kinship(bfile=shared_tmp_path / "c@_v1", out=shared_tmp_path / "K", comm=comm)
+    said = (shared_tmp_path / "K.log").read_text()
+    assert "c@_v1: there are no files of chromosomes 3" in said
+    assert "c1_v1.bim to " in said and "c4_v1.bim: 131 SNPs in 3 files" in said
