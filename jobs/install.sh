@@ -30,6 +30,7 @@ beside_debian=(
     "threadpoolctl==3.8.0"
     "matplotlib==3.11.2"
     "nibabel==5.3.2"                      # brain images
+    "pgenlib==0.95.1"                     # .pgen files
     "scikit-learn==1.5.2"                 # parcels; later releases may want another SciPy than Debian's
 )
 tools_beside_debian=(
@@ -154,7 +155,7 @@ install_wheels() {
     if [ "$extent" = run ]; then
         pip_install -e "$root[wheels,images]"
     else
-        pip_install -e "$root[wheels,images,parquet,test]" "${tools[@]}"
+        pip_install -e "$root[wheels,images,parquet,pgen,test]" "${tools[@]}"
     fi
 }
 

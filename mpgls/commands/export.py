@@ -21,25 +21,16 @@ from mpgls.run.job import open_job
 from mpgls.run.option_groups import OutputOptions
 from mpgls.run.options import option, required, the_file
 from mpgls.run.results import Results
-from mpgls.run.study_options import SOURCES, named_source
+from mpgls.run.study_options import SOURCES, files_of, named_source
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
 from mpgls.study.sources import GenotypeSource, open_variants
 from mpgls.study.text import part_names
-from mpgls.study.variants import VariantRows, variant_files
+from mpgls.study.variant_tables import variant_files
+from mpgls.study.variants import VariantRows
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-
-def bim_files(prefix: str) -> list[str]:
-    """The files of PLINK filesets that are read."""
-    return GenotypeSource("--bfile", prefix).files(["bim"])
-
-
-def listed_bim_files(path: str) -> list[str]:
-    """A list of PLINK filesets, and the files of these that are read."""
-    return GenotypeSource("--bfile-list", path).files(["bim"])
 
 
 _WHY_ABSENT = "it was made by an earlier version, or by a run that did not get that far"
@@ -62,10 +53,19 @@ class Export(OutputOptions):
     )
     trait: tuple[str, ...] = option((), "traits; needed if there are several", metavar="NAME")
     bfile: str | None = option(
-        None, "PLINK files, if they are no longer where the run found them", metavar="PREFIX", reads=bim_files
+        None,
+        "PLINK files, if they are no longer where the run found them",
+        metavar="PREFIX",
+        reads=files_of("--bfile", variants_only=True),
     )
     bfile_list: str | None = option(
-        None, "list of PLINK files, if they are no longer there", metavar="FILE", reads=listed_bim_files
+        None, "list of PLINK files, if they are no longer there", metavar="FILE", reads=files_of("--bfile-list", True)
+    )
+    pfile: str | None = option(
+        None, "PLINK 2 files, if they are no longer there", metavar="PREFIX", reads=files_of("--pfile", True)
+    )
+    pfile_list: str | None = option(
+        None, "list of PLINK 2 files, if they are no longer there", metavar="FILE", reads=files_of("--pfile-list", True)
     )
 
     def tables(self, names: Sequence[str]) -> dict[str, str]:
@@ -111,7 +111,7 @@ def run(options: Export, comm: MPI.Comm) -> Results:
         job.identify()
         if not opened.same_bim:
             world.log.warn(
-                f"{opened.variants.path} is not the .bim that {options.store} was made with: its rows are taken to be "
+                f"{opened.variants.path} is not what {options.store} was made with: its rows are taken to be "
                 "the same SNPs in the same order"
             )
         traits = [exportable(opened.source, position) for position in opened.traits]
@@ -197,7 +197,7 @@ def _variants(options: Export, source: store.ResultStore | dense_store.DenseStor
     if not named:
         raise UsageError(f"{options.store} does not name its genotypes: give {' or '.join(SOURCES)}")
     genotypes = named[0]
-    if given is None and not all(map(os.path.exists, genotypes.files(["bim"]))):
+    if given is None and not all(map(os.path.exists, genotypes.files(variants_only=True))):
         raise UsageError(f"the genotypes of {options.store} are no longer at {genotypes.value}: give {genotypes.flag}")
     variants = open_variants(genotypes)
     rows = source.attributes.get("bim_rows")

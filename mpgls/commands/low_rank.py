@@ -42,7 +42,7 @@ from mpgls.run.options import at_least, flag, option, the_file
 from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block
 from mpgls.run.slots import ScanLedger
-from mpgls.run.study_options import listed_plink_files, named_source, plink_files
+from mpgls.run.study_options import files_of, named_source
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -73,14 +73,24 @@ class LowRank(TraitScanOptions):
         "PLINK 1 files that they are taken from; default: the tested ones",
         group=SIMILARITY,
         metavar="PREFIX",
-        reads=plink_files,
+        reads=files_of("--bfile"),
     )
     similarity_bfile_list: str | None = option(
         None,
         "several such files, a PREFIX a line",
         group=SIMILARITY,
         metavar="FILE",
-        reads=listed_plink_files,
+        reads=files_of("--bfile-list"),
+    )
+    similarity_pfile: str | None = option(
+        None,
+        "PLINK 2 files that they are taken from",
+        group=SIMILARITY,
+        metavar="PREFIX",
+        reads=files_of("--pfile"),
+    )
+    similarity_pfile_list: str | None = option(
+        None, "several such files, a PREFIX a line", group=SIMILARITY, metavar="FILE", reads=files_of("--pfile-list")
     )
     no_loco: bool = flag("do not leave out the similarity SNPs of a SNP's chromosome", group=SIMILARITY)
     h2_file: str | None = option(
@@ -328,7 +338,8 @@ def make_plan(
     job: Job,
 ) -> LowRankPlan:
     """The plan, in the log before anything large is allocated."""
-    machine = job.machine()
+    genotypes = {study.fileset.bed, similarity.fileset.bed}  # the same ones, or two
+    machine = job.machine(sum(files.held_bytes for files in genotypes))
     n, K = max(samples.rows.size for samples in sets), similarity.snps.index.size
     sizes = LowRankSizes(
         n=n,

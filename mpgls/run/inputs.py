@@ -28,7 +28,7 @@ from mpgls.study.sample_ids import FAMILIES_TAKEN, SampleFilter, with_families
 from mpgls.study.sources import GenotypeSource, open_genotypes
 from mpgls.study.tables import SampleId, Table, read_table
 from mpgls.study.trait_matrix import TraitMatrix
-from mpgls.study.variants import variant_files
+from mpgls.study.variant_tables import variant_files
 
 FAM_TRAIT = "pheno"
 """The name of the .fam's sixth column as a trait."""

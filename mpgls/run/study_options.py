@@ -5,27 +5,21 @@ They name the user's files, and which samples, SNPs, traits and images of them a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mpgls.errors import UsageError
 from mpgls.run.options import Check, Options, between, flag, option, the_file
 from mpgls.study.filters import SnpFilter, parse_chromosomes
+from mpgls.study.genotype_files import AS_STORED, Reading
 from mpgls.study.grm import kinship_files
 from mpgls.study.missing import parse_missing_codes
 from mpgls.study.sources import GenotypeSource
 
-PLINK_1 = ("bed", "bim", "fam")
 
-
-def plink_files(prefix: str) -> Iterable[str]:
-    """The files of PLINK 1 filesets."""
-    return GenotypeSource("--bfile", prefix).files(PLINK_1)
-
-
-def listed_plink_files(path: str) -> Iterable[str]:
-    """A list of PLINK 1 filesets, and their files."""
-    return GenotypeSource("--bfile-list", path).files(PLINK_1)
+def files_of(flag: str, variants_only: bool = False) -> Callable[[str], Iterable[str]]:
+    """The files that a value of ``flag``, one of SOURCES, names, or those of their variants."""
+    return lambda value: GenotypeSource(flag, value).files(variants_only)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +38,16 @@ class SampleOptions(Options):
     )
 
 
-SOURCES = ("--bfile", "--bfile-list")
+SOURCES = ("--bfile", "--bfile-list", "--pfile", "--pfile-list")
 """Options that name genotype files."""
 
 
 def named_source(options: Options, of_similarity: bool = False) -> GenotypeSource | None:
     """What the one of SOURCES names that is given, or of their like for similarity SNPs. UsageError for several."""
     flags = [one.replace("--", "--similarity-") if of_similarity else one for one in SOURCES]
-    found = [GenotypeSource(flag, getattr(options, flag.removeprefix("--").replace("-", "_"))) for flag in flags]
-    given = [one for one in found if one.value is not None]
+    values = {flag: getattr(options, flag.removeprefix("--").replace("-", "_")) for flag in flags}
+    reading = options.reading if isinstance(options, GenotypeOptions) else AS_STORED
+    given = [GenotypeSource(flag, value, reading) for flag, value in values.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"give {' or '.join(one.flag for one in given)}, not both: the genotypes are read from one")
     return given[0] if given else None
@@ -67,14 +62,41 @@ class GenotypeOptions(SampleOptions):
         "PLINK 1 files PREFIX.bed, .bim and .fam; @ in PREFIX stands for 1, 2, ..., X, ...: a file a chromosome",
         group="genotypes and filters",
         metavar="PREFIX",
-        reads=plink_files,
+        reads=files_of("--bfile"),
     )
     bfile_list: str | None = option(
         None,
         "PLINK 1 files of one study, a PREFIX a line, relative to FILE's folder",
         group="genotypes and filters",
         metavar="FILE",
-        reads=listed_plink_files,
+        reads=files_of("--bfile-list"),
+    )
+    pfile: str | None = option(
+        None,
+        "PLINK 2 files PREFIX.pgen, .pvar and .psam; @ as in --bfile",
+        group="genotypes and filters",
+        metavar="PREFIX",
+        reads=files_of("--pfile"),
+    )
+    pfile_list: str | None = option(
+        None,
+        "PLINK 2 files of one study, a PREFIX a line, relative to FILE's folder",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=files_of("--pfile-list"),
+    )
+    dosage: str = option(
+        "auto",
+        "auto: dosages where files have them; hard-call: hard calls all the same",
+        group="genotypes and filters",
+        choices=("auto", "hard-call"),
+    )
+    hard_call_threshold: float | None = option(
+        None,
+        "make hard calls of dosages anew: farther than X from a whole number is missing",
+        group="genotypes and filters",
+        metavar="X",
+        check=between(0, 0.5),
     )
     mind: float = option(
         1.0, "largest missing share of a sample", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
@@ -106,6 +128,13 @@ class GenotypeOptions(SampleOptions):
         super().check()
         _ = self.snps  # a list of chromosomes that is none
         _ = self.source  # none, or several
+        if self.hard_call_threshold is not None and self.dosage != "hard-call":
+            raise UsageError("--hard-call-threshold needs --dosage hard-call: dosages are not rounded otherwise")
+
+    @property
+    def reading(self) -> Reading:
+        """What is read of files with dosages."""
+        return Reading(self.dosage, self.hard_call_threshold)
 
     @property
     def source(self) -> GenotypeSource:

@@ -95,10 +95,10 @@ def select_snps(variants: VariantRows, snp_filter: SnpFilter) -> Selection:
     InputError : a malformed row of the .bim; an ``--extract`` list without any SNP of it; or no SNP is left.
     """
     scan = _Scan(snp_filter, variants)
-    index = [np.flatnonzero(scan.keep(rows)) + start for start, rows in variants.batches()]
+    index = [np.flatnonzero(scan.keep(start, rows)) + start for start, rows in variants.batches()]
     if twofold := scan.twofold():
         scan = _Scan(snp_filter, variants, twofold)
-        index = [np.flatnonzero(scan.keep(rows)) + start for start, rows in variants.batches()]
+        index = [np.flatnonzero(scan.keep(start, rows)) + start for start, rows in variants.batches()]
     scan.check_extract(variants)
     summaries = tuple(one.summary for one in (scan.extract, scan.exclude) if one is not None)
     selection = Selection(np.concatenate(index), variants.count, scan.negative_bp, scan.reasons, summaries)
@@ -118,7 +118,7 @@ class _Scan:
     """
 
     def __init__(self, snp_filter: SnpFilter, variants: VariantRows, twofold: frozenset[str] = frozenset()) -> None:
-        self.filter = snp_filter
+        self.filter, self.variants = snp_filter, variants
         self.wanted_chromosomes = frozenset(map(plain_chromosome, snp_filter.chromosomes))
         self.wanted_meanings = frozenset(map(canonical_chromosome, snp_filter.chromosomes)) - twofold
         self.extract = _read_list(snp_filter.extract, variants)
@@ -128,8 +128,8 @@ class _Scan:
         self.negative_bp = 0
         self.reasons: dict[str, int] = {}
 
-    def keep(self, rows: Variants) -> np.ndarray:
-        """(len(rows),) bool: which rows stay."""
+    def keep(self, start: int, rows: Variants) -> np.ndarray:
+        """(len(rows),) bool: which rows, of which ``start`` is the first, stay."""
         kept = np.ones(len(rows), dtype=bool)
         on_chromosome = self._on_chromosome(rows)
         if self.wanted_chromosomes:
@@ -144,7 +144,18 @@ class _Scan:
         self.negative_bp += int(np.count_nonzero(negative))
         if self.filter.exclude_negative_bp:
             kept = self._drop(kept, ~negative, "--exclude-negative-bp")
+        if self.variants.has_alt:
+            self._refuse_several_alleles(start, rows, kept)
         return kept
+
+    def _refuse_several_alleles(self, start: int, rows: Variants, kept: np.ndarray) -> None:
+        several = np.fromiter(("," in alt for alt in rows.a1), dtype=bool, count=len(rows)) & kept
+        if several.any():
+            row = int(several.argmax())
+            raise InputError(
+                f"{self.variants.place(start + row)}: SNP {rows.id[row]} has several ALT alleles, {rows.a1[row]}: "
+                "leave such SNPs out (plink2 --max-alleles 2 --make-pgen, or --exclude)"
+            )
 
     def _on_chromosome(self, rows: Variants) -> np.ndarray:
         # few names for many rows: each name is judged once

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+
+class RowReader(Protocol):
+    """An open file whose SNPs a library decodes; for one thread at a time."""
+
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """The SNPs ``rows``, ascending, into ``out``, uint8 (rows, snp_bytes). Raises StorageError and InputError."""
+
+    def close(self) -> None:
+        """Close the file."""
 
 
 class Genotypes(Protocol):
@@ -29,6 +40,40 @@ class Genotypes(Protocol):
     def snp_bytes(self) -> int:
         """Bytes of a SNP as `mpgls.stream.packed.read_snps` gives it."""
 
+    @property
+    def dosages(self) -> bool:
+        """Whether a SNP is float32 dosages; else it is packed, 2 bits a genotype."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that an open reader holds, its blocks apart."""
+
+
+class DecodedFile(Genotypes, Protocol):
+    """Genotypes that a library decodes."""
+
+    def reader(self) -> RowReader:
+        """Open the file for reading. Raises StorageError and InputError."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of a file that has dosages: these ("auto"), or hard calls ("hard-call").
+
+    With a ``threshold`` hard calls are made anew: the nearest whole number, missing if it is farther away than that.
+    """
+
+    dosage: str = "auto"
+    threshold: float | None = None
+
+    def dosages(self, present: bool) -> bool:
+        """Whether dosages are read of a file in which they are ``present``."""
+        return present and self.dosage == "auto"
+
+
+AS_STORED = Reading()
+"""What the files have."""
+
 
 @dataclass(frozen=True, eq=False)
 class GenotypeFiles:
@@ -46,6 +91,13 @@ class GenotypeFiles:
     def of(cls, files: Sequence[Genotypes], orders: Sequence[np.ndarray | None]) -> GenotypeFiles:
         """``files`` in this order."""
         return cls(tuple(files), tuple(orders), tuple(np.cumsum([0, *(file.m for file in files)]).tolist()))
+
+    def split(self, block: np.ndarray) -> Iterator[tuple[int, slice]]:
+        """Which SNPs of ``block``, ascending numbers, each file has: (file, where they stand in the block)."""
+        edges = np.searchsorted(block, self.edges).tolist()
+        for file, (first, last) in enumerate(pairwise(edges)):
+            if first < last:
+                yield file, slice(first, last)
 
     @property
     def path(self) -> Path:
@@ -66,3 +118,13 @@ class GenotypeFiles:
     def snp_bytes(self) -> int:
         """Bytes of a SNP."""
         return self.files[0].snp_bytes
+
+    @property
+    def dosages(self) -> bool:
+        """Whether a SNP is float32 dosages."""
+        return self.files[0].dosages
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that open readers of all files hold."""
+        return sum(file.held_bytes for file in self.files)

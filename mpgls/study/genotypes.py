@@ -38,6 +38,11 @@ def bytes_per_snp(n_file: int) -> int:
     return (n_file + SAMPLES_PER_BYTE - 1) // SAMPLES_PER_BYTE
 
 
+def bytes_per_dosages(n_file: int) -> int:
+    """The length in bytes of a SNP's dosages of ``n_file`` samples: float32, negative where missing."""
+    return 4 * n_file
+
+
 def keep_bytes(rows: np.ndarray, n_file: int) -> np.ndarray:
     """The mask of a .bed row, uint8 (bytes_per_snp,): both bits set for the samples ``rows``, zero elsewhere."""
     kept = np.zeros(bytes_per_snp(n_file) * SAMPLES_PER_BYTE, dtype=np.uint8)

@@ -49,6 +49,14 @@ def pack_codes(codes: np.ndarray) -> np.ndarray:
     return (words * np.uint32(0x01041040) >> np.uint32(24)).astype(np.uint8)
 
 
+def pack_alt_counts(counts: np.ndarray) -> np.ndarray:
+    """.bed rows (B, w), with ALT as A1, of copies of ALT: int8 (B, 4 w), negative where missing, 2 after the last."""
+    packed = pack_codes(counts.view(np.uint8) & np.uint8(3))  # -9, pgenlib's missing, ends in the bits of 3
+    low, high = packed & np.uint8(0x55), packed >> np.uint8(1) & np.uint8(0x55)
+    # 0, 1, 2 copies and missing are the codes 11, 10, 00 and 01
+    return ~(high << np.uint8(1) | high ^ low)
+
+
 def in_order(packed: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The .bed rows ``packed`` with sample ``order[i]`` at place i."""
     codes = np.zeros((packed.shape[0], 4 * packed.shape[1]), dtype=np.uint8)

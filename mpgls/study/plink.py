@@ -36,6 +36,8 @@ class BedFile:
     n: int
     m: int
     HEADER: ClassVar[int] = 3
+    dosages: ClassVar[bool] = False
+    held_bytes: ClassVar[int] = 0
 
     @property
     def snp_bytes(self) -> int:

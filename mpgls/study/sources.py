@@ -10,18 +10,23 @@ import glob
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mpgls.errors import InputError, MpglsError
 from mpgls.study.fam import Samples
-from mpgls.study.genotype_files import GenotypeFiles
+from mpgls.study.genotype_files import AS_STORED, GenotypeFiles, Genotypes, Reading
+from mpgls.study.pgen import PgenFile, open_pfile, pfile_prefix
 from mpgls.study.plink import Fileset, bfile_prefix, open_fileset
 from mpgls.study.sample_ids import show_sample
 from mpgls.study.text import TextLines
-from mpgls.study.variants import VariantRows, VariantTable, VariantTables
+from mpgls.study.variant_tables import VariantTables
+from mpgls.study.variants import VariantRows, VariantTable
 
+PLINK_1, PLINK_2 = ("bed", "bim", "fam"), ("pgen", "pvar", "psam")
+"""Suffixes of genotypes, variants and samples."""
+_VCF = (".vcf", ".vcf.gz", ".bcf")
 _NOT_NUMBERS = ("X", "Y", "XY", "PAR1", "PAR2", "MT", "M", "Z", "W")
 
 
@@ -29,16 +34,27 @@ _NOT_NUMBERS = ("X", "Y", "XY", "PAR1", "PAR2", "MT", "M", "Z", "W")
 class GenotypeSource:
     """Genotype files as the user names them: ``value`` is a prefix, one with @, or, if ``listed``, a file of prefixes.
 
-    ``flag`` is the option that names them.
+    ``flag`` is the option that names them, and ``reading`` what is read of files with dosages.
     """
 
     flag: str
     value: str
+    reading: Reading = AS_STORED
 
     @property
     def name(self) -> str:
         """The option's name as Python has it."""
         return self.flag.removeprefix("--").replace("-", "_")
+
+    @property
+    def is_pgen(self) -> bool:
+        """Whether the files are those of PLINK 2."""
+        return "pfile" in self.flag
+
+    @property
+    def suffixes(self) -> tuple[str, str, str]:
+        """Of genotypes, variants and samples."""
+        return PLINK_2 if self.is_pgen else PLINK_1
 
     @property
     def listed(self) -> bool:
@@ -56,24 +72,34 @@ class GenotypeSource:
                 raise InputError(f"{self.value} ({self.flag}) names no genotypes: give a prefix a line")
             # relative to the list, as a list of images is to its own place
             return [os.path.join(os.path.dirname(self.value), name) for name in named]
+        if self.value.endswith(_VCF):
+            raise InputError(
+                f"{self.value} is a VCF: plink2 --vcf {self.value} dosage=DS --make-pgen --out NAME makes files for "
+                "--pfile NAME of it (without dosage=DS where it has hard calls only)"
+            )
         if "@" not in self.value:
             return [self.value]
         found = self._of_chromosomes()
         if not found:
             raise InputError(
-                f"{self.flag} {self.value}: there is no file {self.value.replace('@', '1')}.bed, nor one of another "
-                "chromosome in place of @"
+                f"{self.flag} {self.value}: there is no file {self.value.replace('@', '1')}.{self.suffixes[0]}, nor "
+                "one of another chromosome in place of @"
             )
         return [self.value.replace("@", name) for name in found]
 
-    def files(self, suffixes: Sequence[str]) -> list[str]:
-        """The files with these suffixes of all sets; of what cannot be listed only what names it."""
+    def files(self, variants_only: bool = False) -> list[str]:
+        """The files of all sets, or those of their variants; of what cannot be listed only what names it."""
+        suffixes = self.suffixes[1:2] if variants_only else self.suffixes
         named = [self.value] if self.listed else []
         try:
             prefixes = self.prefixes()
         except MpglsError:  # opening the study says what is wrong
             return named or [f"{self.value}.{suffixes[0]}"]
-        return named + [f"{bfile_prefix(prefix)}.{suffix}" for prefix in prefixes for suffix in suffixes]
+        return named + [f"{self.stem(prefix)}.{suffix}" for prefix in prefixes for suffix in suffixes]
+
+    def stem(self, prefix: str) -> str:
+        """A prefix without the suffix of one of its files."""
+        return pfile_prefix(prefix) if self.is_pgen else bfile_prefix(prefix)
 
     def absent(self) -> list[str]:
         """Numbers of chromosomes without files between those of the first and the last that has some."""
@@ -84,9 +110,10 @@ class GenotypeSource:
 
     def _of_chromosomes(self) -> list[str]:
         """What stands for @ in the names of the files that are there, numbers first."""
-        before, *rest = re.escape(f"{self.value}.bed").split("@")
+        named = f"{self.value}.{self.suffixes[0]}"
+        before, *rest = re.escape(named).split("@")
         pattern = re.compile(f"{before}(?P<name>[0-9A-Za-z]+){'(?P=name)'.join(rest)}")
-        met = map(pattern.fullmatch, glob.glob(glob.escape(f"{self.value}.bed").replace("@", "*")))
+        met = map(pattern.fullmatch, glob.glob(glob.escape(named).replace("@", "*")))
         names = [found["name"] for found in met if found]
         numbers = sorted((name for name in names if name.isdigit()), key=int)
         return numbers + [name for other in _NOT_NUMBERS for name in names if name.upper() == other]
@@ -99,21 +126,36 @@ def open_genotypes(source: GenotypeSource, missing_codes: Sequence[float] = ()) 
     ------
     StorageError : a file is missing or cannot be read.
     InputError : one is malformed, files disagree about their sizes, or two sets have other samples.
+    UsageError : the package that reads them is not installed.
     """
+
+    def opened(prefix: str, known: Samples | None = None) -> Fileset:
+        if source.is_pgen:
+            return open_pfile(prefix, missing_codes, known, source.reading)
+        return open_fileset(prefix, missing_codes, known)
+
     prefixes = source.prefixes()
-    first = open_fileset(prefixes[0], missing_codes)
+    first = opened(prefixes[0])
     if len(prefixes) == 1 and not source.listed:
         return first
-    sets = [first, *(open_fileset(prefix, missing_codes, first.samples) for prefix in prefixes[1:])]
+    sets = [first, *(opened(prefix, first.samples) for prefix in prefixes[1:])]
     orders = [_order(first.samples, one.samples) for one in sets]
     tables = [one.variants for one in sets if isinstance(one.variants, VariantTable)]
-    genotypes = GenotypeFiles.of([one.bed for one in sets], orders)
+    genotypes = GenotypeFiles.of(_read_alike([one.bed for one in sets]), orders)
     return Fileset(source.value, first.samples, VariantTables.of(tables), genotypes)
+
+
+def _read_alike(files: list[Genotypes]) -> list[Genotypes]:
+    """``files`` that are all read as dosages if one of them is."""
+    any_dosages = any(file.dosages for file in files)
+    return [replace(file, has_dosages=any_dosages) if isinstance(file, PgenFile) else file for file in files]
 
 
 def open_variants(source: GenotypeSource) -> VariantRows:
     """The variants of ``source`` alone. Raises StorageError and InputError."""
-    tables = [VariantTable.open(f"{bfile_prefix(prefix)}.bim") for prefix in source.prefixes()]
+    suffix = source.suffixes[1]
+    stems = map(source.stem, source.prefixes())
+    tables = [VariantTable.open(f"{stem}.{suffix}", pvar=source.is_pgen) for stem in stems]
     return tables[0] if len(tables) == 1 else VariantTables.of(tables)
 
 

@@ -1,4 +1,4 @@
-"""The variants of a study, row by row: a .bim or .pvar of any length, or several of them read as one.
+"""The variants of a study, row by row: a .bim or .pvar of any length.
 
 A table stays on disk; only the offset of every 65,536th line is held, so that one rank opens it and sends it to the
 others. It keeps the rules of `mpgls.study.text`, but is read by blocks of lines.
@@ -71,6 +71,10 @@ class VariantRows(Protocol):
         """Rows, so SNPs."""
 
     @property
+    def has_alt(self) -> bool:
+        """Whether a1 is ALT, of which there may be several."""
+
+    @property
     def summary(self) -> str:
         """One line for the log: how the file was understood."""
 
@@ -101,6 +105,8 @@ class VariantTable:
     columns: Columns = BIM
     header: int = 0
     """Lines before row 0."""
+    has_alt: bool = False
+    """Whether a1 is ALT, of which there may be several."""
 
     @classmethod
     def open(cls, path: str | Path, pvar: bool = False) -> VariantTable:
@@ -123,7 +129,7 @@ class VariantTable:
             raise InputError(f"{path} lists no SNP")
         if lines.empty:
             notes.append(f"{lines.empty} empty line{'s' * (lines.empty > 1)} at the end")
-        table = cls(Path(path), lines.count, STRIDE, lines.offsets(), plain, tuple(notes), columns, header)
+        table = cls(Path(path), lines.count, STRIDE, lines.offsets(), plain, tuple(notes), columns, header, pvar)
         table.read(0, 1)
         return table
 
@@ -174,64 +180,6 @@ class VariantTable:
             return data
         ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == _NEWLINE) + 1
         return data[ends[skip - 1] if skip else 0 : ends[last - 1] if last <= ends.size else len(data)]
-
-
-@dataclass(frozen=True, eq=False)
-class VariantTables:
-    """The rows of several tables, one table after the other, read as one."""
-
-    tables: tuple[VariantTable, ...]
-    edges: np.ndarray
-    """int64 (tables+1,): the number of each table's first row, and then of all rows."""
-
-    @classmethod
-    def of(cls, tables: Sequence[VariantTable]) -> VariantTables:
-        """``tables`` in this order."""
-        return cls(tuple(tables), np.cumsum([0, *(table.count for table in tables)]))
-
-    @property
-    def path(self) -> Path:
-        """What messages call them."""
-        return Path(f"{self.tables[0].path} to {self.tables[-1].path}")
-
-    @property
-    def count(self) -> int:
-        """Rows of all tables."""
-        return int(self.edges[-1])
-
-    @property
-    def summary(self) -> str:
-        """One line for the log: how the files were understood."""
-        odd = [f"{table.path}: {'; '.join(table.notes)}" for table in self.tables if table.notes]
-        return "; ".join([f"{self.path}: {self.count:,} SNPs in {len(self.tables)} files", *odd])
-
-    def read(self, start: int, stop: int) -> Variants:
-        """The rows ``start`` to ``stop`` (exclusive). Raises as `VariantTable.read` does."""
-        edges = self.edges.tolist()
-        met = [k for k in range(len(self.tables)) if edges[k] < stop and start < edges[k + 1]]
-        parts = [self.tables[k].read(max(start - edges[k], 0), min(stop, edges[k + 1]) - edges[k]) for k in met]
-        if len(parts) == 1:
-            return parts[0]
-        texts = ([text for part in parts for text in getattr(part, name)] for name in ("chrom", "id", "a1", "a2"))
-        chrom, ids, a1, a2 = texts
-        pos = np.concatenate([np.empty(0, dtype=np.int64), *(part.pos for part in parts)])
-        return Variants(chrom, ids, pos, a1, a2)
-
-    def batches(self, size: int = STRIDE) -> Iterator[tuple[int, Variants]]:
-        """All rows in order, as (number of the first row, at most ``size`` rows), none across two tables."""
-        for table, first in zip(self.tables, self.edges.tolist(), strict=False):
-            for start, rows in table.batches(size):
-                yield first + start, rows
-
-    def place(self, row: int) -> str:
-        """Where a row stands, as messages have it: file and line."""
-        k = int(np.searchsorted(self.edges, row, side="right")) - 1
-        return self.tables[k].place(row - int(self.edges[k]))
-
-
-def variant_files(variants: VariantRows) -> list[Path]:
-    """The files that hold the rows."""
-    return [table.path for table in variants.tables] if isinstance(variants, VariantTables) else [variants.path]
 
 
 class _LineCount:

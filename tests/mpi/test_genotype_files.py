@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +13,19 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+from pgen_files import NEEDS_PGENLIB, write_pgen
 from small_study import on_root, read_kinship, read_plink, relabel_chromosomes, write_genotypes, write_lines
 
 import mpgls
 from mpgls.errors import InputError
 
 N, M = 53, 131
+HAS_PGENLIB = importlib.util.find_spec("pgenlib") is not None
+needs_pgenlib = pytest.mark.skipif(not HAS_PGENLIB, reason=NEEDS_PGENLIB)
 LABELS = ("1", "2", "X")
 OF_CHROMOSOME = np.repeat(LABELS, (47, 36, 48))
-VOXELS = {"permutations": 2, "sparsity_threshold": 0.5, "pheno_name": ("trait1", "trait2")}
-FOLDS = {"outer_folds": 3, "inner_folds": 2, "permutations": 2, "alphas": (0.1, 10.0)}
+VOXELS = {"permutations": 2, "no_plots": True, "sparsity_threshold": 0.5, "pheno_name": ("trait1", "trait2")}
+FOLDS = {"no_plots": True, "outer_folds": 3, "inner_folds": 2, "permutations": 2, "alphas": (0.1, 10.0)}
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,21 @@ class Command:
     traits: bool = True
 
 
+SCAN = {"no_plots": True}
 COMMANDS = {
     "kinship": Command(mpgls.kinship, {"maf": 0.02}, (), traits=False),
     "kinship gcta": Command(mpgls.kinship, {"method": "gcta", "mind": 0.2}, (), traits=False),
-    "single-trait": Command(mpgls.single_trait, {"grm": "K.h5", "geno": 0.1}, (".trait1.tsv", ".trait2.tsv")),
+    "single-trait": Command(mpgls.single_trait, {**SCAN, "grm": "K.h5", "geno": 0.1}, (".trait1.tsv", ".trait2.tsv")),
     "single-trait --loco": Command(
-        mpgls.single_trait, {"grm": "K.h5", "loco": True, "precision": "mixed"}, (".trait1.tsv", ".trait1.loco.tsv")
+        mpgls.single_trait, {**SCAN, "grm": "K.h5", "loco": True, "precision": "mixed"}, (".trait1.tsv",)
     ),
     "multi-trait": Command(
-        mpgls.multi_trait, {"grm": "K.h5", "p_threshold": 1.0, "dense": True}, (".hits.tsv", ".traits.tsv")
+        mpgls.multi_trait, {**SCAN, "grm": "K.h5", "p_threshold": 1.0, "dense": True}, (".hits.tsv", ".traits.tsv")
     ),
-    "low-rank": Command(mpgls.low_rank, {"similarity_every": 3, "form": "low-rank"}, (".trait1.tsv", ".trait2.tsv")),
-    "low-rank dense": Command(mpgls.low_rank, {"similarity_every": 1, "form": "dense"}, (".trait1.tsv",)),
+    "low-rank": Command(
+        mpgls.low_rank, {**SCAN, "similarity_every": 3, "form": "low-rank"}, (".trait1.tsv", ".trait2.tsv")
+    ),
+    "low-rank dense": Command(mpgls.low_rank, {**SCAN, "similarity_every": 1, "form": "dense"}, (".trait1.tsv",)),
     "vgwas": Command(mpgls.vgwas, VOXELS, (".snps.tsv",)),
     "ridge": Command(mpgls.ridge, {**FOLDS, "save_weights": 1}, (".targets.tsv", ".folds.tsv", ".weights.tsv")),
     "simulate-images": Command(
@@ -79,13 +86,15 @@ class Files:
 
 
 def of_chromosome(prefix: Path, plink: Any, label: str, order: np.ndarray) -> None:
-    """The SNPs of a chromosome as a fileset of its own, whose samples are in another ``order``."""
+    """The SNPs of a chromosome as filesets of their own, whose samples are in another ``order``."""
     bim = Path(f"{prefix.parent / 'g'}.bim").read_text().splitlines()
     fam = Path(f"{prefix.parent / 'g'}.fam").read_text().splitlines()
     mine = np.flatnonzero(label == OF_CHROMOSOME)
     write_lines(f"{prefix}.bim", [bim[k] for k in mine])
     write_lines(f"{prefix}.fam", [fam[i] for i in order])
     write_genotypes(prefix, plink.dosages[order][:, mine])
+    if HAS_PGENLIB:
+        write_pgen(prefix, [bim[k] for k in mine], [fam[i] for i in order], plink.dosages[order][:, mine])
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +110,9 @@ def files(module_comm, module_folder):
         for label, order in zip(LABELS, orders, strict=True):
             of_chromosome(folder / f"chr{label}", plink, label, order)
         write_lines(folder / "list.txt", ["chr1", "chr2.bed", "chrX"])
-        write_lines(folder / "one.txt", ["g"])
+        if HAS_PGENLIB:
+            bim, fam = (Path(f"{prefix}.{ending}").read_text().splitlines() for ending in ("bim", "fam"))
+            write_pgen(prefix, bim, fam, plink.dosages)
         nibabel.save(nibabel.Nifti1Image(np.ones((3, 2, 2), dtype=np.uint8), np.eye(4)), folder / "mask.nii")
 
     on_root(comm, make)
@@ -120,6 +131,19 @@ def files(module_comm, module_folder):
 def test_one_file_a_chromosome(comm, files, name, genotypes):
     number = list(COMMANDS).index(name)
     out = f"{'_'.join(genotypes)}{number}"
+    files.run(comm, name, out, genotypes)
+    on_root(comm, lambda: files.assert_same(name, out, f"bed{number}"))
+
+
+@needs_pgenlib
+@pytest.mark.parametrize(
+    ("name", "genotypes"),
+    [*((name, {"pfile": "g"}) for name in COMMANDS), ("single-trait", {"pfile": "chr@"})],
+    ids=str,
+)
+def test_hard_calls_of_a_pgen(comm, files, name, genotypes):
+    number = list(COMMANDS).index(name)
+    out = f"{'_'.join(genotypes.values())}_pfile{number}"
     files.run(comm, name, out, genotypes)
     on_root(comm, lambda: files.assert_same(name, out, f"bed{number}"))
 
