@@ -102,7 +102,7 @@ class Similarity:
         self.shift = exact_shift(stats.mean, stats.n_obs == stats.n, self.n) if mixed else stats.mean
         self.off_center = stats.mean - self.shift
         self.sd = np.sqrt(stats.variance * stats.n / stats.n_obs)  # over the observed genotypes
-        self.exact = mixed and bool((stats.n_obs == stats.n).all())
+        self.exact = mixed and bool((stats.n_obs == stats.n).all()) and not packed.bed.dosages
         self._decoder = Decoder(packed.bed.n, [rows], self.dtype)
         self._buffer: np.ndarray = np.empty((0, 0), dtype=dtype)
         self._node = split_node(comm)

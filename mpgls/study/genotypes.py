@@ -1,4 +1,6 @@
-"""Packed PLINK genotypes to allele counts and centred dosages, on one rank, in cache-sized steps.
+"""Genotypes as they are read to counts and centred dosages, on one rank, in cache-sized steps.
+
+A SNP is a row of bytes: a row of a .bed, or dosages (`mpgls.study.dosages`); its length says which.
 
 A .bed row holds one SNP: four samples a byte, two bits a sample, the first sample in the lowest bits. The codes are
 00 two copies of A1, 01 missing, 10 one copy, 11 none (Chang et al. 2015, the PLINK 1 binary format).
@@ -12,8 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpgls.study.dosages import DosagePanels, as_slice
+
 SAMPLES_PER_BYTE = 4
 CODE_NONE = 0b11
+ROUNDING = 1e-13
+"""Share of a sum of squares up to which a difference of such sums is none."""
 
 # the four codes of every byte, first sample first: (256, 4)
 _CODES = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 0b11
@@ -39,8 +45,19 @@ def bytes_per_snp(n_file: int) -> int:
 
 
 def bytes_per_dosages(n_file: int) -> int:
-    """The length in bytes of a SNP's dosages of ``n_file`` samples: float32, negative where missing."""
-    return 4 * n_file
+    """The length in bytes of a SNP's dosages of ``n_file`` samples."""
+    return np.dtype(np.float32).itemsize * n_file
+
+
+def dosages_in(rows: np.ndarray, n_file: int) -> np.ndarray | None:
+    """The dosages, float32 (B, n_file), that ``rows`` hold; None where these are rows of a .bed."""
+    is_bed = rows.ndim == 2 and rows.shape[1] == bytes_per_snp(n_file)
+    if rows.dtype != np.uint8 or rows.ndim != 2 or not (is_bed or rows.shape[1] == bytes_per_dosages(n_file)):
+        raise ValueError(
+            f"genotypes of {n_file} samples are uint8 of shape (SNPs, {bytes_per_snp(n_file)}), or "
+            f"{bytes_per_dosages(n_file)} bytes a SNP, not {rows.dtype} of shape {rows.shape}"
+        )
+    return None if is_bed else rows.view(np.float32)
 
 
 def keep_bytes(rows: np.ndarray, n_file: int) -> np.ndarray:
@@ -52,8 +69,10 @@ def keep_bytes(rows: np.ndarray, n_file: int) -> np.ndarray:
 
 
 def missing_per_sample(packed: np.ndarray, n_file: int) -> np.ndarray:
-    """How many of the B SNPs of ``packed`` (B, bytes_per_snp) are missing in each sample: int64 (n_file,)."""
-    _check_packed(packed, n_file)
+    """How many of the B SNPs of ``packed`` (B, snp_bytes) are missing in each sample: int64 (n_file,)."""
+    dosages = dosages_in(packed, n_file)
+    if dosages is not None:
+        return (dosages < 0).sum(axis=0)
     row_bytes = packed.shape[1]
     missing = np.zeros((row_bytes, SAMPLES_PER_BYTE), dtype=np.int64)
     # at most 255 SNPs a step, so that a count fits into one byte
@@ -69,7 +88,7 @@ def missing_per_sample(packed: np.ndarray, n_file: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class SnpStats:
-    """Counts of a block of B SNPs over the ``n`` analysed samples; x is the number of copies of A1."""
+    """Counts of a block of B SNPs over the ``n`` analysed samples; x is the number of copies of A1, or its dosage."""
 
     n_obs: np.ndarray
     """(B,) int32: samples whose genotype is not missing."""
@@ -93,19 +112,23 @@ class SnpStats:
     @property
     def monomorphic(self) -> np.ndarray:
         """(B,) bool: the observed genotypes, if any, are all the same."""
-        # whole numbers far below 2^53: the comparison is exact
-        return self.n_obs * self.sum_sq == self.a1_sum**2
+        return self._scatter() == 0
 
     @property
     def variance(self) -> np.ndarray:
         """(B,) sum over the observed genotypes of (x - mean)^2, divided by n: mean imputation adds nothing to it."""
-        # (n_obs sum_sq - a1_sum^2) is a whole number, so nothing cancels
-        scatter = (self.n_obs * self.sum_sq - self.a1_sum**2) / np.maximum(self.n_obs, 1)
-        return scatter / max(self.n, 1)
+        return self._scatter() / np.maximum(self.n_obs, 1) / max(self.n, 1)
+
+    def _scatter(self) -> np.ndarray:
+        """(B,) n_obs sum_sq - a1_sum^2. Of genotypes it is a whole number, so nothing cancels."""
+        largest = self.n_obs * self.sum_sq
+        scatter = largest - self.a1_sum**2
+        # of genotypes that vary it is at least 1/(4n) of the largest term; of dosages less than this is rounding
+        return np.where(scatter > ROUNDING * largest, scatter, 0.0)
 
 
 class Decoder:
-    """Counts and decodes packed SNPs for a fixed choice of samples, reusing its working memory (one caller at a time).
+    """Counts and decodes SNPs for a fixed choice of samples, reusing its working memory (one caller at a time).
 
     Parameters
     ----------
@@ -126,7 +149,7 @@ class Decoder:
             raise ValueError(f"dosages are float64 or float32, not {self.dtype}")
         indices = [np.asarray(panel, dtype=np.intp) for panel in panels]
         self._sizes = [index.size for index in indices]
-        self._sources = [_as_slice(index) for index in indices]
+        self._sources = [as_slice(index) for index in indices]
         analysed = np.concatenate([np.empty(0, dtype=np.intp), *indices])
         _check_rows(analysed, n_file)
         self.n = analysed.size
@@ -136,6 +159,7 @@ class Decoder:
         in_order = len(indices) == 1 and isinstance(self._sources[0], slice) and self.n == n_file
         self._direct = in_order and n_file % SAMPLES_PER_BYTE == 0
         self._allocate()
+        self._dosages = DosagePanels(indices)
 
     def _allocate(self) -> None:
         row_bytes, item = self._mask.size, self.dtype.itemsize
@@ -155,9 +179,12 @@ class Decoder:
         return self._lookup.nbytes + self._values.nbytes + self._shift.nbytes + self._table.nbytes
 
     def stats(self, packed: np.ndarray) -> SnpStats:
-        """The counts of the SNPs ``packed``, uint8 (B, bytes_per_snp), over the analysed samples."""
-        _check_packed(packed, self.n_file)
+        """The counts of the SNPs ``packed``, uint8 (B, snp_bytes), over the analysed samples."""
         stats = _empty_stats(packed.shape[0], self.n)
+        dosages = dosages_in(packed, self.n_file)
+        if dosages is not None:
+            self._dosages.sums(dosages, stats.n_obs, stats.a1_sum, stats.sum_sq)
+            return stats
         for part in self._steps(packed.shape[0]):
             self._count(self._load(packed[part]), stats, part)
         return stats
@@ -173,7 +200,7 @@ class Decoder:
 
         Parameters
         ----------
-        packed : uint8 (B, bytes_per_snp).
+        packed : uint8 (B, snp_bytes).
         outs : outs[k] is (len(panels[k]), B), of the decoder's dtype, in contiguous Fortran order.
         stats : what :meth:`stats` returned for ``packed``, to save the counting.
         shift : (B,), to be subtracted instead of the mean.
@@ -186,8 +213,12 @@ class Decoder:
         ------
         ValueError : a shape, dtype or memory order does not fit.
         """
-        _check_packed(packed, self.n_file)
         self._check_outs(outs, packed.shape[0])
+        dosages = dosages_in(packed, self.n_file)
+        if dosages is not None:
+            counted = self.stats(packed) if stats is None else stats
+            self._dosages.centre(dosages, counted.mean if shift is None else shift, outs)
+            return counted
         counted = _empty_stats(packed.shape[0], self.n) if stats is None else stats
         for part in self._steps(packed.shape[0]):
             lookup = self._load(packed[part])
@@ -249,13 +280,6 @@ def _empty_stats(snps: int, n: int) -> SnpStats:
     return SnpStats(np.zeros(snps, dtype=np.int32), np.zeros(snps), np.zeros(snps), n)
 
 
-def _as_slice(index: np.ndarray) -> slice | np.ndarray:
-    """``index`` as a slice if it counts up by ones: then copying needs no gather."""
-    if index.size and np.all(np.diff(index) == 1):
-        return slice(int(index[0]), int(index[-1]) + 1)
-    return index
-
-
 def _check_rows(rows: np.ndarray, n_file: int) -> None:
     if rows.size == 0:
         return
@@ -263,12 +287,3 @@ def _check_rows(rows: np.ndarray, n_file: int) -> None:
         raise ValueError(f"a panel names a sample outside the {n_file} of the .fam")
     if np.bincount(rows).max() > 1:
         raise ValueError("the panels name a sample twice")
-
-
-def _check_packed(packed: np.ndarray, n_file: int) -> None:
-    row_bytes = bytes_per_snp(n_file)
-    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != row_bytes:
-        raise ValueError(
-            f"packed genotypes of {n_file} samples are uint8 of shape (SNPs, {row_bytes}), "
-            f"not {packed.dtype} of shape {packed.shape}"
-        )

@@ -12,9 +12,19 @@ from typing import Any
 import h5py
 import nibabel
 import numpy as np
+import oracle
 import pytest
 from pgen_files import NEEDS_PGENLIB, write_pgen
-from small_study import on_root, read_kinship, read_plink, relabel_chromosomes, write_genotypes, write_lines
+from small_study import (
+    on_root,
+    read_columns,
+    read_kinship,
+    read_plink,
+    read_table,
+    relabel_chromosomes,
+    write_genotypes,
+    write_lines,
+)
 
 import mpgls
 from mpgls.errors import InputError
@@ -97,6 +107,23 @@ def of_chromosome(prefix: Path, plink: Any, label: str, order: np.ndarray) -> No
         write_pgen(prefix, [bim[k] for k in mine], [fam[i] for i in order], plink.dosages[order][:, mine])
 
 
+def dosages_of(plink: Any) -> np.ndarray:
+    """Dosages (N, M) in steps of 2^-14 for two SNPs of three, and hard calls of the third."""
+    rng = np.random.default_rng(8)
+    noise = np.round(rng.normal(0, 0.2, plink.dosages.shape) * 16384) / 16384
+    noise[:, 1::3] = 0.0
+    return np.clip(plink.dosages + noise, 0, 2)
+
+
+def of_dosages(folder: Path, plink: Any) -> None:
+    """soft: the genotypes as dosages, and one more SNP that is none; doses: real dosages."""
+    bim, fam = (Path(f"{folder / 'g'}.{ending}").read_text().splitlines() for ending in ("bim", "fam"))
+    whole = np.column_stack([plink.dosages, np.linspace(0, 1.5, N)])
+    write_pgen(folder / "soft", [*bim, "X\tsoft\t0\t999999999\tG\tT"], fam, whole, exact=False, step=1)
+    write_lines(folder / "drop.txt", ["soft"])
+    write_pgen(folder / "doses", bim, fam, dosages_of(plink), exact=False, step=1)
+
+
 @pytest.fixture(scope="module")
 def files(module_comm, module_folder):
     comm, folder = module_comm, module_folder
@@ -111,6 +138,7 @@ def files(module_comm, module_folder):
             of_chromosome(folder / f"chr{label}", plink, label, order)
         write_lines(folder / "list.txt", ["chr1", "chr2.bed", "chrX"])
         if HAS_PGENLIB:
+            of_dosages(folder, plink)
             bim, fam = (Path(f"{prefix}.{ending}").read_text().splitlines() for ending in ("bim", "fam"))
             write_pgen(prefix, bim, fam, plink.dosages)
         nibabel.save(nibabel.Nifti1Image(np.ones((3, 2, 2), dtype=np.uint8), np.eye(4)), folder / "mask.nii")
@@ -146,6 +174,59 @@ def test_hard_calls_of_a_pgen(comm, files, name, genotypes):
     out = f"{'_'.join(genotypes.values())}_pfile{number}"
     files.run(comm, name, out, genotypes)
     on_root(comm, lambda: files.assert_same(name, out, f"bed{number}"))
+
+
+@needs_pgenlib
+@pytest.mark.parametrize("name", COMMANDS)
+def test_whole_dosages_are_hard_calls(comm, files, name):
+    """The way of dosages through every command: whole ones give the bytes that genotypes give."""
+    number = list(COMMANDS).index(name)
+    files.run(comm, name, f"soft{number}", {"pfile": "soft", "exclude": "drop.txt"})
+    on_root(comm, lambda: files.assert_same(name, f"soft{number}", f"bed{number}"))
+
+
+@needs_pgenlib
+def test_hard_calls_where_there_are_dosages(comm, files):
+    for out, options in (("as_stored", {}), ("anew", {"hard_call_threshold": 0.1})):
+        mpgls.kinship(
+            pfile=files.folder / "soft", dosage="hard-call", **options, exclude=files.folder / "drop.txt", maf=0.02,
+            out=files.folder / out, comm=comm,
+        )  # fmt: skip
+        on_root(comm, lambda out=out: files.assert_same("kinship", out, "bed0"))
+
+
+@needs_pgenlib
+def test_dosages_against_dense_formulas(comm, files):
+    """Kinship, one trait, many traits and the low-rank model of dosages."""
+    pfile, pheno, h2 = files.folder / "doses", files.folder / "g.pheno.tsv", 0.4
+    usual: dict[str, Any] = {"pfile": pfile, "pheno": pheno, "pheno_name": "trait1", "h2": h2, "comm": comm}
+    mpgls.kinship(pfile=pfile, out=files.folder / "K_doses", comm=comm)
+    of_kinship = {**usual, "grm": files.folder / "K_doses.h5"}
+    mpgls.single_trait(**of_kinship, **SCAN, out=files.folder / "one_doses")
+    mpgls.multi_trait(**of_kinship, **SCAN, p_threshold=1.0, dense=True, out=files.folder / "many_doses")
+    mpgls.export(store=files.folder / "many_doses.h5", out=files.folder / "many_doses_t", comm=comm)
+    mpgls.low_rank(**usual, **SCAN, similarity_every=1, no_loco=True, out=files.folder / "low_doses", form="low-rank")
+    if comm.rank:
+        return
+    plink = read_plink(files.folder / "g")
+    x = dosages_of(plink)
+    X = np.where(np.isnan(x), 0.0, x - np.nanmean(x, axis=0))
+    np.testing.assert_allclose(read_kinship(files.folder / "K_doses.h5"), X @ X.T / M, rtol=1e-12, atol=1e-14)
+    y, one = read_table(pheno)["trait1"], np.ones((N, 1))
+    expected = oracle.scan(h2, oracle.scaled(X @ X.T), one, y, X)
+    G = X / np.sqrt(np.nanvar(x, axis=0))
+    of_low_rank = oracle.scan(h2, oracle.scaled(G @ G.T), one, y, X)
+    for prefix, rtol, values in (
+        ("one_doses.trait1", 1e-8, expected),
+        ("many_doses_t", 3e-6, expected),  # a dense store keeps float32
+        ("low_doses.trait1", 1e-8, of_low_rank),
+    ):
+        found = read_columns(f"{files.folder / prefix}.tsv")
+        for column, wanted in zip(("BETA", "SE", "STAT", "P"), values, strict=True):
+            np.testing.assert_allclose(np.array(found[column], dtype=float), wanted, rtol=rtol, err_msg=prefix)
+        np.testing.assert_allclose(np.array(found["EAF"], dtype=float), np.nanmean(x, axis=0) / 2, rtol=2e-7)
+        assert found["N"] == [str(k) for k in np.isfinite(x).sum(axis=0)]
+        assert found["EA"] == [line.split()[4] for line in Path(f"{files.folder / 'g'}.bim").read_text().splitlines()]
 
 
 def test_similarity_snps_of_one_file_a_chromosome(comm, files):
