@@ -68,6 +68,10 @@ class Export(OutputOptions):
         None, "list of PLINK 2 files, if they are no longer there", metavar="FILE", reads=files_of("--pfile-list", True)
     )
 
+    bgen: str | None = option(
+        None, "BGEN, if it is no longer there", metavar="FILE", reads=files_of("--bgen", variants_only=True)
+    )
+
     def tables(self, names: Sequence[str]) -> dict[str, str]:
         """What follows PREFIX in the name of each trait's table."""
         if len(names) == 1:

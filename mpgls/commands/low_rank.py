@@ -92,6 +92,12 @@ class LowRank(TraitScanOptions):
     similarity_pfile_list: str | None = option(
         None, "several such files, a PREFIX a line", group=SIMILARITY, metavar="FILE", reads=files_of("--pfile-list")
     )
+    similarity_bgen: str | None = option(
+        None, "BGEN that they are taken from", group=SIMILARITY, metavar="FILE", reads=files_of("--bgen")
+    )
+    similarity_sample: str | None = option(
+        None, "Oxford .sample of --similarity-bgen", group=SIMILARITY, metavar="FILE", reads=the_file
+    )
     no_loco: bool = flag("do not leave out the similarity SNPs of a SNP's chromosome", group=SIMILARITY)
     h2_file: str | None = option(
         None,

@@ -38,7 +38,7 @@ class SampleOptions(Options):
     )
 
 
-SOURCES = ("--bfile", "--bfile-list", "--pfile", "--pfile-list")
+SOURCES = ("--bfile", "--bfile-list", "--pfile", "--pfile-list", "--bgen")
 """Options that name genotype files."""
 
 
@@ -47,7 +47,8 @@ def named_source(options: Options, of_similarity: bool = False) -> GenotypeSourc
     flags = [one.replace("--", "--similarity-") if of_similarity else one for one in SOURCES]
     values = {flag: getattr(options, flag.removeprefix("--").replace("-", "_")) for flag in flags}
     reading = options.reading if isinstance(options, GenotypeOptions) else AS_STORED
-    given = [GenotypeSource(flag, value, reading) for flag, value in values.items() if value is not None]
+    sample = getattr(options, "similarity_sample" if of_similarity else "sample", None)
+    given = [GenotypeSource(flag, value, reading, sample) for flag, value in values.items() if value is not None]
     if len(given) > 1:
         raise UsageError(f"give {' or '.join(one.flag for one in given)}, not both: the genotypes are read from one")
     return given[0] if given else None
@@ -84,6 +85,20 @@ class GenotypeOptions(SampleOptions):
         group="genotypes and filters",
         metavar="FILE",
         reads=files_of("--pfile-list"),
+    )
+    bgen: str | None = option(
+        None,
+        "BGEN 1.2 or 1.3; @ as in --bfile",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=files_of("--bgen"),
+    )
+    sample: str | None = option(
+        None,
+        "Oxford .sample of --bgen; default: the IDs in the .bgen",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
     )
     dosage: str = option(
         "auto",
@@ -128,6 +143,8 @@ class GenotypeOptions(SampleOptions):
         super().check()
         _ = self.snps  # a list of chromosomes that is none
         _ = self.source  # none, or several
+        if self.sample is not None and self.bgen is None:
+            raise UsageError("--sample needs --bgen: the other formats have files of samples of their own")
         if self.hard_call_threshold is not None and self.dosage != "hard-call":
             raise UsageError("--hard-call-threshold needs --dosage hard-call: dosages are not rounded otherwise")
 

@@ -103,17 +103,21 @@ class PgenRows:
     def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         """The SNPs ``rows`` into ``out``, uint8 (rows, snp_bytes). Raises InputError for a damaged record."""
         try:
-            if self._file.dosages:
-                self._reader.read_dosages_list(rows.astype(np.uint32), out.view(np.float32))
-                return
-            for start in range(0, rows.size, self._step):
-                part = slice(start, start + self._step)
-                out[part] = pack_alt_counts(self._hard_calls(rows[part].astype(np.uint32)))
+            self._read(rows, out)
         except RuntimeError as error:
-            raise InputError(
-                f"{self._file.path} is damaged: of its SNPs {rows[0] + 1} to {rows[-1] + 1} one cannot be read "
-                f"({_sentence(error)})"
-            ) from None
+            if rows.size > 1:  # one after the other, to tell which
+                for k in range(rows.size):
+                    self.read(rows[k : k + 1], out[k : k + 1])
+            what = f"its SNP {rows[0] + 1} cannot be read ({_sentence(error)})"
+            raise InputError(f"{self._file.path} is damaged: {what}") from None
+
+    def _read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        if self._file.dosages:
+            self._reader.read_dosages_list(rows.astype(np.uint32), out.view(np.float32))
+            return
+        for start in range(0, rows.size, self._step):
+            part = slice(start, start + self._step)
+            out[part] = pack_alt_counts(self._hard_calls(rows[part].astype(np.uint32)))
 
     def _hard_calls(self, rows: np.ndarray) -> np.ndarray:
         """Copies of ALT, int8 (rows, 4 w): as they are stored, or anew from dosages by the threshold."""

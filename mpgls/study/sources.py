@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mpgls.errors import InputError, MpglsError
+from mpgls.study.bgen import bgen_prefix, bgen_variants, open_bgen
 from mpgls.study.fam import Samples
 from mpgls.study.genotype_files import AS_STORED, GenotypeFiles, Genotypes, Reading
 from mpgls.study.pgen import PgenFile, open_pfile, pfile_prefix
@@ -24,8 +25,9 @@ from mpgls.study.text import TextLines
 from mpgls.study.variant_tables import VariantTables
 from mpgls.study.variants import VariantRows, VariantTable
 
-PLINK_1, PLINK_2 = ("bed", "bim", "fam"), ("pgen", "pvar", "psam")
-"""Suffixes of genotypes, variants and samples."""
+_SUFFIXES = {"bfile": ("bed", "bim", "fam"), "pfile": ("pgen", "pvar", "psam"), "bgen": ("bgen",)}
+"""Of the files of a set, that of the genotypes first."""
+_OF_VARIANTS = {"bfile": "bim", "pfile": "pvar", "bgen": "bgen"}
 _VCF = (".vcf", ".vcf.gz", ".bcf")
 _NOT_NUMBERS = ("X", "Y", "XY", "PAR1", "PAR2", "MT", "M", "Z", "W")
 
@@ -34,12 +36,14 @@ _NOT_NUMBERS = ("X", "Y", "XY", "PAR1", "PAR2", "MT", "M", "Z", "W")
 class GenotypeSource:
     """Genotype files as the user names them: ``value`` is a prefix, one with @, or, if ``listed``, a file of prefixes.
 
-    ``flag`` is the option that names them, and ``reading`` what is read of files with dosages.
+    ``flag`` is the option that names them, ``reading`` what is read of files with dosages, and ``sample`` the file of a
+    .bgen's samples.
     """
 
     flag: str
     value: str
     reading: Reading = AS_STORED
+    sample: str | None = None
 
     @property
     def name(self) -> str:
@@ -47,14 +51,9 @@ class GenotypeSource:
         return self.flag.removeprefix("--").replace("-", "_")
 
     @property
-    def is_pgen(self) -> bool:
-        """Whether the files are those of PLINK 2."""
-        return "pfile" in self.flag
-
-    @property
-    def suffixes(self) -> tuple[str, str, str]:
-        """Of genotypes, variants and samples."""
-        return PLINK_2 if self.is_pgen else PLINK_1
+    def kind(self) -> str:
+        """bfile, pfile or bgen."""
+        return self.flag.removeprefix("--").removeprefix("similarity-").removesuffix("-list")
 
     @property
     def listed(self) -> bool:
@@ -82,24 +81,28 @@ class GenotypeSource:
         found = self._of_chromosomes()
         if not found:
             raise InputError(
-                f"{self.flag} {self.value}: there is no file {self.value.replace('@', '1')}.{self.suffixes[0]}, nor "
-                "one of another chromosome in place of @"
+                f"{self.flag} {self.value}: there is no file {self._pattern().replace('@', '1')}, nor one of another "
+                "chromosome in place of @"
             )
         return [self.value.replace("@", name) for name in found]
 
     def files(self, variants_only: bool = False) -> list[str]:
         """The files of all sets, or those of their variants; of what cannot be listed only what names it."""
-        suffixes = self.suffixes[1:2] if variants_only else self.suffixes
+        suffixes = (_OF_VARIANTS[self.kind],) if variants_only else _SUFFIXES[self.kind]
         named = [self.value] if self.listed else []
         try:
             prefixes = self.prefixes()
         except MpglsError:  # opening the study says what is wrong
-            return named or [f"{self.value}.{suffixes[0]}"]
+            return named or [f"{self.stem(self.value)}.{suffixes[0]}"]
         return named + [f"{self.stem(prefix)}.{suffix}" for prefix in prefixes for suffix in suffixes]
 
     def stem(self, prefix: str) -> str:
         """A prefix without the suffix of one of its files."""
-        return pfile_prefix(prefix) if self.is_pgen else bfile_prefix(prefix)
+        return {"bfile": bfile_prefix, "pfile": pfile_prefix, "bgen": bgen_prefix}[self.kind](prefix)
+
+    def _pattern(self) -> str:
+        """The name of a file of genotypes, with its @."""
+        return f"{self.stem(self.value)}.{_SUFFIXES[self.kind][0]}"
 
     def absent(self) -> list[str]:
         """Numbers of chromosomes without files between those of the first and the last that has some."""
@@ -110,7 +113,7 @@ class GenotypeSource:
 
     def _of_chromosomes(self) -> list[str]:
         """What stands for @ in the names of the files that are there, numbers first."""
-        named = f"{self.value}.{self.suffixes[0]}"
+        named = self._pattern()
         before, *rest = re.escape(named).split("@")
         pattern = re.compile(f"{before}(?P<name>[0-9A-Za-z]+){'(?P=name)'.join(rest)}")
         met = map(pattern.fullmatch, glob.glob(glob.escape(named).replace("@", "*")))
@@ -130,7 +133,9 @@ def open_genotypes(source: GenotypeSource, missing_codes: Sequence[float] = ()) 
     """
 
     def opened(prefix: str, known: Samples | None = None) -> Fileset:
-        if source.is_pgen:
+        if source.kind == "bgen":
+            return open_bgen(source.stem(prefix), source.sample, source.reading)
+        if source.kind == "pfile":
             return open_pfile(prefix, missing_codes, known, source.reading)
         return open_fileset(prefix, missing_codes, known)
 
@@ -140,9 +145,8 @@ def open_genotypes(source: GenotypeSource, missing_codes: Sequence[float] = ()) 
         return first
     sets = [first, *(opened(prefix, first.samples) for prefix in prefixes[1:])]
     orders = [_order(first.samples, one.samples) for one in sets]
-    tables = [one.variants for one in sets if isinstance(one.variants, VariantTable)]
     genotypes = GenotypeFiles.of(_read_alike([one.bed for one in sets]), orders)
-    return Fileset(source.value, first.samples, VariantTables.of(tables), genotypes)
+    return Fileset(source.value, first.samples, VariantTables.of([one.variants for one in sets]), genotypes)
 
 
 def _read_alike(files: list[Genotypes]) -> list[Genotypes]:
@@ -153,9 +157,13 @@ def _read_alike(files: list[Genotypes]) -> list[Genotypes]:
 
 def open_variants(source: GenotypeSource) -> VariantRows:
     """The variants of ``source`` alone. Raises StorageError and InputError."""
-    suffix = source.suffixes[1]
     stems = map(source.stem, source.prefixes())
-    tables = [VariantTable.open(f"{stem}.{suffix}", pvar=source.is_pgen) for stem in stems]
+    tables: list[VariantRows]
+    if source.kind == "bgen":
+        tables = [bgen_variants(stem) for stem in stems]
+    else:
+        suffix = _OF_VARIANTS[source.kind]
+        tables = [VariantTable.open(f"{stem}.{suffix}", pvar=source.kind == "pfile") for stem in stems]
     return tables[0] if len(tables) == 1 else VariantTables.of(tables)
 
 

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from mpgls.study.variants import STRIDE, VariantRows, Variants, VariantTable
+from mpgls.study.variants import STRIDE, VariantRows, Variants
 
 
 @dataclass(frozen=True, eq=False)
 class VariantTables:
     """The rows of several tables, one table after the other, read as one."""
 
-    tables: tuple[VariantTable, ...]
+    tables: tuple[VariantRows, ...]
     edges: np.ndarray
     """int64 (tables+1,): the number of each table's first row, and then of all rows."""
 
     @classmethod
-    def of(cls, tables: Sequence[VariantTable]) -> VariantTables:
+    def of(cls, tables: Sequence[VariantRows]) -> VariantTables:
         """``tables`` in this order."""
         return cls(tuple(tables), np.cumsum([0, *(table.count for table in tables)]))
 
@@ -40,10 +40,14 @@ class VariantTables:
         return int(self.edges[-1])
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """How the files were understood, where that is to be said."""
+        return tuple(f"{table.path}: {'; '.join(table.notes)}" for table in self.tables if table.notes)
+
+    @property
     def summary(self) -> str:
         """One line for the log: how the files were understood."""
-        odd = [f"{table.path}: {'; '.join(table.notes)}" for table in self.tables if table.notes]
-        return "; ".join([f"{self.path}: {self.count:,} SNPs in {len(self.tables)} files", *odd])
+        return "; ".join([f"{self.path}: {self.count:,} SNPs in {len(self.tables)} files", *self.notes])
 
     def read(self, start: int, stop: int) -> Variants:
         """The rows ``start`` to ``stop`` (exclusive). Raises as `VariantTable.read` does."""

@@ -75,6 +75,10 @@ class VariantRows(Protocol):
         """Whether a1 is ALT, of which there may be several."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """How the file was understood."""
+
+    @property
     def summary(self) -> str:
         """One line for the log: how the file was understood."""
 

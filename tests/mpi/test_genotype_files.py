@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import oracle
 import pytest
+from bgen_files import NEEDS_BGEN, write_bgen
 from pgen_files import NEEDS_PGENLIB, write_pgen
 from small_study import (
     on_root,
@@ -31,6 +32,7 @@ from mpgls.errors import InputError
 
 N, M = 53, 131
 HAS_PGENLIB = importlib.util.find_spec("pgenlib") is not None
+HAS_BGEN = importlib.util.find_spec("bgen") is not None
 needs_pgenlib = pytest.mark.skipif(not HAS_PGENLIB, reason=NEEDS_PGENLIB)
 LABELS = ("1", "2", "X")
 OF_CHROMOSOME = np.repeat(LABELS, (47, 36, 48))
@@ -69,6 +71,24 @@ COMMANDS = {
         mpgls.simulate_images, {"causal": 5, "format": "h5", "mask": "mask.nii"}, (".causal.tsv",), traits=False
     ),
 }
+
+
+WAYS = (
+    {"bfile": "chr@"},
+    {"pfile": "g"},
+    {"pfile": "soft", "exclude": "drop.txt"},  # dosages, all of them whole numbers
+    {"bgen": "g.bgen", "sample": "g.sample"},
+)
+"""The same genotypes in other files."""
+SEVERAL = ({"bfile_list": "list.txt"}, {"pfile": "chr@"}, {"bgen": "of@.bgen", "sample": "g.sample"})
+
+
+def skip_without(genotypes: dict[str, str]) -> None:
+    """Skip a test whose files could not be written."""
+    if "pfile" in genotypes and not HAS_PGENLIB:
+        pytest.skip(NEEDS_PGENLIB)
+    if "bgen" in genotypes and not HAS_BGEN:
+        pytest.skip(NEEDS_BGEN)
 
 
 @dataclass(frozen=True)
@@ -137,6 +157,12 @@ def files(module_comm, module_folder):
         for label, order in zip(LABELS, orders, strict=True):
             of_chromosome(folder / f"chr{label}", plink, label, order)
         write_lines(folder / "list.txt", ["chr1", "chr2.bed", "chrX"])
+        if HAS_BGEN:
+            bim, fam = (Path(f"{prefix}.{ending}").read_text().splitlines() for ending in ("bim", "fam"))
+            write_bgen(folder / "g.bgen", bim, fam, plink.dosages)
+            for label in LABELS:
+                mine = np.flatnonzero(label == OF_CHROMOSOME)
+                write_bgen(folder / f"of{label}.bgen", [bim[k] for k in mine], fam, plink.dosages[:, mine], 16)
         if HAS_PGENLIB:
             of_dosages(folder, plink)
             bim, fam = (Path(f"{prefix}.{ending}").read_text().splitlines() for ending in ("bim", "fam"))
@@ -151,38 +177,22 @@ def files(module_comm, module_folder):
     return made
 
 
-@pytest.mark.parametrize(
-    ("name", "genotypes"),
-    [*((name, {"bfile": "chr@"}) for name in COMMANDS), ("single-trait --loco", {"bfile_list": "list.txt"})],
-    ids=str,
-)
-def test_one_file_a_chromosome(comm, files, name, genotypes):
-    number = list(COMMANDS).index(name)
-    out = f"{'_'.join(genotypes)}{number}"
-    files.run(comm, name, out, genotypes)
-    on_root(comm, lambda: files.assert_same(name, out, f"bed{number}"))
-
-
-@needs_pgenlib
-@pytest.mark.parametrize(
-    ("name", "genotypes"),
-    [*((name, {"pfile": "g"}) for name in COMMANDS), ("single-trait", {"pfile": "chr@"})],
-    ids=str,
-)
-def test_hard_calls_of_a_pgen(comm, files, name, genotypes):
-    number = list(COMMANDS).index(name)
-    out = f"{'_'.join(genotypes.values())}_pfile{number}"
-    files.run(comm, name, out, genotypes)
-    on_root(comm, lambda: files.assert_same(name, out, f"bed{number}"))
-
-
-@needs_pgenlib
 @pytest.mark.parametrize("name", COMMANDS)
-def test_whole_dosages_are_hard_calls(comm, files, name):
-    """The way of dosages through every command: whole ones give the bytes that genotypes give."""
+def test_the_same_genotypes(comm, files, name):
+    """On 1, 2, 3 and 4 ranks each command reads them in all of WAYS."""
     number = list(COMMANDS).index(name)
-    files.run(comm, name, f"soft{number}", {"pfile": "soft", "exclude": "drop.txt"})
-    on_root(comm, lambda: files.assert_same(name, f"soft{number}", f"bed{number}"))
+    genotypes = WAYS[(number + comm.size) % len(WAYS)]
+    skip_without(genotypes)
+    files.run(comm, name, f"other{number}", genotypes)
+    on_root(comm, lambda: files.assert_same(name, f"other{number}", f"bed{number}"))
+
+
+@pytest.mark.parametrize("genotypes", SEVERAL, ids=str)
+def test_several_files_without_a_chromosome(comm, files, genotypes):
+    skip_without(genotypes)
+    name, out = "single-trait --loco", "_".join(genotypes)
+    files.run(comm, name, out, genotypes)
+    on_root(comm, lambda: files.assert_same(name, out, f"bed{list(COMMANDS).index(name)}"))
 
 
 @needs_pgenlib
