@@ -50,8 +50,9 @@ stage "lint" 60 ruff check .
 stage "types" 240 mypy
 stage "unit tests" 1200 python -m pytest --color=no -n 2 --dist loadfile tests/unit
 for n in $ranks; do
-    stage "MPI tests on $n ranks" 900 \
-        mpirun -n "$n" python -m pytest --with-mpi --color=no -p no:cacheprovider tests/mpi
+    launch=(mpirun -n "$n" python -m pytest)
+    [ "$n" -gt 1 ] || launch=(python -m pytest -n 2 --dist loadfile) # two processes of one rank each
+    stage "MPI tests on $n ranks" 900 "${launch[@]}" --with-mpi --color=no -p no:cacheprovider tests/mpi
 done
 stage "the other way of installing" 600 bash jobs/other_way.sh
 printf '\n'

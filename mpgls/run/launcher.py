@@ -28,8 +28,6 @@ def start_mpi() -> MPI.Comm:
             f"srun started {launched_size()} tasks without PMI, so they cannot find each other: start with mpirun, or "
             "with srun --mpi=pmix"
         )
-    # We never use shared file pointers, whose files in shared memory fail with noise while many jobs start on one node.
-    os.environ.setdefault("OMPI_MCA_sharedfp", "^sm,lockedfile")
     hidden = {name: os.environ.pop(name) for name in STEP if in_step and name in os.environ}
     try:
         from mpi4py import MPI

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -116,6 +117,9 @@ class BlockReader:
         self._buffers = [np.empty(largest, dtype=np.uint8) for _ in range(2)]
         self._open, self._ahead = True, deque[tuple[MPI.Request, Span]]()
         self._files: dict[int, MPI.File] = {}
+        # Nobody uses shared file pointers. Open MPI's files for them, in a folder that runs without mpirun share on a
+        # node, vanish with the first of these runs that ends.
+        os.environ.setdefault("OMPI_MCA_sharedfp", "^sm,lockedfile")
         for k in rows.touched(blocks):
             try:
                 self._files[k] = MPI.File.Open(MPI.COMM_SELF, mpi_name(rows.paths[k]), MPI.MODE_RDONLY)

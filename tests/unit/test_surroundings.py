@@ -96,3 +96,24 @@ def test_several_tasks_without_pmi_are_told_what_to_do(study):
         "mpgls: srun started 4 tasks without PMI, so they cannot find each other: start with mpirun, or with "
         "srun --mpi=pmix"
     ]
+
+
+AFTER_ANOTHER_RUN = """
+import shutil, sys
+from pathlib import Path
+import numpy as np
+from mpi4py import MPI
+from mpgls.stream.reader import BlockReader, RowRuns
+
+for folder in Path(sys.argv[1]).glob("ompi.*"):
+    shutil.rmtree(folder)
+reader = BlockReader(sys.argv[2], 3, 2, [RowRuns.of(np.arange(3))])
+print([rows.tolist() for _, rows in reader])
+"""
+
+
+def test_reading_goes_on_when_another_run_removes_the_folder_that_both_share(tmp_path):
+    (tmp_path / "few.bed").write_bytes(bytes(range(9)))
+    command = [sys.executable, "-c", AFTER_ANOTHER_RUN, str(tmp_path), str(tmp_path / "few.bed")]
+    done = subprocess.run(command, env=environment(TMPDIR=str(tmp_path)), capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("[[[3, 4], [5, 6], [7, 8]]]\n", "", 0)
