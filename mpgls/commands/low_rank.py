@@ -155,7 +155,10 @@ class LowRank(TraitScanOptions):
 
     def determine_similarity(self) -> dict[str, Any]:
         """The options that G depends on, beside its files."""
-        names = ("similarity_every", "similarity_count", "precision", "maf", "geno", "exclude_negative_bp")
+        names = (
+            "similarity_every", "similarity_count", "precision", "maf", "geno", "info", "exclude_negative_bp", "dosage",
+            "hard_call_threshold",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 

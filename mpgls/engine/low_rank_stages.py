@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,7 +72,7 @@ class Stages:
         def make() -> dict[str, np.ndarray]:
             with world.phase("stage 0"):
                 stats = count_snps(packed, samples.similarity_rows, world.comm)
-                kept = usable(stats, snps)
+                kept = usable(stats, snps if packed.bed.dosages else replace(snps, info=0.0))
                 found = {"kept": kept, "n_obs": stats.n_obs, "a1_sum": stats.a1_sum, "sum_sq": stats.sum_sq}
                 world.on_root(lambda: state.save({}, found))
                 return found

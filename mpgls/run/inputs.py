@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mpgls.errors import InputError
+from mpgls.errors import InputError, UsageError
 from mpgls.run.log import Log
 from mpgls.run.option_groups import ModelOptions
 from mpgls.run.study_options import CovariateOptions, GenotypeOptions, KinshipOptions, TraitOptions
@@ -79,6 +79,8 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
     """
     codes = options.missing_codes if isinstance(options, CovariateOptions) else ()
     fileset = world.on_root(lambda: open_genotypes(options.source, codes))
+    if options.info > 0 and not fileset.bed.dosages:
+        raise UsageError(f"--info needs dosages, and hard calls are read of {fileset.prefix}")
     selection = None
 
     def select() -> int:

@@ -138,6 +138,13 @@ class GenotypeOptions(SampleOptions):
     geno: float = option(
         1.0, "largest missing share of a SNP", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
     )
+    info: float = option(
+        0.0,
+        "smallest imputation quality of dosages, MaCH's r2",
+        group="genotypes and filters",
+        metavar="R2",
+        check=between(0, 1),
+    )
 
     def check(self) -> None:
         super().check()
@@ -165,7 +172,8 @@ class GenotypeOptions(SampleOptions):
     def snps(self) -> SnpFilter:
         """The filters of SNPs. Raises UsageError."""
         chromosomes = parse_chromosomes(self.chr) if self.chr is not None else ()
-        return SnpFilter(chromosomes, self.extract, self.exclude, self.exclude_negative_bp, self.maf, self.geno)
+        quality = (self.maf, self.geno, self.info)
+        return SnpFilter(chromosomes, self.extract, self.exclude, self.exclude_negative_bp, *quality)
 
 
 @dataclass(frozen=True, kw_only=True)

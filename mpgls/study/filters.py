@@ -37,6 +37,8 @@ class SnpFilter:
     """Smallest minor allele frequency kept."""
     geno: float = 1.0
     """Largest share of missing genotypes kept."""
+    info: float = 0.0
+    """Smallest imputation quality kept, see `SnpStats.info`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.maf <= 0.5:
@@ -225,13 +227,14 @@ def _some(names: Iterable[str]) -> str:
 
 
 def passes(stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
-    """(B,) bool: the SNPs that ``--maf`` and ``--geno`` keep, by their counts over the analysed samples.
+    """(B,) bool: the SNPs that ``--maf``, ``--geno`` and ``--info`` keep, by their counts over the analysed samples.
 
     A SNP at the threshold is kept. Without ``--maf`` a SNP that is missing in every sample passes it, and keeps its
-    row in the results.
+    row in the results; so does one that does not vary whatever ``--info`` is.
     """
     observed = np.maximum(stats.n_obs, 1)
     # one correctly rounded division each, so that a frequency of exactly 0.05 compares equal to --maf 0.05
     maf = np.minimum(stats.a1_sum, 2.0 * stats.n_obs - stats.a1_sum) / (2.0 * observed)
     missing = (stats.n - stats.n_obs) / max(stats.n, 1)
-    return (maf >= snp_filter.maf) & (missing <= snp_filter.geno)
+    kept = (maf >= snp_filter.maf) & (missing <= snp_filter.geno)
+    return kept & ~(stats.info < snp_filter.info) if snp_filter.info > 0 else kept

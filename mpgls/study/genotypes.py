@@ -119,6 +119,17 @@ class SnpStats:
         """(B,) sum over the observed genotypes of (x - mean)^2, divided by n: mean imputation adds nothing to it."""
         return self._scatter() / np.maximum(self.n_obs, 1) / max(self.n, 1)
 
+    @property
+    def info(self) -> np.ndarray:
+        """(B,) variance of x over that of Hardy and Weinberg, 2 p (1-p); NaN where x does not vary.
+
+        Of dosages it is MaCH's r2: the share of the genotypes' variance that imputation kept (Li et al., Genetic
+        Epidemiology 34, 2010).
+        """
+        scatter = self._scatter()
+        of_genotypes = self.mean * (1.0 - self.mean / 2.0) * np.square(self.n_obs, dtype=np.float64)
+        return np.divide(scatter, of_genotypes, out=np.full(scatter.shape, np.nan), where=scatter > 0)
+
     def _scatter(self) -> np.ndarray:
         """(B,) n_obs sum_sq - a1_sum^2. Of genotypes it is a whole number, so nothing cancels."""
         largest = self.n_obs * self.sum_sq

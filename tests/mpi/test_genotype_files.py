@@ -28,7 +28,7 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.errors import InputError
+from mpgls.errors import InputError, UsageError
 
 N, M = 53, 131
 HAS_PGENLIB = importlib.util.find_spec("pgenlib") is not None
@@ -203,6 +203,21 @@ def test_hard_calls_where_there_are_dosages(comm, files):
             out=files.folder / out, comm=comm,
         )  # fmt: skip
         on_root(comm, lambda out=out: files.assert_same("kinship", out, "bed0"))
+
+
+@needs_pgenlib
+def test_snps_of_poor_imputation_are_left_out(comm, files):
+    """--info, by the variance of dosages over 2 p (1-p); one SNP lies at the limit, and stays."""
+    x = dosages_of(read_plink(files.folder / "g"))
+    p = np.nanmean(x, axis=0) / 2
+    info = np.nanvar(x, axis=0) / (2 * p * (1 - p))
+    limit = float(np.sort(info)[M // 3] - 1e-9)
+    mpgls.kinship(pfile=files.folder / "doses", info=limit, out=files.folder / "K_info", comm=comm)
+    X = np.where(np.isnan(x), 0.0, x - 2 * p)[:, info >= limit]
+    assert X.shape[1] == M - M // 3
+    np.testing.assert_allclose(read_kinship(files.folder / "K_info.h5"), X @ X.T / X.shape[1], rtol=1e-12, atol=1e-14)
+    with pytest.raises(UsageError, match="--info needs dosages, and hard calls are read of "):
+        mpgls.kinship(bfile=files.folder / "g", info=0.3, out=files.folder / "K_none", comm=comm)
 
 
 @needs_pgenlib

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotypes import Decoder, SnpStats, missing_per_sample
 
 N, B = 43, 9
@@ -66,6 +67,21 @@ def test_variance_and_frequency() -> None:
     np.testing.assert_allclose(stats.variance[some], scatter / 1000, rtol=1e-12)
     np.testing.assert_allclose(stats.eaf[some], np.nanmean(known(made[some]), axis=1) / 2, rtol=1e-14)
     assert np.isnan(stats.eaf[3]) and stats.variance[3] == 0
+
+
+def test_quality_of_imputation() -> None:
+    """The variance of dosages over 2 p (1-p), and what --info keeps of it."""
+    rng = np.random.default_rng(3)
+    genotypes = rng.binomial(2, 0.3, (3, 5000)).astype(np.float32)
+    halved = (0.6 + (genotypes[1] - 0.6) / 2).astype(np.float32)
+    made = np.array([genotypes[0], halved, np.full(5000, 0.6)], dtype=np.float32)
+    stats = Decoder(5000, [np.arange(5000)], np.float64).stats(rows_of(made))
+    p = made.astype(np.float64).mean(axis=1) / 2
+    wanted = made.astype(np.float64).var(axis=1) / (2 * p * (1 - p))
+    np.testing.assert_allclose(stats.info[:2], wanted[:2], rtol=1e-10)
+    assert abs(stats.info[0] - 1) < 0.1 and abs(stats.info[1] - 0.25) < 0.03 and np.isnan(stats.info[2])
+    assert passes(stats, SnpFilter(info=0.8)).tolist() == [True, False, True]
+    assert passes(stats, SnpFilter(info=stats.info[1])).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 10_007, 300_001])
