@@ -6,6 +6,7 @@ that every rank reads its own SNPs; what lies there is unpacked by zlib, or by t
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import zlib
@@ -213,12 +214,27 @@ def _decode(data: bytes, n: int, out: np.ndarray) -> None:
     phased, bits = data[8 + n], data[9 + n]
     if bits not in _BITS:
         raise _Unfit(f"has probabilities of {bits} bits, and mpgls reads 8, 16 and 32: rewrite the file with plink2")
-    first, second = np.frombuffer(data, _BITS[bits], 2 * n, 10 + n).reshape(n, 2).T
+    if bits == 8:
+        pairs = np.frombuffer(data, np.dtype("<u2"), n, 10 + n)
+        np.take(_dosages_of_pairs(bool(phased)), pairs, out=out, mode="clip")
+    else:
+        first, second = np.frombuffer(data, _BITS[bits], 2 * n, 10 + n).reshape(n, 2).T
+        out[:] = _expected(first.astype(np.int64), second.astype(np.int64), bits, bool(phased))
+    if people.max(initial=0) >= _MISSING:
+        out[people >= _MISSING] = -9.0
+
+
+def _expected(first: np.ndarray, second: np.ndarray, bits: int, phased: bool) -> np.ndarray:
+    """Copies expected from P(no copy) and P(one copy), or from P(no copy) of each haplotype, times 2^bits - 1."""
     whole = 2**bits - 1
-    # unphased: P(no copy), P(one copy); phased: of each haplotype P(no copy)
-    none = first.astype(np.int64 if bits == 32 else np.int32)
-    out[:] = (2 * whole - (none if phased else 2 * none) - second) / np.float64(whole)
-    out[people >= _MISSING] = -9.0
+    return (2 * whole - (first if phased else 2 * first) - second) / np.float64(whole)
+
+
+@functools.cache
+def _dosages_of_pairs(phased: bool) -> np.ndarray:
+    """float32 (65536,): the dosage of each pair of bytes."""
+    pairs = np.arange(65536)
+    return _expected(pairs & 255, pairs >> 8, 8, phased).astype(np.float32)
 
 
 def _unpacker(compression: int) -> Callable[[bytes], bytes]:

@@ -27,9 +27,12 @@ class DosagePanels:
         """
         for part in self._steps(dosages):
             x = dosages[part][:, self._analysed].astype(np.float64)
-            known = x >= 0
-            x *= known
-            n_obs[part], total[part] = known.sum(axis=1), x.sum(axis=1)
+            n_obs[part] = x.shape[1]
+            if x.size and x.min() < 0:
+                known = x >= 0
+                x *= known
+                n_obs[part] = known.sum(axis=1)
+            total[part] = x.sum(axis=1)
             squares[part] = np.einsum("ij,ij->i", x, x)
 
     def centre(self, dosages: np.ndarray, center: np.ndarray, outs: Sequence[np.ndarray]) -> None:
@@ -38,7 +41,9 @@ class DosagePanels:
             for panel, out in zip(self._panels, outs, strict=True):
                 x, target = dosages[part][:, panel], out.T[part]
                 np.subtract(x, center[part, None], out=target, casting="same_kind")
-                target[x < 0] = 0.0
+                missing = x < 0
+                if missing.any():
+                    target[missing] = 0.0
 
     def _steps(self, dosages: np.ndarray) -> Iterator[slice]:
         size = max(1, _STEP_BYTES // max(1, 16 * dosages.shape[1]))
