@@ -163,9 +163,7 @@ def prepare(case: Case) -> None:
     if not h5.exists():
         K = np.loadtxt(case.kinship_text)
         part = case.file(".part.h5")
-        create_kinship_h5(part, ids, {"method": "centered"})
-        with h5py.File(part, "r+") as file:
-            file["kinship"][...] = K
+        create_kinship_h5(part, ids, {"method": "centered"}).rows.write(0, K)
         part.rename(h5)
     npz = case.file(".K.npz")
     if not npz.exists() or not case.kinship_text.exists():

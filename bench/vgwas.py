@@ -86,11 +86,9 @@ def images(prefix: Path, voxels: int) -> Path:
     ids = [tuple(line.split()[:2]) for line in Path(f"{prefix}.fam").read_text().splitlines()]
     partial = path.with_suffix(".partial")
     shape = mask.inside.shape
-    offset = create_voxels(partial, ids, mask.coordinates, shape, mask.affine, "ellipsoid")  # type: ignore[arg-type]
-    with open(partial, "r+b") as file:
-        file.seek(offset)
-        for person in range(len(ids)):
-            file.write(noise.draw(person).astype("<f4").tobytes())
+    rows = create_voxels(partial, ids, mask.coordinates, shape, mask.affine, "ellipsoid")  # type: ignore[arg-type]
+    for person in range(len(ids)):
+        rows.write(person, noise.draw(person)[None])
     partial.rename(path)
     return path
 

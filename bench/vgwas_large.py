@@ -50,12 +50,10 @@ def write_voxels(path: Path, fam: Path, side: int) -> None:
     ids = [(words[0], words[1]) for words in map(str.split, fam.read_text().splitlines())]
     coordinates = np.argwhere(np.ones((side, side, side), dtype=bool)).astype(np.int32)
     partial = path.with_name(f"{path.name}.partial")
-    offset = create_voxels(partial, ids, coordinates, (side, side, side), np.eye(4), "cube")
+    rows = create_voxels(partial, ids, coordinates, (side, side, side), np.eye(4), "cube")
     generator = np.random.default_rng(1)
-    with open(partial, "r+b") as file:
-        file.seek(offset)
-        for _ in ids:
-            file.write(generator.standard_normal(coordinates.shape[0], dtype=np.float32).tobytes())
+    for k in range(len(ids)):
+        rows.write(k, generator.standard_normal((1, coordinates.shape[0]), dtype=np.float32))
     partial.rename(path)
 
 

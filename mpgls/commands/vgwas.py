@@ -315,6 +315,8 @@ def what_is_left(units: list[Unit], earlier: Earlier, job: Job) -> list[Unit]:
     if earlier.units is None:
         job.starts_anew(job.path(".units.00000"))
     else:
+        for line in earlier.units.notes:
+            job.world.log.info(line)
         job.world.log.info(f"resume: {len(units) - len(left):,} of {len(units):,} units are done")
     return left
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.engine.kinship_grid import load_columns, save_columns
+from mpgls.engine.kinship_grid import load_columns, save_rows
 from mpgls.la import eigen
 from mpgls.la.eigen import Eigenpairs
 from mpgls.la.grid import ProcessGrid
@@ -54,12 +54,14 @@ def save_pairs(
     """
     n, about = len(ids), {"solver": pairs.how, **attributes}
     with world.phase("write", nbytes=8.0 * n * n / world.size), replaced_by_all(world.comm, path) as partial:
-        offset = world.on_root(lambda: create_eigen_file(partial, pairs.lam, ids, about))
-        save_columns(pairs.Z_grid, partial, lambda i: offset + 8 * n * i, lambda column, i: column.astype("<f8"))
+        save_rows(pairs.Z_grid, world.on_root(lambda: create_eigen_file(partial, pairs.lam, ids, about)))
 
 
 def load_vectors(file: EigenFile, grid: ProcessGrid, block: int, world: World) -> GridMatrix:
-    """Z of an eigendecomposition on disk, n x n [MC,MR] in square blocks. Collective. Raises StorageError."""
+    """Z of an eigendecomposition on disk, n x n [MC,MR] in square blocks. Collective.
+
+    Raises what `EigenFile.columns` raises, on all ranks.
+    """
     with world.phase("load eigenvectors") as loading:
         Z_grid = GridMatrix.square(grid, file.n, block)
         loading.nbytes += load_columns(Z_grid, file.columns, file.n)  # Z_grid = Z_cols

@@ -11,13 +11,14 @@ from types import TracebackType
 
 import numpy as np
 
-from mpgls.engine.kinship_grid import save_columns
+from mpgls.engine.kinship_grid import save_columns, save_rows
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.world import World
 from mpgls.stream.files import writing
 from mpgls.stream.hdf5 import check_room
+from mpgls.study.checked_rows import CheckedRows
 from mpgls.study.grm import write_grm_id
-from mpgls.study.kinship_h5 import KinshipH5, create_kinship_h5, finish_kinship_h5, read_kinship_h5
+from mpgls.study.kinship_h5 import KinshipH5, create_kinship_h5, finish_kinship_h5
 from mpgls.study.snp_keys import keys_of
 from mpgls.study.tables import SampleId
 from mpgls.study.variants import VariantRows
@@ -37,18 +38,17 @@ class KinshipFile:
         def make() -> KinshipH5:
             what = f"the kinship and the sums of {len(labels)} chromosomes take"
             check_room(self.partial, 8 * n * n * (1 + len(labels)), what)
-            create_kinship_h5(self.partial, ids, {"method": method}, labels)
-            return read_kinship_h5(str(self.partial))
+            return create_kinship_h5(self.partial, ids, {"method": method}, labels)
 
         self._places = world.on_root(make)
 
     def save_sum(self, c: int, S_grid: GridMatrix) -> None:
         """Keep S_c, the sum of the chromosome ``labels[c]``."""
-        self._save(S_grid, self._places.sums[c].offset)
+        self._save(S_grid, self._places.sums[c].rows)
 
     def complete(self, K_grid: GridMatrix, variants: VariantRows, index: np.ndarray, snps_of: Sequence[int]) -> None:
         """Write K, made of the .bim rows ``index``, ``snps_of[c]`` of them on each chromosome; the file is complete."""
-        self._save(K_grid, self._places.offset)
+        self._save(K_grid, self._places.rows)
 
         def finish() -> None:
             keys = [batch for _, batch in keys_of(variants, index)]
@@ -59,10 +59,9 @@ class KinshipFile:
         with self.world.phase("write"):
             self.world.on_root(finish)
 
-    def _save(self, A_grid: GridMatrix, offset: int) -> None:
-        n = A_grid.shape[0]
+    def _save(self, A_grid: GridMatrix, rows: CheckedRows) -> None:
         with self.world.phase("write", nbytes=A_grid.local.nbytes):
-            save_columns(A_grid, self.partial, lambda i: offset + 8 * n * i, lambda row, i: row.astype("<f8"))
+            save_rows(A_grid, rows)
 
     def __enter__(self) -> KinshipFile:
         return self
@@ -96,11 +95,15 @@ def write_gcta(
 def _write_triangle(path: Path, A_grid: GridMatrix, value: int | None, world: World) -> None:
     """The lower triangle row by row in float32, or as many times ``value``."""
 
-    def row_of(row: np.ndarray, i: int) -> np.ndarray:
-        return row[: i + 1].astype("<f4") if value is None else np.full(i + 1, value, dtype="<f4")
+    def write(start: int, rows: np.ndarray) -> None:
+        triangle = [row[: i + 1] for i, row in enumerate(rows, start)]
+        numbers = np.concatenate(triangle) if value is None else np.full(sum(map(len, triangle)), value)
+        with open(partial, "r+b") as file:
+            file.seek(2 * start * (start + 1))
+            file.write(numbers.astype("<f4").data)
 
     with _replaced_by_all(path, world) as partial:
-        save_columns(A_grid, partial, lambda i: 2 * i * (i + 1), row_of)
+        save_columns(A_grid, partial, write)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from mpgls.la.layout import Slabs
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import ColumnsToGrid, GridToColumns, slab_width
 from mpgls.mpi import together
-from mpgls.stream.files import write_at, writing
+from mpgls.stream.files import writing
+from mpgls.study.checked_rows import CheckedRows
 from mpgls.study.grm import Kinship
 from mpgls.study.tables import show_sample
 
@@ -100,28 +101,26 @@ def keep_lower(A_grid: GridMatrix) -> None:
         A_grid.local[: np.searchsorted(A_grid.row_indices, col), local] = 0.0
 
 
-def save_columns(
-    A_grid: GridMatrix, path: str | Path, place: Callable[[int], int], convert: Callable[[np.ndarray, int], np.ndarray]
-) -> int:
+def save_columns(A_grid: GridMatrix, path: str | Path, write: Callable[[int, np.ndarray], None]) -> None:
     """Write the columns of ``A_grid`` (for a symmetric matrix, its rows) into an existing file. Collective.
 
-    Column i goes to byte ``place(i)`` as ``convert(column, i)``, so one loop serves square and packed formats. Returns
-    this rank's bytes. Raises StorageError on all ranks.
+    ``write(start, columns)`` puts columns from ``start`` on, the rows of a (k, length) array, in their place; it may
+    raise OSError. Raises StorageError, which names ``path``, on all ranks.
     """
     comm, (n, count) = A_grid.grid.comm, A_grid.shape
     slabs = Slabs(count, slab_width(n), comm.size)
     plan = GridToColumns(A_grid, slabs)
-    nbytes = 0
     for round_ in range(slabs.rounds):
         A_cols = plan.run(round_, A_grid)
         with together(comm), writing(path):
             columns = slabs.columns(round_, comm.rank)
-            data = b"".join(convert(A_cols[:, k], i).tobytes() for k, i in enumerate(columns))
-            if data:
-                with open(path, "r+b", buffering=0) as file:
-                    write_at(file.fileno(), data, place(columns.start))
-            nbytes += len(data)
-    return nbytes
+            if columns:
+                write(columns.start, A_cols.T)
+
+
+def save_rows(A_grid: GridMatrix, rows: CheckedRows) -> None:
+    """`save_columns` to the checked rows of a file. Collective. Raises StorageError on all ranks."""
+    save_columns(A_grid, rows.path, rows.write)
 
 
 def trace(A_grid: GridMatrix) -> float:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mpgls.engine.gram import GramFile, make_gram, open_gram
+from mpgls.engine.gram import GramFile, create_gram, find_gram, make_gram
 from mpgls.engine.low_rank_inputs import SampleSet, SimilarityInput
 from mpgls.engine.low_rank_nulls import Products, SimilarityPart, estimate_all
 from mpgls.engine.similarity import PackedSnps, Similarity, count_snps, usable
@@ -77,7 +77,7 @@ class Stages:
                 world.on_root(lambda: state.save({}, found))
                 return found
 
-        saved = world.on_root(state.load_same)
+        saved = world.on_root(lambda: state.load_same(world.log.warn))
         found = self.made(0, None if saved is None else saved.arrays, state.path, make)
         kept = found["kept"].astype(bool)
         n_obs, a1_sum, sum_sq = (found[name][kept] for name in ("n_obs", "a1_sum", "sum_sq"))
@@ -86,10 +86,13 @@ class Stages:
     def multiply(self, samples: SampleSet, G: Similarity, strip: int, grid: ProcessGrid) -> GramFile:
         """Stage 1: G'G, in its file."""
         world, path, mark = self.world, self.path(samples, 1), self.mark(samples)
-        found = world.on_root(lambda: open_gram(path, mark))
-        if found is not None and not found.done.all():
-            found = None
-        return self.made(1, found, path, lambda: make_gram(G, path, mark, strip, grid, world))
+        found = find_gram(path, mark, world)
+
+        def make() -> GramFile:
+            file = found or world.on_root(lambda: create_gram(path, mark, G.K, strip, world.log))
+            return make_gram(G, file, mark, grid, world)
+
+        return self.made(1, found if found and found.done.all() else None, path, make)
 
     def estimate(
         self,
@@ -106,7 +109,7 @@ class Stages:
         h2 = given.tolist()
         mark = self.mark(samples, tested=tested, given=h2, F=samples.F_rep.tolist())
         state = State(self.path(samples, 2), mark)
-        saved = world.on_root(state.load_same)
+        saved = world.on_root(lambda: state.load_same(world.log.warn))
         nulls = null_record.unknown(*given.shape) if saved is None else saved.arrays["nulls"]
         known = nulls["source"] != null_record.Source.UNKNOWN
         if known.any() and not known.all():

@@ -157,8 +157,9 @@ def known_h2(
 def in_families(eigen: EigenFile, known: Sequence[SampleId], log: Log) -> list[SampleId]:
     """The samples of an eigendecomposition, in its order; where they have no FIDs, those of ``known`` samples."""
     ids = with_families(eigen.ids, known)
-    if ids != eigen.ids:
-        log.info(f"{eigen.path}: {len(ids):,} samples; {FAMILIES_TAKEN}")
+    notes = [*([FAMILIES_TAKEN] if ids != eigen.ids else []), *eigen.rows.notes]
+    if notes:
+        log.info("; ".join([f"{eigen.path}: {len(ids):,} samples", *notes]))
     return ids
 
 

@@ -10,7 +10,7 @@ Each of them carries the run's `Mark`; a mark that says otherwise is refused, na
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,11 +48,12 @@ class State:
         self.mark.check(text, self.path)
         return Saved(json.loads(facts), arrays)
 
-    def load_same(self) -> Saved | None:
-        """The same, but None where the file was made from others, is damaged or is no such file."""
+    def load_same(self, say: Callable[[str], None]) -> Saved | None:
+        """The same, but None where the file was made from others, or is damaged or no such file, as it will ``say``."""
         try:
             found = load_state(self.path)
         except (InputError, StorageError):
+            say(f"{self.path} is damaged, or of another version of mpgls, and is made again")
             return None
         if found is None or found[0] != self.mark.text:
             return None

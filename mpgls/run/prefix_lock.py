@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a file system without locks says."""
+PATIENCE = 2.0
+"""Seconds in which a run that was killed is gone, after its launcher is."""
 SHOWN = 300
 """Characters of a command line that a message shows."""
 
@@ -90,15 +92,24 @@ class PrefixLock:
             return None
 
     def _lock(self, file: int) -> str | None:
+        end = time.monotonic() + PATIENCE
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if self.reads else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(f"{self._holder(file)}: wait until it has ended, or give another --out") from None
+            while not self._is_free(file):
+                if time.monotonic() > end:
+                    raise StorageError(f"{self._holder(file)}: wait until it has ended, or give another --out")
+                time.sleep(0.05)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise StorageError(f"cannot lock {self.path}: {error.strerror}") from None
             return f"the file system of {self.path} has no locks: no other run may write to {self.prefix} meanwhile"
         return None
+
+    def _is_free(self, file: int) -> bool:
+        """Lock the file, unless another run has it."""
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, (fcntl.LOCK_SH if self.reads else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return True
+        return False
 
     def _is_at_path(self, file: int) -> bool:
         with contextlib.suppress(OSError):

@@ -14,8 +14,8 @@ from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.plan import block_within
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
-from mpgls.stream.checksums import ABSENT
 from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store
+from mpgls.study.checksums import ABSENT
 
 
 def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | None:

@@ -2,7 +2,7 @@
 
 ``/beta`` and ``/se`` are float32 (blocks, t, B): block k of B SNPs, all traits, so that the tile of one block and a
 range of traits is one range of bytes; a block of fewer SNPs is padded with NaN, and a SNP that was not tested has NaN.
-``/sums`` uint32 (blocks, t) are the checksums (`stream.checksums`) of a block's effects on a trait, 0 where it is not
+``/sums`` uint32 (blocks, t) are the checksums (`study.checksums`) of a block's effects on a trait, 0 where it is not
 done. ``/eaf`` float64, ``/n`` int32 and ``/note`` uint8 (groups, m) depend on the samples, hence on the trait's group,
 with ``/snp_sums`` (groups, blocks); ``/index`` int64 (m,) holds rows of the .bim, ``/edges`` int64 (blocks+1,) where
 among them each block begins; ``/names`` and ``/group`` (t,) describe the traits, ``/nulls`` (parts, t) of
@@ -25,12 +25,12 @@ import numpy as np
 
 from mpgls.errors import InputError, StorageError
 from mpgls.model.null_record import NULL_DTYPE, unknown
-from mpgls.stream.checksums import ABSENT, SUM_DTYPE, checksum, row_checksums
 from mpgls.stream.files import replaced, write_at, writing
 from mpgls.stream.hdf5 import STORE, allocate, check_room, check_store, mapped_index, read_exactly, reserve
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
 from mpgls.stream.store import RECORD_DTYPE
+from mpgls.study.checksums import ABSENT, SUM_DTYPE, checksum, row_checksums
 from mpgls.study.hdf5 import open_hdf5, texts
 
 FORMAT, VERSION = "mpgls-dense", 3

@@ -1,7 +1,8 @@
 """Histograms of all tests of every trait: counts by -log10 p, in one HDF5 file that grows panel by panel.
 
 Layout: a group for each number of degrees of freedom, ``/df_N``, with ``edges`` float64 (bins+1,), -log10 p ascending,
-``counts`` uint32 (t, bins) and ``traits`` (t,) names. Bins are equal steps of the test's own scale, fine everywhere.
+``counts`` uint32 (t, bins), ``traits`` (t,) names, and ``sums`` uint32 (t,), the checksum (`study.checksums`) of a
+trait's counts and name. Bins are equal steps of the test's own scale, fine everywhere.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from mpgls.errors import InputError
 from mpgls.model.histograms import Bins, Statistic
 from mpgls.stream.files import sync, writing
 from mpgls.stream.own_file import OwnFile, add_token_attribute
+from mpgls.study.checksums import SUM_DTYPE, checksum
 from mpgls.study.hdf5 import open_hdf5
 
 HISTOGRAMS = "file of histograms"
@@ -59,11 +62,12 @@ class Histograms:
     def add(self, names: Sequence[str], counts: np.ndarray, bins: Bins) -> None:
         """Append the counts (len(names), bins.count) of these traits. Raises StorageError."""
         first = self.rows.get(bins, 0)
+        counts = counts.astype(np.uint32)
         with self._grows() as file:
             group = file.require_group(_group_name(bins))
             if "counts" not in group:
                 _create(group, bins)
-            for name, data in (("counts", counts), ("traits", list(names))):
+            for name, data in (("counts", counts), ("traits", list(names)), ("sums", _sums(names, counts))):
                 group[name].resize(first + len(names), axis=0)
                 group[name][first:] = data
         self.rows[bins] = first + len(names)
@@ -108,8 +112,8 @@ class Histograms:
                 group, t = file[_group_name(bins)], rows // parts
                 for first in range(0, t, CHUNK):
                     last = min(t, first + CHUNK)
-                    total = sum(group["counts"][p * t + first : p * t + last] for p in range(parts))
-                    whole.add(group["traits"].asstr()[first:last].tolist(), np.asarray(total), bins)
+                    of_parts = [self._read(group, p * t + first, p * t + last) for p in range(parts)]
+                    whole.add(of_parts[0][0], np.sum([counts for _, counts in of_parts], axis=0), bins)
         self._publish(whole)
         self.partial.unlink()
 
@@ -127,15 +131,31 @@ class Histograms:
             for bins, rows in self.rows.items():
                 group = file[_group_name(bins)]
                 for first in range(0, rows, ROWS_AT_ONCE):
-                    part = slice(first, min(rows, first + ROWS_AT_ONCE))
-                    yield bins, group["traits"].asstr()[part].tolist(), group["counts"][part]
+                    yield bins, *self._read(group, first, min(rows, first + ROWS_AT_ONCE))
 
     def groups(self) -> list[tuple[Bins, np.ndarray]]:
         """The bins and counts (traits, bins.count) of each number of degrees of freedom, from the finished file."""
         if not self.rows:
             return []
         with self._own(self.path).open_hdf5("r") as file:
-            return [(bins, file[_group_name(bins)]["counts"][...]) for bins in self.rows]
+            return [(bins, self._read(file[_group_name(bins)], 0, rows)[1]) for bins, rows in self.rows.items()]
+
+    def _read(self, group: Any, first: int, stop: int) -> tuple[list[str], np.ndarray]:
+        """Names (k,) and counts (k, bins) of some traits of a group; InputError where they changed on disk."""
+        names, counts = group["traits"].asstr()[first:stop].tolist(), group["counts"][first:stop]
+        damaged = np.flatnonzero(_sums(names, counts) != group["sums"][first:stop])
+        if damaged.size:
+            raise InputError(
+                f"{group.file.filename} is damaged: the histogram of trait {names[damaged[0]]!r} is not what was "
+                "written; run without --resume to start anew"
+            )
+        return names, counts
+
+
+def _sums(names: Sequence[str], counts: np.ndarray) -> np.ndarray:
+    """The checksum of each trait's counts and name: (k,)."""
+    texts = (np.frombuffer(name.encode(), np.uint8) for name in names)
+    return np.array([checksum(row, text) for row, text in zip(counts, texts, strict=True)], dtype=SUM_DTYPE)
 
 
 def _group_name(bins: Bins) -> str:
@@ -152,4 +172,5 @@ def _create(group: object, bins: Bins) -> None:
     group.create_dataset("edges", data=statistic.log10_p(bins.edges()))
     shape, chunks = (0, bins.count), (CHUNK, bins.count)
     group.create_dataset("counts", shape, np.uint32, maxshape=(None, bins.count), chunks=chunks, compression=1)
+    group.create_dataset("sums", (0,), SUM_DTYPE, maxshape=(None,), chunks=(1024,))
     group.create_dataset("traits", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(1024,))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mpgls.errors import InputError
-from mpgls.stream.checksums import checksum
 from mpgls.stream.files import replaced
+from mpgls.study.checksums import checksum
 from mpgls.study.hdf5 import open_hdf5
 
 FORMAT, VERSION = "mpgls-state", 2

@@ -7,7 +7,7 @@ each chromosome, with ``/null_sums`` uint32; for each trait a group ``/traits/NA
 RECORD_DTYPE, ``sums`` uint32 (blocks,), and ``effects`` float64 (parts, 2, q), the effects of the covariates and their
 standard errors, whose names are its attribute ``covariates``.
 
-``sums`` are the checksums (`stream.checksums`) of each block's records, 0 for one that is not done; ``null_sums`` those
+``sums`` are the checksums (`study.checksums`) of each block's records, 0 for one that is not done; ``null_sums`` those
 of a null model's record and effects; ``layout_sum`` that of index and edges. Every dataset lies at a fixed place from
 the start, so ranks write without HDF5 (a serial h5py is enough) and a reader sees ordinary datasets. All ranks of a
 node read ``/index`` through one mapping.
@@ -25,11 +25,11 @@ import numpy as np
 
 from mpgls.errors import InputError, StorageError
 from mpgls.model.null_record import NULL_DTYPE, unknown
-from mpgls.stream.checksums import ABSENT, SUM_DTYPE, checksum
 from mpgls.stream.files import replaced, write_at, writing
 from mpgls.stream.hdf5 import STORE, allocate, check_store, mapped_index, read_exactly, reserve
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
+from mpgls.study.checksums import ABSENT, SUM_DTYPE, checksum
 from mpgls.study.hdf5 import open_hdf5
 
 FORMAT, VERSION = "mpgls-results", 3

@@ -85,17 +85,23 @@ class FinishedUnits:
 
     sizes: dict[str, int]
     places: dict[Key, tuple[Path, int, int]]
+    notes: tuple[str, ...] = ()
+    """What the log says of bytes that are no whole unit."""
 
     def read(self, key: Key) -> dict[str, np.ndarray]:
-        """The result of a unit. Raises StorageError."""
+        """The result of a unit. Raises StorageError, or InputError when it changed on disk since it was found."""
         if key not in self.places:
             raise StorageError("results of this run are gone: does another run write to the same --out?")
         path, offset, length = self.places[key]
         try:
             with open(path, "rb") as file:
-                file.seek(offset)
-                return _arrays(file.read(length))
-        except (OSError, ValueError) as error:
+                file.seek(offset - _FRAME.size)
+                _, checksum = _FRAME.unpack(file.read(_FRAME.size))
+                body = file.read(length)
+                if zlib.crc32(body) != checksum:
+                    raise InputError(f"{path} is damaged: run the same command with --resume to make its units again")
+                return _arrays(body)
+        except (OSError, ValueError, struct.error) as error:
             raise StorageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -122,7 +128,7 @@ def finished_units(prefix: str, mark: Mark) -> FinishedUnits | None:
 
     Raises InputError for logs of other inputs or options, StorageError when one cannot be read.
     """
-    sizes, places = None, {}
+    sizes, places, notes = None, {}, []
     for path in unit_logs(prefix):
         try:
             with open(path, "rb") as file:
@@ -132,10 +138,15 @@ def finished_units(prefix: str, mark: Mark) -> FinishedUnits | None:
                 if sizes is not None and sizes != found:
                     raise InputError(f"{path} and the logs beside it are of runs in different sizes: start anew")
                 sizes = found
-                places.update({key: (path, offset, length) for key, offset, length in _frames(file)})
+                end = file.tell()
+                for key, offset, length in _frames(file):
+                    places[key], end = (path, offset, length), offset + length
+                left = os.fstat(file.fileno()).st_size - end
+                if left:
+                    notes.append(f"{path}: its last {left:,} bytes are unfinished or damaged units, and are made again")
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
-    return None if sizes is None else FinishedUnits(sizes, places)
+    return None if sizes is None else FinishedUnits(sizes, places, tuple(notes))
 
 
 def _sizes(file: BinaryIO, path: Path, mark: Mark) -> dict[str, int] | None:

@@ -6,6 +6,9 @@ element 0 is that of the data. PREFIX.voxels.h5: ``format`` "mpgls-vgwas-entries
 ``threshold`` (p), ``df``; /index int64 (m,), the .bim row of each SNP, and /records (m,), its statistics; then the
 pairs beyond the threshold, sorted by SNP and voxel: /snp int64 (.bim row), /voxel int32 (column), /t, /beta and /log10p
 float64; /coordinates int32 (v, 3) where known, with attributes ``shape`` and ``affine`` of the grid if there is one.
+
+The attribute ``sum`` of both is the checksum (`study.checksums`) of everything else. That of PREFIX.voxels.h5 leaves
+out /records and the columns of pairs: of these, /NAME_sums uint32 has a checksum for each 8,192 rows.
 """
 
 from __future__ import annotations
@@ -17,15 +20,18 @@ from typing import Any
 
 import numpy as np
 
+from mpgls.errors import InputError
 from mpgls.stream.files import replaced
 from mpgls.stream.hdf5 import STORE, check_store
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token_attribute
-from mpgls.study.hdf5 import open_hdf5
+from mpgls.study.checksums import SUM_DTYPE, checksum
+from mpgls.study.hdf5 import check_seal, open_hdf5, seal
 
-MAXIMA_FORMAT, ENTRIES_FORMAT, VERSION = "mpgls-vgwas-maxima", "mpgls-vgwas-entries", 2
+MAXIMA_FORMAT, ENTRIES_FORMAT, VERSION = "mpgls-vgwas-maxima", "mpgls-vgwas-entries", 3
 COLUMNS = {"snp": np.int64, "voxel": np.int32, "t": np.float64, "beta": np.float64, "log10p": np.float64}
 """Datasets of a pair of SNP and voxel."""
+_IN_BLOCKS = ("records", *COLUMNS)
 _CHUNK = 1 << 13
 
 
@@ -35,12 +41,14 @@ def save_maxima(path: Path, maxima: Mapping[str, np.ndarray], mark: Mark) -> Non
         file.attrs.update({"format": MAXIMA_FORMAT, "version": VERSION, "made_from": mark.text})
         for name, values in maxima.items():
             file.create_dataset(name, data=np.asarray(values, dtype=np.float64))
+        seal(file)
 
 
 def load_maxima(path: Path, mark: Mark) -> dict[str, np.ndarray]:
-    """The maxima of each statistic. Raises StorageError, or InputError for other inputs or options."""
+    """The maxima of each statistic. Raises StorageError, or InputError for other inputs or options, or damage."""
     with open_hdf5(path, what=STORE) as file:
         check_store(file, path, MAXIMA_FORMAT, VERSION, mark)
+        check_seal(file, path)
         return {name: file[name][...] for name in file}
 
 
@@ -76,12 +84,20 @@ def save_entries(
                 column[count:stop] = block[name]
             count = stop
         file.create_dataset("records", data=records)
+        for name in _IN_BLOCKS:
+            values = file[name]
+            sums = [checksum(values[start : start + _CHUNK]) for start in range(0, len(values), _CHUNK)]
+            file.create_dataset(f"{name}_sums", data=np.array(sums, dtype=SUM_DTYPE))
+        seal(file, *_IN_BLOCKS)
         return count
 
 
 @dataclass(frozen=True)
 class EntriesFile:
-    """PREFIX.voxels.h5, with the records of ``count`` SNPs. Picklable: rank 0 opens it and broadcasts."""
+    """PREFIX.voxels.h5, with the records of ``count`` SNPs. Picklable: rank 0 opens it and broadcasts.
+
+    What it reads raises StorageError, or InputError where it changed on disk.
+    """
 
     own: OwnFile
     count: int
@@ -89,28 +105,38 @@ class EntriesFile:
     def records(self, start: int, stop: int) -> np.ndarray:
         """Records start..stop."""
         with self.own.open_hdf5("r") as file:
-            records: np.ndarray = file["records"][start:stop]
-        return records
+            return self._read(file, "records", start, stop)
 
     def pairs(self, bim_row: int) -> dict[str, np.ndarray]:
         """All pairs of one SNP."""
         with self.own.open_hdf5("r") as file:
-            snp = file["snp"]
-            start, stop = (_search(snp, row) for row in (bim_row, bim_row + 1))
-            return {name: file[name][start:stop] for name in COLUMNS}
+            start, stop = (self._search(file, row) for row in (bim_row, bim_row + 1))
+            return {name: self._read(file, name, start, stop) for name in COLUMNS}
+
+    def _search(self, file: Any, bim_row: int) -> int:
+        """The first pair of that SNP or a later one, by halving: few blocks are read."""
+        low, high = 0, file["snp"].shape[0]
+        while low < high:
+            middle = (low + high) // 2
+            snp = self._read(file, "snp", middle, middle + 1)[0]
+            low, high = (middle + 1, high) if snp < bim_row else (low, middle)
+        return low
+
+    def _read(self, file: Any, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start..stop of a dataset; the blocks that they lie in are read whole, and compared."""
+        first = start // _CHUNK
+        blocks = [file[name][k * _CHUNK : (k + 1) * _CHUNK] for k in range(first, -(-stop // _CHUNK))]
+        for k, (block, expected) in enumerate(zip(blocks, file[f"{name}_sums"][first:], strict=False), first):
+            if checksum(block) != expected:
+                rows = f"rows {k * _CHUNK + 1:,} to {k * _CHUNK + len(block):,} of /{name}"
+                raise InputError(f"{self.own.path} is damaged: {rows} are not what was written; make the file again")
+        joined = np.concatenate([file[name][:0], *blocks])
+        return joined[start - first * _CHUNK : stop - first * _CHUNK]
 
 
 def open_entries(path: Path, mark: Mark) -> EntriesFile:
-    """Open PREFIX.voxels.h5. Raises StorageError, or InputError for other inputs or options."""
+    """Open PREFIX.voxels.h5. Raises StorageError, or InputError for other inputs or options, or damage."""
     with open_hdf5(path, what=STORE) as file:
         check_store(file, path, ENTRIES_FORMAT, VERSION, mark)
+        check_seal(file, path, *_IN_BLOCKS)
         return EntriesFile(OwnFile.of(path, file), file["records"].shape[0])
-
-
-def _search(column: Any, value: int) -> int:
-    """The first position of an ascending dataset that is at least ``value``, by halving: few elements are read."""
-    low, high = 0, column.shape[0]
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if column[middle] < value else (low, middle)
-    return low

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.mpi import on_root, together
-from mpgls.stream.files import replaced_by_all, write_at, writing
+from mpgls.stream.files import replaced_by_all, writing
 from mpgls.stream.hdf5 import check_room
+from mpgls.study.checked_rows import CheckedRows
 from mpgls.study.images import ITEM, create_voxels
 from mpgls.study.nifti import Mask
 from mpgls.study.tables import SampleId
@@ -22,15 +22,24 @@ if TYPE_CHECKING:
 
 
 class VoxelRows:
-    """The open file, at byte ``offset`` of which the rows of ``v`` float32 begin."""
+    """The rows of the file that is made, and the checksums of those that this rank wrote."""
 
-    def __init__(self, file: int, path: Path, offset: int, v: int) -> None:
-        self._file, self._path, self._offset, self._v = file, path, offset, v
+    def __init__(self, rows: CheckedRows) -> None:
+        self._rows = rows
+        self._sums: dict[int, np.ndarray] = {}
 
     def write(self, i: int, row: np.ndarray) -> None:
         """Put ``row`` (v,) in its place as row ``i``. Raises StorageError."""
-        with writing(self._path):
-            write_at(self._file, np.ascontiguousarray(row, dtype="<f4").data, self._offset + ITEM * self._v * i)
+        with writing(self._rows.path):
+            self._sums[i] = self._rows.put(i, row[None])
+
+    def mark(self, comm: MPI.Comm) -> None:
+        """Write the checksums of all rows, which is faster together. Collective. Raises StorageError on all ranks."""
+        of_ranks = comm.gather(self._sums) or []
+        with together(comm), writing(self._rows.path):
+            if of_ranks:
+                of_rows = {i: sums for of_rank in of_ranks for i, sums in of_rank.items()}
+                self._rows.mark(0, np.hstack([of_rows[i] for i in range(self._rows.count)]))
 
 
 @contextlib.contextmanager
@@ -45,15 +54,10 @@ def voxel_rows(
     coordinates = mask.coordinates
     with replaced_by_all(comm, path) as partial:
 
-        def create() -> int:
+        def create() -> CheckedRows:
             check_room(partial, ITEM * len(ids) * len(coordinates), "the voxel matrix takes")
             return create_voxels(partial, ids, coordinates, mask.shape, mask.affine, mask.path, made_from)
 
-        offset, file = on_root(comm, create), -1
-        try:
-            with together(comm), writing(partial):
-                file = os.open(partial, os.O_WRONLY)
-            yield VoxelRows(file, partial, offset, coordinates.shape[0])
-        finally:
-            if file >= 0:
-                os.close(file)
+        rows = VoxelRows(on_root(comm, create))
+        yield rows
+        rows.mark(comm)

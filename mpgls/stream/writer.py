@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mpgls.stream.checksums import row_checksums
 from mpgls.stream.files import write_at, writing
 from mpgls.stream.write_behind import WriteBehind
+from mpgls.study.checksums import row_checksums
 
 CHECKPOINT_SECONDS = 15.0
 """How often results are synced and counted as done by default: what is lost at most when a run is killed."""
@@ -35,7 +35,7 @@ class UnitWriter:
         """Start to write a unit; returns without waiting for it.
 
         Each of its ``parts`` is a byte of the file and the array (rows, ...) that begins there; the checksum of each
-        row over all parts goes to ``sums_offset``, as `stream.checksums.SUM_DTYPE`.
+        row over all parts goes to ``sums_offset``, as `study.checksums.SUM_DTYPE`.
         """
         copies = [(offset, np.array(values, order="C")) for offset, values in parts]
         self._behind.submit(self._write, copies, sums_offset)

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from mpgls.errors import InputError, StorageError, UsageError
+from mpgls.study.checked_rows import CheckedRows
 from mpgls.study.chromosome_names import positions_of
 from mpgls.study.kinship_h5 import read_kinship_h5
 from mpgls.study.tables import IdList, PathLike, SampleId, index_ids, read_ids, show_sample
@@ -52,7 +53,7 @@ class Kinship:
     sums: tuple[ChromosomeSum, ...] = ()
     has_keys: bool = False
     notes: tuple[str, ...] = ()
-    """How the file of sample IDs was understood."""
+    """How its files were understood."""
 
     @property
     def summary(self) -> str:
@@ -163,14 +164,14 @@ def write_grm_id(prefix: PathLike, ids: Sequence[SampleId]) -> None:
 
 @dataclass(frozen=True)
 class _SquareRows:
-    """n x n float64, row by row, from a byte offset of the file."""
+    """n x n float64, row by row, in a file of mpgls; messages call them by the samples ``ids``."""
 
-    path: str
-    offset: int
+    rows: CheckedRows
+    what: str
+    ids: list[SampleId]
 
     def read(self, start: int, stop: int, n: int) -> np.ndarray:
-        numbers = _read_numbers(self.path, "<f8", self.offset + 8 * start * n, (stop - start) * n)
-        return numbers.astype(np.float64, copy=False).reshape(stop - start, n)
+        return self.rows.read(start, stop, lambda i, *_: f"the row of sample {show_sample(self.ids[i])} in {self.what}")
 
 
 @dataclass(frozen=True)
@@ -228,10 +229,12 @@ class _TextRows:
 def _open_h5(path: str) -> Kinship:
     file = read_kinship_h5(path)
     index_ids(file.ids, path)
-    sums = tuple(ChromosomeSum(one.chromosome, one.snps, _SquareRows(path, one.offset)) for one in file.sums)
-    return Kinship(
-        path, file.ids, len(file.ids), False, file.snps, _SquareRows(path, file.offset), (path,), sums, file.has_keys
+    sums = tuple(
+        ChromosomeSum(one.chromosome, one.snps, _SquareRows(one.rows, f"/loco/{k}", file.ids))
+        for k, one in enumerate(file.sums)
     )
+    source, notes = _SquareRows(file.rows, "/kinship", file.ids), file.rows.notes
+    return Kinship(path, file.ids, len(file.ids), False, file.snps, source, (path,), sums, file.has_keys, notes)
 
 
 def _open_gcta(prefix: str, id_path: PathLike | None, known: Sequence[SampleId] | None) -> Kinship:

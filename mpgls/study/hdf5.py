@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpgls.errors import InputError, MpglsError, StorageError
+from mpgls.study.checksums import checksum
 
 LOCKS = "on file systems without locks set HDF5_USE_FILE_LOCKING=FALSE"
 # What h5py and NumPy raise for a dataset that is missing, of another type or shape, or whose bytes cannot be decoded;
@@ -66,6 +67,36 @@ def path_attribute(path: str) -> Any:
     import h5py
 
     return np.array(path.encode("utf-8", "surrogateescape"), dtype=h5py.string_dtype())
+
+
+SEAL = "sum"
+"""The attribute that has the checksum of a sealed file."""
+
+
+def seal(file: Any, *apart: str) -> None:
+    """Keep the checksum of the attributes and datasets of the open ``file``, but the datasets ``apart``."""
+    file.attrs[SEAL] = _sum_of(file, apart)
+
+
+def check_seal(file: Any, path: str | os.PathLike[str], *apart: str) -> None:
+    """InputError when the attributes and datasets of the ``file`` at ``path`` are not those of `seal`."""
+    if file.attrs.get(SEAL) != _sum_of(file, apart):
+        raise InputError(f"{os.fspath(path)} is damaged: it is not what was written; make the file again")
+
+
+def _sum_of(file: Any, apart: Sequence[str]) -> int:
+    import h5py
+
+    parts: list[np.ndarray] = []
+
+    def add(name: str, item: Any) -> None:
+        parts.extend(np.asarray(value) for key, value in sorted(item.attrs.items()) if key != SEAL)
+        if isinstance(item, h5py.Dataset) and name not in apart:
+            parts.append(item[...])
+
+    add("", file)
+    file.visititems(add)
+    return checksum(*(part.astype(str) if part.dtype.hasobject else part for part in parts))
 
 
 def _in_words(error: Exception, path: str, mode: str, what: str) -> MpglsError:

@@ -3,25 +3,32 @@
 Root attributes: ``format`` "mpgls-voxels", ``version``, ``shape`` (3) of the grid, ``affine`` (4, 4) from voxel indices
 i j k to millimetres, ``mask``, the file that it was made with. Datasets: `/voxels` float32 (n, v), contiguous;
 `/samples` strings (n, 2), FID and IID; `/coordinates` int32 (v, 3), i j k of each voxel in C order of the mask.
+`/voxel_sums` uint32 (segments, n) has the checksum (study/checksums.py) of each SEGMENT voxels of a person, the
+attribute ``sum`` that of everything else. Version 1 had no checksums.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from mpgls.errors import InputError, StorageError
-from mpgls.study.hdf5 import open_hdf5, path_attribute, texts
+from mpgls.errors import InputError
+from mpgls.study.checked_rows import CheckedRows
+from mpgls.study.hdf5 import check_seal, open_hdf5, path_attribute, seal, texts
 from mpgls.study.sample_ids import FAMILIES_TAKEN, with_families
 from mpgls.study.tables import PathLike, SampleId, index_ids, show_sample
 
 H5_FORMAT = "mpgls-voxels"
-H5_VERSION = 1
+H5_VERSION = 2
+UNCHECKED = 1
+"""The version that had no checksums."""
+SEGMENT = 1024
+"""Voxels of a person that have a checksum together: a page, so that a few voxels cost a page at most."""
+_WITH_ROWS = ("voxels", "voxel_sums")
 VOXELS = "voxel matrix"
 """What messages call it."""
 ITEM = 4
@@ -43,7 +50,7 @@ class VoxelMatrix:
     """A voxel matrix on disk. Picklable and small: rank 0 opens it and broadcasts; every rank reads what it needs.
 
     ``ids`` (n,) are the people in the order of the rows, ``coordinates`` (v, 3) int32 the voxel indices i j k of the
-    columns, ``shape`` and ``affine`` (4, 4) those of the mask; row i begins at byte ``offset + 4 v i`` of the file.
+    columns, ``shape`` and ``affine`` (4, 4) those of the mask; ``values`` (n, v) are on disk.
     """
 
     path: str
@@ -51,7 +58,7 @@ class VoxelMatrix:
     coordinates: np.ndarray = field(repr=False)
     shape: tuple[int, int, int]
     affine: np.ndarray = field(repr=False)
-    offset: int
+    values: CheckedRows
     mask: str = ""
     made_from: str = field(default="", repr=False)
     """What an unfinished run extracted it from; empty otherwise."""
@@ -61,7 +68,8 @@ class VoxelMatrix:
     @property
     def summary(self) -> str:
         """One line for the log."""
-        return "; ".join([f"{self.path}: {self.n:,} people x {self.v:,} voxels", *self.notes])
+        notes = [*self.notes, *self.values.notes]
+        return "; ".join([f"{self.path}: {self.n:,} people x {self.v:,} voxels", *notes])
 
     @property
     def grid(self) -> VoxelGrid:
@@ -84,26 +92,23 @@ class VoxelMatrix:
     ) -> np.ndarray:  # fmt: skip
         """Voxels [start, stop) of the people ``rows`` (positions in ``ids``; None for all): (k, stop - start), C order.
 
-        Holds the result and, unless that is float32, one row beside it. ``out`` (k, stop - start), C-contiguous, is
-        filled and returned if it is given; its type then is the type of the result.
+        ``out`` (k, stop - start), C-contiguous, is filled and returned if it is given; its type then is the type of
+        the result.
 
-        Raises StorageError when the file cannot be read or ends early; InputError for a value that is not a finite
-        number, naming the person and the voxel.
+        Raises StorageError when the file cannot be read or ends early; InputError for values that changed on disk, or
+        one that is not a finite number, naming the person and the voxels.
         """
         rows = np.arange(self.n) if rows is None else np.asarray(rows, dtype=np.int64)
         if not 0 <= start <= stop <= self.v or (rows.size and not 0 <= rows.min() <= rows.max() < self.n):
             raise ValueError(f"voxels {start}:{stop} or rows outside a voxel matrix of {self.n} x {self.v}")
         values = np.empty((rows.size, stop - start), dtype=dtype) if out is None else out
-        direct = values.dtype == np.dtype("<f4") and values.flags.c_contiguous
-        row = np.empty(stop - start, dtype="<f4")
-        with _reading(self.path) as file:
-            for k, i in enumerate(rows.tolist()):
-                target = values[k] if direct else row
-                _read_exactly(file, self.path, self.offset + ITEM * (i * self.v + start), target)
-                if not direct:
-                    values[k] = row
+        self.values.read_into(values, rows, start, self._name)
         self._check_finite(values, rows, start)
         return values
+
+    def _name(self, i: int, start: int, stop: int) -> str:
+        first, last = (show_voxel(self.coordinates[j]) for j in (start, stop - 1))
+        return f"the part of person {show_sample(self.ids[i])} from voxel {first} to {last}"
 
     def _check_finite(self, values: np.ndarray, rows: np.ndarray, start: int) -> None:
         # the sum is finite only if every value is, and takes no temporary array
@@ -129,9 +134,12 @@ def open_voxels(path: PathLike, known: Sequence[SampleId] = ()) -> VoxelMatrix:
             raise InputError(f"{name} is an HDF5 file, but not a voxel matrix: make one with mpgls vgwas-extract")
         if int(file.attrs.get("version", 0)) > H5_VERSION:
             raise InputError(f"{name} is of a later version of the format than this mpgls reads")
+        if file.attrs["version"] != UNCHECKED:
+            check_seal(file, name, *_WITH_ROWS)
         samples, coordinates = file["samples"].asstr()[...], file["coordinates"][...]
         extents, affine = file.attrs["shape"], np.array(file.attrs["affine"], dtype=np.float64)
         size, offset = file["voxels"].shape, file["voxels"].id.get_offset()
+        sums = None if file.attrs["version"] == UNCHECKED else int(file["voxel_sums"].id.get_offset())
         single, mask = file["voxels"].dtype == np.dtype("<f4"), str(file.attrs.get("mask", ""))
         made_from = str(file.attrs.get("made_from", ""))
     if samples.shape != (size[0], 2) or coordinates.shape != (size[1], 3) or affine.shape != (4, 4):
@@ -148,7 +156,8 @@ def open_voxels(path: PathLike, known: Sequence[SampleId] = ()) -> VoxelMatrix:
     index_ids(listed, name)
     ids = with_families(listed, known)
     notes = (FAMILIES_TAKEN,) if ids != listed else ()
-    return VoxelMatrix(name, ids, coordinates.astype(np.int32), shape, affine, int(offset), mask, made_from, notes)
+    values = CheckedRows(name, int(offset), size[0], size[1], SEGMENT, sums, "<f4")
+    return VoxelMatrix(name, ids, coordinates.astype(np.int32), shape, affine, values, mask, made_from, notes)
 
 
 def create_voxels(
@@ -159,11 +168,11 @@ def create_voxels(
     affine: np.ndarray,
     mask: str,
     made_from: str = "",
-) -> int:
-    """Create a voxel matrix without its numbers; return the byte offset at which they belong.
+) -> CheckedRows:
+    """Create a voxel matrix without its numbers; return the rows that they belong in.
 
-    The caller writes n v float32 (little-endian, a person after the other) at that offset; write under a temporary
-    name and rename at the end. Equal arguments give equal bytes. Raises StorageError if the file cannot be created.
+    The caller writes and marks them; write under a temporary name and rename at the end. Equal arguments give equal
+    bytes. Raises StorageError if the file cannot be created.
     """
     import h5py
 
@@ -182,9 +191,13 @@ def create_voxels(
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         layout.set_obj_track_times(False)
-        space = h5py.h5s.create_simple((n, v))
-        voxels = h5py.h5d.create(file.id, b"voxels", h5py.h5t.IEEE_F32LE, space, layout)
-        return int(voxels.get_offset())
+        shapes = {b"voxels": (n, v), b"voxel_sums": (-(-v // SEGMENT), n)}
+        voxels, sums = (
+            h5py.h5d.create(file.id, key, kind, h5py.h5s.create_simple(extents), layout).get_offset()
+            for (key, extents), kind in zip(shapes.items(), (h5py.h5t.IEEE_F32LE, h5py.h5t.STD_U32LE), strict=True)
+        )
+        seal(file, *_WITH_ROWS)
+        return CheckedRows(os.fspath(path), voxels, n, v, SEGMENT, sums, "<f4")
 
 
 def show_voxel(indices: np.ndarray) -> str:
@@ -195,29 +208,3 @@ def show_voxel(indices: np.ndarray) -> str:
 def show_shape(shape: Sequence[int]) -> str:
     """The extents of a grid or image as messages show them."""
     return " x ".join(str(int(extent)) for extent in shape)
-
-
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[int]:
-    """A file descriptor of the file at ``path``."""
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from None
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-def _read_exactly(file: int, path: str, offset: int, out: np.ndarray) -> None:
-    """Fill the contiguous array ``out`` from byte ``offset``."""
-    view = out.data.cast("B")
-    try:
-        while view:
-            got = os.preadv(file, [view], offset)
-            if got == 0:
-                raise StorageError(f"{path} ended early: it was changed while it was read")
-            view, offset = view[got:], offset + got
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from None

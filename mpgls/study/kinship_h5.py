@@ -4,10 +4,15 @@ Layout: root attributes ``format``, ``version``, ``method`` and ``snps``, the nu
 (n,) strings; ``/kinship`` (n, n) float64, contiguous; ``/snps`` uint64 (m,), a key for each SNP (study/snp_keys.py).
 With ``kinship --loco`` also ``/loco/K``, K = 0, 1, ...: (n, n) float64, contiguous, S_c = the sum of x x' over the
 SNPs of a chromosome, whose attributes ``chromosome`` and ``snps`` give its label and its number of SNPs.
+
+``/row_sums`` uint32 (1 + chromosomes, n) has the checksum (study/checksums.py) of each row of /kinship, /loco/0, ...;
+the attribute ``sum`` of /snps has that of the keys, and that of the file the checksum of everything else. Version 1 had
+no checksums.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,60 +20,68 @@ from typing import Any
 import numpy as np
 
 from mpgls.errors import InputError
-from mpgls.study.hdf5 import open_hdf5, texts
+from mpgls.study.checked_rows import CheckedRows
+from mpgls.study.checksums import SUM_DTYPE, checksum
+from mpgls.study.hdf5 import SEAL, check_seal, open_hdf5, seal, texts
 from mpgls.study.tables import PathLike, SampleId
 
-FORMAT, VERSION = "mpgls-kinship", 1
+FORMAT, VERSION = "mpgls-kinship", 2
+UNCHECKED = 1
+"""The version that had no checksums."""
 KINSHIP = "kinship of mpgls"
 """What messages call it."""
 
 
 @dataclass(frozen=True)
 class SumPlace:
-    """Where the sum of a chromosome's ``snps`` SNPs begins in the file."""
+    """Where the sum of a chromosome's ``snps`` SNPs is in the file."""
 
     chromosome: str
     snps: int
-    offset: int
+    rows: CheckedRows
 
 
 @dataclass(frozen=True)
 class KinshipH5:
-    """What the file ``path`` holds: sample IDs, number of SNPs, and the byte offsets of the matrix and the sums."""
+    """What the file ``path`` holds: sample IDs, number of SNPs, and where the rows of the matrix and the sums are."""
 
     path: str
     ids: list[SampleId]
     snps: int | None
-    offset: int
+    rows: CheckedRows
     sums: tuple[SumPlace, ...]
     has_keys: bool
 
 
 def create_kinship_h5(
     path: PathLike, ids: Sequence[SampleId], attrs: Mapping[str, Any], chromosomes: Sequence[str] = ()
-) -> int:
-    """Create an mpgls kinship file without its numbers; return the byte offset at which they belong.
+) -> KinshipH5:
+    """Create an mpgls kinship file without its numbers; return where they belong.
 
-    The caller writes n*n float64 (little-endian, all of the symmetric matrix) at that offset, and as many at that of
-    each chromosome's sum (see `read_kinship_h5`); until then they read as whatever the file system gives, so write
-    under a temporary name and rename at the end. ``attrs`` become attributes of the file (``method`` and ``snps``, by
-    convention).
+    The caller writes and marks all rows of the symmetric matrix, and those of each chromosome's sum; until then they
+    read as whatever the file system gives, so write under a temporary name and rename at the end. ``attrs`` become
+    attributes of the file (``method`` and ``snps``, by convention).
 
     Raises StorageError if the file cannot be created.
     """
+    import h5py
+
     n = len(ids)
     with open_hdf5(path, "w", KINSHIP) as file:
         file.attrs.update({**attrs, "format": FORMAT, "version": VERSION})
         file.create_dataset("fid", data=texts([fid for fid, _ in ids]))
         file.create_dataset("iid", data=texts([iid for _, iid in ids]))
         for k, chromosome in enumerate(chromosomes):
-            part = _allocate_square(file.require_group("loco"), str(k), n)
+            part = _allocate(file.require_group("loco"), str(k), (n, n), h5py.h5t.IEEE_F64LE)
             part.attrs.update({"chromosome": chromosome, "snps": 0})
-        return int(_allocate_square(file, "kinship", n).id.get_offset())
+        _allocate(file, "kinship", (n, n), h5py.h5t.IEEE_F64LE)
+        _allocate(file, "row_sums", (1 + len(chromosomes), n), h5py.h5t.STD_U32LE)
+        seal(file, *_with_rows(file))
+    return read_kinship_h5(os.fspath(path))
 
 
-def _allocate_square(group: Any, name: str, n: int) -> Any:
-    """A contiguous n x n dataset, whose bytes are in the file from the start."""
+def _allocate(group: Any, name: str, shape: tuple[int, int], dtype: Any) -> Any:
+    """A contiguous dataset, whose bytes are in the file from the start."""
     import h5py
 
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -76,9 +89,13 @@ def _allocate_square(group: Any, name: str, n: int) -> Any:
     # Early allocation fixes the offset now; fill values would write all n*n numbers once for nothing.
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space = h5py.h5s.create_simple((n, n))
-    h5py.h5d.create(group.id, name.encode(), h5py.h5t.IEEE_F64LE, space, layout)
+    h5py.h5d.create(group.id, name.encode(), dtype, h5py.h5s.create_simple(shape), layout)
     return group[name]
+
+
+def _with_rows(file: Any) -> list[str]:
+    """The datasets that are not sealed."""
+    return ["kinship", "row_sums", "snps", *(f"loco/{k}" for k in range(len(file.get("loco", ()))))]
 
 
 def finish_kinship_h5(path: PathLike, snps_of: Sequence[int], keys: np.ndarray, attrs: Mapping[str, Any]) -> None:
@@ -88,9 +105,10 @@ def finish_kinship_h5(path: PathLike, snps_of: Sequence[int], keys: np.ndarray, 
     """
     with open_hdf5(path, "r+", KINSHIP) as file:
         file.attrs.update(attrs)
-        file.create_dataset("snps", data=keys.astype("<u8"))
+        file.create_dataset("snps", data=keys.astype("<u8")).attrs[SEAL] = checksum(keys.astype("<u8"))
         for k, snps in enumerate(snps_of):
             file[f"loco/{k}"].attrs["snps"] = snps
+        seal(file, *_with_rows(file))
 
 
 def read_kinship_h5(path: str) -> KinshipH5:
@@ -104,27 +122,34 @@ def read_kinship_h5(path: str) -> KinshipH5:
         if file["kinship"].shape != (len(fid), len(iid)):
             size = " x ".join(str(extent) for extent in file["kinship"].shape)
             raise InputError(f"{path}: the matrix is {size}, but there are {len(fid)} FIDs and {len(iid)} IIDs")
-        snps = file.attrs.get("snps")
-        offset = _offset(path, file["kinship"], len(fid))
+        if file.attrs["version"] != UNCHECKED:
+            check_seal(file, path, *_with_rows(file))
+        snps, n = file.attrs.get("snps"), len(fid)
         parts = [file[f"loco/{k}"] for k in range(len(file.get("loco", ())))]
+        rows, *of_parts = (_rows(path, file, k, matrix, n) for k, matrix in enumerate([file["kinship"], *parts]))
         sums = tuple(
-            SumPlace(str(part.attrs["chromosome"]), int(part.attrs["snps"]), _offset(path, part, len(fid)))
-            for part in parts
+            SumPlace(str(part.attrs["chromosome"]), int(part.attrs["snps"]), one)
+            for part, one in zip(parts, of_parts, strict=True)
         )
         has_keys = "snps" in file
     ids = list(zip(fid.tolist(), iid.tolist(), strict=True))
-    return KinshipH5(path, ids, None if snps is None else int(snps), offset, sums, has_keys)
+    return KinshipH5(path, ids, None if snps is None else int(snps), rows, sums, has_keys)
 
 
-def _offset(path: str, matrix: Any, n: int) -> int:
-    """Where the numbers of an n x n dataset begin; InputError unless they can be read without HDF5."""
+def _rows(path: str, file: Any, k: int, matrix: Any, n: int) -> CheckedRows:
+    """Where the numbers and checksums of the k-th n x n dataset are; InputError unless HDF5 is not needed for them."""
     offset = matrix.id.get_offset()
     if offset is None or matrix.dtype != np.dtype("<f8") or matrix.shape != (n, n):
         raise InputError(f"{path}: {matrix.name} must be stored contiguously as little-endian float64, {n} x {n}")
-    return int(offset)
+    unchecked = file.attrs["version"] == UNCHECKED
+    sums = None if unchecked else int(file["row_sums"].id.get_offset()) + k * n * SUM_DTYPE.itemsize
+    return CheckedRows(path, int(offset), n, n, n, sums)
 
 
 def read_keys(path: str) -> np.ndarray:
-    """The keys of the SNPs that the kinship was made of: uint64 (m,), ascending. Raises StorageError."""
+    """The keys of the SNPs that the kinship was made of: uint64 (m,), ascending. Raises StorageError, InputError."""
     with open_hdf5(path, what=KINSHIP) as file:
-        return np.sort(file["snps"][...])
+        keys = file["snps"][...]
+        if file["snps"].attrs.get(SEAL, checksum(keys)) != checksum(keys):
+            raise InputError(f"{path} is damaged: its list of SNPs is not what was written; make the file again")
+        return np.sort(keys)

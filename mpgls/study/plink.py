@@ -12,10 +12,12 @@ from filecmp import cmp
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from mpgls.errors import InputError
 from mpgls.study.fam import Samples, read_fam
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import bytes_per_snp
+from mpgls.study.genotypes import bytes_per_snp, keep_bytes
 from mpgls.study.text import PathLike
 from mpgls.study.variants import VariantRows, Variants, VariantTable, open_bytes
 
@@ -26,6 +28,7 @@ __all__ = [
 _GZIP = b"\x1f\x8b"
 _BED_MAGIC = b"\x6c\x1b"
 _SNP_MAJOR = 1
+_LOOKED_AT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,13 @@ class BedFile:
         Raises
         ------
         StorageError : the file cannot be read.
-        InputError : not a .bed, sample-major, truncated, or too long.
+        InputError : not a .bed, sample-major, truncated, too long, or of more samples than the .fam.
         """
         with open_bytes(path) as file:
             header = file.read(cls.HEADER)
             size = file.seek(0, 2)
+            file.seek(cls.HEADER)
+            first = file.read(max(_LOOKED_AT, bytes_per_snp(n)))
         if header[:2] != _BED_MAGIC[: len(header)] or not header:
             raise InputError(f"{path} is not a PLINK 1 .bed: it begins with {header[:2].hex() or 'nothing'}, not 6c1b")
         if len(header) == cls.HEADER and header[2] != _SNP_MAJOR:
@@ -69,7 +74,17 @@ class BedFile:
             )
         bed = cls(Path(path), n, m)
         _check_size(bed, size)
+        _check_padding(bed, np.frombuffer(first, np.uint8))
         return bed
+
+
+def _check_padding(bed: BedFile, first: np.ndarray) -> None:
+    """InputError where the ``first`` bytes of genotypes have bits after the last sample, which PLINK leaves zero."""
+    last = first[bed.snp_bytes - 1 :: bed.snp_bytes]
+    filled = np.flatnonzero(last & ~keep_bytes(np.arange(bed.n), bed.n)[-1])
+    if filled.size:
+        which = f"SNP {filled[0] + 1} has a genotype after the last"
+        raise InputError(f"{bed.path} has more samples than the {bed.n} of the .fam: {which}")
 
 
 def _check_size(bed: BedFile, size: int) -> None:

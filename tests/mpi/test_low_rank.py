@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import low_rank_oracle
 import numpy as np
 import oracle
@@ -461,6 +462,40 @@ def test_a_stage_that_is_there_is_not_computed_again(comm, study):
     if comm.rank == 0:
         data = study.data(np.arange(0, M, 3), X=study.design())
         assert_scan(out, low_rank_oracle.by_svd(*data, h2=found_h2(out)))
+
+
+def test_what_changed_on_disk_is_made_again(comm, study, small_tiles):
+    """A flipped bit of G'G, of the counts, of a null model: the strip or stage is made again, to the same bytes."""
+    out = scan(comm, study, covar=study.covar)
+    table, anew = (
+        Path(f"{out}.trait1.tsv").read_bytes(),
+        "is damaged, or of another version of mpgls, and is made again",
+    )
+    with h5py.File(f"{out}.stage1.h5") as file:
+        K, strip = file["gram"].shape[0], int(file.attrs["strip"])
+    of_gram = f"is damaged: strip {30 // strip + 1} of G'G is not what was written, and is made again"
+    for stage, dataset, element, said in (
+        (0, "sum_sq", 5, anew),
+        (1, "gram", 30 * K + 40, of_gram),
+        (1, "token", 3, anew),
+        (2, "nulls", 0, anew),
+    ):
+        path = Path(f"{out}.stage{stage}.h5")
+
+        def damage(path=path, dataset=dataset, element=element):
+            with h5py.File(path) as file:
+                place = file[dataset].id.get_offset() + element * file[dataset].dtype.itemsize
+            data = bytearray(path.read_bytes())
+            data[place] ^= 1
+            path.write_bytes(data)
+
+        on_root(comm, damage)
+        scan(comm, study, covar=study.covar)
+        log = Path(f"{out}.log").read_text()
+        assert f"{path} {said}" in log
+        assert ("strips are in" in log) == (dataset == "gram" and strip < K)
+        assert Path(f"{out}.trait1.tsv").read_bytes() == table
+        comm.Barrier()
 
 
 def test_files_are_known_by_what_is_in_them(comm, study):

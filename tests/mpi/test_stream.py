@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_study import read_kinship, write_kinship, write_lines
 
-from mpgls.engine.kinship_grid import load_kinship, save_columns, scale_to_unit_diagonal
+from mpgls.engine.kinship_grid import load_kinship, save_rows, scale_to_unit_diagonal
 from mpgls.errors import InputError, StorageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
@@ -22,6 +22,7 @@ from mpgls.stream.mark import Mark
 from mpgls.stream.reader import BlockReader, RowFiles, RowRuns
 from mpgls.stream.store import RECORD_DTYPE, StoreShape, block_edges, create_store, open_store, save_null
 from mpgls.stream.writer import UnitWriter
+from mpgls.study.checked_rows import CheckedRows
 from mpgls.study.grm import open_kinship
 from mpgls.study.kinship_h5 import create_kinship_h5
 
@@ -351,11 +352,11 @@ def test_any_samples_in_any_order_are_loaded(comm, shared_tmp_path, form, n, blo
 @pytest.mark.parametrize("n, block", [(1, 4), (41, 3), (67, 64)])
 def test_a_saved_matrix_reads_back(comm, shared_tmp_path, n, block):
     K, path = kinship_of(n), shared_tmp_path / "k.h5"
-    offset = comm.bcast(create_kinship_h5(path, names(n), {"method": "x", "snps": 1}) if comm.rank == 0 else None)
+    file = comm.bcast(create_kinship_h5(path, names(n), {"method": "x", "snps": 1}) if comm.rank == 0 else None)
     with ProcessGrid(comm) as grid:
         K_grid = GridMatrix.square(grid, n, block)
         K_grid.local[...] = K[np.ix_(K_grid.row_indices, K_grid.col_indices)]
-        save_columns(K_grid, path, lambda i: offset + 8 * n * i, lambda row, i: row.astype("<f8"))
+        save_rows(K_grid, file.rows)
         comm.Barrier()
         np.testing.assert_array_equal(read_kinship(path), K)
 
@@ -364,7 +365,7 @@ def test_saving_where_nothing_is_stops_every_rank(comm, shared_tmp_path):
     with ProcessGrid(comm) as grid:
         K_grid = GridMatrix.square(grid, 5, 2)
         with pytest.raises(StorageError, match="nothing"):
-            save_columns(K_grid, shared_tmp_path / "nothing", lambda i: 8 * i, lambda row, i: row)
+            save_rows(K_grid, CheckedRows(str(shared_tmp_path / "nothing"), 0, 5, 5, 5, 200))
 
 
 def test_scaling_to_unit_diagonal(comm):

@@ -89,10 +89,8 @@ def study(module_comm, module_folder):
         Y, coordinates = make_voxels(plink)
         order = rng.permutation(N)  # people in an order of their own, and one without genotypes
         ids = [plink.ids[k] for k in order] + [("X", "x")]
-        offset = create_voxels(voxels, ids, coordinates, SHAPE, np.diag([2.0, 2.0, 3.0, 1.0]), "mask")
-        with open(voxels, "r+b") as file:
-            file.seek(offset)
-            file.write(np.vstack([Y[order], Y[:1]]).tobytes())
+        rows = create_voxels(voxels, ids, coordinates, SHAPE, np.diag([2.0, 2.0, 3.0, 1.0]), "mask")
+        rows.write(0, np.vstack([Y[order], Y[:1]]))
         write_table(pheno, plink.ids, {f"v{k}": Y[:, k].astype(np.float64) for k in range(Y.shape[1])})
         rows = (f"v{voxel}\t{i}\t{j}\t{k}" for voxel, (i, j, k) in enumerate(coordinates))
         write_lines(places, ["TRAIT\tI\tJ\tK", *rows])

@@ -17,6 +17,7 @@ import pytest
 from launch import MPIRUN
 from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, check, edit_line, one_rank_fails, refused
 from resident import mpgls, must_succeed
+from small_study import unchecked
 
 pytestmark = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
 
@@ -46,7 +47,7 @@ def read_K(study: Path) -> np.ndarray:
 
 
 def write_K(study: Path, K: np.ndarray) -> None:
-    with h5py.File(study / "K.h5", "r+") as file:
+    with unchecked(study / "K.h5") as file:
         file["kinship"][...] = K
 
 
@@ -133,7 +134,7 @@ def test_no_common_samples(study: Path) -> None:
 
 
 def test_kinship_with_other_samples(study: Path) -> None:
-    with h5py.File(study / "K.h5", "r+") as file:
+    with unchecked(study / "K.h5") as file:
         file["fid"][...] = np.array([f"G{i}" for i in range(61)], dtype=object)
     refused(study, SCAN, INPUT, "the kinship", "no samples in common", "F1 F1_1", "G0 F1_1", "G2 F1_3")
 
@@ -202,7 +203,7 @@ def test_constant_trait(study: Path) -> None:
 
 
 def test_kinship_of_the_wrong_size(study: Path) -> None:
-    with h5py.File(study / "K.h5", "r+") as file:
+    with unchecked(study / "K.h5") as file:
         for name in ("fid", "iid"):
             values = file[name][:60]
             del file[name]
@@ -291,10 +292,10 @@ def test_snp_without_chromosome(with_sums: Path) -> None:
 
 def test_sums_that_are_damaged(with_sums: Path) -> None:
     path = with_sums / "S.h5"
-    with h5py.File(path, "r+") as file:
+    with unchecked(path) as file:
         file["loco/1"][5, 3] = np.inf
     refused(with_sums, LOCO, INPUT, "S.h5", "F2_2", "F1_4", "is not a finite number", ranks=(1, 2))
-    with h5py.File(path, "r+") as file:
+    with unchecked(path) as file:
         del file["loco/1"]
         file["loco/1"] = np.zeros((60, 60))
         file["loco/1"].attrs.update({"chromosome": "2", "snps": 5})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import h5py
@@ -18,7 +19,7 @@ from launch import MPIRUN
 from refusals import INPUT, MEMORY, STORAGE, USAGE, check, edit_line, refused
 from resident import mpgls, must_succeed
 from small_images import AFFINE, SHAPE, save, small_mask
-from small_study import read_plink, read_rows, write_genotypes
+from small_study import read_plink, read_rows, unchecked, write_genotypes
 
 from mpgls.run.outputs import Outputs
 
@@ -84,8 +85,8 @@ def spoil_image(
     return path.name
 
 
-def voxel_matrix(study: Path) -> h5py.File:
-    return h5py.File(study / "brain.h5", "r+")
+def voxel_matrix(study: Path) -> AbstractContextManager[h5py.File]:
+    return unchecked(study / "brain.h5")
 
 
 # -- images and mask ----------------------------------------------------------------------------------------------

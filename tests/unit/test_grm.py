@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from small_study import unchecked
 
 from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.study.chromosome_names import check_left_out
@@ -29,10 +30,7 @@ def matrix(n: int = N) -> np.ndarray:
 
 def write_h5(folder: Path, Phi: np.ndarray) -> Path:
     path = folder / "k.h5"
-    offset = create_kinship_h5(path, sample_ids(len(Phi)), {"method": "centered", "snps": 2 * len(Phi)})
-    with open(path, "r+b") as stream:
-        stream.seek(offset)
-        stream.write(Phi.astype("<f8").tobytes())
+    create_kinship_h5(path, sample_ids(len(Phi)), {"method": "centered", "snps": 2 * len(Phi)}).rows.write(0, Phi)
     return path
 
 
@@ -165,14 +163,16 @@ def test_gemma_bad_line(tmp_path: Path, edit: Callable[[list[str]], list[str]], 
 
 def test_h5_layout(tmp_path: Path) -> None:
     path = tmp_path / "k.h5"
-    offset = create_kinship_h5(path, sample_ids(), {"method": "standardized", "snps": 5})
+    offset = create_kinship_h5(path, sample_ids(), {"method": "standardized", "snps": 5}).rows.offset
     assert path.stat().st_size >= offset + 8 * N * N
     with h5py.File(path) as file:
         assert file["kinship"].shape == (N, N) and file["kinship"].dtype == np.dtype("<f8")
         assert file["kinship"].chunks is None and file["kinship"].id.get_offset() == offset
         assert h5py.check_string_dtype(file["iid"].dtype) == ("utf-8", len("Müller1".encode()))
         assert file["iid"].asstr()[1] == "Müller1" and file["fid"].asstr()[2] == "f1"
-        assert dict(file.attrs) == {"method": "standardized", "snps": 5, "format": "mpgls-kinship", "version": 1}
+        about = dict(file.attrs)
+        assert about.pop("sum") and about.pop("version") == 2
+        assert about == {"method": "standardized", "snps": 5, "format": "mpgls-kinship"}
     with pytest.raises(StorageError, match="cannot write"):
         create_kinship_h5(tmp_path / "absent" / "k.h5", sample_ids(), {})
     with pytest.raises(StorageError, match="cannot write"):
@@ -202,12 +202,12 @@ def test_h5_written_by_h5py_under_any_name(tmp_path: Path) -> None:
         ({"kinship": None}, "not a readable kinship of mpgls"),
         ({"fid": ["a"] * N, "iid": ["b"] * N}, "sample 'a b' twice"),
         ({"format": "other"}, "not an mpgls kinship"),
-        ({"version": 2}, "later version"),
+        ({"version": 3}, "later version"),
     ],
 )
 def test_h5_that_does_not_fit(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = write_h5(tmp_path, matrix())
-    with h5py.File(path, "r+") as file:
+    with unchecked(path) as file:
         for name, value in change.items():
             if name in file.attrs:
                 file.attrs[name] = value
@@ -262,12 +262,11 @@ def test_a_chromosome_is_left_out_under_any_of_its_names(tmp_path: Path) -> None
     sums["MT"][:] = 0
     ids = [("f", str(k)) for k in range(n)]
     path = tmp_path / "k.h5"
-    create_kinship_h5(path, ids, {"method": "centered", "snps": 10}, list(snps))
+    file = create_kinship_h5(path, ids, {"method": "centered", "snps": 10}, list(snps))
     finish_kinship_h5(path, list(snps.values()), np.arange(10, dtype=np.uint64), {})
-    with h5py.File(path, "r+") as file:
-        file["kinship"][...] = sum(sums.values()) / 10
-        for k, label in enumerate(snps):
-            file[f"loco/{k}"][...] = sums[label]
+    file.rows.write(0, sum(sums.values()) / 10)
+    for place in file.sums:
+        place.rows.write(0, sums[place.chromosome])
     kinship = open_kinship(path)
     assert kinship.chromosomes() == ["01", "X", "PAR1", "PAR2"]
     for names, left_out in {

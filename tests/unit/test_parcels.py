@@ -16,10 +16,7 @@ from mpgls.study.parcels import neighbour_graph, parcel_means, parcellate
 def matrix_of(path, mask: np.ndarray, Y: np.ndarray):
     coordinates = np.argwhere(mask)
     ids = [("f", f"i{k}") for k in range(len(Y))]
-    offset = create_voxels(path, ids, coordinates, mask.shape, AFFINE, "m")
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(Y.astype("<f4").tobytes())
+    create_voxels(path, ids, coordinates, mask.shape, AFFINE, "m").write(0, Y)
     return open_voxels(path)
 
 

@@ -217,6 +217,17 @@ def test_broken_beds(tmp_path: Path, data: bytes, message: str) -> None:
         BedFile.open(write(tmp_path / "a.bed", data), 9, 4)
 
 
+@pytest.mark.parametrize("n", range(9, 13))
+def test_a_fam_with_too_few_samples(tmp_path: Path, n: int) -> None:
+    """SNP 3 of 12 samples has code 10 everywhere: with fewer in the .fam its last bits are left over."""
+    path = write(tmp_path / "a.bed", bed_bytes(12, 2) + b"\xaa" * 3 + bytes(3))
+    if n == 12:
+        assert BedFile.open(path, n, 4).n == 12
+        return
+    with pytest.raises(InputError, match=rf"a\.bed has more samples than the {n} of the \.fam: SNP 3 has a genotype"):
+        BedFile.open(path, n, 4)
+
+
 @pytest.mark.parametrize("tail", ["\n", "\n\n\n", "\n \t\n\r\n", "\n   "])
 @pytest.mark.parametrize("chunk", [7, 64, 1 << 24])
 def test_empty_lines_at_the_end_of_a_bim_are_no_snps(tmp_path, monkeypatch, tail: str, chunk: int) -> None:

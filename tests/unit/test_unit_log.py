@@ -89,6 +89,21 @@ def test_a_changed_byte_ends_what_is_done(tmp_path: Path) -> None:
     path.write_bytes(data)
     done = finished_units(prefix, MARK)
     assert done is not None and set(done.places) == {Unit(0, 7, 3, 6)}
+    (note,) = done.notes
+    assert note.startswith(f"{path}: its last ") and note.endswith(
+        " bytes are unfinished or damaged units, and are made again"
+    )
+
+
+def test_a_byte_that_changes_after_it_was_found_is_refused(tmp_path: Path) -> None:
+    prefix = written(tmp_path)
+    done, path = finished_units(prefix, MARK), rank_path(prefix, 0)
+    assert done is not None and done.notes == ()
+    data = bytearray(path.read_bytes())
+    data[-30] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"o\.units\.00000 is damaged: run the same command with --resume"):
+        done.read((0, 7, 0, 3))
 
 
 def test_logs_of_another_version_are_refused_by_name(tmp_path: Path) -> None:
