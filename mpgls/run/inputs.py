@@ -90,7 +90,7 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
 
     selected = world.on_root(select)
     say_tables(world.log, fileset.samples.summary, fileset.variants.summary, *(selection.lists if selection else ()))
-    if (absent := options.source.absent()) and world.rank == 0:
+    if world.rank == 0 and (absent := options.source.absent()):
         world.log.warn(f"{options.source.value}: there are no files of chromosomes {', '.join(absent)}")
     known = fileset.samples.ids()
     listed = world.on_root(lambda: SampleFilter.read(options.keep, options.remove, known))

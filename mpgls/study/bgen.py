@@ -32,7 +32,7 @@ THRESHOLD = 0.1
 """PLINK 2's --hard-call-threshold."""
 _NO_COMPRESSION, _ZLIB, _ZSTD = range(3)
 _BITS: dict[int, np.dtype] = {8: np.dtype("<u1"), 16: np.dtype("<u2"), 32: np.dtype("<u4")}
-_MISSING, _DIPLOID = 0x80, 2
+_MISSING, _PLOIDY, _DIPLOID = 0x80, 0x3F, 2
 
 
 class _Variant(NamedTuple):
@@ -146,8 +146,8 @@ class BgenFile:
 
     @property
     def held_bytes(self) -> int:
-        """What an open reader holds: the bytes of a SNP, packed and unpacked."""
-        return 32 * self.n
+        """What an open reader holds: the bytes of a SNP, packed and unpacked, and the places of all."""
+        return 32 * self.n + self.starts.nbytes
 
     def reader(self) -> BgenRows:
         """Open it for reading. Raises StorageError."""
@@ -164,7 +164,7 @@ class BgenRows:
     def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         """The SNPs ``rows`` into ``out``, uint8 (rows, snp_bytes).
 
-        Raises StorageError, and InputError naming a SNP that is damaged or not diploid with two alleles.
+        Raises StorageError, and InputError naming a SNP that is damaged or not one of two alleles.
         """
         n, reading = self._file.n, self._file.reading
         if self._file.dosages:
@@ -198,7 +198,7 @@ class BgenRows:
 
 
 class _Unfit(Exception):
-    """Genotypes that are not those of two alleles in diploid people."""
+    """Genotypes that are not those of two alleles in one or two copies."""
 
 
 def _decode(data: bytes, n: int, out: np.ndarray) -> None:
@@ -208,18 +208,24 @@ def _decode(data: bytes, n: int, out: np.ndarray) -> None:
         raise _Unfit(f"has {samples:,} samples, and the file {n:,}")
     if alleles != 2:
         raise _Unfit(f"has {alleles} alleles: leave it out with --exclude")
-    if (low, high) != (_DIPLOID, _DIPLOID):
-        raise _Unfit(f"has genotypes of ploidy {low} to {high}, not 2: leave it out with --exclude")
+    if not 1 <= low <= high <= _DIPLOID:
+        raise _Unfit(f"has genotypes of ploidy {low} to {high}, and mpgls reads 1 and 2: leave it out with --exclude")
     people = np.frombuffer(data, np.uint8, n, 8)
-    phased, bits = data[8 + n], data[9 + n]
+    phased, bits = bool(data[8 + n]), data[9 + n]
     if bits not in _BITS:
         raise _Unfit(f"has probabilities of {bits} bits, and mpgls reads 8, 16 and 32: rewrite the file with plink2")
-    if bits == 8:
+    if (low, bits) == (_DIPLOID, 8):
         pairs = np.frombuffer(data, np.dtype("<u2"), n, 10 + n)
-        np.take(_dosages_of_pairs(bool(phased)), pairs, out=out, mode="clip")
+        np.take(_dosages_of_pairs(phased), pairs, out=out, mode="clip")
     else:
-        first, second = np.frombuffer(data, _BITS[bits], 2 * n, 10 + n).reshape(n, 2).T
-        out[:] = _expected(first.astype(np.int64), second.astype(np.int64), bits, bool(phased))
+        ploidy = people & _PLOIDY
+        values = np.frombuffer(data, _BITS[bits], int(ploidy.sum(dtype=np.int64)), 10 + n).astype(np.int64)
+        at = np.cumsum(ploidy, dtype=np.int64) - ploidy
+        # a single copy counts twice, as PLINK has it: no copy is P, and one copy is never
+        both = ploidy == _DIPLOID
+        first = np.where(both, 1, 2 if phased else 1) * values[at]
+        second = np.where(both, values[np.minimum(at + 1, values.size - 1)], 0)
+        out[:] = _expected(first, second, bits, phased)
     if people.max(initial=0) >= _MISSING:
         out[people >= _MISSING] = -9.0
 

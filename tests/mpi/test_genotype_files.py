@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,6 +253,42 @@ def test_dosages_against_dense_formulas(comm, files):
         np.testing.assert_allclose(np.array(found["EAF"], dtype=float), np.nanmean(x, axis=0) / 2, rtol=2e-7)
         assert found["N"] == [str(k) for k in np.isfinite(x).sum(axis=0)]
         assert found["EA"] == [line.split()[4] for line in Path(f"{files.folder / 'g'}.bim").read_text().splitlines()]
+
+
+@needs_pgenlib
+@pytest.mark.skipif(shutil.which("plink2") is None, reason="plink2 is not here")
+def test_files_that_plink2_makes(comm, files):
+    """Hard calls of a .bed as PGEN and BGEN, to the last bit; and dosages of a BGEN as PGEN, to the steps of a PGEN."""
+
+    def make():
+        plink = ["plink2", "--memory", "700", "--threads", "1"]
+        of_bed = [*plink, "--bfile", "g"]
+        for command in (
+            [*of_bed, "--make-pgen", "--out", "made"],
+            [*of_bed, "--export", "bgen-1.2", "bits=8", "ref-first", "--out", "made8"],
+            [*of_bed, "--export", "bgen-1.3", "bits=16", "ref-first", "--out", "made16"],
+            [*plink, "--pfile", "doses", "--export", "bgen-1.2", "bits=16", "ref-first", "--out", "mixed"],
+            [*plink, "--bgen", "mixed.bgen", "ref-first", "--sample", "mixed.sample", "--make-pgen", "--out", "mixed"],
+        ):
+            subprocess.run(command, cwd=files.folder, check=True, capture_output=True)
+
+    on_root(comm, make)
+
+    def K(out: str, **genotypes: str) -> np.ndarray:
+        # on X plink2 exports a heterozygous male as half a copy
+        named = {key: files.folder / value for key, value in genotypes.items()}
+        mpgls.kinship(**named, chr="1,2", out=files.folder / f"K_{out}", comm=comm)
+        comm.Barrier()
+        return read_kinship(files.folder / f"K_{out}.h5")
+
+    hard = K("hard", bfile="g")
+    np.testing.assert_array_equal(K("made", pfile="made"), hard)
+    for bits in (8, 16):
+        np.testing.assert_array_equal(K(f"made{bits}", bgen=f"made{bits}.bgen", sample=f"made{bits}.sample"), hard)
+    soft = K("soft_doses", pfile="doses")
+    assert not np.array_equal(soft, hard)
+    for other in (K("mixed_b", bgen="mixed.bgen", sample="mixed.sample"), K("mixed_p", pfile="mixed")):
+        np.testing.assert_allclose(other, soft, atol=2e-4)
 
 
 def test_similarity_snps_of_one_file_a_chromosome(comm, files):

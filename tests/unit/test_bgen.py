@@ -73,6 +73,26 @@ def test_phased_haplotypes(tmp_path: Path) -> None:
     assert file.samples.ids()[2] == ("0", "I2")  # the IDs in the file
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("phased", [False, True])
+def test_a_single_copy_counts_twice(tmp_path: Path, bits: int, phased: bool) -> None:
+    """As that of a male on chromosome X does in a .bed."""
+    ploidy = np.where(np.arange(N) % 3 == 0, 1, 2).astype(np.uint8)
+    p = np.random.default_rng(5).integers(0, 128, (N, 2)) / 255
+    unphased = np.column_stack([p, 1 - p.sum(axis=1)])
+    both = np.column_stack([p[:, 0], 1 - p[:, 0], p[:, 1], 1 - p[:, 1]]) if phased else unphased
+    single = np.full(both.shape, np.nan)
+    single[:, 0], single[:, 1] = p[:, 0], 1 - p[:, 0]
+    made = np.where((ploidy == 1)[:, None], single, both)
+    with bgen.BgenWriter(str(tmp_path / "g.bgen"), N, [f"I{i}" for i in range(N)]) as writer:
+        writer.add_variant("v", "rs1", "X", 5, ["A", "C"], made, ploidy=ploidy, phased=phased, bit_depth=bits)
+    out = np.empty((1, 4 * N), dtype=np.uint8)
+    open_bgen(str(tmp_path / "g"), None, AS_STORED).bed.reader().read(np.array([0]), out)
+    diploid = 2 - p.sum(axis=1) if phased else 2 - 2 * p[:, 0] - p[:, 1]
+    wanted = np.where(ploidy == 1, 2 * (1 - p[:, 0]), diploid)
+    np.testing.assert_allclose(out.view(np.float32)[0], wanted, atol=1e-6)
+
+
 def test_variants(path: Path) -> None:
     found = open_bgen(str(path.with_suffix("")), str(path.with_suffix(".sample")), AS_STORED)
     rows = found.variants.read(4, 7)
@@ -145,7 +165,7 @@ def rewritten(path: Path, change: Any) -> None:
     [
         (0, 36, "has 36 samples, and the file 37"),
         (4, 3, "has 3 alleles"),
-        (6, 1, "has genotypes of ploidy 1 to 2, not 2"),
+        (7, 3, "has genotypes of ploidy 2 to 3, and mpgls reads 1 and 2"),
         (9 + N, 7, "has probabilities of 7 bits, and mpgls reads 8, 16 and 32"),
     ],
 )
