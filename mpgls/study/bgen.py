@@ -220,14 +220,21 @@ def _decode(data: bytes, n: int, out: np.ndarray) -> None:
     else:
         ploidy = people & _PLOIDY
         values = np.frombuffer(data, _BITS[bits], int(ploidy.sum(dtype=np.int64)), 10 + n).astype(np.int64)
-        at = np.cumsum(ploidy, dtype=np.int64) - ploidy
-        # a single copy counts twice, as PLINK has it: no copy is P, and one copy is never
-        both = ploidy == _DIPLOID
-        first = np.where(both, 1, 2 if phased else 1) * values[at]
-        second = np.where(both, values[np.minimum(at + 1, values.size - 1)], 0)
+        first, second = values.reshape(n, 2).T if low == _DIPLOID else _pairs(values, ploidy, phased)
         out[:] = _expected(first, second, bits, phased)
     if people.max(initial=0) >= _MISSING:
         out[people >= _MISSING] = -9.0
+
+
+def _pairs(values: np.ndarray, ploidy: np.ndarray, phased: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Two numbers of each person, where people of ``ploidy`` 1 have one: as of two copies that are alike.
+
+    A single copy so counts twice, as in a .bed.
+    """
+    at, both = np.cumsum(ploidy, dtype=np.int64) - ploidy, ploidy == _DIPLOID
+    first = values[at]
+    alike = first if phased else np.zeros_like(first)  # haplotypes; or P(one copy)
+    return first, np.where(both, values[np.minimum(at + 1, values.size - 1)], alike)
 
 
 def _expected(first: np.ndarray, second: np.ndarray, bits: int, phased: bool) -> np.ndarray:
@@ -265,8 +272,10 @@ def bgen_variants(prefix: str) -> BgenVariants:
         return BgenVariants(path, _starts(file, _Header.read(file, path), path))
 
 
-def open_bgen(prefix: str, sample: str | None, reading: Reading) -> Fileset:
+def open_bgen(prefix: str, sample: str | None, reading: Reading, known: Samples | None = None) -> Fileset:
     """Open ``prefix``.bgen and the file ``sample`` of its samples; without one, the file's own IDs are taken.
+
+    ``known`` samples are taken where they are those of the same file.
 
     Raises
     ------
@@ -277,16 +286,22 @@ def open_bgen(prefix: str, sample: str | None, reading: Reading) -> Fileset:
     path = Path(f"{prefix}.bgen")
     with open_bytes(path) as file:
         header = _Header.read(file, path)
-        ids = header.ids(file, path) if sample is None else read_sample(sample)
-        if len(ids) != header.n:
-            raise InputError(f"{sample} lists {len(ids):,} samples, and {path} has {header.n:,}")
+        if sample is None:
+            samples = _samples(header.ids(file, path), str(path), f"FID is {NO_FAMILY}, IID is the ID in the file")
+        else:
+            samples = known if known is not None and known.path == sample else _samples(read_sample(sample), sample)
+        if samples.iid.size != header.n:
+            raise InputError(f"{samples.path} lists {samples.iid.size:,} samples, and {path} has {header.n:,}")
         starts = _starts(file, header, path)
     _unpacker(header.compression)
-    notes = (f"FID is {NO_FAMILY}, IID is the ID in the file",) if sample is None else ()
-    fid, iid = (np.array(names) for names in zip(*ids, strict=True))
-    samples = Samples(fid, iid, np.full(len(ids), np.nan), sample or str(path), None, notes, "no phenotype")
     genotypes = BgenFile(path, header.n, starts, header.compression, reading)
     return Fileset(prefix, samples, BgenVariants(path, starts), genotypes)
+
+
+def _samples(ids: list[SampleId], path: str, *notes: str) -> Samples:
+    """Samples without a phenotype."""
+    fid, iid = (np.array(names) for names in zip(*ids, strict=True))
+    return Samples(fid, iid, np.full(len(ids), np.nan), path, None, notes, "no phenotype")
 
 
 @dataclass(frozen=True)

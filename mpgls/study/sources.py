@@ -134,7 +134,7 @@ def open_genotypes(source: GenotypeSource, missing_codes: Sequence[float] = ()) 
 
     def opened(prefix: str, known: Samples | None = None) -> Fileset:
         if source.kind == "bgen":
-            return open_bgen(source.stem(prefix), source.sample, source.reading)
+            return open_bgen(source.stem(prefix), source.sample, source.reading, known)
         if source.kind == "pfile":
             return open_pfile(prefix, missing_codes, known, source.reading)
         return open_fileset(prefix, missing_codes, known)
