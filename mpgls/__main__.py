@@ -10,16 +10,17 @@ import time
 import traceback
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from mpgls import cli
 from mpgls.errors import MpglsError, StorageError, UsageError
-from mpgls.mpi import is_agreed, portable
+from mpgls.mpi import StopSignal, is_agreed, portable
 from mpgls.run.launcher import check_launcher, launched_rank, launched_size, start_mpi
 from mpgls.run.log import stderr
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpgls.cli import Command
 
 INTERNAL_ERROR = 1
 PATIENCE = 1.0
@@ -32,7 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The ``mpgls`` program; returns only by ``sys.exit`` or MPI_Abort."""
     if argv is None and sys.getfilesystemencoding() == "ascii":
         _start_again_in_utf8()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with StopSignal().listening() as stop:  # before NumPy is imported: that can take seconds
+        _main(list(sys.argv[1:] if argv is None else argv), stop)
+
+
+def _main(arguments: list[str], stop: StopSignal) -> NoReturn:
+    """Run what the arguments say; ``stop`` hears the signals until the command listens itself."""
     _open_closed_streams()
     atexit.register(_forget_unwritten)
     try:
@@ -52,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     global _meeting
     sys.excepthook = _abort_on_uncaught
     _meeting = comm.Dup()
-    sys.exit(_run(command, comm))
+    sys.exit(_run(command, comm, stop))
 
 
 def _start_again_in_utf8() -> None:
@@ -84,8 +90,10 @@ def _forget_unwritten() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _parse(arguments: Sequence[str]) -> cli.Command:
+def _parse(arguments: Sequence[str]) -> Command:
     """The command; --help and --version print on one rank only."""
+    from mpgls import cli
+
     if launched_rank() == 0:
         return cli.parse(arguments)
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -99,12 +107,14 @@ def _wait_for_all() -> None:
             start_mpi().Barrier()
 
 
-def _run(command: cli.Command, comm: MPI.Comm) -> int:
+def _run(command: Command, comm: MPI.Comm, stop: StopSignal) -> int:
     """Run the command; an error that all ranks agreed on ends in order, one that they did not ends the job."""
     try:
         problem = check_launcher(comm.size)
         if problem is not None and command.name != "doctor":
             raise UsageError(problem)
+        if not command.resumes:
+            stop.end_at_once()
         command.run(comm)
         return 0
     except (MpglsError, OSError, MemoryError) as caught:

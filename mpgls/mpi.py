@@ -6,7 +6,7 @@ import contextlib
 import signal
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpgls.errors import MemoryPlanError, MpglsError, Stopped, StorageError
 
@@ -93,36 +93,62 @@ def portable(error: BaseException | None, rank: int) -> BaseException:
 
 
 class StopSignal:
-    """Remembers that SIGTERM or SIGUSR1 asked this rank to stop, so that a loop can end between two blocks.
+    """Remembers that this rank was asked to stop, so that a loop can end between two blocks.
 
-    ``advice`` says how the run goes on.
+    SIGTERM and SIGUSR1 ask, and ``limit`` where time is short: it gives the reason, in words that follow "stopped", or
+    None. ``advice`` says how the run goes on. Who looks shows that it goes on: ``looks`` counts.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
-    def __init__(self, advice: str = "run the same command with --resume to go on") -> None:
-        self.requested = False
-        self.advice = advice
+    def __init__(
+        self,
+        advice: str = "run the same command with --resume to go on",
+        limit: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self.advice, self.looks = advice, 0
+        self._limit = limit
+        self._reason: str | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether this rank was asked to stop; once it was, it stays so."""
+        self.looks += 1
+        self._reason = self._reason or self._limit()
+        return self._reason is not None
+
+    def ask(self, *_: object) -> None:
+        """Ask to stop, as a signal does."""
+        self._reason = "by a signal"
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopSignal]:
         """Take the signals while the body runs; afterwards they do what they did before.
 
-        Python lets only the main thread of a process take signals: elsewhere none is taken.
+        What another StopSignal heard before is heard. Python lets only the main thread of a process take signals:
+        elsewhere none is taken.
         """
-        before = {}
+        before: dict[signal.Signals, Any] = {}
         try:
             with contextlib.suppress(ValueError):
                 for number in self.SIGNALS:
-                    before[number] = signal.signal(number, self._note)
+                    before[number] = signal.signal(number, self.ask)
+            for handler in before.values():
+                earlier = getattr(handler, "__self__", None)
+                if isinstance(earlier, StopSignal) and earlier.requested:
+                    self.ask()
             yield self
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _note(self, *_: object) -> None:
-        self.requested = True
+    def end_at_once(self) -> None:
+        """From now on the signals end this process: what it does cannot go on later. Raises Stopped if one came."""
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        if self.requested:
+            raise Stopped("stopped by a signal")
 
     def problem(self) -> Stopped | None:
         """What this rank brings to ``agree``: Stopped, with what to do next, if it was asked to stop."""
-        return Stopped(f"stopped by a signal; {self.advice}") if self.requested else None
+        return Stopped(f"stopped {self._reason}; {self.advice}") if self.requested else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mpgls.cli.parser import Parser, add_command
 from mpgls.commands import COMMANDS, module_of, options_of
 from mpgls.errors import UsageError
+from mpgls.run.option_groups import OutputOptions
 from mpgls.run.options import Options, make
 from mpgls.version import __version__
 
@@ -26,6 +27,11 @@ class Command:
     def name(self) -> str:
         """What stands after ``mpgls``."""
         return self.options.command
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it can go on where it was stopped."""
+        return isinstance(self.options, OutputOptions)
 
     def run(self, comm: MPI.Comm) -> None:
         """Run it on all ranks of ``comm``."""

@@ -13,7 +13,7 @@ from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.report.component_table import write_components
+from mpgls.report.component_table import COMPONENT_BYTES, write_components
 from mpgls.run.inputs import say_tables
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import EigensolverOptions, RunOptions
@@ -58,6 +58,7 @@ def run(options: Eigen, comm: MPI.Comm) -> Results:
         say_tables(world.log, kinship.summary, *listed.summaries())
         index = chosen_samples(kinship, listed)
         job.identify()
+        check_room(options, index.size, job)
         check_memory(index.size, kinship.packed_lower, job)
         with ProcessGrid(comm) as grid:
             Phi_grid = GridMatrix.square(grid, index.size, grid_block(index.size, grid.shape))
@@ -109,6 +110,15 @@ def chosen_samples(kinship: Kinship, listed: SampleFilter) -> np.ndarray:
     if not chosen.size:
         raise InputError(f"no sample of {kinship.path} is left after --keep and --remove")
     return chosen
+
+
+def check_room(options: Eigen, n: int, job: Job) -> None:
+    """Z, or the leading pairs and their table, must have room. Raises StorageError."""
+    if options.eigenpairs is None:
+        job.check_room({".h5": 8 * n * n})
+    else:
+        k = min(options.eigenpairs, n)
+        job.check_room({".h5": 8 * n * k, ".pcs.tsv": COMPONENT_BYTES * n * k})
 
 
 def check_memory(n: int, packed: bool, job: Job) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mpgls.errors import InputError, UsageError
 from mpgls.report.file_names import trait_parts
-from mpgls.report.table import write_table
+from mpgls.report.table import table_bytes, write_table
 from mpgls.run.identity import file_identity
 from mpgls.run.job import open_job
 from mpgls.run.option_groups import OutputOptions
@@ -24,6 +24,7 @@ from mpgls.run.results import Results
 from mpgls.run.study_options import SOURCES, files_of, named_source
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
+from mpgls.study.regular import check_regular
 from mpgls.study.sources import GenotypeSource, open_variants
 from mpgls.study.text import part_names
 from mpgls.study.variant_tables import variant_files
@@ -92,6 +93,7 @@ class Exportable:
     read: Callable[[int, int], np.ndarray]
     df: float
     test: str
+    further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ def run(options: Export, comm: MPI.Comm) -> Results:
         traits = [exportable(opened.source, position) for position in opened.traits]
         endings = options.tables([trait.name for trait in traits])
         world.on_root(lambda: job.outputs.claim(list(endings.values())))
+        nbytes = table_bytes(opened.variants, opened.source.count)
+        job.check_room(dict.fromkeys(endings.values(), nbytes))
         tables = {}
         for trait in traits:
             tables[trait.name] = path = job.path(endings[trait.name])
@@ -134,6 +138,7 @@ def run(options: Export, comm: MPI.Comm) -> Results:
                     trait.df,
                     trait.test,
                     index=opened.source.index,
+                    further=trait.further,
                 )
             world.log.info(f"{trait.name}: {opened.source.count:,} SNPs, {size / 1e6:,.1f} MB in {path}")
             world.raise_if_stopped()
@@ -160,7 +165,8 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
     if df is None or not test:
         missing = "the test" if not test else "the degrees of freedom"
         raise InputError(f"{source.path} does not say {missing} of trait {name!r}: {_WHY_ABSENT}")
-    return Exportable(name, lambda start, stop: source.read(trait, start, stop), float(df), test)
+    further = store.further_fields(source.dtype) if isinstance(source, store.ResultStore) else ()
+    return Exportable(name, lambda start, stop: source.read(trait, start, stop), float(df), test, further)
 
 
 def _open(options: Export) -> _Opened:
@@ -201,6 +207,8 @@ def _variants(options: Export, source: store.ResultStore | dense_store.DenseStor
     if not named:
         raise UsageError(f"{options.store} does not name its genotypes: give {' or '.join(SOURCES)}")
     genotypes = named[0]
+    for path in genotypes.files(variants_only=True):
+        check_regular(path)
     if given is None and not all(map(os.path.exists, genotypes.files(variants_only=True))):
         raise UsageError(f"the genotypes of {options.store} are no longer at {genotypes.value}: give {genotypes.flag}")
     variants = open_variants(genotypes)

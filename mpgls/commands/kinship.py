@@ -77,6 +77,7 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             job.identify()
             index = selected_rows(study, job.world)
             chromosomes = job.world.on_root(lambda: _chromosomes(options, study, index))
+        check_room(options, study.samples.size, len(chromosomes.labels), job)
         plan = make_plan(options, job.machine(study.fileset.bed.held_bytes), study)
         say_plan(plan, options, len(chromosomes.labels), job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
@@ -153,6 +154,14 @@ def make_plan(options: Kinship, machine: Machine, study: Study) -> KinshipPlan:
             yield KinshipPlan({"kinship": fixed + block * per_snp}, block)
 
     return first_that_fits(machine, candidates(), spreads=True)
+
+
+def check_room(options: Kinship, n: int, count: int, job: Job) -> None:
+    """K of n samples, with --loco the sums of ``count`` chromosomes, and GCTA's must have room. Raises StorageError."""
+    sizes = {".h5": 8 * n * n * (1 + options.loco * count)}
+    if options.grm_bin:
+        sizes |= dict.fromkeys((".grm.bin", ".grm.N.bin"), 2 * n * (n + 1))
+    job.check_room(sizes)
 
 
 def say_plan(plan: KinshipPlan, options: Kinship, count: int, job: Job) -> None:

@@ -40,7 +40,7 @@ from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.options import at_least, flag, option, the_file
 from mpgls.run.plan import block_within
-from mpgls.run.scan_ledger import open_ledger, planned_block
+from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.slots import ScanLedger
 from mpgls.run.study_options import files_of, named_source
 
@@ -192,6 +192,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             labels = None if options.no_loco else chromosomes.labels
             given = known_h2(options, list(study.cohorts), labels, world)
             job.identify()
+        check_room(options, study, similarity, sets, job)
         plan = make_plan(options, study, similarity, sets, chromosomes, job)
         made_from = similarity_mark(similarity, options.determine_similarity(), job.identities)
         stages = Stages(world, options.out, options.stage, made_from)
@@ -336,6 +337,20 @@ def scan_dense(
                 for trait in unfinished:
                     scan.run(part, trait, models)
     return {trait: scan.checked(trait) for trait in samples.numbers}
+
+
+def check_room(options: LowRank, study: Study, similarity: SimilarityInput, sets: list[SampleSet], job: Job) -> None:
+    """The files of the stages, of which G'G is large, and of the scan must have room. Raises StorageError."""
+    K = similarity.snps.index.size
+    sizes = scan_bytes(options, study) if options.scans else {}
+    if options.stage in (None, 1):
+        dense = [options.is_dense(samples.rows.size, K) for samples in sets]
+        sizes |= {
+            f"{samples.suffix}.stage1.h5": 8 * K * K
+            for samples, is_dense in zip(sets, dense, strict=True)
+            if not is_dense
+        }
+    job.check_room(sizes)
 
 
 def make_plan(

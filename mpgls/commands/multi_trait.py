@@ -47,7 +47,9 @@ from mpgls.la.teams import Team, TeamOperator, split_teams
 from mpgls.model.null_record import unidentified
 from mpgls.model.trait_records import Pass
 from mpgls.model.work import Work
+from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.multi_trait import LeftOut, TraitReport
+from mpgls.report.table import FIGURES_BYTES
 from mpgls.run.inputs import Study, known_h2, open_study, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import (
@@ -59,6 +61,7 @@ from mpgls.run.option_groups import (
     TeamOptions,
 )
 from mpgls.run.options import Check, at_least, flag, option
+from mpgls.run.outputs import check_room as check_room_at
 from mpgls.run.plan import block_within
 from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScanKinshipOptions
 from mpgls.run.trait_inputs import open_trait_study
@@ -79,6 +82,8 @@ HISTOGRAMS = ".histograms.h5"
 FILES = (".h5", ".hits.parquet", HISTOGRAMS, ".hits.png", ".qq.png")
 SUFFIXES = (*TABLES.values(), *FILES, f"{HISTOGRAMS}.partial", ".progress")
 SCRATCH = (".scratch.[0-9]*", f"{HISTOGRAMS}.sum")
+HISTOGRAM_BYTES = 1_200
+"""Of the packed histogram of a trait, about."""
 SHOWN_GROUPS = 20
 """Groups that the plan lists."""
 
@@ -151,10 +156,11 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
         edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
         describe(parts, edges, plan.block, world)
         blocks = SnpBlocks(selected_rows(study, world), edges)
-        ledger.begin(blocks.index, plan.tiles, open_tiles(options, study, traits, plan, blocks, ledger, job))
         facts: list[dict[str, Any]] = []
         with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team, ledger:
             scan = Scan(options, traits, plan, blocks, ledger, team, job)
+            check_room(scan, study, parts)
+            ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study))
             for c, part in enumerate(parts):
                 bases = open_bases(scan, part.study, c, eigen_file, grid)
                 scan_part(scan, part, c, bases, given[c])
@@ -268,27 +274,26 @@ def open_bases(scan: Scan, study: Study, c: int, eigen_file: EigenFile | None, g
     return KinshipBases(phi, options.eigensolver, options.slepc_options, options.pcs, world)
 
 
-def open_tiles(
-    options: MultiTrait,
-    study: Study,
-    traits: TraitStudy,
-    plan: TilePlan,
-    blocks: SnpBlocks,
-    ledger: TraitLedger,
-    job: Job,
-) -> DenseTiles | None:
+def dense_shape(scan: Scan) -> tuple[TraitOrder, DenseShape]:
+    """The order of the traits in the dense store, and what it holds."""
+    traits, blocks, parts = scan.traits, scan.blocks, len(scan.ledger.records.nulls)
+    order = TraitOrder(traits.groups, traits.matrix.names)
+    return order, DenseShape(blocks.index, blocks.edges, scan.plan.block, order.names, order.group, parts)
+
+
+def open_tiles(scan: Scan, study: Study) -> DenseTiles | None:
     """The dense store if it is asked for: a new one, or that of the run that this one resumes. Collective."""
-    if not options.dense or not traits.groups:
+    options, job = scan.options, scan.job
+    if not options.dense or not scan.traits.groups:
         return None
-    path, order, parts = job.path(".h5"), TraitOrder(traits.groups, traits.matrix.names), len(ledger.records.nulls)
-    shape = DenseShape(blocks.index, blocks.edges, plan.block, order.names, order.group, parts)
+    path, (order, shape) = job.path(".h5"), dense_shape(scan)
 
     def make() -> DenseStore:
-        if ledger.done:
+        if scan.ledger.done:
             return open_dense(path, job.mark)
         return create_dense(path, shape, job.mark, {"test": options.test, **study.origin(job.identities)})
 
-    return DenseTiles(job.world.on_root(make), order, plan.panel, options.checkpoint, job.world)
+    return DenseTiles(job.world.on_root(make), order, scan.plan.panel, options.checkpoint, job.world)
 
 
 def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]:
@@ -307,6 +312,32 @@ def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]
     if not options.no_plots:
         made.draw(ledger.index, options.p_threshold, log.info)
     return {"hits": hits, "traits": len(ledger.names)}
+
+
+def check_room(scan: Scan, study: Study, parts: list[KinshipPart]) -> None:
+    """The files whose sizes are known before the work must have room, rotated SNPs too. Collective.
+
+    Raises StorageError on all ranks.
+    """
+    options, traits, plan, job = scan.options, scan.traits, scan.plan, scan.job
+    t, m, row = len(traits.matrix.names), scan.blocks.index.size, study.fileset.variants.row_bytes + FIGURES_BYTES
+    sizes = {
+        TABLES["traits"]: t * row,
+        TABLES["hits"]: int(options.p_threshold * t * m) * row,  # by chance
+        HISTOGRAMS: t * HISTOGRAM_BYTES,
+    }
+    if options.dense and traits.groups:
+        sizes[".h5"] = dense_shape(scan)[1].nbytes
+    if not options.no_plots:
+        sizes |= dict.fromkeys((".hits.png", ".qq.png"), PICTURE_BYTES)
+    several = any(len(plan.passes(0, g, group.traits.size)) > 1 for g, group in enumerate(traits.groups))
+    widest = max(int(np.diff(scan.blocks.edges)[part.blocks].sum()) for part in parts)
+    rotated = several * widest * plan.n * np.dtype(options.dtype).itemsize
+    job.check_room(sizes | ({SCRATCH[0]: rotated} if options.scratch is None else {}))
+    if options.scratch is not None:
+        of_node = {f"{options.scratch}/{job.path('').name}.scratch": rotated * job.ranks_per_node // job.world.size}
+        with job.world.together():
+            check_room_at(options.scratch, of_node)
 
 
 def check_scratch(options: MultiTrait, job: Job) -> None:

@@ -33,6 +33,9 @@ from mpgls.engine.ridge_plan import PenaltyPlan, RidgeSizes, plan_kernel, plan_p
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.model.kernel_ridge import Direct
 from mpgls.model.nested_scores import Scatter
+from mpgls.report.figure import PICTURE_BYTES
+from mpgls.report.ridge_table import NUMBER_BYTES
+from mpgls.report.table import table_bytes
 from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.plan import GIB
@@ -64,6 +67,7 @@ def run(options: Ridge, comm: MPI.Comm) -> Results:
 def predict(options: Ridge, study: Study, targets: RidgeTargets, parcels: Parcels | None, job: Job) -> Results:
     """The algorithm: the kernel, the residuals, all permutations, and what is kept of them. Collective."""
     world, C_rep, folds = job.world, targets.group.X_L, targets.folds
+    check_room(options, targets, study, job)
     machine, sizes = job.machine(study.fileset.bed.held_bytes), sizes_of(options, targets, study)
     plan = plan_kernel(machine, sizes, options.block_size)
     world.log.info(f"plan: SNP blocks of {plan.block}")
@@ -158,6 +162,25 @@ def make_kernel(
 
 
 # -- plan -------------------------------------------------------------------------------------------------------------
+
+
+def check_room(options: Ridge, targets: RidgeTargets, study: Study, job: Job) -> None:
+    """The files whose sizes are known before the work must have room. Raises StorageError."""
+    n, t, outer = targets.n, targets.t, len(targets.folds.tests)
+    errors = 8 * n * t if options.save_predictions else 0
+    sizes = {
+        ".targets.tsv": len(targets.names) * NUMBER_BYTES * (4 + 2 * outer),
+        ".null.tsv": options.permutations * (NUMBER_BYTES + len(str(options.permutations))),
+        ".folds.tsv": n * (16 + 2 * outer),
+        ".predictions.h5": errors,
+        ".progress": errors + 8 * (options.permutations + t * (4 + 3 * outer)),
+    }
+    if options.save_weights:
+        weights = NUMBER_BYTES * min(options.save_weights, t)
+        sizes[".weights.tsv"] = table_bytes(study.fileset.variants, study.selected, 12 + weights)
+    if not options.no_plots:
+        sizes |= dict.fromkeys((".null.png", ".alphas.png"), PICTURE_BYTES)
+    job.check_room(sizes)
 
 
 def sizes_of(options: Ridge, targets: RidgeTargets, study: Study) -> RidgeSizes:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 BED_MAGIC = b"\x6c\x1b\x01"
 SUFFIXES = (".bed", ".bim", ".fam", ".pheno.tsv", ".covar.tsv", ".causal.tsv")
 MOST_CAUSAL = 10_000
+VALUE_BYTES = 12
+"""Bytes of a number in a table, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ def run(options: Simulate, comm: MPI.Comm) -> Results:
             f"simulate {options.samples:,} samples x {options.snps:,} SNPs: {len(recipe.blocks):,} blocks, "
             f"{recipe.snp_bytes * recipe.snps / GIB:.3f} GiB of genotypes"
         )
+        job.check_room(file_bytes(options, recipe))
         maker = BlockMaker(recipe)
         with replaced_by_all(comm, job.path(".bed")) as bed, replaced_by_all(comm, job.path(".bim")) as bim:
             with world.phase("genotypes", nbytes=recipe.snp_bytes * recipe.snps / comm.size):
@@ -110,6 +113,17 @@ def run(options: Simulate, comm: MPI.Comm) -> Results:
             files=[job.path(suffix) for suffix in options.suffixes()],
             tables={suffix[1:-4]: job.path(suffix) for suffix in options.suffixes() if suffix.endswith(".tsv")},
         )
+
+
+def file_bytes(options: Simulate, recipe: Recipe) -> dict[str, int]:
+    """Bytes of the files of a run, by name, about."""
+    n, person = options.samples, 2 * len(f"F{options.samples}\t")
+    sizes = {
+        ".bed": recipe.snp_bytes * recipe.snps,
+        ".bim": recipe.snps * len(f"1\trs{recipe.snps}\t0\t100000000\tG\tA\n"),
+    }
+    sizes |= {".fam": n * (person + VALUE_BYTES), ".pheno.tsv": n * (person + VALUE_BYTES * options.traits)}
+    return sizes | {".covar.tsv": n * (person + VALUE_BYTES * options.covariates) if options.covariates else 0}
 
 
 def write_genotypes(maker: BlockMaker, bed: Path, bim: Path, world: World) -> None:

@@ -27,6 +27,7 @@ from mpgls.run.study_options import GenotypeOptions
 from mpgls.run.world import World
 from mpgls.stream.files import write_text, writing
 from mpgls.stream.voxel_rows import voxel_rows
+from mpgls.study.images import ITEM
 from mpgls.study.nifti import Mask, read_mask, write_image
 from mpgls.study.synthetic_images import CausalSnps, ImageRecipe, SmoothNoise, Sphere, draw_causal, signs, spheres
 from mpgls.study.tables import SampleId
@@ -122,6 +123,7 @@ def run(options: SimulateImages, comm: MPI.Comm) -> Results:
             job.identify()
         people, v = People.of(study), int(mask.inside.sum())
         radius = RADIUS if options.effect_radius is None and options.effect_volume is None else options.effect_radius
+        job.check_room({".h5" if options.format == "h5" else ".images/": ITEM * len(people.ids) * v})
         places = spheres(mask, options.causal, options.seed, radius, options.effect_volume)
         noise = SmoothNoise(mask, options.sigma_mm, options.seed)
         effects = np.sqrt(options.snr) * signs(options.causal, options.seed)

@@ -29,11 +29,14 @@ from mpgls.engine.voxelwise_plan import VoxelwisePlan, Wishes, plan_voxelwise
 from mpgls.engine.voxelwise_store import KEPT, Earlier, VoxelwiseStore
 from mpgls.errors import UsageError
 from mpgls.la.teams import split_teams
-from mpgls.model.clusters import CONNECTIVITIES, STATISTICS
+from mpgls.model.clusters import CONNECTIVITIES, RECORD_DTYPE, STATISTICS
 from mpgls.model.extremes import Correction
 from mpgls.model.permute import Permutations
+from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import ENDINGS_OF_MAP
+from mpgls.report.table import table_bytes
 from mpgls.report.vgwas_report import Found, correction_line
+from mpgls.report.vgwas_table import ROW_BYTES
 from mpgls.run.inputs import Study, open_study, say_tables, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.log import Log
@@ -50,6 +53,7 @@ from mpgls.run.options import Check, at_least, option, the_file
 from mpgls.run.results import Results
 from mpgls.run.study_options import CovariateOptions, GenotypeOptions, VoxelOptions
 from mpgls.stream.mark import Mark
+from mpgls.stream.vgwas_files import pairs_bytes
 from mpgls.study.images import VoxelMatrix, open_voxels
 from mpgls.study.sample_ids import SampleId
 from mpgls.study.voxel_study import Confounds, VoxelSource, VoxelStudy, align_voxels
@@ -206,6 +210,7 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
         job.remove_earlier()
         search = make_search(options, study, job)
         plan = make_plan(options, search, earlier, job)
+        check_room(options, search, study, job)
         units = cut_units(search.m, options.indices, plan.block, plan.permutations)
         if left := what_is_left(units, earlier, job):
             scan(options, search, plan, left, store, job)
@@ -285,6 +290,7 @@ def extracted(options: Vgwas, known: Sequence[SampleId], job: Job) -> str:
 
     if not job.world.on_root(is_there):
         stack = open_stack(str(options.images), options.image_ids, str(options.mask), job.world, known)
+        job.check_room({EXTRACTED: stack.nbytes})
         check_memory(stack.held, job.machine(), job.world.log)
         extract(stack, path, job.world, made_from)
     return str(path)
@@ -307,6 +313,18 @@ def make_plan(options: Vgwas, search: Search, earlier: Earlier, job: Job) -> Vox
     plan = plan_voxelwise(machine, sizes, Wishes(options.team_size, block, options.voxel_chunk, permutations))
     job.world.log.info(plan.text(machine))
     return plan
+
+
+def check_room(options: Vgwas, search: Search, study: Study, job: Job) -> None:
+    """The files whose sizes are known before the work must have room. Raises StorageError."""
+    records, maxima = search.m * RECORD_DTYPE.itemsize, 8 * len(STATISTICS) * options.indices.stop
+    sizes = {".snps.tsv": table_bytes(study.fileset.variants, search.m, ROW_BYTES), ".maxima.h5": maxima}
+    if not options.adds:
+        by_chance = pairs_bytes(1 + int(options.sparsity_threshold * search.m * search.voxels.v))
+        sizes |= {".voxels.h5": records + 8 * search.m + by_chance, ".units.[0-9]*": records}
+    if not options.no_plots:
+        sizes |= {f".null.{name}.png": PICTURE_BYTES for name in STATISTICS}
+    job.check_room(sizes)
 
 
 def what_is_left(units: list[Unit], earlier: Earlier, job: Job) -> list[Unit]:

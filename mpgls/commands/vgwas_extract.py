@@ -38,6 +38,7 @@ def run(options: VgwasExtract, comm: MPI.Comm) -> Results:
             return job.results()
         stack = open_stack(options.images, options.image_ids, options.mask, job.world)
         job.identify()
+        job.check_room({".h5": stack.nbytes})
         check_memory(stack.held, job.machine(), job.world.log)
         made = job.path(".h5")
         extract(stack, made, job.world)

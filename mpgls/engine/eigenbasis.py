@@ -138,7 +138,8 @@ def maximise_reml_of_traits(basis: Eigenbasis, Y_tilde_rep: np.ndarray, given: n
     mine = np.array_split(np.flatnonzero(np.isnan(given)), world.size)[world.rank]
     with world.phase("REML"):
         X_L_rep = basis.X_L_tilde_rep
-        found = maximise_spectral_reml(basis.lam, X_L_rep, Y_tilde_rep[:, mine], log_det_gram(X_L_rep))
+        with world.clock.alone():
+            found = maximise_spectral_reml(basis.lam, X_L_rep, Y_tilde_rep[:, mine], log_det_gram(X_L_rep))
         of_mine = null_record.unknown(mine.size)
         for name in ("h2", "h2_se", "log_likelihood"):
             of_mine[name] = getattr(found, name)

@@ -184,6 +184,6 @@ class PenaltyOperators:
 
     def _on_all_ranks(self, work: Callable[[], object]) -> None:
         """``work`` on this rank; all ranks raise what one of them raised, or that the run is to stop."""
-        with self.world.together(stop=True):
+        with self.world.together(stop=True), self.world.clock.alone():
             work()
         self.problem.K_node.fence()

@@ -18,7 +18,7 @@ from mpgls.run.log import Log
 from mpgls.run.plan import Machine, Plan, first_that_fits
 from mpgls.run.world import World
 from mpgls.stream.voxel_rows import voxel_rows
-from mpgls.study.images import VoxelMatrix, open_voxels
+from mpgls.study.images import ITEM, VoxelMatrix, open_voxels
 from mpgls.study.nifti import ImageReader, ImageSet, Mask, open_images, read_mask
 from mpgls.study.sample_ids import SampleId
 
@@ -46,6 +46,11 @@ class ImageStack:
     def v(self) -> int:
         """Voxels inside the mask."""
         return int(self.mask.inside.sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxel matrix, with the coordinates of its voxels."""
+        return (ITEM * self.n + 12) * self.v
 
     @property
     def held(self) -> int:

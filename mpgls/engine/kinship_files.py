@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,8 +13,7 @@ import numpy as np
 from mpgls.engine.kinship_grid import save_columns, save_rows
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.world import World
-from mpgls.stream.files import writing
-from mpgls.stream.hdf5 import check_room
+from mpgls.stream.files import replaced_by_all, writing
 from mpgls.study.checked_rows import CheckedRows
 from mpgls.study.grm import write_grm_id
 from mpgls.study.kinship_h5 import KinshipH5, create_kinship_h5, finish_kinship_h5
@@ -28,16 +26,13 @@ class KinshipFile:
     """The mpgls HDF5 file ``path`` of a kinship by ``method``, with room for the sums of the chromosomes ``labels``.
 
     Making it and all methods are collective; a ``with`` block that raises leaves nothing of it. Raises StorageError, on
-    all ranks, where the file cannot be written or the disk has no room.
+    all ranks, where the file cannot be written.
     """
 
     def __init__(self, path: Path, ids: Sequence[SampleId], method: str, labels: Sequence[str], world: World) -> None:
         self.path, self.partial, self.world = path, path.with_name(path.name + ".partial"), world
-        n = len(ids)
 
         def make() -> KinshipH5:
-            what = f"the kinship and the sums of {len(labels)} chromosomes take"
-            check_room(self.partial, 8 * n * n * (1 + len(labels)), what)
             return create_kinship_h5(self.partial, ids, {"method": method}, labels)
 
         self._places = world.on_root(make)
@@ -102,14 +97,5 @@ def _write_triangle(path: Path, A_grid: GridMatrix, value: int | None, world: Wo
             file.seek(2 * start * (start + 1))
             file.write(numbers.astype("<f4").data)
 
-    with _replaced_by_all(path, world) as partial:
+    with replaced_by_all(world.comm, path) as partial:
         save_columns(A_grid, partial, write)
-
-
-@contextlib.contextmanager
-def _replaced_by_all(path: Path, world: World) -> Iterator[Path]:
-    """The name of an empty file that all ranks write; at the end it gets the name ``path``. Collective."""
-    partial = path.with_name(path.name + ".partial")
-    world.on_root(functools.partial(partial.write_bytes, b""))
-    yield partial
-    world.on_root(functools.partial(os.replace, partial, path))

@@ -16,8 +16,9 @@ class KinshipOnGrid:
     """The kinship over ``samples`` (.fam rows, ascending), n x n [MC,MR] in square blocks, to be taken ``uses`` times.
 
     ``index`` are the positions of the samples in the kinship; ``centered`` takes row and column means away before the
-    scaling, over the samples taken. Creating it is collective; without uses nothing is
-    loaded.
+    scaling, over the samples taken. It is centred and scaled over all samples when it is loaded, so that what is taken
+    has the same bits whatever was taken before, as in a run that resumes. Creating it is collective; without uses
+    nothing is loaded.
     """
 
     def __init__(
@@ -34,12 +35,17 @@ class KinshipOnGrid:
         self.path, self.centered = kinship.path, centered
         self.samples, self.block, self.world, self._left = samples, block, world, uses
         self._Phi_all_grid: GridMatrix | None = None
-        self._divided_by = 1.0
         if uses:
             with world.phase("load kinship") as loading:
                 Phi_grid = GridMatrix.square(grid, samples.size, block)
                 loading.nbytes += load_kinship(Phi_grid, kinship, index)  # Phi_grid = Phi_cols
-            self._Phi_all_grid = Phi_grid
+            self._Phi_all_grid, self._divided_by = Phi_grid, self._scale(Phi_grid)
+
+    def _scale(self, Phi_grid: GridMatrix) -> float:
+        """Centre it, if asked for, and divide by the mean diagonal, which is returned."""
+        if self.centered:
+            center(Phi_grid)
+        return scale_to_unit_diagonal(Phi_grid, self.path)
 
     def take(self, rows: np.ndarray, label: str, to_destroy: bool = False) -> GridMatrix:
         """Phi over the .fam rows ``rows``, scaled to mean diagonal 1. Collective.
@@ -48,15 +54,11 @@ class KinshipOnGrid:
         uses this object keeps no memory.
         """
         assert self._Phi_all_grid is not None
-        Phi_grid = self._Phi_all_grid
-        with self.world.phase("select samples"):
-            if rows.size < self.samples.size:
+        Phi_grid, mean = self._Phi_all_grid, self._divided_by
+        if rows.size < self.samples.size:
+            with self.world.phase("select samples"):
                 Phi_grid = submatrix(Phi_grid, np.searchsorted(self.samples, rows), self.block)
-            if self.centered:
-                center(Phi_grid)
-            mean = self._divided_by * scale_to_unit_diagonal(Phi_grid, self.path)
-        if Phi_grid is self._Phi_all_grid:  # scaled in place: the next trait's samples come from the scaled one
-            self._divided_by = mean
+                mean *= self._scale(Phi_grid)
         self._left -= 1
         if not self._left:
             self._Phi_all_grid = None

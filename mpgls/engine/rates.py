@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpgls.errors import InputError, StorageError
+from mpgls.study.regular import check_regular
 
 GFLOPS = ("gemm", "potrf", "potrf_grid", "trsm")
 
@@ -83,6 +84,7 @@ class Rates:
 
 def read_rates(path: str) -> dict[str, Any]:
     """The JSON of ``mpgls doctor``. Raises InputError, and StorageError when it cannot be read."""
+    check_regular(path)
     try:
         with open(path, encoding="utf-8") as file:
             facts = json.load(file)

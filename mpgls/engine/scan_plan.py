@@ -15,6 +15,7 @@ class ScanSizes:
 
     ``snp_bytes`` of a packed SNP, ``item`` bytes of a streamed number (8 double, 4 mixed). ``packed_kinship``: its file
     holds a triangle; ``several_sets``: traits differ in their samples; ``several_traits`` need Phi in turn.
+    ``nodes`` of h2, where each SNP has its own: then Phi is decomposed.
     """
 
     n: int
@@ -25,6 +26,7 @@ class ScanSizes:
     packed_kinship: bool = False
     several_sets: bool = False
     several_traits: bool = False
+    nodes: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,11 @@ def stages(machine: Machine, sizes: ScanSizes, team: int, width: int) -> dict[st
     share = 8 * n * n // machine.ranks
     kept = share * (sizes.several_sets + sizes.several_traits)
     factor = item * n * n // (machine.ranks_per_node if team == 1 else team)
-    buffers = width * (n * item * (1 if team == 1 else 2) + 2 * sizes.snp_bytes + 48 * columns) + (4 << 20)
+    sums = 48 * columns + 64 * sizes.nodes * (columns + 1)
+    buffers = width * (n * item * (1 if team == 1 and not sizes.nodes else 2) + 2 * sizes.snp_bytes + sums) + (4 << 20)
     null = share * (2 + sizes.several_sets) + (share if sizes.packed_kinship else 0)
+    if sizes.nodes:
+        null = max(null, kept + 4 * share)
     hand_over = kept + share + factor + (factor if team > 1 and item == 4 else 0)
     return {
         "null model": base + null + 8 * n * columns,

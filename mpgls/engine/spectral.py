@@ -44,6 +44,10 @@ class SpectralCovariance:
         """D^-1/2 Z' at one h2."""
         return SpectralFactor(self.Z_grid, 1.0 / np.sqrt(h2 * self.lam + 1.0 - h2))
 
+    def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
+        """X~ = Z'X on every team, which serves every h2. Collective."""
+        return hold_basis(self.Z_grid, team, width, dtype)
+
 
 @dataclass(frozen=True, eq=False)
 class SpectralFactor:

@@ -51,10 +51,15 @@ def complete_share(dtype: np.dtype | type) -> float:
 
 @dataclass(frozen=True)
 class SnpTest:
-    """How SNPs are tested: ``test`` is "t" or "wald", see `fit_snps`; ``precision`` of the solve, double or mixed."""
+    """How SNPs are tested: ``test`` is "t" or "wald", see `fit_snps`; ``precision`` of the solve, double or mixed.
+
+    ``by_ratio`` are the tests by a variance ratio of each SNP's own, of "t", "lrt" and "score"; none by the null
+    model's. See `mpgls.model.snp_ratio`.
+    """
 
     test: str = "t"
     precision: str = "double"
+    by_ratio: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> type:

@@ -9,6 +9,9 @@ import numpy as np
 
 from mpgls.stream.files import write_text
 
+COMPONENT_BYTES = 22
+"""Of a number in the table, about."""
+
 
 def write_components(path: str | os.PathLike[str], ids: Sequence[tuple[str, str]], Z_rep: np.ndarray) -> None:
     """Write eigenvectors (n, k), one column each, whose digits read back to the same float64. Call on one rank.

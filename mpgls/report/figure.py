@@ -29,6 +29,10 @@ _STYLE: Any = {
 }
 
 
+PICTURE_BYTES = 100_000
+"""Of a picture, about."""
+
+
 def draw_all(pictures: Mapping[Path, Callable[[Path], None]], say: Callable[[str], None]) -> list[Path]:
     """Draw each picture at its path; return the paths of those that were made.
 

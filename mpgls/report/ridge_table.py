@@ -92,6 +92,10 @@ def write_trait_file(path: PathLike, values: np.ndarray, names: Sequence[str], i
         file.create_dataset("samples", data=texts(ids))
 
 
+NUMBER_BYTES = 20
+"""Of such a number, about."""
+
+
 def number(value: float) -> str:
     """The shortest digits that read back as the same float64; NA for NaN."""
     value = float(value)

@@ -35,6 +35,9 @@ COLUMNS = (
 )  # fmt: skip
 HEADER = "\t".join(COLUMNS).encode() + b"\n"
 
+ROW_BYTES = 90
+"""Of what follows a SNP's names, about."""
+
 # Rows whose Python strings stay in the processor's cache.
 _CHUNK = 4096
 

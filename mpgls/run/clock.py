@@ -24,22 +24,47 @@ class Phase:
 
 @dataclass
 class Clock:
-    """Seconds, floating-point operations and bytes of each phase on this rank."""
+    """Seconds, floating-point operations and bytes of each phase on this rank.
+
+    ``open`` are the phases that it is in, with the operations that each said it would take. ``steps`` counts how often
+    one began or ended, the last time at ``stepped`` (seconds since the epoch). ``solo`` is above 0 while the rank does
+    what no other rank takes part in.
+    """
 
     phases: dict[str, Phase] = field(default_factory=dict)
+    open: list[tuple[str, float]] = field(default_factory=list)
+    steps: int = 0
+    stepped: float = field(default_factory=time.time)
+    solo: int = 0
 
     @contextlib.contextmanager
     def phase(self, name: str, flop: float = 0.0, nbytes: float = 0.0) -> Iterator[Phase]:
         """Time the body as part of phase ``name``; the body may add to ``flop`` and ``nbytes``."""
         entry = self.phases.setdefault(name, Phase())
+        self.open.append((name, flop))
+        self._step()
         start = time.perf_counter()
         try:
             yield entry
         finally:
+            self.open.pop()
+            self._step()
             entry.seconds += time.perf_counter() - start
             entry.flop += flop
             entry.nbytes += nbytes
             entry.calls += 1
+
+    def _step(self) -> None:
+        self.steps, self.stepped = self.steps + 1, time.time()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """The body waits for no other rank."""
+        self.solo += 1
+        try:
+            yield
+        finally:
+            self.solo -= 1
 
     def gather(self, comm: MPI.Comm) -> dict[str, dict[str, float]]:
         """All ranks' phases on rank 0 (empty elsewhere): sums of work, largest and smallest seconds over ranks."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import glob
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.errors import StorageError
-from mpgls.mpi import StopSignal, node_of, on_root, together
+from mpgls.errors import Stopped, StorageError
+from mpgls.mpi import StopSignal, agree, node_of, on_root, together
+from mpgls.report.file_names import LONGEST_PART
 from mpgls.run.clock import timing_table
 from mpgls.run.hardware import gemm_rate, limited_threads, memory_of_process, resident_memory
 from mpgls.run.identity import file_identity
@@ -23,13 +25,17 @@ from mpgls.run.kernels import kernel_warnings
 from mpgls.run.ledger import State
 from mpgls.run.log import Log, duration
 from mpgls.run.option_groups import OutputOptions
-from mpgls.run.outputs import Outputs, read_json
+from mpgls.run.outputs import PARTIAL, Outputs, read_json
 from mpgls.run.plan import GIB, Machine
 from mpgls.run.prefix_lock import PrefixLock, held
 from mpgls.run.results import Results
+from mpgls.run.time_limit import time_limit
 from mpgls.run.versions import versions
+from mpgls.run.watch import ENDING as WATCH
+from mpgls.run.watch import end_process, watched
 from mpgls.run.world import World
 from mpgls.stream.mark import Mark
+from mpgls.study.regular import check_regular
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -149,9 +155,17 @@ class Job:
             self.world.log.info(f"resume: there is no {path}, so the run starts anew")
 
     def remove_earlier(self) -> None:
-        """On a fresh run remove what an earlier one left. Collective."""
+        """On a fresh run remove what an earlier one left, and what a killed one was making. Collective."""
         if not self.resume:
-            self.world.on_root(lambda: remove([self.prefix + suffix for suffix in self.replaced]))
+            earlier = [self.prefix + suffix for suffix in self.replaced]
+            self.world.on_root(lambda: remove([*earlier, *self.outputs.unfinished_files()]))
+
+    def check_room(self, sizes: Mapping[str, int]) -> None:
+        """Check, before the work, that there is room for the files of the run: bytes by name. Collective.
+
+        Raises StorageError, on all ranks, naming the directory, the bytes that are needed and those that are free.
+        """
+        self.world.on_root(lambda: self.outputs.check_room(sizes, self.resume or self.adds))
 
     # -- what it may use ----------------------------------------------------------------------------------------------
 
@@ -284,41 +298,72 @@ def open_job(
     """
     record = options.record
     outputs = Outputs(options.out, options.command, record, _paths(options))
-    on_root(comm, outputs.check_place)
+
+    def look() -> None:
+        for path in outputs.inputs:
+            check_regular(path)
+        outputs.check_place()
+
+    on_root(comm, look)
     command_line = shlex.join(options.typed())
     locks = [PrefixLock(options.out, command_line)]
     locks += [PrefixLock(one, command_line, reads=True) for one in reads if not _same_path(one, options.out)]
+    until_done = (*until_done, WATCH)
     made, goes_on = (*suffixes, *further, *until_done), options.resume or adds
 
     def begin() -> None:
         outputs.look_back()
+        names_later = (ending.replace("*", "x" * LONGEST_PART) for ending in later)
+        outputs.check_names((f"{record}.json{PARTIAL}", *names_later))
         outputs.check((*made, *later, f"{record}.json", f"{record}.log"))
         outputs.known.update(dict.fromkeys(made))
         if not (goes_on and outputs.has_any(made)):  # the run that made these has listed them
             outputs.write_list()
 
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_stop_signal(options).listening())
+        agree(comm, stop.problem())
         warnings = stack.enter_context(held(comm, locks))
         on_root(comm, begin)
         if comm.rank == 0:
             stack.callback(outputs.leave)
-        stop = stack.enter_context(StopSignal(f"go on with: {options.advice()}").listening())
         node = stack.enter_context(node_of(comm))
         threads = stack.enter_context(limited_threads(node, options.threads))
         nodes, widest = comm.allreduce(1 if node.rank == 0 else 0), max(comm.allgather(node.size))
         log = _open_log(options, comm, goes_on)
         stack.callback(log.close)
         replaced = (*suffixes, f"{record}.json")
-        job = Job(
-            options, World(comm, log, stop=stop), outputs, replaced, tuple(until_done), adds, nodes, widest, threads
-        )
+        world = World(comm, log, stop=stop)
+        job = Job(options, world, outputs, replaced, until_done, adds, nodes, widest, threads)
         if not adds:
             job.remove_earlier()
         log.info(f"mpgls {options.command}: {comm.size} ranks on {nodes} node(s), {threads} BLAS thread(s) a rank")
         for warning in warnings:
             log.warn(warning)
         job.warn_of_kernels()
+        stack.enter_context(watched(world, job.path(WATCH), options.stall, functools.partial(_end_stalled, options)))
+        stack.enter_context(_stop_is_said(log))
         yield job
+
+
+@contextlib.contextmanager
+def _stop_is_said(log: Log) -> Iterator[None]:
+    """A launcher that is told to stop may no longer pass on what a rank says: the log has it as well."""
+    try:
+        yield
+    except Stopped as stopped:
+        log.info(str(stopped))
+        raise
+
+
+def _stop_signal(options: OutputOptions) -> StopSignal:
+    """What asks this run to stop in order: a signal, or the end of its time."""
+    limit = time_limit(options.max_hours)
+    return StopSignal(options.go_on(), *([] if limit is None else [limit.reason]))
+
+
+def _end_stalled(options: OutputOptions, wrong: str) -> None:
+    end_process(f"mpgls {options.command}: {wrong}; {options.go_on()}", Stopped.exit_code)
 
 
 def _paths(options: OutputOptions) -> list[str]:

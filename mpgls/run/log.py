@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from mpgls.errors import StorageError
 
@@ -14,20 +14,18 @@ from mpgls.errors import StorageError
 class Log:
     """Line-based log of rank 0: to stdout and, when a path is given, to a file. Other ranks are silent.
 
-    A run that logs to a file goes on when nobody reads its standard output any more.
+    A run that logs to a file goes on when nobody reads its standard output any more, or when there is no room for the
+    file: its results have theirs.
     """
 
     def __init__(self, rank: int, path: str | Path | None = None, append: bool = False) -> None:
         self._speaks = rank == 0
-        self._file: TextIO | None = None
-        self._heard = True
+        self._file: BinaryIO | None = None
+        self._heard = self._kept = True
         self._start = time.perf_counter()
         if self._speaks and path is not None:
             try:
-                # a path may have letters that are not in UTF-8
-                self._file = open(  # noqa: SIM115
-                    path, "a" if append else "w", encoding="utf-8", errors="backslashreplace"
-                )
+                self._file = open(path, "ab" if append else "wb", buffering=0)  # noqa: SIM115
             except OSError as error:
                 raise StorageError(f"cannot write the log {path}: {error.strerror}") from None
 
@@ -43,9 +41,20 @@ class Log:
         stamp = f"{time.perf_counter() - self._start:9.2f}  "
         for line in message.split("\n"):
             text = (stamp + line).rstrip()
-            if self._file is not None:
-                print(text, file=self._file, flush=True)
+            self._to_file(text)
             self._to_stdout(text)
+
+    def _to_file(self, text: str) -> None:
+        """A line of the file; where it has no room now, it may have for the next one."""
+        if self._file is None:
+            return
+        try:
+            # a path may have letters that are not in UTF-8
+            self._file.write(f"{text}\n".encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            if self._kept:
+                self._kept = False
+                self.warn(f"cannot write the log {self._file.name}: {error.strerror}; the run goes on without it")
 
     def _to_stdout(self, text: str) -> None:
         if self._heard:

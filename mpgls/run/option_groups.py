@@ -16,6 +16,8 @@ from mpgls.run.options import Check, Options, at_least, flag, option, required, 
 from mpgls.run.study_options import GenotypeOptions, TraitOptions
 
 PRECISIONS = ("double", "mixed")
+STALL_SECONDS = 600.0
+"""How long nothing may move by default before a run ends itself."""
 CHECKPOINT_SECONDS = 15.0
 """How often results are synced and marked as done by default: what is lost at most when a run is killed."""
 HERITABILITY = Check("at least 0 and below 1", lambda value: 0 <= value < 1)
@@ -37,6 +39,21 @@ class OutputOptions(Options):
 
     out: str = required("prefix of all output files", metavar="PREFIX", changes_results=False)
     resume: bool = flag("go on where a stopped run left off; leave a complete one as it is", changes_results=False)
+
+    stall: float = option(
+        STALL_SECONDS,
+        f"seconds in which no rank gets on, after which the run ends ({STALL_SECONDS:g}); 0: never",
+        metavar="SEC",
+        check=at_least(0, " seconds or more"),
+        changes_results=False,
+    )
+    max_hours: float | None = option(
+        None,
+        "stop in order before so many hours are over; default: before the job's end where the scheduler says it",
+        metavar="H",
+        check=POSITIVE,
+        changes_results=False,
+    )
 
     @property
     def record(self) -> str:
@@ -158,7 +175,7 @@ class ModelOptions(PrecisionOptions):
     )
     test: str = option(
         "t",
-        "t re-estimates the variance for each SNP (FaST-LMM, GEMMA); wald keeps the null model's (GCTA)",
+        "t re-estimates the variance for each SNP (FaST-LMM); wald keeps the null model's (GCTA)",
         group="model",
         choices=("t", "wald"),
     )
@@ -179,6 +196,41 @@ class TraitScanOptions(
     def snp_test(self) -> SnpTest:
         """How SNPs are tested."""
         return SnpTest(self.test, self.precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioOptions(TraitScanOptions):
+    """Whether each SNP has a variance ratio of its own."""
+
+    ratio: str = option(
+        "null",
+        "null estimates h2 once, without a SNP; snp estimates it anew with each SNP in the model, as GEMMA does",
+        group="model",
+        choices=("null", "snp"),
+    )
+    test: str = option(
+        "t",
+        "t re-estimates the variance for each SNP; wald keeps the null model's (GCTA); with --ratio snp, lrt adds the "
+        "likelihood ratio test by ML to t, score the score test, and all adds both (GEMMA's -lmm 4)",
+        group="model",
+        choices=("t", "wald", "lrt", "score", "all"),
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.ratio == "null" and self.test not in ("t", "wald"):
+            raise UsageError(f"--test {self.test} needs --ratio snp")
+        if self.ratio == "snp" and self.test == "wald":
+            raise UsageError("--test wald keeps the variances of the null model, so it cannot have --ratio snp")
+        if self.ratio == "snp" and (self.h2 is not None or self.h2_file is not None):
+            raise UsageError("--ratio snp estimates h2 with each SNP: give no --h2 or --h2-file beside it")
+
+    @property
+    def snp_test(self) -> SnpTest:
+        """How SNPs are tested."""
+        if self.ratio == "null":
+            return super().snp_test
+        return SnpTest("t", self.precision, ("t", "lrt", "score") if self.test == "all" else ("t", self.test))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -199,10 +199,10 @@ class Options:
             yield from ([] if one.option.positional else [one.flag])
             yield from words
 
-    def advice(self) -> str:
-        """The command that goes on where this run was stopped."""
+    def go_on(self) -> str:
+        """The command that goes on where this run ended, as the end of a sentence; the launcher is not known."""
         words = [*self.typed(), *([] if "--resume" in self.typed() else ["--resume"])]
-        return shlex.join(words)
+        return f"go on with: {shlex.join(words)}"
 
     def input_files(self) -> dict[str, list[str]]:
         """The files that the options name, by flag."""

@@ -11,7 +11,8 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,7 +23,10 @@ from mpgls.report.manifest import write_manifest
 from mpgls.stream.files import writing
 from mpgls.stream.unit_log import MAGIC
 from mpgls.study.hdf5 import open_hdf5
+from mpgls.study.regular import irregular
 
+LOCK, PARTIAL = ".lock", ".partial"
+"""Endings of what a run has beside its files, and of a file while it is made."""
 HDF5 = b"\x89HDF\r\n"
 """The first line of an HDF5 file."""
 FIRST_LINE_OF_LOG = re.compile(rb" *[0-9.]+  mpgls ([a-z-]+): ")
@@ -53,15 +57,32 @@ class Outputs:
         """The list of what is made, until there is a manifest."""
         return Path(f"{self.manifest}.partial")
 
+    @property
+    def directory(self) -> str:
+        """Where the files go."""
+        return os.path.dirname(os.path.abspath(self.prefix))
+
     def check_place(self) -> None:
         """Check that files can be made under the prefix. Raises UsageError and StorageError."""
         if os.path.basename(self.prefix) == "":
             raise UsageError(f"--out {self.prefix or repr('')} must end in a prefix for the names of the output files")
-        directory = os.path.dirname(os.path.abspath(self.prefix))
-        if not os.path.isdir(directory):
-            raise StorageError(f"cannot write {self.prefix}: there is no directory {directory}")
-        if not os.access(directory, os.W_OK):
-            raise StorageError(f"cannot write {self.prefix}: no permission in {directory}")
+        if not os.path.isdir(self.directory):
+            raise StorageError(f"cannot write {self.prefix}: there is no directory {self.directory}")
+        if not os.access(self.directory, os.W_OK):
+            raise StorageError(f"cannot write {self.prefix}: no permission in {self.directory}")
+        self.check_names([LOCK])
+
+    def check_names(self, suffixes: Iterable[str]) -> None:
+        """Check that the file system takes these names, also while a file is made. Raises StorageError."""
+        most = os.pathconf(self.directory, "PC_NAME_MAX") - len(PARTIAL)
+        for suffix in suffixes:
+            path = f"{self.prefix}{suffix}".rstrip("/")
+            length = len(os.fsencode(os.path.basename(path)))
+            if length > most:
+                raise StorageError(
+                    f"cannot write {path}: its name has {length} bytes, and {self.directory} takes {most} beside "
+                    f"{PARTIAL}: give a shorter --out"
+                )
 
     def look_back(self) -> None:
         """Find out what earlier runs of the command have made here, whatever their record is called."""
@@ -75,23 +96,47 @@ class Outputs:
                     self.known[os.path.basename(name.rstrip("/")).removeprefix(stem) + "/" * name.endswith("/")] = None
 
     def check(self, suffixes: Iterable[str]) -> None:
-        """Check that what lies at these names may be replaced.
+        """Check that these names can be written, and that what lies there may be replaced.
 
         Raises UsageError, naming the file, where it is an input of the run or was not made by its command; StorageError
-        where it is a directory, but for an empty one that the run would make.
+        where a name is too long, or something that is no file lies there, but for an empty folder that the run would
+        make.
         """
+        suffixes = list(suffixes)
+        self.check_names(suffixes)
         for suffix in suffixes:
-            for path in (one for name in (suffix, f"{suffix}.partial") for one in self._at(name)):
+            self._check_kind(suffix)
+            for path in (one for name in (suffix, f"{suffix}{PARTIAL}") for one in self._at(name)):
                 for source in filter(os.path.exists, self.inputs):
                     if os.path.samefile(path, source):
                         raise UsageError(f"the run would overwrite its input {source}: give another --out")
                 if self._is_known(path):
                     continue
                 if os.path.isdir(path):
-                    if suffix.endswith("/") and not os.listdir(path):
+                    if not os.listdir(path):
                         continue
-                    raise StorageError(f"cannot write {path}: it is a directory")
+                    raise StorageError(f"cannot write {path}: it is a directory with files of others")
                 refuse_foreign(path, self.command, "--out")
+
+    def _check_kind(self, suffix: str) -> None:
+        """Check that a folder lies where one is to be, and files where files are. Raises StorageError."""
+        if suffix.endswith("/"):
+            path = f"{self.prefix}{suffix}".rstrip("/")
+            if os.path.lexists(path) and not os.path.isdir(path):
+                raise StorageError(f"cannot write {path}/: there is a file of that name")
+            return
+        for path in (*self._at(suffix), *self._at(f"{suffix}{PARTIAL}")):
+            if kind := irregular(path):
+                raise StorageError(f"cannot write {path}: it is a {kind}")
+
+    def check_room(self, sizes: Mapping[str, int], resume: bool) -> None:
+        """Check that files of so many bytes, by name, have room. Raises StorageError.
+
+        What of them a run to resume has made already is not needed again.
+        """
+        made = [path for suffix in sizes for path in self._at(suffix)] if resume else []
+        held = sum(os.stat(path).st_blocks * 512 for path in made)
+        check_room(self.directory, {f"{self.prefix}{suffix}": size for suffix, size in sizes.items()}, held)
 
     def claim(self, suffixes: Sequence[str]) -> None:
         """`check` these names, and list them as made by this command before they are. Raises StorageError, too."""
@@ -105,6 +150,10 @@ class Outputs:
         """Write the list of what is made."""
         files = [f"{self.prefix}{suffix}" for suffix in self.known]
         write_manifest(self.unfinished, {"command": self.command, "files": files})
+
+    def unfinished_files(self) -> list[str]:
+        """What a run of the command that was killed had not finished; a running one holds the prefix."""
+        return [path for suffix in self.known for path in self._at(f"{suffix}.partial")]
 
     def has_any(self, suffixes: Iterable[str]) -> bool:
         """Whether a file of these names, or a manifest, is there."""
@@ -136,11 +185,28 @@ class Outputs:
         return name in self.known or any(fnmatchcase(name, pattern) for pattern in self.known)
 
 
+def check_room(directory: str | os.PathLike[str], sizes: Mapping[str, int], held: int = 0) -> None:
+    """StorageError, before hours of work, where ``directory`` has no room for files of so many bytes, by path.
+
+    ``held`` are the bytes that it has for them already.
+    """
+    needed, largest = sum(sizes.values()), max(sizes, key=sizes.__getitem__, default="")
+    with writing(directory):
+        free = shutil.disk_usage(directory).free + held
+    if needed > free:
+        raise StorageError(
+            f"cannot write {largest}: the files of this run take {needed:,} bytes, {sizes[largest]:,} of them this one,"
+            f" and {os.path.abspath(directory)} has {free:,} bytes free"
+        )
+
+
 def refuse_foreign(path: str | os.PathLike[str], command: str, option: str) -> None:
     """UsageError if there is a file at ``path`` that ``command`` did not make; ``option`` is what the user may change.
 
-    An empty file has nothing to lose.
+    An empty file has nothing to lose. StorageError for what is no file.
     """
+    if kind := irregular(path):
+        raise StorageError(f"cannot write {os.fspath(path)}: it is a {kind}")
     if not os.path.lexists(path) or (os.path.isfile(path) and os.path.getsize(path) == 0):
         return
     maker = maker_of(path)
@@ -151,6 +217,8 @@ def refuse_foreign(path: str | os.PathLike[str], command: str, option: str) -> N
 
 def maker_of(path: str | os.PathLike[str]) -> str | None:
     """The command of mpgls that the file itself names: a log, a manifest, units, or a store with its mark."""
+    if irregular(path):
+        return None
     try:
         with open(path, "rb") as file:
             first = file.readline(1 << 16)
@@ -183,8 +251,9 @@ def _text(value: Any) -> str | None:
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The object that a JSON file holds; an empty one where there is no such file."""
-    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
-        return _json(file.read())
+    if not irregular(path):  # to open a pipe would wait for whoever writes to it
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+            return _json(file.read())
     return {}
 
 

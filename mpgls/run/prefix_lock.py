@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from mpgls.errors import StorageError
 from mpgls.mpi import on_root
 from mpgls.stream.files import writing
+from mpgls.study.regular import irregular
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -82,6 +83,8 @@ class PrefixLock:
         """The file, made if it is not there; None where there is none, and a run that only reads cannot make it."""
         try:
             with writing(self.path):
+                if kind := irregular(self.path):
+                    raise StorageError(f"cannot write {self.path}: it is a {kind}")
                 return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         except StorageError:
             if not self.reads:

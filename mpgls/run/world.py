@@ -49,7 +49,12 @@ class World:
 
     def on_root(self, action: Callable[[], T]) -> T:
         """Run ``action`` on rank 0, give its result to every rank; if it raises, every rank raises that. Collective."""
-        return mpi.on_root(self.comm, action)
+
+        def alone() -> T:
+            with self.clock.alone():
+                return action()
+
+        return mpi.on_root(self.comm, alone)
 
     def raise_if_stopped(self) -> None:
         """Raise Stopped on all ranks if a signal asked any of them to stop. Collective."""

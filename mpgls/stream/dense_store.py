@@ -26,7 +26,7 @@ import numpy as np
 from mpgls.errors import InputError, StorageError
 from mpgls.model.null_record import NULL_DTYPE, unknown
 from mpgls.stream.files import replaced, write_at, writing
-from mpgls.stream.hdf5 import STORE, allocate, check_room, check_store, mapped_index, read_exactly, reserve
+from mpgls.stream.hdf5 import STORE, allocate, check_store, mapped_index, read_exactly, reserve
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
 from mpgls.stream.store import RECORD_DTYPE
@@ -192,13 +192,23 @@ class DenseShape:
     group: np.ndarray
     parts: int = 1
 
+    @property
+    def nbytes(self) -> int:
+        """Of the file, all but what does not grow."""
+        blocks, t, groups = self.edges.size - 1, len(self.names), int(self.group[-1]) + 1
+        of_snps = sum(dtype.itemsize for dtype in _SNP_DTYPES.values())
+        of_traits = self.parts * (NULL_DTYPE.itemsize + SUM_DTYPE.itemsize)
+        return t * (blocks * (2 * self.block * TILE_DTYPE.itemsize + SUM_DTYPE.itemsize) + of_traits) + len(
+            self.index
+        ) * (8 + groups * of_snps)
+
 
 def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Mapping[str, Any]) -> DenseStore:
     """Make a new store, of what has the ``mark``. Call on one rank.
 
     ``attributes`` are kept at the root: ``test``, and what `mpgls export` looks for, ``bfile``, ``bim_rows`` and
     ``bim_sha256``.
-    Raises StorageError when the file cannot be made or the disk is too small for it.
+    Raises StorageError when the file cannot be made.
     """
     path, group, block = Path(path), np.asarray(shape.group, dtype=np.int64), shape.block
     index = np.asarray(shape.index, dtype=np.int64)
@@ -214,8 +224,6 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     }
     about = {"format": FORMAT, "version": VERSION, "made_from": mark.text, "block": block}
     about["layout_sum"] = checksum(index, shape.edges, group)
-    nbytes = sum(int(np.prod(size, dtype=np.int64)) * dtype.itemsize for size, dtype in allocated.values())
-    check_room(path, nbytes, "all effects take")
     with replaced(path) as partial:
         with open_hdf5(partial, "w", libver="latest") as file:
             file.attrs.update(about | dict(attributes))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,20 +45,6 @@ def check_store(file: Any, path: Path, kind: str, version: int, mark: Mark | Non
         )
     if mark is not None:
         mark.check(str(file.attrs["made_from"]), path)
-
-
-def check_room(path: Path, nbytes: int, what: str) -> None:
-    """StorageError, before hours of work, when the disk has less room than the file takes; ``what`` takes it."""
-    try:
-        free = shutil.disk_usage(path.absolute().parent).free
-        held = path.stat().st_blocks * 512 if path.exists() else 0
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
-    if nbytes > free + held:
-        raise StorageError(
-            f"cannot write {path}: {what} {nbytes / 2**30:.2f} GiB, "
-            f"but the disk has {(free + held) / 2**30:.2f} GiB free"
-        )
 
 
 def reserve(path: Path, what: str) -> None:

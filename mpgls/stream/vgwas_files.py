@@ -35,6 +35,11 @@ _IN_BLOCKS = ("records", *COLUMNS)
 _CHUNK = 1 << 13
 
 
+def pairs_bytes(pairs: int) -> int:
+    """Bytes of so many pairs in the file, whose columns grow by whole chunks."""
+    return -(-pairs // _CHUNK) * _CHUNK * sum(np.dtype(dtype).itemsize for dtype in COLUMNS.values())
+
+
 def save_maxima(path: Path, maxima: Mapping[str, np.ndarray], mark: Mark) -> None:
     """Replace the file by ``maxima``, (P + 1,) of each statistic. Call on one rank. Raises StorageError."""
     with replaced(path) as partial, open_hdf5(partial, "w") as file:

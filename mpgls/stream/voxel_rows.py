@@ -11,9 +11,8 @@ import numpy as np
 
 from mpgls.mpi import on_root, together
 from mpgls.stream.files import replaced_by_all, writing
-from mpgls.stream.hdf5 import check_room
 from mpgls.study.checked_rows import CheckedRows
-from mpgls.study.images import ITEM, create_voxels
+from mpgls.study.images import create_voxels
 from mpgls.study.nifti import Mask
 from mpgls.study.tables import SampleId
 
@@ -49,13 +48,12 @@ def voxel_rows(
     """Make the voxel matrix ``path`` of the people ``ids`` over ``mask``; the body writes every row once, on any rank.
 
     Collective. The body must end alike on all ranks. Until it has, and all rows are on disk, the file has another
-    name; if the body raises, it is removed. Raises StorageError, also when the disk has no room, on all ranks.
+    name; if the body raises, it is removed. Raises StorageError on all ranks.
     """
     coordinates = mask.coordinates
     with replaced_by_all(comm, path) as partial:
 
         def create() -> CheckedRows:
-            check_room(partial, ITEM * len(ids) * len(coordinates), "the voxel matrix takes")
             return create_voxels(partial, ids, coordinates, mask.shape, mask.affine, mask.path, made_from)
 
         rows = VoxelRows(on_root(comm, create))

@@ -21,16 +21,18 @@ from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.study.fam import Samples
 from mpgls.study.genotype_files import Reading
 from mpgls.study.genotypes import bytes_per_dosages, bytes_per_snp
+from mpgls.study.oxford_sample import read_sample
 from mpgls.study.packed_bits import pack_alt_counts
 from mpgls.study.pgen import called
 from mpgls.study.plink import Fileset
 from mpgls.study.sample_ids import NO_FAMILY, OncePerSample, SampleId
-from mpgls.study.text import TextLines
 from mpgls.study.variants import STRIDE, Variants, open_bytes
 
 THRESHOLD = 0.1
 """PLINK 2's --hard-call-threshold."""
 _NO_COMPRESSION, _ZLIB, _ZSTD = range(3)
+ROW_BYTES = 40
+"""Chromosome, ID, position and alleles of a SNP, as a rule."""
 _BITS: dict[int, np.dtype] = {8: np.dtype("<u1"), 16: np.dtype("<u2"), 32: np.dtype("<u4")}
 _MISSING, _PLOIDY, _DIPLOID = 0x80, 0x3F, 2
 
@@ -79,6 +81,11 @@ class BgenVariants:
     def count(self) -> int:
         """SNPs."""
         return self.starts.size - 1
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row as a table has it, about."""
+        return ROW_BYTES
 
     @property
     def summary(self) -> str:
@@ -361,27 +368,6 @@ def _starts(file: BinaryIO, header: _Header, path: Path) -> np.ndarray:
             raise InputError(f"{path} is truncated: it ends in SNP {k + 1:,} of {header.m:,}")
     starts[header.m] = at
     return starts
-
-
-def read_sample(path: str) -> list[SampleId]:
-    """FID and IID of each sample: columns ID_1 and ID_2 of an Oxford .sample, after its two lines of header.
-
-    Raises InputError for another header, a line of less than two fields, or a sample that is there twice; StorageError.
-    """
-    lines = iter(TextLines(path, remarks=False))
-    names = next(lines, (1, ""))[1].split()
-    kinds = next(lines, (2, ""))[1].split()
-    if names[:1] not in (["ID_1"], ["ID"]) or kinds[:1] != ["0"]:
-        raise InputError(f"{path} is not a .sample: its first line begins with ID_1 ID_2, and its second with 0 0")
-    both, once = names[1:2] == ["ID_2"], OncePerSample(path)
-    for number, line in lines:
-        fields = line.split()
-        if len(fields) < 1 + both:
-            raise InputError(f"{path}, line {number} has no ID_2")
-        once.add((fields[0], fields[1]) if both else (NO_FAMILY, fields[0]), number)
-    if not once.line_of:
-        raise InputError(f"{path} lists no sample")
-    return list(once.line_of)
 
 
 def _zstandard() -> Any:

@@ -149,7 +149,7 @@ def kinship_files(path: PathLike) -> list[str]:
     prefix = name.removesuffix(".bin").removesuffix(".grm")
     if os.path.isfile(name) and (_starts_as_hdf5(name) or not name.endswith((".grm.bin", ".grm"))):
         return [name]
-    return [f"{prefix}.grm.bin", f"{prefix}.grm.id"] if os.path.isfile(f"{prefix}.grm.bin") else [name]
+    return [f"{prefix}.grm.bin", f"{prefix}.grm.id"] if os.path.exists(f"{prefix}.grm.bin") else [name]
 
 
 def write_grm_id(prefix: PathLike, ids: Sequence[SampleId]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mpgls.errors import InputError, MpglsError, StorageError
 from mpgls.study.checksums import checksum
+from mpgls.study.hdf5_bytes import hdf5_bytes
 
 LOCKS = "on file systems without locks set HDF5_USE_FILE_LOCKING=FALSE"
 # What h5py and NumPy raise for a dataset that is missing, of another type or shape, or whose bytes cannot be decoded;
@@ -41,7 +42,7 @@ def open_hdf5(path: str | os.PathLike[str], mode: str = "r", what: str = "HDF5 f
     import h5py
 
     try:
-        with h5py.File(os.fspath(path), mode, **settings) as file:
+        with _bytes_of(os.fspath(path), mode) as held, h5py.File(held, mode, **settings) as file:
             yield file
     except MpglsError:
         raise
@@ -49,6 +50,11 @@ def open_hdf5(path: str | os.PathLike[str], mode: str = "r", what: str = "HDF5 f
         if mode == "w" and not isinstance(error, OSError | RuntimeError):
             raise  # a new file is not damaged
         raise _in_words(error, os.fspath(path), mode, what) from None
+
+
+def _bytes_of(path: str, mode: str) -> contextlib.AbstractContextManager[Any]:
+    """What h5py opens: a file that is read by its name, one that is written by way of `study.hdf5_bytes`."""
+    return contextlib.nullcontext(path) if mode == "r" else hdf5_bytes(path, mode)
 
 
 def texts(values: Sequence[Any]) -> np.ndarray:

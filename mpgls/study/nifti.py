@@ -5,6 +5,7 @@ Anything that nibabel reads will do. Voxel indices i j k are those of the file, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 
 from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.study.images import show_shape, show_voxel
+from mpgls.study.regular import check_regular
 from mpgls.study.tables import MISSING, PathLike, SampleId, SampleTable, index_ids, read_ids, show_sample
 
 PATH_COLUMN = "PATH"
@@ -72,7 +74,7 @@ def read_mask(path: PathLike) -> Mask:
     inside; StorageError if there is none.
     """
     name = os.fspath(path)
-    if not os.path.isfile(name):
+    if not os.path.exists(name):
         raise StorageError(f"cannot read the mask {name}: there is no such file")
     with _Image(name) as image:
         shape, affine = _grid(image.shape), image.affine
@@ -163,6 +165,8 @@ def write_image(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
 
 
@@ -178,7 +182,7 @@ def _read_list(name: str, known: Sequence[SampleId] | None) -> ImageSet:
             without += 1
             continue
         path = str(folder / fields[column])
-        if not os.path.isfile(path):
+        if not os.path.exists(path):
             raise InputError(f"{name}, line {number}: there is no image {path} for person {show_sample(sample)}")
         paths[sample] = path
     if not paths:
@@ -187,7 +191,7 @@ def _read_list(name: str, known: Sequence[SampleId] | None) -> ImageSet:
 
 
 def _open_volumes(name: str, image_ids: str, known: Sequence[SampleId] | None) -> ImageSet:
-    if not os.path.isfile(name):
+    if not os.path.exists(name):
         raise StorageError(f"cannot read the images {name}: there is no such file")
     people = read_ids(image_ids, known)
     ids = people.ids
@@ -210,6 +214,7 @@ class _Image:
     def __init__(self, path: str) -> None:
         import gzip
 
+        check_regular(path)
         self._stream: Any = None
         nibabel = _nibabel()
         try:

@@ -45,6 +45,11 @@ class VariantTables:
         return tuple(f"{table.path}: {'; '.join(table.notes)}" for table in self.tables if table.notes)
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of the longest, about."""
+        return max(table.row_bytes for table in self.tables)
+
+    @property
     def summary(self) -> str:
         """One line for the log: how the files were understood."""
         return "; ".join([f"{self.path}: {self.count:,} SNPs in {len(self.tables)} files", *self.notes])

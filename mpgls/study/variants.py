@@ -79,6 +79,10 @@ class VariantRows(Protocol):
         """How the file was understood."""
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, about."""
+
+    @property
     def summary(self) -> str:
         """One line for the log: how the file was understood."""
 
@@ -141,6 +145,11 @@ class VariantTable:
     def summary(self) -> str:
         """One line for the log: how the file was understood."""
         return "; ".join([f"{self.path}: {self.count:,} SNPs", *self.notes])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, about."""
+        return -(-int(self.offsets[-1] - self.offsets[0]) // self.count)
 
     def read(self, start: int, stop: int) -> Variants:
         """The rows ``start`` to ``stop`` (exclusive).

@@ -100,7 +100,8 @@ def test_stopped_run_leaves_no_file(comm, study, monkeypatch):
     last = comm.size - 1
 
     def heard(self: StopSignal) -> nullcontext[StopSignal]:
-        self.requested = MPI.COMM_WORLD.rank == last
+        if MPI.COMM_WORLD.rank == last:
+            self.ask()
         return nullcontext(self)
 
     monkeypatch.setattr(StopSignal, "listening", heard)

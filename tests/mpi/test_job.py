@@ -167,7 +167,8 @@ def test_two_runs_may_share_a_prefix(comm, folder):
 
 def test_a_signal_to_one_rank_stops_all_with_the_same_advice(comm, folder):
     with pytest.raises(Stopped) as stopped, open_job(options(h2=0.5), comm) as job:
-        job.world.stop.requested = comm.rank == comm.size - 1
+        if comm.rank == comm.size - 1:
+            job.world.stop.ask()
         job.world.raise_if_stopped()
     assert str(stopped.value).startswith("stopped by a signal; go on with: mpgls toy ")
     assert str(stopped.value).endswith(" --resume") and "--h2 0.5" in str(stopped.value)
@@ -242,3 +243,24 @@ def test_the_machine_is_what_options_and_ranks_allow(comm, folder):
     comm.Barrier()
     with open_job(options(), comm) as job:
         assert job.machine().limit is None
+
+
+def test_a_fresh_run_removes_what_a_killed_one_had_not_finished(comm, folder):
+    """The killed run listed what it was making; what another program keeps beside it stays."""
+
+    def leave() -> None:
+        Path("o.json.partial").write_text(json.dumps({"command": "toy", "files": ["o.tsv", "o.B.tsv", "o.watch"]}))
+        for name in ("o.tsv.partial", "o.B.tsv.partial", "o.watch", "o.C.tsv.partial"):
+            Path(name).write_text("half a table")
+
+    on_root(comm, leave)
+    run(comm, options())
+    comm.Barrier()
+    assert sorted(path.name for path in folder.glob("o.*")) == ["o.C.tsv.partial", "o.json", "o.log", "o.tsv"]
+
+
+def test_hours_and_stall_change_no_results(comm, folder):
+    run(comm, options(max_hours=3.0, stall=0.0))
+    done = []
+    run(comm, options(max_hours=5.0, resume=True), done)
+    assert not done

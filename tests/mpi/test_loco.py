@@ -291,7 +291,8 @@ def stop_in(monkeypatch, module, name, number):
     def until_then(*arguments):
         calls.append(1)
         world = inspect.signature(whole).bind(*arguments).arguments["world"]
-        world.stop.requested = len(calls) == number
+        if len(calls) == number:
+            world.stop.ask()
         return whole(*arguments)
 
     monkeypatch.setattr(module, name, until_then)

@@ -209,7 +209,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(comm, study, monkeypatch):
 
     def stopping(self, *given):
         done[0] += 1
-        self.world.stop.requested = done[0] > 2
+        if done[0] > 2:
+            self.world.stop.ask()
         return unit(self, *given)
 
     with monkeypatch.context() as patch:

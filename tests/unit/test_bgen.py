@@ -12,9 +12,10 @@ import pytest
 from bgen_files import NEEDS_BGEN, probabilities, write_bgen
 
 from mpgls.errors import InputError, StorageError, UsageError
-from mpgls.study.bgen import open_bgen, read_sample
+from mpgls.study.bgen import open_bgen
 from mpgls.study.filters import SnpFilter, select_snps
 from mpgls.study.genotype_files import AS_STORED, Reading
+from mpgls.study.oxford_sample import read_sample
 from mpgls.study.packed_bits import codes_of
 from mpgls.study.sources import GenotypeSource, open_genotypes, open_variants
 

@@ -66,6 +66,12 @@ def test_long_rows_have_the_crc_of_their_folded_words():
     assert row_checksums(row[None]).tolist() == [zlib.crc32(folded.tobytes())]
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_row_alone_has_the_checksum_that_it_has_among_others(width: int) -> None:
+    rows, more = RNG.standard_normal((3, width)), RNG.standard_normal((3, 2 * width))
+    assert row_checksums(rows, more).tolist() == [checksum(*pair) for pair in zip(rows, more, strict=True)]
+
+
 @pytest.mark.parametrize("dtype", ["<f4", "<f8"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_flipped_bit_swapped_words_and_zeros_are_noticed(width: int, dtype: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import subprocess
 import sys
@@ -100,3 +101,63 @@ def test_a_path_that_is_not_utf8_is_an_attribute(tmp_path):
 def test_all_of_mpgls_opens_hdf5_in_one_place():
     users = [path for path in PACKAGE.rglob("*.py") if "h5py.File(" in path.read_text("utf-8")]
     assert users == [PACKAGE / "study" / "hdf5.py"]
+
+
+# -- a full disk ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """From now on nothing that is written has room."""
+
+    def fill():
+        def refuse(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        for name in ("pwrite", "posix_fallocate"):
+            monkeypatch.setattr(os, name, refuse)
+
+    return fill
+
+
+def test_a_new_file_on_a_full_disk(tmp_path, full):
+    """HDF5 1.10 would crash where it gives back what it held of the file."""
+    full()
+    for _ in range(3):
+        with (
+            pytest.raises(StorageError, match=r"cannot write .*n\.h5: No space left on device"),
+            open_hdf5(tmp_path / "n.h5", "w", libver="latest") as file,
+        ):
+            file["x"] = np.random.default_rng(1).random(100_000)
+            file.attrs["about"] = "x" * 10_000
+
+
+def test_a_file_that_grows_on_a_full_disk_is_what_it_was(kinship, full):
+    before = kinship.read_bytes()
+    full()
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*K\.h5: No space left on device"),
+        open_hdf5(kinship, "r+") as file,
+    ):
+        file["x"] = np.arange(100_000)
+        file["kinship"][...] = 1.0
+    assert kinship.read_bytes() == before
+
+
+def test_what_is_changed_piece_by_piece_is_what_h5py_alone_would_write(tmp_path):
+    """Datasets that grow by chunks, at the edges of pages and beyond them, in files opened again and again."""
+    ours, theirs, draws = tmp_path / "ours.h5", tmp_path / "theirs.h5", np.random.default_rng(2)
+    sizes = draws.integers(1, 30_000, 12).tolist()
+    for number, size in enumerate(sizes):
+        values, mode = draws.integers(0, 1 << 40, size), "r+" if number else "w"
+        for file in (open_hdf5(ours, mode), h5py.File(theirs, mode)):
+            with file as one:
+                if not number:
+                    one.create_dataset("x", (0,), np.int64, maxshape=(None,), chunks=(1000,), compression=1)
+                one["x"].resize(sum(sizes[: number + 1]), axis=0)
+                one["x"][-size:] = values
+                one[f"whole {number}"] = values
+    with h5py.File(ours) as a, h5py.File(theirs) as b:
+        assert list(a) == list(b)
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])

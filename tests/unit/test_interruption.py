@@ -91,6 +91,7 @@ def assert_resumes(folder: Path, done: int) -> None:
     assert f"resume: {done:,} of 2,001 blocks are done" in resumed.out
     assert (folder / "out.pheno.tsv").read_bytes() == (folder / "whole.pheno.tsv").read_bytes()
     assert (folder / "out.json").exists()
+    assert not (folder / "out.watch").exists()
 
 
 def test_a_killed_rank_ends_the_run_and_resumes_to_the_same_bytes(study: Path) -> None:
@@ -111,6 +112,65 @@ def test_a_signal_stops_the_run_in_order(study: Path) -> None:
     assert [line for line in err.splitlines() if line.startswith("mpgls")] == [advice(SCAN)]
     assert seconds < 10
     assert_resumes(study, blocks_done(study))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_before_numpy_is_there_stops_the_run_in_order(study: Path, number: signal.Signals) -> None:
+    """The signal comes as the first module is imported after mpgls itself; the run has begun nothing yet."""
+    early = f"import os, mpgls.__main__ as m; m._open_closed_streams = lambda: os.kill(os.getpid(), {number}); m.main()"
+    ended = run(RANKS, [sys.executable, "-c", early, *SCAN.split()], study)
+    assert ended.code == STOPPED, ended.err
+    assert ended.sentences == [advice(SCAN)]
+    assert not list(study.glob("out*"))
+
+
+def test_a_signal_ends_what_cannot_go_on(study: Path) -> None:
+    late = "doctor.run = lambda *_: os.kill(os.getpid(), signal.SIGTERM)"
+    code = f"import os, signal, mpgls.__main__ as m; from mpgls.commands import doctor; {late}; m.main()"
+    assert run(0, [sys.executable, "-c", code, "doctor"], study).code == -signal.SIGTERM
+
+
+def test_hours_that_are_over_stop_the_run_in_order(study: Path) -> None:
+    ended = mpgls(RANKS, f"{SCAN} --max-hours 0.0001", study)
+    assert ended.code == STOPPED, ended.err
+    assert ended.sentences == [
+        advice(f"{SCAN} --max-hours 0.0001").replace("by a signal", "before the end of --max-hours 0.0001")
+    ]
+    assert "stopped before the end of --max-hours" in (study / "out.log").read_text()
+
+
+STANDS_STILL = """
+import os, signal, time
+from mpi4py import MPI
+from mpgls import __main__
+from mpgls.study.genotypes import Decoder
+
+def decode(*arguments):
+    if MPI.COMM_WORLD.rank == 1:
+        {does}
+    return original(*arguments)
+
+original = Decoder.decode
+Decoder.decode = decode
+__main__.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("time.sleep(60)", "no rank has got on: rank 1 on {host} (in 'decode') was the first to stand still"),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "nothing was heard of rank 1 on {host}"),
+    ],
+)
+def test_a_rank_that_stands_still_ends_the_run(study: Path, does: str, said: str) -> None:
+    """In time, though the launcher sees nothing wrong."""
+    (study / "driver.py").write_text(STANDS_STILL.format(does=does))
+    scan = f"{SCAN} --stall 10"
+    ended = run(RANKS, [sys.executable, "driver.py", *scan.split()], study)
+    assert ended.code == STOPPED, ended.err
+    wrong = f"for 10 s (--stall) {said.format(host=os.uname().nodename)}"
+    assert ended.sentences == [advice(scan).replace("stopped by a signal", wrong)]
 
 
 DRIVER = """

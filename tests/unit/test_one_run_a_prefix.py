@@ -407,8 +407,10 @@ def test_a_kill_frees_the_prefix_and_its_files(fresh: Path, ranks: int) -> None:
 
 
 WITHOUT_LOCKS = """
-import errno, fcntl
+import errno, fcntl, os
 from mpgls import __main__
+
+os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
 
 def none(*_):
     raise OSError(errno.ENOLCK, "No locks available")

@@ -197,11 +197,11 @@ def test_the_advice_is_what_was_typed_and_resume():
         pheno: str | None = option(None, "a table")
 
     made = make(Long, {"out": "o", "pheno": "my table"})
-    assert made.advice() == "mpgls long --out o --pheno 'my table' --resume"
-    assert make(Long, {"out": "o", "resume": True}).advice() == "mpgls long --out o --resume"
+    assert made.go_on() == "go on with: mpgls long --out o --pheno 'my table' --resume"
+    assert make(Long, {"out": "o", "resume": True}).go_on() == "go on with: mpgls long --out o --resume"
     typed = ("mpgls", "long", "--out", "o", "--resume")
-    assert make(Long, {"out": "o", "resume": True}, typed).advice() == "mpgls long --out o --resume"
-    assert make(Long, {"out": "o"}, typed[:-1]).advice() == "mpgls long --out o --resume"
+    assert make(Long, {"out": "o", "resume": True}, typed).go_on() == "go on with: mpgls long --out o --resume"
+    assert make(Long, {"out": "o"}, typed[:-1]).go_on() == "go on with: mpgls long --out o --resume"
 
 
 def test_what_determines_the_results():
