@@ -54,7 +54,7 @@ def test_a_damaged_pgen(study: Path, command: str) -> None:
     """Some ranks read what is whole, and one meets the damage."""
     path = study / "p.pgen"
     content = np.fromfile(path, dtype=np.uint8)
-    content[content.size // 2 : content.size // 2 + 400] = 255
+    content[content.size // 2 : content.size // 2 + 12] = 255  # of one SNP or two neighbours
     content.tofile(path)
     refused(study, command, INPUT, "p.pgen is damaged: its SNP", ranks=(1, 2, 4))
 
