@@ -257,7 +257,7 @@ def scan_set(
     if run.ledger is None:
         return {}
     checked: dict[str, float] = {}
-    with split_teams(world.comm, plan.team_size) as team:
+    with split_teams(world.comm, plan.team_size, plan.solver) as team:
         tested = TestedSnps(run.study.fileset.bed, samples.rows, samples.F_rep, G, plan.block, world)
         model = SetModel(load_gram(gram, G.n, grid, world), products, nulls, tested)
         left = [part.k for part in parts if run.ledger.unfinished(part.blocks)]
@@ -326,7 +326,7 @@ def scan_dense(
             f"{G.K:,} similarity SNPs of {G.n:,} samples: the n x n form is cheaper, and it has no stages; "
             "leave --stage out, or give --form low-rank"
         )
-    with split_teams(world.comm, run.plan.team_size) as team:
+    with split_teams(world.comm, run.plan.team_size, run.plan.solver) as team:
         scan = TraitScan(run.study.fileset.bed, options.snp_test, team, ledger, world, run.job.sample_memory)
         T_grid = sample_products(G, [slice(0, G.K)], grid, world)  # T = G G'
         for part in parts:
@@ -378,7 +378,7 @@ def make_plan(
     )
     asked = block_within(options.block_size, study.selected)
     block = planned_block(options, study, job) if options.scans else asked
-    plan = plan_low_rank(machine, sizes, options.team_size, block)
+    plan = plan_low_rank(machine, sizes, options.team_size, block, options.solver)
     job.world.log.info(plan.text(machine))
     return plan
 

@@ -58,7 +58,7 @@ from mpgls.run.option_groups import (
     EigensolverOptions,
     ModelOptions,
     PlotOptions,
-    TeamOptions,
+    SolverOptions,
 )
 from mpgls.run.options import Check, at_least, flag, option
 from mpgls.run.outputs import check_room as check_room_at
@@ -90,8 +90,8 @@ SHOWN_GROUPS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class MultiTrait(
-    GenotypeOptions, ManyTraitOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions, TeamOptions, BlockOptions,
-    PlotOptions, CheckpointOptions,
+    GenotypeOptions, ManyTraitOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions, SolverOptions,
+    BlockOptions, PlotOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls multi-trait``."""
 
@@ -157,7 +157,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
         describe(parts, edges, plan.block, world)
         blocks = SnpBlocks(selected_rows(study, world), edges)
         facts: list[dict[str, Any]] = []
-        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team, ledger:
+        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size, plan.solver) as team, ledger:
             scan = Scan(options, traits, plan, blocks, ledger, team, job)
             check_room(scan, study, parts)
             ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study))
@@ -370,7 +370,7 @@ def make_plan(
         dense=options.dense,
     )
     block = block_within(options.block_size, study.selected)
-    wishes = TileWishes(options.team_size, block, options.trait_block, options.pass_traits)
+    wishes = TileWishes(options.team_size, options.solver, block, options.trait_block, options.pass_traits)
     machine = job.machine(study.fileset.bed.held_bytes)
     plan = plan_tiles(machine, sizes, wishes, tiles)
     job.world.log.info(plan.text(machine, t))

@@ -80,7 +80,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
 
         variants, plots = study.fileset.variants, not options.no_plots
         report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
-        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team:
+        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size, plan.solver) as team:
             kind = TraitScan if options.ratio == "null" else RatioScan
             scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
             for part in parts:
@@ -133,7 +133,9 @@ def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job:
         several_sets=any(cohort.rows.size < n for cohort in cohorts),
         several_traits=len(cohorts) > 1,
         nodes=0 if options.ratio == "null" else NODES,
+        basis=options.eigen is not None or options.ratio == "snp",
     )
-    plan = plan_scan(machine, sizes, options.team_size, planned_block(options, study, job))
+    block = planned_block(options, study, job)
+    plan = plan_scan(machine, sizes, options.team_size, block, options.solver)
     job.world.log.info(plan.text(machine))
     return plan

@@ -14,6 +14,7 @@ from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.probes import POTRF_SIZE
 from mpgls.engine.rates import PrecisionRates, Rates
 from mpgls.engine.similarity import PANEL
+from mpgls.engine.team_solvers import OF_INVERSION
 from mpgls.errors import UsageError
 from mpgls.run.plan import Machine
 from mpgls.study.genotypes import bytes_per_dosages, bytes_per_snp
@@ -247,7 +248,8 @@ class _Work:
         if p.mixed:
             terms["check in double"] = self._check()
         matrix = float(p.K) ** 2
-        flop = p.m * (2.0 * p.n * p.K_c * passes + p.T * matrix) + models * matrix * p.K / 3
+        factorisations = models * (2 if self.plan.solver == "inverse" else 1)
+        flop = p.m * (2.0 * p.n * p.K_c * passes + p.T * matrix) + factorisations * matrix * p.K / 3
         memory = max(self.plan.stages["factors"], self.plan.stages["scan"])
         sent = self._sent(8.0 * matrix) + models * self._sent(p.item * matrix * self._copies())
         return Stage("4 scan", flop, read + 8.0 * matrix, 32.0 * p.m * p.T, sent, memory, terms)
@@ -313,7 +315,10 @@ class _Work:
     def _hand_over(self) -> float:
         """Seconds until each team of the scan has its own factor."""
         p, P = self.problem, self.machine.ranks
-        return float(p.K) ** 2 / P / self.rates.scale + self._sending(p.item * float(p.K) ** 2 * self._copies())
+        dealing = float(p.K) ** 2 / P / self.rates.scale + self._sending(p.item * float(p.K) ** 2 * self._copies())
+        if self.plan.solver != "inverse":
+            return dealing
+        return dealing + float(p.K) ** 3 / 3 / P / (OF_INVERSION * self.rates.double.gemm)
 
     def _sent(self, nbytes: float, R: int | None = None) -> float:
         """The part of ``nbytes``, spread over R ranks and dealt anew, that leaves its rank."""

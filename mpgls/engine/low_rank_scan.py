@@ -102,8 +102,9 @@ class TestedSnps:
         """(F'X - w (L_c^-1 G_c'F)'L_c^-1 H) / (1-h2) of the SNPs for one trait. Collective over a team."""
         L_team, B, q = trait.L_team, H.shape[1], trait.F_tilde_team.shape[1] - 1
         with self.world.phase("solve", flop=float(H.shape[0]) ** 2 * B):
-            for panel, rows in zip(L_team.panels, L_team.row_panels, strict=True):
-                panel[:, :B] = H if rows.size == H.shape[0] else H[rows]
+            for columns, panels in L_team.exchange(H.T):
+                for panel, rows in zip(panels, L_team.row_panels, strict=True):
+                    panel[...] = columns.T if rows.size == H.shape[0] else columns.T[rows]
             H_tilde_team = L_team.apply(B)  # L_c^-1 H
         with self.world.phase("statistics"):
             through_G = L_team.sum_over_rows(partial_products(trait.F_tilde_team, H_tilde_team))[:, :B]
@@ -131,7 +132,7 @@ class SetModel:
         sums, F_tilde_rep = L.sums(F), L.columns(F.GF_rep)
         with world.phase("hand over factor"):
             L_team = L.hold(team, self.tested.width, self.tested.G.dtype.type)
-        F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.panels[0].dtype)
+        F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.dtype)
         return HeldTrait(column, h2, kernel_weight(h2, part.scale), sums, L_team, F_tilde_team)
 
     def check_against_double(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mpgls.engine.panel_decoder import PanelDecoder
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import Note
@@ -22,7 +23,7 @@ from mpgls.run.world import World
 from mpgls.stream.scratch import ScratchFile
 from mpgls.study.filters import SnpFilter, passes
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import Decoder, SnpStats
+from mpgls.study.genotypes import SnpStats
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -98,7 +99,7 @@ class RotatedSnps:
     ) -> None:
         self.blocks, self.Z_team, self.scratch, self.world = blocks, Z_team, scratch, world
         self.n = samples.size
-        self._decoder = Decoder(bed.n, [samples[panel] for panel in Z_team.row_panels], Z_team.panels[0].dtype)
+        self._decoder = PanelDecoder(Z_team, samples, bed, world)
         self._stream: SnpStream | None = SnpStream(bed, blocks.rows, world)
         self._stats: list[SnpStats] = []
 
@@ -110,10 +111,9 @@ class RotatedSnps:
     def _from_genotypes(self, stream: SnpStream) -> Iterator[tuple[SnpStats, np.ndarray]]:
         world, Z_team = self.world, self.Z_team
         for _, packed in stream:
-            with world.phase("decode", nbytes=packed.size):
-                stats = self._decoder.decode(packed, [panel[:, : len(packed)] for panel in Z_team.panels])
+            stats = self._decoder.decode(packed)
             with world.phase("rotate SNPs", flop=2.0 * self.n**2 * len(packed)):
-                X_tilde_team = Z_team.apply()  # X_grid = X_cols;  X~ = Z'X
+                X_tilde_team = Z_team.apply()  # X~ = Z'X
             if self.scratch is not None:
                 self._stats.append(stats)
                 with world.phase("scratch", nbytes=X_tilde_team.nbytes):
@@ -142,11 +142,9 @@ def scratch_file(directory: Path | None, name: str, Z_team: TeamOperator, world:
     if directory is None:
         yield None
         return
-    width = Z_team.panels[0].shape[1] * len(Z_team.panels)  # the columns of the whole process column
     with world.together():
-        scratch = ScratchFile(
-            directory / f"{name}.scratch.{world.rank}", (Z_team.rows.size, width), Z_team.panels[0].dtype
-        )
+        shape = Z_team.rows.size, Z_team.columns
+        scratch = ScratchFile(directory / f"{name}.scratch.{world.rank}", shape, Z_team.dtype)
     try:
         yield scratch
     finally:

@@ -139,6 +139,19 @@ class TeamOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SolverOptions(TeamOptions):
+    """Of commands whose operator is L^-1 or Z'."""
+
+    solver: str = option(
+        "auto",
+        "how teams of several ranks hold it: inverse, each its rows of L^-1 or Z'; grid, with a distributed solve or "
+        "product; auto: what should be faster",
+        choices=("auto", "inverse", "grid"),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrecisionOptions(Options):
     """How the large products are computed."""
 
@@ -188,7 +201,7 @@ class ModelOptions(PrecisionOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TraitScanOptions(
-    GenotypeOptions, TraitOptions, ModelOptions, TeamOptions, BlockOptions, PlotOptions, CheckpointOptions
+    GenotypeOptions, TraitOptions, ModelOptions, SolverOptions, BlockOptions, PlotOptions, CheckpointOptions
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""
 

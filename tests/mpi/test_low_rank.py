@@ -188,11 +188,12 @@ def test_the_table_of_null_models_can_be_given_back(comm, study):
 # -- the same on every machine ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block_size", [1, 7, 1000])
-def test_teams_and_blocks_do_not_change_the_effects(comm, study, small_tiles, block_size):
+@pytest.mark.parametrize("solver, block_size", [("inverse", 1), ("grid", 7), ("inverse", 1000)])
+def test_teams_and_blocks_do_not_change_the_effects(comm, study, small_tiles, solver, block_size):
     teams = range(1, comm.size + 1)
     for size in teams:
-        scan(comm, study, f"team{size}", h2=0.4, covar=study.covar, team_size=size, block_size=block_size)
+        options = {"team_size": size, "solver": solver, "block_size": block_size}
+        scan(comm, study, f"team{size}", h2=0.4, covar=study.covar, **options)
     if comm.rank == 0:
         expected = low_rank_oracle.by_svd(*study.data(X=study.design()), h2=dict.fromkeys(LABELS.values(), 0.4))
         for size in teams:
@@ -228,7 +229,8 @@ def test_mixed_precision_is_close_to_double_and_says_how_close(comm, study, miss
         on_root(comm, lambda: write_genotypes(study.bfile, np.nan_to_num(study.plink.dosages, nan=1.0)))
     double = read_results(scan(comm, study, h2=0.4, covar=study.covar), "trait1")
     for size in range(1, comm.size + 1):
-        out = scan(comm, study, f"mixed{size}", h2=0.4, covar=study.covar, precision="mixed", team_size=size)
+        options = {"precision": "mixed", "team_size": size, "solver": "grid" if missing else "inverse"}
+        out = scan(comm, study, f"mixed{size}", h2=0.4, covar=study.covar, **options)
         mixed, facts = read_results(out, "trait1"), read_facts(out, "trait1")
         for name in ("BETA", "SE", "STAT", "LOG10P"):
             atol = 1e-4 * np.abs(double[name]).max()

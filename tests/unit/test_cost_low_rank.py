@@ -138,6 +138,15 @@ def test_the_plan_is_that_of_the_run():
         cost(machine(gib=0.15))
 
 
+def test_teams_by_inverse_pay_for_inverting_every_factor():
+    """K^3/3 at 0.3 of the GEMM rate in float64; on a grid the rate of GEMM does not enter."""
+    study, slow = {"K": 20_000, "m": 22 * 60_000}, Rates.of(FACTS | {"gemm_gflops_double": 25.0}, "x")
+    made = [cost(machine(16, 1, gib=1.1), rates, **study) for rates in (RATES, slow)]
+    assert made[0].plan.solver == "inverse" and made[0].plan.team_size > 1
+    one, other = (stage(each, "4").terms["hand over factor"] for each in made)
+    assert other - one == pytest.approx(22 * 20_000**3 / 3 / 16 / 0.3 * (1 / 25e9 - 1 / 50e9))
+
+
 def test_reading_hides_behind_computing_until_it_is_slower():
     fast, slow = (stage(cost(rates=Rates.of(FACTS | {"read_mb_per_s": mb}, "x")), "4").terms for mb in (1e3, 1.0))
     assert fast["read (waiting)"] == 0
