@@ -35,6 +35,6 @@ def write_bgen(
         for line, column in zip(bim, second.T, strict=True):
             chrom, name, _, pos, a1, a2 = line.split()
             writer.add_variant("", name, chrom, int(pos), [a2, a1], probabilities(column), bit_depth=bits)
-    people = [" ".join([*line.split()[:2], "0"]) for line in fam]
-    Path(path).with_suffix(".sample").write_text("\n".join(["ID_1 ID_2 missing", "0 0 0", *people]) + "\n")
+    people = [" ".join([*line.split()[:2], "0", line.split()[4]]) for line in fam]
+    Path(path).with_suffix(".sample").write_text("\n".join(["ID_1 ID_2 missing sex", "0 0 0 D", *people]) + "\n")
     Path(f"{path}.bgi").unlink(missing_ok=True)

@@ -12,7 +12,7 @@ that K without a chromosome is (m K - S_c) / (m - m_c); at any time one S_c is i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,8 +31,9 @@ from mpgls.run.option_groups import BlockOptions, RunOptions
 from mpgls.run.options import flag, option
 from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine, Plan, first_that_fits, grid_block
 from mpgls.run.results import Results
-from mpgls.run.study_options import GenotypeOptions
+from mpgls.run.study_options import GenotypeOptions, SimilarityOptions
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
+from mpgls.study.filters import SnpFilter
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -41,7 +42,7 @@ SUFFIXES = (".h5", ".h5.partial", ".grm.bin", ".grm.id", ".grm.N.bin")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kinship(GenotypeOptions, BlockOptions, RunOptions):
+class Kinship(GenotypeOptions, SimilarityOptions, BlockOptions, RunOptions):
     """Options of ``mpgls kinship``."""
 
     command = "kinship"
@@ -57,6 +58,11 @@ class Kinship(GenotypeOptions, BlockOptions, RunOptions):
     )
     loco: bool = flag("keep each chromosome's sum as well, for scans that leave one chromosome out", group="kinship")
     grm_bin: bool = flag("write GCTA's .grm.bin, .grm.N.bin and .grm.id as well", group="output")
+
+    @property
+    def snps(self) -> SnpFilter:
+        """The filters of SNPs: no X, Y, XY and MT unless they are asked for. Raises UsageError."""
+        return replace(super().snps, without_sexed=not (self.all_chromosomes or self.chr is not None))
 
     def check(self) -> None:
         super().check()

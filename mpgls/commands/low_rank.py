@@ -42,7 +42,7 @@ from mpgls.run.options import at_least, flag, option, the_file
 from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.slots import ScanLedger
-from mpgls.run.study_options import files_of, named_source
+from mpgls.run.study_options import BY_COUNTS, BY_SEX, SimilarityOptions, files_of, named_source
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -54,7 +54,7 @@ SIMILARITY = "similarity SNPs (one of the first three)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank(TraitScanOptions):
+class LowRank(TraitScanOptions, SimilarityOptions):
     """Options of ``mpgls low-rank``; exactly one of ``similarity_snps``, ``_every`` and ``_count`` is given."""
 
     command = "low-rank"
@@ -147,7 +147,13 @@ class LowRank(TraitScanOptions):
     def similarity(self) -> SimilarityChoice:
         """Which SNPs measure similarity."""
         ways = (self.similarity_snps, self.similarity_every, self.similarity_count)
-        return SimilarityChoice(named_source(self, of_similarity=True), *ways, loco=not self.no_loco)
+        return SimilarityChoice(
+            named_source(self, of_similarity=True),
+            *ways,
+            loco=not self.no_loco,
+            every_chromosome=self.all_chromosomes,
+            sex_rule=self.sex_rule,
+        )
 
     def is_dense(self, n: int, K: int) -> bool:
         """Whether n x n matrices are used: asked for, or cheaper because there are as many SNPs as samples."""
@@ -155,11 +161,8 @@ class LowRank(TraitScanOptions):
 
     def determine_similarity(self) -> dict[str, Any]:
         """The options that G depends on, beside its files."""
-        names = (
-            "similarity_every", "similarity_count", "precision", "maf", "geno", "info", "exclude_negative_bp", "dosage",
-            "hard_call_threshold",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        names = ("similarity_every", "similarity_count", "precision", "exclude_negative_bp", *BY_COUNTS, *BY_SEX)
+        return {name: getattr(self, name) for name in (*names, "dosage", "hard_call_threshold")}
 
 
 @dataclass(frozen=True)

@@ -63,11 +63,11 @@ from mpgls.run.option_groups import (
 from mpgls.run.options import Check, at_least, flag, option
 from mpgls.run.outputs import check_room as check_room_at
 from mpgls.run.plan import block_within
-from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScanKinshipOptions
+from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
-from mpgls.study.trait_groups import TraitStudy
+from mpgls.study.trait_groups import TraitStudy, TraitUse
 from mpgls.study.trait_matrix import POLICIES
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ SHOWN_GROUPS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class MultiTrait(
-    GenotypeOptions, ManyTraitOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions, SolverOptions,
+    GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions,
+    SolverOptions,
     BlockOptions, PlotOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls multi-trait``."""
@@ -143,8 +144,8 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             check_scratch(options, job)
             study = open_study(options, world, traits=False)
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
-            effects = np.float32 if options.dense else np.float64
-            traits = open_trait_study(options, study, eigen_file, options.missing, world, effects=effects)
+            use = TraitUse(options.missing, options.transform, np.float32 if options.dense else np.float64)
+            traits = open_trait_study(options, study, eigen_file, use, world)
             check_kinship(study, options.loco, world)
             check_components(options.pcs, traits.cohort, "the study")
             chromosomes = tested_chromosomes(study, options.loco, world)

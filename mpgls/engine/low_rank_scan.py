@@ -65,7 +65,7 @@ class TestedSnps:
     ) -> None:
         self.G, self.world, self.n, self.rows, self.bed, self.width = G, world, rows.size, rows, bed, width
         self.mixed = G.dtype == np.float32
-        self.decoder = Decoder(bed.n, [rows], G.dtype)
+        self.decoder = Decoder(bed.n, [rows], G.dtype, bed.males)
         self.F_rep: np.ndarray = np.asfortranarray(F_rep, dtype=G.dtype)
         self._F_total = self.F_rep.sum(axis=0, dtype=np.float64)
         self._X: np.ndarray = np.empty((self.n, width), dtype=G.dtype, order="F")
@@ -146,7 +146,7 @@ class SetModel:
         mixed = tested.sums(held, block, tested.cross(part, block))
 
         X_rep = np.empty((G.n, chosen.size), order="F")
-        Decoder(tested.bed.n, [tested.rows], np.float64).decode(packed, [X_rep])
+        Decoder(tested.bed.n, [tested.rows], np.float64, tested.bed.males).decode(packed, [X_rep])
         G_double = G.in_double(world.comm)
         H_rep = G_double.project(X_rep, world.comm) * part.kept[:, None]
         G_double.close()

@@ -29,7 +29,7 @@ STAGES = (0, 1, 2, 4)
 FILES_OF_STAGES = (".stage[012].h5", ".set[0-9]*.stage[012].h5")
 """Endings of the files of all sets of samples."""
 OF_GENOTYPES = tuple(flag.replace("--", "--similarity-") for flag in SOURCES)
-OF_SIMILARITY = (*SOURCES, *OF_GENOTYPES, "--similarity-snps", "--extract", "--exclude")
+OF_SIMILARITY = (*SOURCES, *OF_GENOTYPES, "--similarity-snps", "--extract", "--exclude", "--sex")
 """Options whose files say what G is."""
 
 
@@ -72,7 +72,7 @@ class Stages:
         def make() -> dict[str, np.ndarray]:
             with world.phase("stage 0"):
                 stats = count_snps(packed, samples.similarity_rows, world.comm)
-                kept = usable(stats, snps if packed.bed.dosages else replace(snps, info=0.0))
+                kept = usable(stats, snps if packed.bed.dosages else replace(snps, info=0.0), world.log)
                 found = {"kept": kept, "n_obs": stats.n_obs, "a1_sum": stats.a1_sum, "sum_sq": stats.sum_sq}
                 world.on_root(lambda: state.save({}, found))
                 return found

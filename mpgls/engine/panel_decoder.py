@@ -15,7 +15,7 @@ class PanelDecoder:
 
     def __init__(self, operator: TeamOperator, rows: np.ndarray, bed: Genotypes, world: World) -> None:
         self.operator, self.world = operator, world
-        self._decoder = Decoder(bed.n, [rows[panel] for panel in operator.row_panels], operator.dtype)
+        self._decoder = Decoder(bed.n, [rows[panel] for panel in operator.row_panels], operator.dtype, bed.males)
 
     def decode(self, packed: np.ndarray) -> SnpStats:
         """Centred columns of this rank's SNPs (B, snp_bytes), and of others' where the operator asks for it.

@@ -21,7 +21,8 @@ from mpgls.model.trait_records import PanelTotals
 from mpgls.model.work import Work
 from mpgls.run.world import World
 from mpgls.stream.scratch import ScratchFile
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.count_filters import Dropped, dropped_by
+from mpgls.study.filters import SnpFilter
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import SnpStats
 
@@ -236,10 +237,11 @@ def scan_tiles(
     """
     Z_team, n, traits = blocks.Z_team, blocks.n, sum(one.panel.t for one in panels)
     progress = world.progress(label, blocks.blocks.snps, "SNPs")
-    done = 0
+    done, dropped = 0, Dropped()
     for block in blocks:
         B, stats = len(block.rows), block.stats
-        filtered = ~passes(stats, snp_filter)
+        filtered = dropped_by(stats, snp_filter)
+        dropped.add(filtered)
         for one in panels:
             with world.phase("tiles", flop=2.0 * n * B * one.panel.t):
                 partial = one.local.partial_products(block.X_tilde_team)  # R = (W o E~)'X~, and the sums at the nodes
@@ -248,15 +250,16 @@ def scan_tiles(
             with world.phase("epilogue"):
                 note = tile.note.copy()
                 note[stats.n_obs == 0] = Note.ALL_MISSING
-                note[filtered] = Note.FILTERED
+                note = np.where(filtered != Note.OK, filtered, note)
                 one.take(block, Tile(tile.R, tile.d, note), dense)
         done += B
         progress.at(done)
         if team.any(world.stop.requested):
             break
     world.raise_if_stopped()
-    snps = world.comm.allreduce(done)
-    world.log.info(f"{label}: {snps:,} SNPs x {traits:,} traits done")
+    snps, dropped.counts = world.comm.allreduce(done), world.comm.allreduce(dropped.counts)
+    also = f", {dropped.text}" if dropped.text else ""
+    world.log.info(f"{label}: {snps:,} SNPs x {traits:,} traits done{also}")
 
 
 def gather_hits(panels: Sequence[ResidentPanel], comm: MPI.Comm) -> np.ndarray | None:

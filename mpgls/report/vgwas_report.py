@@ -19,6 +19,7 @@ from mpgls.report.file_names import snp_parts
 from mpgls.report.null_plots import null_plot
 from mpgls.report.vgwas_table import SnpRows, write_vgwas_table
 from mpgls.stream.vgwas_files import EntriesFile
+from mpgls.study.count_filters import Dropped
 from mpgls.study.images import VoxelMatrix
 from mpgls.study.variants import VariantRows
 
@@ -54,6 +55,13 @@ class Found:
     def tested(self) -> np.ndarray:
         """(m,) bool: SNPs that could be tested."""
         return self.records["note"] == Note.OK
+
+    @property
+    def dropped(self) -> str:
+        """How many SNPs the filters of counts dropped, as the log has it."""
+        dropped = Dropped()
+        dropped.add(self.records["note"])
+        return dropped.text
 
     def names(self, positions: np.ndarray) -> list[str]:
         """The IDs of SNPs."""

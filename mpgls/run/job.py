@@ -28,6 +28,7 @@ from mpgls.run.option_groups import OutputOptions
 from mpgls.run.outputs import PARTIAL, Outputs, read_json
 from mpgls.run.plan import GIB, Machine
 from mpgls.run.prefix_lock import PrefixLock, held
+from mpgls.run.progress_file import ENDING, ProgressFile
 from mpgls.run.results import Results
 from mpgls.run.time_limit import time_limit
 from mpgls.run.versions import versions
@@ -244,6 +245,7 @@ class Job:
             self.outputs.finish(manifest, self.until_done)
             self._forget()
             log.info(f"done in {duration(log.seconds())}: {self.manifest}")
+            log.progress(lambda file: file.say("done"))
             return self._manifest()
 
         return Results(self.prefix, self.world.on_root(write), nulls)
@@ -309,6 +311,7 @@ def open_job(
     locks = [PrefixLock(options.out, command_line)]
     locks += [PrefixLock(one, command_line, reads=True) for one in reads if not _same_path(one, options.out)]
     until_done = (*until_done, WATCH)
+    further = (*further, *[record + ENDING] * options.progress)
     made, goes_on = (*suffixes, *further, *until_done), options.resume or adds
 
     def begin() -> None:
@@ -353,6 +356,7 @@ def _stop_is_said(log: Log) -> Iterator[None]:
         yield
     except Stopped as stopped:
         log.info(str(stopped))
+        log.progress(lambda file: file.say("stopped"))
         raise
 
 
@@ -379,6 +383,9 @@ def _open_log(options: OutputOptions, comm: MPI.Comm, append: bool) -> Log:
     """The log, which only rank 0 writes; all ranks raise StorageError if it cannot. Collective."""
     with together(comm):
         log = Log(comm.rank, options.out + options.record + ".log", append)
+        if options.progress and comm.rank == 0:
+            log.watch(ProgressFile(options.out + options.record + ENDING, append))
+            log.progress(lambda file: file.say("start", command=options.command, ranks=comm.size))
     return log
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
-from mpgls.run.study_options import GenotypeOptions, TraitOptions
+from mpgls.run.study_options import GenotypeOptions, ScaleOptions, TraitOptions
 
 PRECISIONS = ("double", "mixed")
 STALL_SECONDS = 600.0
@@ -53,6 +53,10 @@ class OutputOptions(Options):
         metavar="H",
         check=POSITIVE,
         changes_results=False,
+    )
+
+    progress: bool = flag(
+        "say in PREFIX.progress.jsonl how far the run is, in lines of JSON", group="output", changes_results=False
     )
 
     @property
@@ -201,7 +205,14 @@ class ModelOptions(PrecisionOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TraitScanOptions(
-    GenotypeOptions, TraitOptions, ModelOptions, SolverOptions, BlockOptions, PlotOptions, CheckpointOptions
+    GenotypeOptions,
+    TraitOptions,
+    ScaleOptions,
+    ModelOptions,
+    SolverOptions,
+    BlockOptions,
+    PlotOptions,
+    CheckpointOptions,
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""
 

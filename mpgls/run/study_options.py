@@ -9,12 +9,26 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mpgls.errors import UsageError
-from mpgls.run.options import Check, Options, between, flag, option, the_file
+from mpgls.model.transform import DIRECT, NONE, RESIDUAL, Transform
+from mpgls.run.options import Check, Options, at_least, between, flag, option, the_file
 from mpgls.study.filters import SnpFilter, parse_chromosomes
 from mpgls.study.genotype_files import AS_STORED, Reading
 from mpgls.study.grm import kinship_files
 from mpgls.study.missing import parse_missing_codes
+from mpgls.study.ploidy import SexRule
 from mpgls.study.sources import GenotypeSource
+from mpgls.study.variant_kinds import PSEUDO_AUTOSOMAL
+
+TABLE = "table with columns FID IID NAME ...: text, CSV, Parquet or HDF5"
+"""What --pheno and --covar take."""
+NAMES = "names, ranges A-F, numbered PC{1:20}, patterns 'PC*', positions 1-500"
+"""How columns of such a table are chosen."""
+
+
+BY_COUNTS = ("maf", "max_maf", "mac", "geno", "hwe", "info")
+"""Filters that look at the genotypes of the analysed samples."""
+BY_SEX = ("build", "x_model")
+"""Options that say what sex makes of genotypes, the table of sexes apart."""
 
 
 def files_of(flag: str, variants_only: bool = False) -> Callable[[str], Iterable[str]]:
@@ -113,10 +127,44 @@ class GenotypeOptions(SampleOptions):
         metavar="X",
         check=between(0, 0.5),
     )
+    sex: str | None = option(
+        None,
+        "table with columns FID IID SEX (1 or M, 2 or F); default: column 5 of the .fam",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
+    build: int | None = option(
+        None,
+        "build of the human genome, which says where X is pseudo-autosomal: 37 or 38",
+        group="genotypes and filters",
+        metavar="BUILD",
+        check=Check("37 or 38", lambda value: value in PSEUDO_AUTOSOMAL),
+    )
+    x_model: int = option(
+        2,
+        "a man's copy of X counts 2 (dosage compensation) or 1",
+        group="genotypes and filters",
+        metavar="1|2",
+        check=Check("1 or 2", lambda value: value in (1, 2)),
+    )
     mind: float = option(
         1.0, "largest missing share of a sample", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
     )
     chr: str | None = option(None, "chromosomes, such as 1-4,X", group="genotypes and filters", metavar="LIST")
+    not_chr: str | None = option(None, "leave these chromosomes out", group="genotypes and filters", metavar="LIST")
+    autosome: bool = flag("autosomes only", group="genotypes and filters")
+    from_bp: int | None = option(
+        None, "first position on the one chromosome of --chr", group="genotypes and filters", metavar="BP"
+    )
+    to_bp: int | None = option(None, "last position on it", group="genotypes and filters", metavar="BP")
+    range: str | None = option(
+        None,
+        "analyse only these ranges (chromosome, first and last position a line)",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
     extract: str | None = option(
         None,
         "analyse only these SNPs (IDs separated by white space or commas)",
@@ -135,6 +183,16 @@ class GenotypeOptions(SampleOptions):
         metavar="FREQ",
         check=between(0, 0.5),
     )
+    max_maf: float = option(
+        0.5,
+        "largest minor allele frequency",
+        group="genotypes and filters",
+        metavar="FREQ",
+        check=between(0, 0.5),
+    )
+    mac: float = option(
+        0.0, "fewest copies of the rarer allele", group="genotypes and filters", metavar="COPIES", check=at_least(0)
+    )
     geno: float = option(
         1.0, "largest missing share of a SNP", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
     )
@@ -144,6 +202,13 @@ class GenotypeOptions(SampleOptions):
         group="genotypes and filters",
         metavar="R2",
         check=between(0, 1),
+    )
+    hwe: float = option(
+        0.0,
+        "smallest p of the exact test of Hardy-Weinberg equilibrium, over all analysed samples",
+        group="genotypes and filters",
+        metavar="P",
+        check=Check("from 0 to below 1", lambda value: 0 <= value < 1),
     )
 
     def check(self) -> None:
@@ -169,11 +234,40 @@ class GenotypeOptions(SampleOptions):
         return found
 
     @property
+    def sex_rule(self) -> SexRule:
+        """What sex makes of genotypes."""
+        return SexRule(self.sex, self.build, self.x_model)
+
+    @property
     def snps(self) -> SnpFilter:
         """The filters of SNPs. Raises UsageError."""
-        chromosomes = parse_chromosomes(self.chr) if self.chr is not None else ()
-        quality = (self.maf, self.geno, self.info)
-        return SnpFilter(chromosomes, self.extract, self.exclude, self.exclude_negative_bp, *quality)
+        return SnpFilter(
+            chromosomes=parse_chromosomes(self.chr) if self.chr is not None else (),
+            not_chromosomes=parse_chromosomes(self.not_chr, "--not-chr") if self.not_chr is not None else (),
+            autosomes=self.autosome,
+            range=self.range,
+            from_bp=self.from_bp,
+            to_bp=self.to_bp,
+            extract=self.extract,
+            exclude=self.exclude,
+            exclude_negative_bp=self.exclude_negative_bp,
+            maf=self.maf,
+            max_maf=self.max_maf,
+            mac=self.mac,
+            geno=self.geno,
+            hwe=self.hwe,
+            info=self.info,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityOptions(Options):
+    """Which SNPs measure similarity."""
+
+    all_chromosomes: bool = flag(
+        "X, Y, XY and MT measure similarity too; default: only where --chr of kinship or --similarity-snps names them",
+        group="genotypes and filters",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,13 +276,19 @@ class CovariateOptions(Options):
 
     covar: str | None = option(
         None,
-        "table with header FID IID NAME ...",
+        TABLE,
         group="traits and covariates",
         metavar="FILE",
         reads=the_file,
     )
     covar_name: tuple[str, ...] = option(
-        (), "columns of --covar; default: all", group="traits and covariates", metavar="NAME"
+        (), f"columns of --covar: {NAMES}; default: all", group="traits and covariates", metavar="NAME"
+    )
+    cat_covar: tuple[str, ...] = option(
+        (),
+        "covariates whose numbers are categories; columns of words always are",
+        group="traits and covariates",
+        metavar="NAME",
     )
     missing_code: tuple[str, ...] = option(
         (),
@@ -199,8 +299,8 @@ class CovariateOptions(Options):
 
     def check(self) -> None:
         super().check()
-        if self.covar_name and self.covar is None:
-            raise UsageError("--covar-name needs --covar")
+        if (self.covar_name or self.cat_covar) and self.covar is None:
+            raise UsageError(f"{'--covar-name' if self.covar_name else '--cat-covar'} needs --covar")
         _ = self.missing_codes  # what is no number
 
     @property
@@ -215,13 +315,13 @@ class TraitOptions(CovariateOptions):
 
     pheno: str | None = option(
         None,
-        "table with header FID IID NAME ...; default: the .fam's trait",
+        f"{TABLE}; default: the .fam's trait",
         group="traits and covariates",
         metavar="FILE",
         reads=the_file,
     )
     pheno_name: tuple[str, ...] = option(
-        (), "columns of --pheno; default: all", group="traits and covariates", metavar="NAME"
+        (), f"columns of --pheno: {NAMES}; default: all", group="traits and covariates", metavar="NAME"
     )
 
     def check(self) -> None:
@@ -232,21 +332,45 @@ class TraitOptions(CovariateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ManyTraitOptions(TraitOptions):
-    """Traits of a table or an HDF5 file, up to 10^5."""
+    """Traits of a table, up to 10^5."""
 
     pheno: str | None = option(
         None,
-        "table with header FID IID NAME ..., or HDF5",
+        TABLE,
         group="traits and covariates",
         metavar="FILE",
         reads=the_file,
     )
-    pheno_name: tuple[str, ...] = option(
-        (),
-        "traits, ranges FIRST:LAST or positions 1-500; default: all",
+
+
+@dataclass(frozen=True, kw_only=True)
+class RintOptions(Options):
+    """The scale of traits, where their units do not matter."""
+
+    rint: str = option(
+        NONE,
+        "rank-based inverse normal of each trait (Blom), of what the covariates leave of it with residual",
         group="traits and covariates",
-        metavar="NAME",
+        choices=(NONE, DIRECT, RESIDUAL),
+        bare=DIRECT,
     )
+
+    @property
+    def transform(self) -> Transform:
+        """What is done to traits over their analysed samples."""
+        return Transform(self.rint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleOptions(RintOptions):
+    """The scale of traits."""
+
+    standardize: bool = flag("traits in standard deviations of their analysed samples", group="traits and covariates")
+
+    @property
+    def transform(self) -> Transform:
+        """What is done to traits over their analysed samples."""
+        return Transform(self.rint, self.standardize)
 
 
 @dataclass(frozen=True, kw_only=True)

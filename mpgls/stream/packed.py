@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from mpgls.stream.reader import BlockReader, RowFiles, RowRuns
 from mpgls.study.genotype_files import GenotypeFiles, Genotypes
 from mpgls.study.packed_bits import in_order
 from mpgls.study.plink import BedFile
+from mpgls.study.ploidy import SexedGenotypes
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -26,6 +27,8 @@ def read_snps(
     It gives (k, uint8 (SNPs, snp_bytes)) of each block k. Opening is collective over ``comm`` (all ranks raise
     StorageError if one cannot); reading is not.
     """
+    if isinstance(genotypes, SexedGenotypes):
+        return _sexed(genotypes, blocks, read_snps(genotypes.plain, blocks, comm))
     whole = genotypes if isinstance(genotypes, GenotypeFiles) else GenotypeFiles.of([genotypes], [None])
     reader: BlockReader | AheadReader
     with together(comm):
@@ -50,3 +53,11 @@ def _ordered(
             elif order is not None:
                 rows[part] = in_order(rows[part], order)
         yield k, rows
+
+
+def _sexed(
+    genotypes: SexedGenotypes, blocks: Sequence[np.ndarray], reader: Iterable[tuple[int, np.ndarray]]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The blocks of ``reader`` as sex has them."""
+    for k, rows in reader:
+        yield k, genotypes.recode(rows, blocks[k])

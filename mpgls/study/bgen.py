@@ -21,7 +21,7 @@ from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.study.fam import Samples
 from mpgls.study.genotype_files import Reading
 from mpgls.study.genotypes import bytes_per_dosages, bytes_per_snp
-from mpgls.study.oxford_sample import read_sample
+from mpgls.study.oxford_sample import read_sample, samples_without_trait
 from mpgls.study.packed_bits import pack_alt_counts
 from mpgls.study.pgen import called
 from mpgls.study.plink import Fileset
@@ -135,6 +135,7 @@ class BgenFile:
     starts: np.ndarray
     compression: int
     reading: Reading
+    males: ClassVar[None] = None
 
     @property
     def m(self) -> int:
@@ -294,21 +295,16 @@ def open_bgen(prefix: str, sample: str | None, reading: Reading, known: Samples 
     with open_bytes(path) as file:
         header = _Header.read(file, path)
         if sample is None:
-            samples = _samples(header.ids(file, path), str(path), f"FID is {NO_FAMILY}, IID is the ID in the file")
+            said = f"FID is {NO_FAMILY}, IID is the ID in the file"
+            samples = samples_without_trait(header.ids(file, path), [""] * header.n, str(path), said)
         else:
-            samples = known if known is not None and known.path == sample else _samples(read_sample(sample), sample)
+            samples = known if known is not None and known.path == sample else read_sample(sample)
         if samples.iid.size != header.n:
             raise InputError(f"{samples.path} lists {samples.iid.size:,} samples, and {path} has {header.n:,}")
         starts = _starts(file, header, path)
     _unpacker(header.compression)
     genotypes = BgenFile(path, header.n, starts, header.compression, reading)
     return Fileset(prefix, samples, BgenVariants(path, starts), genotypes)
-
-
-def _samples(ids: list[SampleId], path: str, *notes: str) -> Samples:
-    """Samples without a phenotype."""
-    fid, iid = (np.array(names) for names in zip(*ids, strict=True))
-    return Samples(fid, iid, np.full(len(ids), np.nan), path, None, notes, "no phenotype")
 
 
 @dataclass(frozen=True)

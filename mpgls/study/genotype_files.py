@@ -48,6 +48,10 @@ class Genotypes(Protocol):
     def held_bytes(self) -> int:
         """Bytes that an open reader holds, its blocks apart."""
 
+    @property
+    def males(self) -> np.ndarray | None:
+        """(n,) bool, where rows end in the kind of their chromosome; else None."""
+
 
 class DecodedFile(Genotypes, Protocol):
     """Genotypes that a library decodes."""
@@ -123,6 +127,10 @@ class GenotypeFiles:
     def dosages(self) -> bool:
         """Whether a SNP is float32 dosages."""
         return self.files[0].dosages
+
+    @property
+    def males(self) -> None:
+        """Rows are as the files have them."""
 
     @property
     def held_bytes(self) -> int:

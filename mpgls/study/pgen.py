@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from filecmp import cmp
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class PgenFile:
     has_dosages: bool
     reading: Reading
     alleles: np.ndarray | None = None
+    males: ClassVar[None] = None
 
     @property
     def dosages(self) -> bool:

@@ -47,6 +47,11 @@ class BedFile:
         """Bytes of one SNP: four samples each."""
         return bytes_per_snp(self.n)
 
+    @property
+    def males(self) -> np.ndarray | None:
+        """(n,) bool, where rows depend on sex; else None."""
+        return None
+
     def offset(self, k: int) -> int:
         """Byte offset of SNP ``k``."""
         return self.HEADER + k * self.snp_bytes

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.errors import InputError
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.count_filters import passes
+from mpgls.study.filters import SnpFilter
 from mpgls.study.genotypes import Decoder
 from mpgls.study.nifti import Mask
 from mpgls.study.plink import Fileset
@@ -55,7 +56,7 @@ def draw_causal(
     Raises InputError when there are too few, and what ``read`` raises.
     """
     order = stream(seed, IMAGE_SNPS).choice(index.size, size=min(index.size, TRIED), replace=False)
-    decoder = Decoder(fileset.bed.n, [samples], np.float64)
+    decoder = Decoder(fileset.bed.n, [samples], np.float64, fileset.bed.males)
     ids: list[str] = []
     x: list[np.ndarray] = []
     for start in range(0, order.size, LOOKED_AT):
@@ -71,8 +72,8 @@ def draw_causal(
             x.append(values[:, j])
     if len(ids) < count:
         raise InputError(
-            f"only {len(ids)} of {order.size:,} SNPs drawn from {fileset.variants.path} vary and pass --maf and "
-            f"--geno: choose --causal {len(ids)} or fewer"
+            f"only {len(ids)} of {order.size:,} SNPs drawn from {fileset.variants.path} vary and pass the "
+            f"filters: choose --causal {len(ids)} or fewer"
         )
     dosages = np.array(x).reshape(len(ids), samples.size)
     # sums of squares in a fixed order, so that the bytes do not depend on BLAS

@@ -205,8 +205,9 @@ def test_samples(path: Path) -> None:
         sample.write_text("\n".join(changed) + "\n")
         with pytest.raises(InputError, match=said):
             opened(path)
-    sample.write_text("ID missing\n0 0\nI1 0\n")
-    assert read_sample(str(sample)) == [("0", "I1")]
+    sample.write_text("ID missing Sex\n0 0 D\nI1 0 2\nI2 0 NA\n")
+    found = read_sample(str(sample))
+    assert found.ids() == [("0", "I1"), ("0", "I2")] and found.sex.tolist() == [2, 0]
 
 
 def test_without_zstandard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

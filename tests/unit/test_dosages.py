@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.count_filters import passes
+from mpgls.study.filters import SnpFilter
 from mpgls.study.genotypes import Decoder, SnpStats, missing_per_sample
 
 N, B = 43, 9
