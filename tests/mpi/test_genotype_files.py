@@ -137,12 +137,13 @@ def dosages_of(plink: Any) -> np.ndarray:
 
 
 def of_dosages(folder: Path, plink: Any) -> None:
-    """soft: the genotypes as dosages, and one more SNP that is none; doses: real dosages."""
+    """soft: the genotypes as dosages, and one more SNP that is none; doses: real dosages, on autosomes."""
     bim, fam = (Path(f"{folder / 'g'}.{ending}").read_text().splitlines() for ending in ("bim", "fam"))
     whole = np.column_stack([plink.dosages, np.linspace(0, 1.5, N)])
     write_pgen(folder / "soft", [*bim, "X\tsoft\t0\t999999999\tG\tT"], fam, whole, exact=False, step=1)
     write_lines(folder / "drop.txt", ["soft"])
-    write_pgen(folder / "doses", bim, fam, dosages_of(plink), exact=False, step=1)
+    autosomes = ["3" + line.removeprefix("X") if line.startswith("X") else line for line in bim]
+    write_pgen(folder / "doses", autosomes, fam, dosages_of(plink), exact=False, step=1)
 
 
 @pytest.fixture(scope="module")
