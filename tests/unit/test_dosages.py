@@ -7,7 +7,8 @@ import pytest
 
 from mpgls.study.count_filters import passes
 from mpgls.study.filters import SnpFilter
-from mpgls.study.genotypes import Decoder, SnpStats, missing_per_sample
+from mpgls.study.genotypes import HAPLOID, ON_X, ON_Y, TWO_COPIES, Decoder, SnpStats, missing_per_sample
+from mpgls.study.ploidy import SexedGenotypes
 
 N, B = 43, 9
 
@@ -119,3 +120,36 @@ def test_whole_dosages_are_genotypes() -> None:
     np.testing.assert_array_equal(x, y)
     for name in ("n_obs", "a1_sum", "sum_sq", "variance", "monomorphic"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+@pytest.mark.parametrize("x_model", [2, 1])
+def test_dosages_by_sex(x_model: int) -> None:
+    """X, Y and MT of dosages: a person's x, and the frequency over the chromosomes that there are."""
+    made = np.array([[1.5, 1.0, 0.5, -9.0, 2.0]] * 4, dtype=np.float32)
+    males = np.array([True, True, False, False, True])
+
+    class Plain:
+        n, m, dosages, snp_bytes, held_bytes = 5, 4, True, 20, 0
+
+    class Known:
+        codes = np.array([TWO_COPIES, ON_X, ON_Y, HAPLOID], dtype=np.uint8)
+
+        def of(self, rows: np.ndarray) -> np.ndarray:
+            return self.codes[rows]
+
+    sexed = SexedGenotypes(Plain(), np.where(males, 1, 2), Known(), x_model)  # type: ignore[arg-type]
+    rows = sexed.recode(rows_of(made), np.arange(4))
+    assert rows.shape == (4, sexed.snp_bytes)
+    decoder, out = Decoder(5, [np.arange(5)], np.float64, sexed.males), np.empty((5, 4), order="F")
+    stats = decoder.decode(rows, [out], shift=np.zeros(4))
+    scale = 2 / x_model
+    wanted = [
+        [1.5, 1.0, 0.5, 0, 2],
+        [1.5 / scale, 0, 0.5, 0, 2 / scale],  # a man with a dosage of exactly 1 is heterozygous
+        [0.75, 0, 0, 0, 1],
+        [0.75, 0, 0.25, 0, 1],
+    ]
+    np.testing.assert_array_equal(out.T, wanted)
+    assert stats.n_obs.tolist() == [4, 3, 2, 3]
+    np.testing.assert_allclose(stats.eaf, [5 / 8, (0.75 + 0.5 + 1) / 4, 1.75 / 2, 2 / 3], rtol=1e-12)
+    assert missing_per_sample(rows, 5).tolist() == [0, 3, 1, 4, 0]
