@@ -84,7 +84,7 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             index = selected_rows(study, job.world)
             chromosomes = job.world.on_root(lambda: _chromosomes(options, study, index))
         check_room(options, study.samples.size, len(chromosomes.labels), job)
-        plan = make_plan(options, job.machine(), study)
+        plan = make_plan(options, job.machine(study.fileset.bed.held_bytes), study)
         say_plan(plan, options, len(chromosomes.labels), job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
         with ProcessGrid(comm) as grid:

@@ -42,7 +42,7 @@ from mpgls.run.options import at_least, flag, option, the_file
 from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.slots import ScanLedger
-from mpgls.run.study_options import BY_COUNTS, BY_SEX, SimilarityOptions, plink_files
+from mpgls.run.study_options import BY_COUNTS, BY_SEX, SimilarityOptions, files_of, named_source
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -70,10 +70,33 @@ class LowRank(TraitScanOptions, SimilarityOptions):
     )
     similarity_bfile: str | None = option(
         None,
-        "PLINK files that they are taken from; default: --bfile",
+        "PLINK 1 files that they are taken from; default: the tested ones",
         group=SIMILARITY,
         metavar="PREFIX",
-        reads=plink_files,
+        reads=files_of("--bfile"),
+    )
+    similarity_bfile_list: str | None = option(
+        None,
+        "several such files, a PREFIX a line",
+        group=SIMILARITY,
+        metavar="FILE",
+        reads=files_of("--bfile-list"),
+    )
+    similarity_pfile: str | None = option(
+        None,
+        "PLINK 2 files that they are taken from",
+        group=SIMILARITY,
+        metavar="PREFIX",
+        reads=files_of("--pfile"),
+    )
+    similarity_pfile_list: str | None = option(
+        None, "several such files, a PREFIX a line", group=SIMILARITY, metavar="FILE", reads=files_of("--pfile-list")
+    )
+    similarity_bgen: str | None = option(
+        None, "BGEN that they are taken from", group=SIMILARITY, metavar="FILE", reads=files_of("--bgen")
+    )
+    similarity_sample: str | None = option(
+        None, "Oxford .sample of --similarity-bgen", group=SIMILARITY, metavar="FILE", reads=the_file
     )
     no_loco: bool = flag("do not leave out the similarity SNPs of a SNP's chromosome", group=SIMILARITY)
     h2_file: str | None = option(
@@ -103,6 +126,7 @@ class LowRank(TraitScanOptions, SimilarityOptions):
             )
         if self.stage is not None and self.stage not in STAGES:
             raise UsageError(f"--stage must be one of {', '.join(map(str, STAGES))}, not {self.stage}")
+        _ = self.similarity  # several sources
 
     @property
     def record(self) -> str:
@@ -110,9 +134,9 @@ class LowRank(TraitScanOptions, SimilarityOptions):
         return "" if self.scans else f".stage{self.stage}"
 
     @property
-    def similarity_source(self) -> str:
-        """The fileset of the similarity SNPs."""
-        return self.similarity_bfile or self.bfile
+    def similarity_name(self) -> str:
+        """What the user calls the genotypes of the similarity SNPs."""
+        return (self.similarity.source or self.source).value
 
     @property
     def scans(self) -> bool:
@@ -124,7 +148,7 @@ class LowRank(TraitScanOptions, SimilarityOptions):
         """Which SNPs measure similarity."""
         ways = (self.similarity_snps, self.similarity_every, self.similarity_count)
         return SimilarityChoice(
-            self.similarity_bfile,
+            named_source(self, of_similarity=True),
             *ways,
             loco=not self.no_loco,
             every_chromosome=self.all_chromosomes,
@@ -137,8 +161,8 @@ class LowRank(TraitScanOptions, SimilarityOptions):
 
     def determine_similarity(self) -> dict[str, Any]:
         """The options that G depends on, beside its files."""
-        names = ("similarity_every", "similarity_count", "precision", "exclude_negative_bp")
-        return {name: getattr(self, name) for name in (*names, *BY_COUNTS, *BY_SEX)}
+        names = ("similarity_every", "similarity_count", "precision", "exclude_negative_bp", *BY_COUNTS, *BY_SEX)
+        return {name: getattr(self, name) for name in (*names, "dosage", "hard_call_threshold")}
 
 
 @dataclass(frozen=True)
@@ -232,7 +256,7 @@ def scan_set(
     for part in parts:
         open_h2 = nulls["flag"][part.k] & NullFlag.UNIDENTIFIED != 0
         for name in np.array(samples.traits)[open_h2]:
-            world.log.warn(unidentified(part.of(str(name)), run.options.similarity_source))
+            world.log.warn(unidentified(part.of(str(name)), run.options.similarity_name))
     if run.ledger is None:
         return {}
     checked: dict[str, float] = {}
@@ -312,7 +336,7 @@ def scan_dense(
             unfinished = [trait for trait in ledger.unfinished(part.blocks) if trait in samples.numbers]
             if unfinished:
                 Phi_grid = without(T_grid, G, part, world)  # Phi_c = (T - G_out G_out') / s_c
-                models = SampleModels(Phi_grid, run.study.cohorts, run.options.similarity_source, world)
+                models = SampleModels(Phi_grid, run.study.cohorts, run.options.similarity_name, world)
                 for trait in unfinished:
                     scan.run(part, trait, models)
     return {trait: scan.checked(trait) for trait in samples.numbers}
@@ -341,7 +365,8 @@ def make_plan(
     job: Job,
 ) -> LowRankPlan:
     """The plan, in the log before anything large is allocated."""
-    machine = job.machine()
+    genotypes = {study.fileset.bed, similarity.fileset.bed}  # the same ones, or two
+    machine = job.machine(sum(files.held_bytes for files in genotypes))
     n, K = max(samples.rows.size for samples in sets), similarity.snps.index.size
     sizes = LowRankSizes(
         n=n,

@@ -372,7 +372,7 @@ def make_plan(
     )
     block = block_within(options.block_size, study.selected)
     wishes = TileWishes(options.team_size, options.solver, block, options.trait_block, options.pass_traits)
-    machine = job.machine()
+    machine = job.machine(study.fileset.bed.held_bytes)
     plan = plan_tiles(machine, sizes, wishes, tiles)
     job.world.log.info(plan.text(machine, t))
     for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):

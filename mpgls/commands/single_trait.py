@@ -121,7 +121,7 @@ def make_models(
 
 def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job: Job) -> ScanPlan:
     """The plan, in the log before anything large is allocated; a run that resumes keeps its store's block."""
-    machine = job.machine()
+    machine = job.machine(study.fileset.bed.held_bytes)
     cohorts, n = list(study.cohorts.values()), study.samples.size
     sizes = ScanSizes(
         n,

@@ -315,7 +315,7 @@ def make_search(options: Vgwas, study: Study, job: Job) -> Search:
 def make_plan(options: Vgwas, search: Search, earlier: Earlier, job: Job) -> VoxelwisePlan:
     """Choose sizes within --memory; a resumed run keeps its units. Collective."""
     block, permutations = earlier.sizes.get("block", options.block_size), earlier.sizes.get("permutations")
-    machine, sizes = job.machine(), search.sizes(max(1, len(options.indices)), options.dtype)
+    machine, sizes = job.machine(search.bed.held_bytes), search.sizes(max(1, len(options.indices)), options.dtype)
     plan = plan_voxelwise(machine, sizes, Wishes(options.team_size, block, options.voxel_chunk, permutations))
     job.world.log.info(plan.text(machine))
     return plan

@@ -12,8 +12,8 @@ from mpgls.model.gls import Note
 from mpgls.run.world import World
 from mpgls.study.count_filters import Dropped, dropped_by
 from mpgls.study.filters import SnpFilter
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import SnpStats
-from mpgls.study.plink import BedFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class GenotypeBlocks:
     ``filters`` are those that the counts over these people decide. The same on every rank.
     """
 
-    bed: BedFile
+    bed: Genotypes
     rows: np.ndarray
     index: np.ndarray
     filters: SnpFilter

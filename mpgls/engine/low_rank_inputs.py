@@ -15,20 +15,23 @@ from mpgls.study.chromosome_names import check_left_out
 from mpgls.study.chromosomes import Chromosomes
 from mpgls.study.filters import BY_DEFAULT, SnpFilter, select_snps
 from mpgls.study.genotypes import SnpStats
-from mpgls.study.plink import Fileset, open_fileset
+from mpgls.study.plink import Fileset
 from mpgls.study.ploidy import SexRule, with_sex
 from mpgls.study.similarity import SimilaritySnps, by_chromosome, evenly_spaced, every_kth, matching_rows
+from mpgls.study.sources import GenotypeSource, open_genotypes
 
 
 @dataclass(frozen=True)
 class SimilarityChoice:
     """Which SNPs measure similarity: those of the file ``snps``, every ``every``-th, or ``count`` spread evenly.
 
+    They are taken from ``source``, or from the tested genotypes.
+
     With ``loco`` those of a tested SNP's chromosome are left out. Unless a file names them, those of X, Y, XY and MT
     are taken with ``every_chromosome`` only. ``sex_rule`` is for genotypes of their own.
     """
 
-    bfile: str | None
+    source: GenotypeSource | None
     snps: str | None
     every: int | None
     count: int | None
@@ -88,8 +91,8 @@ def open_similarity(
 
     def choose() -> SimilarityInput:
         fileset = study.fileset
-        if choice.bfile:
-            fileset = with_sex(open_fileset(choice.bfile), choice.sex_rule)
+        if choice.source is not None:
+            fileset = with_sex(open_genotypes(choice.source), choice.sex_rule)
             say_tables(world.log, fileset.samples.summary, fileset.variants.summary)
         everywhere = replace(filters.everywhere(), without_sexed=not choice.every_chromosome)
         if choice.snps:
@@ -111,7 +114,7 @@ def open_similarity(
 
     found = world.on_root(choose)
     world.log.info(f"similarity: {found.snps.index.size:,} SNPs of {found.fileset.bed.m:,} in {found.fileset.prefix}")
-    if choice.bfile is None:  # the same object, so that nobody looks for the samples twice
+    if choice.source is None:  # the same object, so that nobody looks for the samples twice
         found = replace(found, fileset=study.fileset)
     return found
 
@@ -126,7 +129,7 @@ def sample_sets(study: Study, similarity: Fileset) -> list[SampleSet]:
         cohort = study.cohorts[traits[0]]
         rows = cohort.rows
         if similarity is not study.fileset:
-            rows = matching_rows(cohort.ids, similarity.samples.ids(), f"{similarity.prefix}.fam")
+            rows = matching_rows(cohort.ids, similarity.samples.ids(), similarity.samples.path)
         F_rep = np.column_stack([cohort.X_L, *(study.cohorts[trait].y for trait in traits)])
         numbers = tuple(everyone.index(trait) for trait in traits)
         sets.append(SampleSet(numbers, tuple(traits), cohort, rows, F_rep, f".set{number}" if number > 1 else ""))

@@ -23,8 +23,8 @@ from mpgls.model.null_record import h2_of_V
 from mpgls.model.products import partial_products
 from mpgls.model.woodbury import inner_products, kernel_weight
 from mpgls.run.world import World
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
 from mpgls.study.similarity import exact_shift
 
 
@@ -61,7 +61,7 @@ class TestedSnps:
     """
 
     def __init__(
-        self, bed: BedFile, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
+        self, bed: Genotypes, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
     ) -> None:
         self.G, self.world, self.n, self.rows, self.bed, self.width = G, world, rows.size, rows, bed, width
         self.mixed = G.dtype == np.float32

@@ -6,14 +6,14 @@ import numpy as np
 
 from mpgls.la.teams import TeamOperator
 from mpgls.run.world import World
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
 
 
 class PanelDecoder:
     """Decodes into the panels of ``operator``; ``rows`` (n,) are the samples' positions in the .fam."""
 
-    def __init__(self, operator: TeamOperator, rows: np.ndarray, bed: BedFile, world: World) -> None:
+    def __init__(self, operator: TeamOperator, rows: np.ndarray, bed: Genotypes, world: World) -> None:
         self.operator, self.world = operator, world
         self._decoder = Decoder(bed.n, [rows[panel] for panel in operator.row_panels], operator.dtype, bed.males)
 

@@ -24,8 +24,8 @@ from mpgls.run.log import Log
 from mpgls.run.world import World
 from mpgls.study.count_filters import Dropped, dropped_by
 from mpgls.study.filters import SnpFilter
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
 from mpgls.study.similarity import SimilaritySnps, exact_shift
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ READ_BYTES = 1 << 26
 class PackedSnps:
     """The packed genotypes of chosen SNPs, one copy a node: ``rows`` uint8 (K, snp_bytes). Creating is collective."""
 
-    def __init__(self, bed: BedFile, index: np.ndarray, world: World) -> None:
+    def __init__(self, bed: Genotypes, index: np.ndarray, world: World) -> None:
         self.bed, self._node = bed, split_node(world.comm)
         self._rows_node = SharedArray(self._node, (bed.snp_bytes, index.size), np.uint8, "similarity SNPs")
         self.rows = self._rows_node.array.T
@@ -109,7 +109,7 @@ class Similarity:
         self.shift = exact_shift(stats.mean, stats.n_obs == stats.n, self.n) if mixed else stats.mean
         self.off_center = stats.mean - self.shift
         self.sd = np.sqrt(stats.variance * stats.n / stats.n_obs)  # over the observed genotypes
-        self.exact = mixed and bool((stats.n_obs == stats.n).all())
+        self.exact = mixed and bool((stats.n_obs == stats.n).all()) and not packed.bed.dosages
         self._decoder = Decoder(packed.bed.n, [rows], self.dtype, packed.bed.males)
         self._buffer: np.ndarray = np.empty((0, 0), dtype=dtype)
         self._node = split_node(comm)

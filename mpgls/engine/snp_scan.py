@@ -14,8 +14,8 @@ from mpgls.model.gls import NullSums, SnpFit, SnpTest, fit_snps
 from mpgls.model.products import partial_products
 from mpgls.run.slots import Slots
 from mpgls.run.world import World
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import SnpStats
-from mpgls.study.plink import BedFile
 
 
 class Block(NamedTuple):
@@ -47,7 +47,7 @@ class WhitenedSnps:
     """
 
     def __init__(
-        self, L_team: TeamOperator, F_tilde_rep: np.ndarray, rows: np.ndarray, bed: BedFile, world: World
+        self, L_team: TeamOperator, F_tilde_rep: np.ndarray, rows: np.ndarray, bed: Genotypes, world: World
     ) -> None:
         self.L_team, self.F_tilde_rep, self.rows, self.bed, self.world = L_team, F_tilde_rep, rows, bed, world
         self.F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.dtype)
@@ -67,7 +67,7 @@ class WhitenedSnps:
 
 
 def left_blocks(
-    bed: BedFile, slots: Slots, wanted: np.ndarray, team: Team, world: World, label: str
+    bed: Genotypes, slots: Slots, wanted: np.ndarray, team: Team, world: World, label: str
 ) -> Iterator[Block]:
     """Those of the blocks ``wanted`` that ``slots`` lack: dealt to ranks and read ahead. Collective over the world.
 

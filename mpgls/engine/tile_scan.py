@@ -23,8 +23,8 @@ from mpgls.run.world import World
 from mpgls.stream.scratch import ScratchFile
 from mpgls.study.count_filters import Dropped, dropped_by
 from mpgls.study.filters import SnpFilter
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import SnpStats
-from mpgls.study.plink import BedFile
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -91,7 +91,7 @@ class RotatedSnps:
 
     def __init__(
         self,
-        bed: BedFile,
+        bed: Genotypes,
         blocks: OwnBlocks,
         samples: np.ndarray,
         Z_team: TeamOperator,

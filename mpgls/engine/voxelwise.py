@@ -28,8 +28,8 @@ from mpgls.model.mulm import Score, SnpBlock, TileScan
 from mpgls.model.permute import Permutations
 from mpgls.study.count_filters import dropped_by
 from mpgls.study.filters import SnpFilter
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
 from mpgls.study.voxel_study import VoxelStudy
 
 TOGETHER = 1 << 18
@@ -66,7 +66,7 @@ class Inference:
 class Search:
     """What is searched: SNPs, the rows ``index_rep`` (m,) of the .bim, against ``voxels``, under ``permutations``."""
 
-    bed: BedFile
+    bed: Genotypes
     index_rep: np.ndarray
     snp_filter: SnpFilter
     voxels: VoxelStudy

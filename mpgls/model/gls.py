@@ -31,6 +31,7 @@ class Note(IntEnum):
     MAC = 6
     MAX_MAF = 7
     HWE = 8
+    INFO = 9
 
 
 FILTERS = {
@@ -39,6 +40,7 @@ FILTERS = {
     Note.MAC: "--mac",
     Note.MAX_MAF: "--max-maf",
     Note.HWE: "--hwe",
+    Note.INFO: "--info",
 }
 """The options that drop a SNP by its counts: it has no row in a table."""
 NOTE_TEXT = {

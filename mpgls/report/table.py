@@ -26,7 +26,7 @@ from mpgls.stream.files import write_at, writing
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.study.plink import Variants, VariantTable
+    from mpgls.study.variants import VariantRows, Variants
 
 COLUMNS = ("CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P", "NOTE")
 FURTHER = {
@@ -54,7 +54,7 @@ FIGURES_BYTES, FIGURES_BYTES_EACH = 100, 30
 
 
 class VariantReader(Protocol):
-    """What is needed of `mpgls.study.plink.VariantTable`."""
+    """What is needed of `mpgls.study.variants.VariantRows`."""
 
     def read(self, start: int, stop: int) -> Variants:
         """Rows ``start`` to ``stop - 1`` of the .bim."""
@@ -70,7 +70,7 @@ def _further(dtype: np.dtype) -> list[str]:
     return [name for name in FURTHER if name in (dtype.names or ())]
 
 
-def table_bytes(variants: VariantTable, rows: int, figures: int = FIGURES_BYTES) -> int:
+def table_bytes(variants: VariantRows, rows: int, figures: int = FIGURES_BYTES) -> int:
     """Bytes of a table of so many SNPs, about; ``figures`` of what follows a SNP's names."""
     return rows * (variants.row_bytes + figures)
 

@@ -21,7 +21,7 @@ from mpgls.report.vgwas_table import SnpRows, write_vgwas_table
 from mpgls.stream.vgwas_files import EntriesFile
 from mpgls.study.count_filters import Dropped
 from mpgls.study.images import VoxelMatrix
-from mpgls.study.plink import VariantTable
+from mpgls.study.variants import VariantRows
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -35,7 +35,7 @@ class Found:
     """What a run has found: records and pairs in ``entries``, ``index`` (m,) the SNPs' rows among the ``variants``,
     ``corrections`` by statistic. All methods but ``write_table`` are for one rank."""
 
-    variants: VariantTable
+    variants: VariantRows
     index: np.ndarray
     entries: EntriesFile
     corrections: Mapping[str, Correction]

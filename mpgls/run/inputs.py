@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from mpgls.errors import InputError
+from mpgls.errors import InputError, UsageError
 from mpgls.run.log import Log
 from mpgls.run.option_groups import ModelOptions, TraitScanOptions
 from mpgls.run.sex_report import BLOCK, say_sex
@@ -23,11 +24,13 @@ from mpgls.study.genotypes import ON_Y, missing_per_sample
 from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.h2_file import given_h2
 from mpgls.study.hdf5 import path_attribute
-from mpgls.study.plink import Fileset, open_fileset
-from mpgls.study.ploidy import SexedBed, with_sex
+from mpgls.study.plink import Fileset
+from mpgls.study.ploidy import SexedGenotypes, with_sex
 from mpgls.study.sample_ids import FAMILIES_TAKEN, SampleFilter, with_families
+from mpgls.study.sources import GenotypeSource, open_genotypes
 from mpgls.study.tables import SampleId, Table, read_table
 from mpgls.study.trait_matrix import TraitMatrix
+from mpgls.study.variant_tables import variant_files
 
 FAM_TRAIT = "pheno"
 """The name of the .fam's sixth column as a trait."""
@@ -40,6 +43,7 @@ class Study:
     ``samples`` are the .fam rows that are analysed for any trait, ascending; ``cohorts`` is empty without traits.
     """
 
+    source: GenotypeSource
     fileset: Fileset
     kinship: Kinship | None
     samples: np.ndarray
@@ -49,10 +53,13 @@ class Study:
 
     def origin(self, identities: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What a result store says of the SNPs that its rows belong to; `mpgls export` looks for it."""
-        bim = f"{self.fileset.prefix}.bim"
-        digest = next(one["sha256"] for one in identities if one["path"] == bim)
-        rows = self.fileset.variants.count
-        return {"bfile": path_attribute(os.path.abspath(self.fileset.prefix)), "bim_rows": rows, "bim_sha256": digest}
+        tables = variant_files(self.fileset.variants)
+        digests = [one["sha256"] for one in identities if Path(one["path"]) in tables]
+        return {
+            self.source.name: path_attribute(os.path.abspath(self.source.value)),
+            "bim_rows": self.fileset.variants.count,
+            "bim_sha256": " ".join(digests[: len(tables)]),
+        }
 
     def kinship_index(self) -> np.ndarray:
         """Positions of ``samples`` in the kinship, from the traits' cohorts."""
@@ -71,7 +78,11 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
     Raises InputError, StorageError or UsageError, on all ranks, for whatever is wrong with the files.
     """
     codes = options.missing_codes if isinstance(options, CovariateOptions) else ()
-    fileset = world.on_root(lambda: with_sex(open_fileset(options.bfile, codes), options.sex_rule))
+    fileset = world.on_root(lambda: with_sex(open_genotypes(options.source, codes), options.sex_rule))
+    if options.info > 0 and not fileset.bed.dosages:
+        raise UsageError(f"--info needs dosages, and hard calls are read of {fileset.prefix}")
+    if options.hwe > 0 and fileset.bed.dosages:
+        raise UsageError("--hwe counts hard calls, and dosages are read: give --dosage hard-call as well")
     selection = None
 
     def select() -> int:
@@ -81,6 +92,8 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
 
     selected = world.on_root(select)
     say_tables(world.log, fileset.samples.summary, fileset.variants.summary, *(selection.lists if selection else ()))
+    if world.rank == 0 and (absent := options.source.absent()):
+        world.log.warn(f"{options.source.value}: there are no files of chromosomes {', '.join(absent)}")
     known = fileset.samples.ids()
     listed = world.on_root(lambda: SampleFilter.read(options.keep, options.remove, known))
     say_tables(world.log, *listed.summaries())
@@ -108,9 +121,9 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
             raise InputError("no sample is left after --keep, --remove and --mind")
     if selection is not None:
         _describe(world.log, fileset, selection, cohorts, samples.size)
-    if isinstance(fileset.bed, SexedBed):
+    if isinstance(fileset.bed, SexedGenotypes):
         say_sex(fileset.bed, selection, samples, world)
-    return Study(fileset, kinship, samples, cohorts, selected, selection)
+    return Study(options.source, fileset, kinship, samples, cohorts, selected, selection)
 
 
 def selected_rows(study: Study, world: World) -> np.ndarray:
@@ -215,7 +228,7 @@ def _incomplete_samples(
         return []
     comm = world.comm
     index = comm.bcast(selection.index if selection is not None else None, root=0)
-    if isinstance(fileset.bed, SexedBed):  # women lack Y, which is no fault of theirs
+    if isinstance(fileset.bed, SexedGenotypes):  # women lack Y, which is no fault of theirs
         index = index[fileset.bed.kinds.of(index) != ON_Y]
     missing = np.zeros(fileset.bed.n, dtype=np.int64)
     blocks = [index[start : start + BLOCK] for start in range(0, index.size, BLOCK)]

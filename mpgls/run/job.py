@@ -170,13 +170,16 @@ class Job:
 
     # -- what it may use ----------------------------------------------------------------------------------------------
 
-    def machine(self) -> Machine:
-        """What a plan must fit. Collective; measures the GEMM rate, so call it when the inputs are known to be good."""
+    def machine(self, readers: int = 0) -> Machine:
+        """What a plan must fit; ``readers`` are the bytes that open readers of genotypes hold in each process.
+
+        Collective; measures the GEMM rate, so call it when the inputs are known to be good.
+        """
         from mpi4py import MPI
 
         self._measure_gemm()
         limit = None if self.options.memory is None else int(self.options.memory * GIB)
-        self._base = self.world.comm.allreduce(resident_memory()["rss"], op=MPI.MAX)
+        self._base = self.world.comm.allreduce(resident_memory()["rss"], op=MPI.MAX) + readers
         return Machine(self.world.size, self.ranks_per_node, limit, self._base)
 
     def _measure_gemm(self) -> None:

@@ -9,7 +9,7 @@ from mpgls.run.world import World
 from mpgls.stream.packed import read_snps
 from mpgls.study.filters import Selection
 from mpgls.study.genotypes import HAPLOID, ON_X, ON_Y, TWO_COPIES
-from mpgls.study.ploidy import SexCounts, SexedBed
+from mpgls.study.ploidy import SexCounts, SexedGenotypes
 from mpgls.study.sexes import UNKNOWN
 
 BLOCK = 4096
@@ -21,7 +21,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def say_sex(bed: SexedBed, selection: Selection | None, samples: np.ndarray, world: World) -> None:
+def say_sex(bed: SexedGenotypes, selection: Selection | None, samples: np.ndarray, world: World) -> None:
     """How X, Y and MT of the selected SNPs are taken over the analysed ``samples``, and what is odd. Collective.
 
     Raises StorageError on all ranks where the genotypes cannot be read.
@@ -40,7 +40,7 @@ def say_sex(bed: SexedBed, selection: Selection | None, samples: np.ndarray, wor
         _say(bed, counts, samples, world.log)
 
 
-def _say(bed: SexedBed, counts: SexCounts, samples: np.ndarray, log: Log) -> None:
+def _say(bed: SexedGenotypes, counts: SexCounts, samples: np.ndarray, log: Log) -> None:
     males, unknown = int(bed.males[samples].sum()), int((bed.sexes[samples] == UNKNOWN).sum())
     how = {
         ON_X: f"{males:,} men, whose one copy counts {bed.x_model}",

@@ -5,17 +5,18 @@ They name the user's files, and which samples, SNPs, traits and images of them a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mpgls.errors import UsageError
 from mpgls.model.transform import DIRECT, NONE, RESIDUAL, Transform
-from mpgls.run.options import Check, Options, at_least, between, flag, option, required, the_file
+from mpgls.run.options import Check, Options, at_least, between, flag, option, the_file
 from mpgls.study.filters import SnpFilter, parse_chromosomes
+from mpgls.study.genotype_files import AS_STORED, Reading
 from mpgls.study.grm import kinship_files
 from mpgls.study.missing import parse_missing_codes
-from mpgls.study.plink import bfile_prefix
 from mpgls.study.ploidy import SexRule
+from mpgls.study.sources import GenotypeSource
 from mpgls.study.variant_kinds import PSEUDO_AUTOSOMAL
 
 TABLE = "table with columns FID IID NAME ...: text, CSV, Parquet or HDF5"
@@ -24,15 +25,15 @@ NAMES = "names, ranges A-F, numbered PC{1:20}, patterns 'PC*', positions 1-500"
 """How columns of such a table are chosen."""
 
 
-BY_COUNTS = ("maf", "max_maf", "mac", "geno", "hwe")
+BY_COUNTS = ("maf", "max_maf", "mac", "geno", "hwe", "info")
 """Filters that look at the genotypes of the analysed samples."""
 BY_SEX = ("build", "x_model")
 """Options that say what sex makes of genotypes, the table of sexes apart."""
 
 
-def plink_files(prefix: str) -> Iterable[str]:
-    """The three files of a PLINK 1 fileset."""
-    return [f"{bfile_prefix(prefix)}.{suffix}" for suffix in ("bed", "bim", "fam")]
+def files_of(flag: str, variants_only: bool = False) -> Callable[[str], Iterable[str]]:
+    """The files that a value of ``flag``, one of SOURCES, names, or those of their variants."""
+    return lambda value: GenotypeSource(flag, value).files(variants_only)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +52,80 @@ class SampleOptions(Options):
     )
 
 
+SOURCES = ("--bfile", "--bfile-list", "--pfile", "--pfile-list", "--bgen")
+"""Options that name genotype files."""
+
+
+def named_source(options: Options, of_similarity: bool = False) -> GenotypeSource | None:
+    """What the one of SOURCES names that is given, or of their like for similarity SNPs. UsageError for several."""
+    flags = [one.replace("--", "--similarity-") if of_similarity else one for one in SOURCES]
+    values = {flag: getattr(options, flag.removeprefix("--").replace("-", "_")) for flag in flags}
+    reading = options.reading if isinstance(options, GenotypeOptions) else AS_STORED
+    sample = getattr(options, "similarity_sample" if of_similarity else "sample", None)
+    given = [GenotypeSource(flag, value, reading, sample) for flag, value in values.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"give {' or '.join(one.flag for one in given)}, not both: the genotypes are read from one")
+    return given[0] if given else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenotypeOptions(SampleOptions):
-    """PLINK files and the filters of samples and SNPs."""
+    """Genotype files and the filters of samples and SNPs."""
 
-    bfile: str = required(
-        "PLINK 1 files PREFIX.bed, .bim and .fam", group="genotypes and filters", metavar="PREFIX", reads=plink_files
+    bfile: str | None = option(
+        None,
+        "PLINK 1 files PREFIX.bed, .bim and .fam; @ in PREFIX stands for 1, 2, ..., X, ...: a file a chromosome",
+        group="genotypes and filters",
+        metavar="PREFIX",
+        reads=files_of("--bfile"),
+    )
+    bfile_list: str | None = option(
+        None,
+        "PLINK 1 files of one study, a PREFIX a line, relative to FILE's folder",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=files_of("--bfile-list"),
+    )
+    pfile: str | None = option(
+        None,
+        "PLINK 2 files PREFIX.pgen, .pvar and .psam; @ as in --bfile",
+        group="genotypes and filters",
+        metavar="PREFIX",
+        reads=files_of("--pfile"),
+    )
+    pfile_list: str | None = option(
+        None,
+        "PLINK 2 files of one study, a PREFIX a line, relative to FILE's folder",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=files_of("--pfile-list"),
+    )
+    bgen: str | None = option(
+        None,
+        "BGEN 1.2 or 1.3; @ as in --bfile",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=files_of("--bgen"),
+    )
+    sample: str | None = option(
+        None,
+        "Oxford .sample of --bgen; default: the IDs in the .bgen",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
+    dosage: str = option(
+        "auto",
+        "auto: dosages where files have them; hard-call: hard calls all the same",
+        group="genotypes and filters",
+        choices=("auto", "hard-call"),
+    )
+    hard_call_threshold: float | None = option(
+        None,
+        "make hard calls of dosages anew: farther than X from a whole number is missing",
+        group="genotypes and filters",
+        metavar="X",
+        check=between(0, 0.5),
     )
     sex: str | None = option(
         None,
@@ -127,6 +196,13 @@ class GenotypeOptions(SampleOptions):
     geno: float = option(
         1.0, "largest missing share of a SNP", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
     )
+    info: float = option(
+        0.0,
+        "smallest imputation quality of dosages, MaCH's r2",
+        group="genotypes and filters",
+        metavar="R2",
+        check=between(0, 1),
+    )
     hwe: float = option(
         0.0,
         "smallest p of the exact test of Hardy-Weinberg equilibrium, over all analysed samples",
@@ -138,6 +214,24 @@ class GenotypeOptions(SampleOptions):
     def check(self) -> None:
         super().check()
         _ = self.snps  # a list of chromosomes that is none
+        _ = self.source  # none, or several
+        if self.sample is not None and self.bgen is None:
+            raise UsageError("--sample needs --bgen: the other formats have files of samples of their own")
+        if self.hard_call_threshold is not None and self.dosage != "hard-call":
+            raise UsageError("--hard-call-threshold needs --dosage hard-call: dosages are not rounded otherwise")
+
+    @property
+    def reading(self) -> Reading:
+        """What is read of files with dosages."""
+        return Reading(self.dosage, self.hard_call_threshold)
+
+    @property
+    def source(self) -> GenotypeSource:
+        """Where the genotypes come from. Raises UsageError."""
+        found = named_source(self)
+        if found is None:
+            raise UsageError(f"{self.command} needs genotypes: one of {', '.join(SOURCES)}")
+        return found
 
     @property
     def sex_rule(self) -> SexRule:
@@ -162,6 +256,7 @@ class GenotypeOptions(SampleOptions):
             mac=self.mac,
             geno=self.geno,
             hwe=self.hwe,
+            info=self.info,
         )
 
 

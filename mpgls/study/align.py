@@ -205,7 +205,7 @@ def _trait_values(funnel: _Funnel, samples: Samples, phenotype: Table | None, tr
     """The trait of every genotyped sample, NaN where it is missing; samples without it leave the funnel."""
     if phenotype is None:
         y = np.asarray(samples.phenotype, dtype=np.float64)
-        source = "the .fam"
+        source = samples.path
     else:
         if trait not in phenotype.names:
             raise UsageError(f"{phenotype.path} has no column {trait!r}; its columns are {', '.join(phenotype.names)}")

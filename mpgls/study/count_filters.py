@@ -36,7 +36,7 @@ def dropped_by(stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
     """(B,) uint8: the note of the first option that drops a SNP by its counts over the analysed samples, or Note.OK.
 
     A SNP at the threshold is kept. Without ``--maf`` and ``--mac`` a SNP that is missing in every sample passes, and
-    keeps its row in the results.
+    keeps its row in the results; so does one that does not vary whatever ``--info`` is.
     """
     # one correctly rounded division each, so that a frequency of exactly 0.05 compares equal to --maf 0.05
     minor = np.minimum(stats.copies, stats.chromosomes - stats.copies)
@@ -49,6 +49,8 @@ def dropped_by(stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
         Note.MAC: minor < snp_filter.mac,
         Note.GENO: missing > snp_filter.geno,
     }
+    if snp_filter.info > 0:
+        failing[Note.INFO] = stats.info < snp_filter.info  # not where there is none
     for note, fails in failing.items():
         notes[fails & (notes == Note.OK)] = note
     if snp_filter.hwe > 0:

@@ -13,9 +13,9 @@ import numpy as np
 
 from mpgls.errors import InputError, UsageError
 from mpgls.study.chromosome_names import canonical_chromosome, is_autosome, is_sexed, plain_chromosome
-from mpgls.study.plink import Variants, VariantTable
 from mpgls.study.regions import read_regions
 from mpgls.study.text import part_names, read_words
+from mpgls.study.variants import VariantRows, Variants
 
 BY_DEFAULT = "default (X, Y, XY and MT; --all-chromosomes keeps them)"
 """What dropped a SNP that is on no autosome."""
@@ -59,6 +59,8 @@ class SnpFilter:
     """Largest minor allele frequency kept."""
     hwe: float = 0.0
     """Smallest p of the exact test of Hardy-Weinberg equilibrium kept."""
+    info: float = 0.0
+    """Smallest imputation quality kept, see `SnpStats.info`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.maf <= 0.5:
@@ -116,7 +118,7 @@ def parse_chromosomes(text: str, flag: str = "--chr") -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def select_snps(variants: VariantTable, snp_filter: SnpFilter) -> Selection:
+def select_snps(variants: VariantRows, snp_filter: SnpFilter) -> Selection:
     """Apply the filters that need only the .bim, which is read in batches, once as a rule.
 
     Chromosomes are known by all their names (`mpgls.study.chromosome_names`): X means 23, unless the .bim has both.
@@ -127,10 +129,10 @@ def select_snps(variants: VariantTable, snp_filter: SnpFilter) -> Selection:
     InputError : a malformed row of the .bim; an ``--extract`` list without any SNP of it; or no SNP is left.
     """
     scan = _Scan(snp_filter, variants)
-    index = [np.flatnonzero(scan.keep(rows)) + start for start, rows in variants.batches()]
+    index = [np.flatnonzero(scan.keep(start, rows)) + start for start, rows in variants.batches()]
     if spelled := scan.spelling():
         scan = _Scan(snp_filter, variants, spelled)
-        index = [np.flatnonzero(scan.keep(rows)) + start for start, rows in variants.batches()]
+        index = [np.flatnonzero(scan.keep(start, rows)) + start for start, rows in variants.batches()]
     if snp_filter.without_sexed and all(is_sexed(name, scan.spelled.letters) for name in scan.chromosomes):
         everything = select_snps(variants, replace(snp_filter, without_sexed=False))
         said = f"{variants.path}: there is no autosome, so X, Y, XY and MT are taken"
@@ -159,8 +161,8 @@ class _Spelling:
 class _Scan:
     """The filters, ready to be applied to batch after batch, and their counts so far."""
 
-    def __init__(self, snp_filter: SnpFilter, variants: VariantTable, spelled: _Spelling | None = None) -> None:
-        self.filter, self.spelled = snp_filter, spelled or _Spelling()
+    def __init__(self, snp_filter: SnpFilter, variants: VariantRows, spelled: _Spelling | None = None) -> None:
+        self.filter, self.variants, self.spelled = snp_filter, variants, spelled or _Spelling()
         self.regions = None if snp_filter.range is None else read_regions(snp_filter.range)
         self.extract = _read_list(snp_filter.extract, variants)
         self.exclude = _read_list(snp_filter.exclude, variants)
@@ -169,8 +171,8 @@ class _Scan:
         self.negative_bp = 0
         self.reasons: dict[str, int] = {}
 
-    def keep(self, rows: Variants) -> np.ndarray:
-        """(len(rows),) bool: which rows stay."""
+    def keep(self, start: int, rows: Variants) -> np.ndarray:
+        """(len(rows),) bool: which rows, of which ``start`` is the first, stay."""
         kept = self._in_place(rows)
         if self.extract is not None:
             listed = _are_in(rows.id, self.extract.ids)
@@ -182,7 +184,18 @@ class _Scan:
         self.negative_bp += int(np.count_nonzero(negative))
         if self.filter.exclude_negative_bp:
             kept = self._drop(kept, ~negative, "--exclude-negative-bp")
+        if self.variants.has_alt:
+            self._refuse_several_alleles(start, rows, kept)
         return kept
+
+    def _refuse_several_alleles(self, start: int, rows: Variants, kept: np.ndarray) -> None:
+        several = np.fromiter(("," in alt for alt in rows.a1), dtype=bool, count=len(rows)) & kept
+        if several.any():
+            row = int(several.argmax())
+            raise InputError(
+                f"{self.variants.place(start + row)}: SNP {rows.id[row]} has several ALT alleles, {rows.a1[row]}: "
+                "leave such SNPs out (plink2 --max-alleles 2 --make-pgen, or --exclude)"
+            )
 
     def _in_place(self, rows: Variants) -> np.ndarray:
         """(len(rows),) bool: which rows the filters of chromosomes and positions leave."""
@@ -244,13 +257,13 @@ class _Scan:
         self.reasons[flag] = self.reasons.get(flag, 0) + int(np.count_nonzero(kept & ~passing))
         return kept & passing
 
-    def check_extract(self, variants: VariantTable) -> None:
+    def check_extract(self, variants: VariantRows) -> None:
         if self.extract is None or self.extracted:
             return
         first = variants.read(0, min(_SHOWN, variants.count))
         raise InputError(
             f"{self.filter.extract} (--extract) and {variants.path} have no SNP in common: "
-            f"the list has {_some(self.extract.ids)}, the .bim {_some(first.id)}"
+            f"the list has {_some(self.extract.ids)}, the genotypes {_some(first.id)}"
         )
 
 
@@ -268,7 +281,7 @@ class _SnpList:
         return "; ".join([f"{self.path}: {len(self.ids):,} SNP IDs listed", *self.notes])
 
 
-def _read_list(path: str | None, variants: VariantTable) -> _SnpList | None:
+def _read_list(path: str | None, variants: VariantRows) -> _SnpList | None:
     """The SNP IDs of a file, separated by blanks, line ends or commas.
 
     An ID that has a comma in it, as those of variants with several alleles do, is one name where the .bim has it.

@@ -11,14 +11,16 @@ wherever it is decoded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from mpgls.study.chromosome_names import plain_chromosome
-from mpgls.study.genotypes import HAPLOID, ON_X, ON_Y, TWO_COPIES, keep_bytes
-from mpgls.study.plink import BedFile, Fileset
+from mpgls.study.genotype_files import Genotypes
+from mpgls.study.genotypes import HAPLOID, ON_X, ON_X_SINGLE, ON_Y, TWO_COPIES, bytes_per_dosages, keep_bytes
+from mpgls.study.plink import Fileset
 from mpgls.study.sexes import MALE, read_sexes
 from mpgls.study.variant_kinds import Kinds, kinds_of_variants
 
@@ -34,25 +36,46 @@ class SexRule(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class SexedBed(BedFile):
-    """A .bed with SNPs that not everybody has twice: its rows as `recode` makes them.
+class SexedGenotypes:
+    """Genotypes with SNPs that not everybody has twice: their rows as `recode` makes them.
 
-    ``sexes`` (n,) int8 of the samples, ``kinds`` of the SNPs. ``plain`` is the file.
+    ``sexes`` (n,) int8 of the samples, ``kinds`` of the SNPs. ``plain`` are the files.
     """
 
-    plain: BedFile = field(kw_only=True)
-    sexes: np.ndarray = field(kw_only=True)
-    kinds: Kinds = field(kw_only=True)
-    x_model: int = field(kw_only=True)
+    plain: Genotypes
+    sexes: np.ndarray
+    kinds: Kinds
+    x_model: int
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.plain.path
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return self.plain.n
+
+    @property
+    def m(self) -> int:
+        """SNPs."""
+        return self.plain.m
+
+    @property
+    def dosages(self) -> bool:
+        """Whether a SNP is float32 dosages."""
+        return self.plain.dosages
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that an open reader holds."""
+        return self.plain.held_bytes
 
     @property
     def snp_bytes(self) -> int:
         """Bytes of a row, with its kind."""
-        return self.plain.snp_bytes + 1
-
-    def offset(self, k: int) -> int:
-        """Byte offset of SNP ``k`` in the file."""
-        return self.plain.offset(k)
+        return bytes_per_dosages(self.n + 1) if self.dosages else self.plain.snp_bytes + 1
 
     @property
     def males(self) -> np.ndarray:
@@ -62,6 +85,8 @@ class SexedBed(BedFile):
     def recode(self, packed: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The rows ``packed`` (B, snp_bytes of the file) of the SNPs ``rows``, as sex has them: (B, snp_bytes)."""
         kinds = self.kinds.of(rows)
+        if self.dosages:
+            return self._recode_dosages(packed.view(np.float32), kinds)
         made = np.column_stack([packed, kinds])
         males, everyone = keep_bytes(np.flatnonzero(self.males), self.n), keep_bytes(np.arange(self.n), self.n)
         for kind, who in ((ON_X, males), (ON_Y, males), (HAPLOID, everyone)):
@@ -73,10 +98,25 @@ class SexedBed(BedFile):
         made[on_y, :-1] = (made[on_y, :-1] & males) | (~males & _LOW)  # 01: missing
         return made
 
+    def _recode_dosages(self, dosages: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+        """As `recode`. A dosage of exactly 1 is a heterozygote; others of males go from 0 to 2, as PLINK has them."""
+        made = np.column_stack([dosages, kinds.astype(np.float32)])
+        x = made[:, :-1]
+        alone = np.isin(kinds, (ON_X, ON_Y))[:, None] & self.males | (kinds == HAPLOID)[:, None]
+        x[alone & (x == 1)] = -9.0
+        one_copy = alone & (x > 0) & ((kinds != ON_X)[:, None] | (self.x_model == 1))
+        x[one_copy] /= 2
+        x[(kinds == ON_Y)[:, None] & ~self.males] = -9.0
+        if self.x_model == 1:
+            made[kinds == ON_X, -1] = ON_X_SINGLE
+        return made.view(np.uint8)
+
     def heterozygous(self, packed: np.ndarray, rows: np.ndarray, samples: np.ndarray) -> SexCounts:
         """What the ``samples`` who should have one copy have of the SNPs ``rows``, whose ``packed`` are those of the
         file."""
         kinds, counts = self.kinds.of(rows), SexCounts()
+        if self.dosages:
+            return self._heterozygous_dosages(packed.view(np.float32)[:, samples], kinds, self.males[samples])
         males = keep_bytes(samples[self.males[samples]], self.n)
         for kind, who in ((ON_X, males), (ON_Y, males), (HAPLOID, keep_bytes(samples, self.n))):
             of_kind = packed[kinds == kind]
@@ -84,6 +124,16 @@ class SexedBed(BedFile):
             counts.snps[kind] += len(of_kind)
             counts.heterozygous[kind] += _ones(high & ~low)
             counts.homozygous[kind] += _ones(~(high | low) & who & _LOW)
+        return counts
+
+    @staticmethod
+    def _heterozygous_dosages(x: np.ndarray, kinds: np.ndarray, males: np.ndarray) -> SexCounts:
+        counts = SexCounts()
+        for kind, who in ((ON_X, males), (ON_Y, males), (HAPLOID, np.ones_like(males))):
+            of_kind = x[kinds == kind][:, who]
+            counts.snps[kind] += len(of_kind)
+            counts.heterozygous[kind] += np.count_nonzero(of_kind == 1)
+            counts.homozygous[kind] += np.count_nonzero(of_kind == 2)
         return counts
 
 
@@ -108,11 +158,10 @@ def with_sex(fileset: Fileset, rule: SexRule) -> Fileset:
     kinds = kinds_of_variants(fileset.variants, rule.build)
     if (kinds.codes == TWO_COPIES).all():
         return fileset
-    sexes, plain = fileset.samples.sex, fileset.bed
+    sexes = fileset.samples.sex
     if rule.table is not None:
         sexes = read_sexes(rule.table, fileset.samples.ids())
-    bed = SexedBed(plain.path, plain.n, plain.m, plain=plain, sexes=sexes, kinds=kinds, x_model=rule.x_model)
-    return replace(fileset, bed=bed)
+    return replace(fileset, bed=SexedGenotypes(fileset.bed, sexes, kinds, rule.x_model))
 
 
 def is_sexed(chromosome: str) -> bool:

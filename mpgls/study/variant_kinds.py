@@ -8,7 +8,7 @@ import numpy as np
 
 from mpgls.study.chromosome_names import canonical_chromosome, plain_chromosome
 from mpgls.study.genotypes import HAPLOID, ON_X, ON_Y, TWO_COPIES
-from mpgls.study.plink import VariantTable
+from mpgls.study.variants import VariantRows
 
 PSEUDO_AUTOSOMAL = {37: (2_699_520, 154_931_044), 38: (2_781_479, 155_701_383)}
 """By build: the last position of PAR1 and the first of PAR2 on X, as PLINK 2 has them."""
@@ -28,7 +28,7 @@ class Kinds:
         return self.codes[np.searchsorted(self.edges, rows, side="right") - 1]
 
 
-def kinds_of_variants(variants: VariantTable, build: int | None = None) -> Kinds:
+def kinds_of_variants(variants: VariantRows, build: int | None = None) -> Kinds:
     """The kinds of all SNPs; with ``build`` those in pseudo-autosomal regions of X are as on autosomes.
 
     23 is X, 24 Y and 26 MT where the .bim has no X by this letter. Reads the .bim once, or twice where it has both.

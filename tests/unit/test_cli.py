@@ -82,7 +82,7 @@ def test_team_size(text, size):
     [
         ("", "no command"),
         ("scan", "scan"),
-        ("single-trait --out o", "--bfile"),
+        ("single-trait --grm K.h5 --out o", "single-trait needs genotypes: one of --bfile, "),
         ("kinship --bfile g", "--out"),
         ("single-trait --bfile g --out o", "--grm"),
         (f"{SCAN} --team-size 0", "--team-size"),

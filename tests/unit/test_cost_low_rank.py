@@ -33,7 +33,9 @@ FACTS = {
     "sync_seconds": 0.01,
 }
 RATES = Rates.of(FACTS, "rates.json")
-STUDY = {"n": 30_000, "m": 22_000, "K": 2_200, "chromosomes": 22, "T": 1, "q": 4, "mixed": True}
+STUDY = {
+    "n": 30_000, "m": 22_000, "K": 2_200, "chromosomes": 22, "T": 1, "q": 4, "mixed": True, "dosages": False,
+}  # fmt: skip
 
 
 BESIDE = (
@@ -188,6 +190,17 @@ def test_impossible_studies_are_refused(changes, part):
     with pytest.raises(UsageError) as caught:
         LowRankProblem(**{**STUDY, **changes})
     assert part in str(caught.value)
+
+
+def test_dosages_take_four_bytes():
+    """Where hard calls take two bits: in what is read, in blocks, and in the similarity SNPs of a node."""
+    hard, soft = ({stage.name: stage for stage in one.stages} for one in (cost(), cost(dosages=True)))
+    assert soft["0 similarity SNPs"].read == 16 * hard["0 similarity SNPs"].read == 4 * STUDY["n"] * STUDY["K"]
+    assert soft["4 scan"].read - hard["4 scan"].read == (4 - 0.25) * STUDY["n"] * STUDY["m"]
+    packed = soft["4 scan"].memory - hard["4 scan"].memory
+    assert packed >= (4 - 0.25) * STUDY["n"] * STUDY["K"] / 4  # a rank's share of the similarity SNPs
+    made = cli.parse(f"{LINE} --dosages".split()).options
+    assert made.problem == LowRankProblem(**STUDY | {"dosages": True})
 
 
 LINE = "plan low-rank --samples 30000 --snps 22000 --similarity-count 2200 --ranks 4"

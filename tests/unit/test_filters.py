@@ -9,7 +9,7 @@ import pytest
 
 from mpgls.errors import InputError, StorageError, UsageError
 from mpgls.model.gls import Note
-from mpgls.study import plink
+from mpgls.study import variants
 from mpgls.study.count_filters import Dropped, dropped_by, passes
 from mpgls.study.filters import SnpFilter, parse_chromosomes, select_snps
 from mpgls.study.genotypes import SnpStats
@@ -22,7 +22,7 @@ ROWS = ["1 a 0 5", "1 b 0 -5", "2 c 0 7", "chr2 d 0 -1", "X e 0 9", "12 f 0 3", 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VariantTable:
     # several batches, and several blocks of offsets
-    monkeypatch.setattr(plink, "STRIDE", 3)
+    monkeypatch.setattr(variants, "STRIDE", 3)
     monkeypatch.setattr(VariantTable.batches, "__defaults__", (2,))
     path = tmp_path / "a.bim"
     path.write_text("".join(f"{row} A C\n" for row in ROWS))
@@ -167,7 +167,7 @@ def test_a_snp_counts_under_the_first_flag_that_drops_it(table: VariantTable, tm
 
 
 def test_lists_that_leave_nothing(table: VariantTable, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no SNP in common: the list has q, r, s, \.\.\., the .bim a, b, c"):
+    with pytest.raises(InputError, match=r"no SNP in common: the list has q, r, s, \.\.\., the genotypes a, b, c"):
         select_snps(table, SnpFilter(extract=id_list(tmp_path, "q\nr\ns\nt\n")))
     with pytest.raises(InputError, match=r"no SNP of .*a.bim is left: of 7, --chr drops 7 .*1, 2, chr2, \.\.\."):
         select_snps(table, SnpFilter(chromosomes=("9",)))
