@@ -28,7 +28,7 @@ from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
 from mpgls.engine.trait_scan import TraitScan
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
-from mpgls.model.snp_ratio import NODES
+from mpgls.model.h2_nodes import NODES
 from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job

@@ -23,7 +23,8 @@ from mpgls.engine.trait_scan import TraitScan, say_null
 from mpgls.la.teams import TeamOperator
 from mpgls.model import null_record
 from mpgls.model.gls import fit_null
-from mpgls.model.snp_ratio import H2Nodes, NullAtNodes, RatioFit, RatioModel, node_products
+from mpgls.model.h2_nodes import H2Nodes, node_products
+from mpgls.model.snp_ratio import NullAtNodes, RatioFit, RatioModel
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import SnpStats

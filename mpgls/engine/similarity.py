@@ -6,7 +6,7 @@ Column k of G is (g_k - mean_k) / sd_k, both over its observed genotypes, and 0 
     G = (D - 1 (mean - shift)') diag(1/sd)
 
 In double precision shift = mean. In mixed precision shift is a short binary fraction near the mean: D's products are
-exact in float32 ([DESIGN] decision 10), and the mean and scale are put right in float64 (`Similarity.correct`).
+exact in float32, and the mean and scale are put right in float64 (`Similarity.correct`).
 """
 
 from __future__ import annotations

@@ -149,11 +149,18 @@ def test_effects_frequencies_and_counts(comm, study, command, options):
         assert float(row["EAF"]) == pytest.approx(eaf[k], rel=1e-9)
 
 
-def test_precision_and_blocks_change_nothing_of_it(comm, study):
-    out = run(comm, study, "single_trait", precision="mixed", block_size=7)
+@pytest.mark.parametrize(
+    ("how", "rtol"),
+    [({"precision": "mixed", "block_size": 7}, 1e-3), ({"solver": "inverse"}, 1e-8), ({"solver": "grid"}, 1e-8)],
+    ids=["mixed", "inverse", "grid"],
+)
+def test_how_it_is_solved_changes_nothing_of_it(comm, study, how, rtol):
+    """Teams of all ranks exchange rows as they are read, or decoded columns."""
+    teams = {"team_size": comm.size} if "solver" in how else {}
+    out = run(comm, study, "single_trait", **how, **teams)
     if comm.rank == 0:
         expected = oracle.scan(H2, oracle.scaled(study.Phi), study.design(False), study.trait(), centred(study.coded()))
-        np.testing.assert_allclose(read_results(out, "trait1")["BETA"], expected[0], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(read_results(out, "trait1")["BETA"], expected[0], rtol=rtol, atol=rtol / 10)
 
 
 @pytest.mark.parametrize("command", ["vgwas", "ridge"])
