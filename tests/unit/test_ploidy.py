@@ -62,7 +62,7 @@ def test_rows_as_sex_has_them(n: int, x_model: int) -> None:
     sexes, kind = rng.integers(0, 3, n).astype(np.int8), rng.integers(0, 4, 60).astype(np.uint8)
     G = rng.choice([0.0, 1.0, 2.0, np.nan], (60, n))
     plain = BedFile(Path("g.bed"), n, 60)
-    bed = SexedGenotypes(plain.path, n, 60, plain=plain, sexes=sexes, kinds=Kinds(np.arange(61), kind), x_model=x_model)
+    bed = SexedGenotypes(plain, sexes, Kinds(np.arange(61), kind), x_model)
     order = rng.permutation(60)
     rows = bed.recode(pack(G[order]), order)
     assert rows.shape == (60, bed.snp_bytes)
