@@ -68,7 +68,7 @@ def run(options: Eigen, comm: MPI.Comm) -> Results:
         job.identify()
         check_room(options, index.size, job)
         if options.dry_run:
-            return dry_run(lambda at: cost_on(at, index.size, kinship.packed_lower), options.rates, job)
+            return dry_run(lambda at: cost_on(at, index.size, kinship.packed_lower), job.machine(), options.rates, job)
         check_memory(index.size, kinship.packed_lower, job)
         with ProcessGrid(comm) as grid:
             Phi_grid = GridMatrix.square(grid, index.size, grid_block(index.size, grid.shape))

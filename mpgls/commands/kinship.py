@@ -11,7 +11,7 @@ that K without a chromosome is (m K - S_c) / (m - m_c); at any time one S_c is i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,8 +34,9 @@ from mpgls.run.option_groups import BlockOptions, DryRunOptions
 from mpgls.run.options import flag, option
 from mpgls.run.plan import GIB, Machine, grid_block
 from mpgls.run.results import Results
-from mpgls.run.study_options import GenotypeOptions
+from mpgls.run.study_options import GenotypeOptions, SimilarityOptions
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
+from mpgls.study.filters import SnpFilter
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -44,7 +45,7 @@ SUFFIXES = (".h5", ".h5.partial", ".grm.bin", ".grm.id", ".grm.N.bin")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kinship(GenotypeOptions, BlockOptions, DryRunOptions):
+class Kinship(GenotypeOptions, SimilarityOptions, BlockOptions, DryRunOptions):
     """Options of ``mpgls kinship``."""
 
     command = "kinship"
@@ -60,6 +61,11 @@ class Kinship(GenotypeOptions, BlockOptions, DryRunOptions):
     )
     loco: bool = flag("keep each chromosome's sum as well, for scans that leave one chromosome out", group="kinship")
     grm_bin: bool = flag("write GCTA's .grm.bin, .grm.N.bin and .grm.id as well", group="output")
+
+    @property
+    def snps(self) -> SnpFilter:
+        """The filters of SNPs: no X, Y, XY and MT unless they are asked for. Raises UsageError."""
+        return replace(super().snps, without_sexed=not (self.all_chromosomes or self.chr is not None))
 
     def check(self) -> None:
         super().check()
@@ -81,9 +87,10 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             index = selected_rows(study, job.world)
             chromosomes = job.world.on_root(lambda: _chromosomes(options, study, index))
         check_room(options, study.samples.size, len(chromosomes.labels), job)
+        machine = job.machine(study.fileset.bed.held_bytes)
         if options.dry_run:
-            return dry_run(lambda at: cost_on(at, options, study, len(chromosomes.labels)), options.rates, job)
-        plan = make_plan(options, job.machine(), study)
+            return dry_run(lambda at: cost_on(at, options, study, len(chromosomes.labels)), machine, options.rates, job)
+        plan = make_plan(options, machine, study)
         say_plan(plan, options, len(chromosomes.labels), job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
         with ProcessGrid(comm) as grid:
@@ -146,7 +153,7 @@ def make_plan(options: Kinship, machine: Machine, study: Study) -> KinshipPlan:
 def cost_on(machine: Machine, options: Kinship, study: Study, count: int) -> RunCost:
     """What the kinship costs, with --loco the sums of ``count`` chromosomes. Raises MemoryPlanError."""
     parts, gcta = count if options.loco else 0, options.method == "gcta"
-    work = KinshipWork(study.samples.size, study.selected, parts, gcta)
+    work = KinshipWork(study.samples.size, study.selected, study.fileset.bed.snp_bytes, parts, gcta)
     return kinship_cost(machine, make_plan(options, machine, study), work)
 
 

@@ -61,16 +61,16 @@ from mpgls.run.option_groups import (
     EigensolverOptions,
     ModelOptions,
     PlotOptions,
-    TeamOptions,
+    SolverOptions,
 )
 from mpgls.run.options import Check, at_least, flag, option
 from mpgls.run.outputs import check_room as check_room_at
 from mpgls.run.plan import Machine, block_within
-from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScanKinshipOptions
+from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
-from mpgls.study.trait_groups import TraitStudy
+from mpgls.study.trait_groups import TraitStudy, TraitUse
 from mpgls.study.trait_matrix import POLICIES
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ SHOWN_GROUPS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class MultiTrait(
-    GenotypeOptions, ManyTraitOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions, TeamOptions, BlockOptions,
-    PlotOptions, CheckpointOptions,
+    GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions,
+    SolverOptions,
+    BlockOptions, PlotOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls multi-trait``."""
 
@@ -146,8 +147,8 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             check_scratch(options, job)
             study = open_study(options, world, traits=False)
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
-            effects = np.float32 if options.dense else np.float64
-            traits = open_trait_study(options, study, eigen_file, options.missing, world, effects=effects)
+            use = TraitUse(options.missing, options.transform, np.float32 if options.dense else np.float64)
+            traits = open_trait_study(options, study, eigen_file, use, world)
             check_kinship(study, options.loco, world)
             check_components(options.pcs, traits.cohort, "the study")
             chromosomes = tested_chromosomes(study, options.loco, world)
@@ -156,13 +157,14 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             job.identify()
             ledger = open_trait_ledger(job.state(), job.resume, traits, job.path(HISTOGRAMS), len(given), world)
         if options.dry_run:
-            return dry_run(lambda at: cost_on(at, options, study, traits, given), options.rates, job)
+            machine = job.machine(study.fileset.bed.held_bytes)
+            return dry_run(lambda at: cost_on(at, options, study, traits, given), machine, options.rates, job)
         plan = make_plan(options, study, traits, chromosomes, ledger.tiles, job)
         edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
         describe(parts, edges, plan.block, world)
         blocks = SnpBlocks(selected_rows(study, world), edges)
         facts: list[dict[str, Any]] = []
-        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team, ledger:
+        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size, plan.solver) as team, ledger:
             scan = Scan(options, traits, plan, blocks, ledger, team, job)
             check_room(scan, study, parts)
             ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study))
@@ -361,7 +363,8 @@ def make_plan(
     job: Job,
 ) -> TilePlan:
     """The plan for the largest group, in the log before anything large is allocated; a resumed run keeps its tiles."""
-    machine, sizes = job.machine(), sizes_of(options, study, traits, len(chromosomes.labels))
+    machine = job.machine(study.fileset.bed.held_bytes)
+    sizes = sizes_of(options, study, traits, len(chromosomes.labels))
     plan = plan_tiles(machine, sizes, wishes_of(options, study), tiles)
     job.world.log.info(plan.text(machine, sizes.t))
     for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):
@@ -377,7 +380,7 @@ def sizes_of(options: MultiTrait, study: Study, traits: TraitStudy, parts: int) 
 def wishes_of(options: MultiTrait, study: Study) -> TileWishes:
     """What the user asks of the plan."""
     block = block_within(options.block_size, study.selected)
-    return TileWishes(options.team_size, block, options.trait_block, options.pass_traits)
+    return TileWishes(options.team_size, options.solver, block, options.trait_block, options.pass_traits)
 
 
 def cost_on(machine: Machine, options: MultiTrait, study: Study, traits: TraitStudy, given: np.ndarray) -> RunCost:

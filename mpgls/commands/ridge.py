@@ -72,9 +72,9 @@ def predict(options: Ridge, study: Study, targets: RidgeTargets, parcels: Parcel
     """The algorithm: the kernel, the residuals, all permutations, and what is kept of them. Collective."""
     world, C_rep, folds = job.world, targets.group.X_L, targets.folds
     check_room(options, targets, study, job)
+    machine, sizes = job.machine(study.fileset.bed.held_bytes), sizes_of(options, targets, study)
     if options.dry_run:
-        return dry_run(lambda at: cost_on(at, options, targets, study), options.rates, job)
-    machine, sizes = job.machine(), sizes_of(options, targets, study)
+        return dry_run(lambda at: cost_on(at, options, targets, study), machine, options.rates, job)
     plan = plan_kernel(machine, sizes, options.block_size)
     world.log.info(f"plan: SNP blocks of {plan.block}")
     world.log.info(plan.memory_text(machine))
@@ -202,7 +202,7 @@ def cost_on(machine: Machine, options: Ridge, targets: RidgeTargets, study: Stud
     kernel = plan_kernel(machine, sizes, options.block_size)
     plan = plan_penalties(machine, sizes, folds, [each] * penalties, options.by_fold)
     work = RidgeWork(
-        sizes.n, 0 if options.grm is not None else study.selected, sizes.t, options.permutations,
+        sizes.n, 0 if options.grm is not None else study.selected, sizes.snp_bytes, sizes.t, options.permutations,
         float(penalties * each), penalties, (len(folds.outer), folds.inner_count), options.precision == "mixed",
         options.by_fold,
     )  # fmt: skip

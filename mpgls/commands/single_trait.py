@@ -32,7 +32,7 @@ from mpgls.engine.trait_scan import TraitScan
 from mpgls.errors import UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
-from mpgls.model.snp_ratio import NODES
+from mpgls.model.h2_nodes import NODES
 from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
@@ -83,7 +83,8 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             job.identify()
         job.check_room(scan_bytes(options, study))
         if options.dry_run:
-            return dry_run(lambda at: cost_on(at, options, study, chromosomes, given), options.rates, job)
+            machine = job.machine(study.fileset.bed.held_bytes)
+            return dry_run(lambda at: cost_on(at, options, study, chromosomes, given), machine, options.rates, job)
         plan = make_plan(options, study, chromosomes, job)
         with world.phase("open and check"):
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
@@ -92,7 +93,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
 
         variants, plots = study.fileset.variants, not options.no_plots
         report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
-        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team:
+        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size, plan.solver) as team:
             kind = TraitScan if options.ratio == "null" else RatioScan
             scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
             for part in parts:
@@ -133,7 +134,7 @@ def make_models(
 
 def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job: Job) -> ScanPlan:
     """The plan, in the log before anything large is allocated; a run that resumes keeps its store's block."""
-    machine = job.machine()
+    machine = job.machine(study.fileset.bed.held_bytes)
     plan = plan_on(machine, options, study, chromosomes, planned_block(options, study, job))
     job.world.log.info(plan.text(machine))
     return plan
@@ -154,8 +155,9 @@ def plan_on(
         several_sets=any(cohort.rows.size < n for cohort in cohorts),
         several_traits=len(cohorts) > 1,
         nodes=0 if options.ratio == "null" else NODES,
+        basis=options.eigen is not None or options.ratio == "snp",
     )
-    return plan_scan(machine, sizes, options.team_size, block)
+    return plan_scan(machine, sizes, options.team_size, block, options.solver)
 
 
 def cost_on(
@@ -165,7 +167,7 @@ def cost_on(
     plan = plan_on(machine, options, study, chromosomes, block_within(options.block_size, study.selected))
     q, (parts, T) = next(iter(study.cohorts.values())).X_L.shape[1] + options.pcs, given.shape
     work = ScanWork(
-        plan.n, study.selected, parts, T, q, options.precision == "mixed", int(np.isnan(given).sum()),
-        options.eigen is not None, not options.no_plots,
+        plan.n, study.selected, study.fileset.bed.snp_bytes, parts, T, q, options.precision == "mixed",
+        int(np.isnan(given).sum()), options.eigen is not None, not options.no_plots,
     )  # fmt: skip
     return scan_cost(machine, plan, work)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from mpgls.engine.probes import POTRF_SIZE
 from mpgls.engine.rates import Rates
+from mpgls.engine.team_solvers import GRID_FALLS, OF_GRID, OF_ROWS, Held
 from mpgls.errors import MemoryPlanError
 from mpgls.run.plan import Machine, Plan
 
@@ -181,6 +182,19 @@ def busiest(m: int, parts: int, block: int, ranks: int) -> float:
     """SNPs of the busiest rank: the blocks of each of ``parts`` equal parts of m SNPs are dealt to ranks anew."""
     of_part = -(-m // parts)
     return float(parts * min(of_part, block * -(-of_part // (block * ranks))))
+
+
+def team_rate(held: Held) -> float:
+    """Rate of a team's product with its operator, as a share of the GEMM rate of its ranks."""
+    return {"local": 1.0, "inverse": OF_ROWS, "grid": OF_GRID / (held.team / 2) ** GRID_FALLS}[held.solver]
+
+
+def dealt_to_team(held: Held, snps: float, columns: float, packed: float) -> float:
+    """Bytes in which so many SNPs travel within their teams.
+
+    On a grid each column goes to the ranks that hold its rows; rows of the inverse need all ``packed`` SNPs everywhere.
+    """
+    return {"local": 0.0, "inverse": packed * (held.team - 1), "grid": leaving(columns, held.team)}[held.solver] * snps
 
 
 def leaving(nbytes: float, ranks: int) -> float:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from mpgls.engine import cost_text, low_rank_cost_text
 from mpgls.engine.cost import RunCost, sensible_ranks
 from mpgls.engine.cost_text import Source
 from mpgls.engine.low_rank_cost import LowRankProblem, predict
+from mpgls.engine.low_rank_inputs import SampleSet, SimilarityInput
 from mpgls.engine.machine_rates import measure_now, rates_from
 from mpgls.engine.rates import Rates
+from mpgls.errors import UsageError
+from mpgls.run.inputs import Study
 from mpgls.run.job import Job
 from mpgls.run.plan import Machine
 from mpgls.run.results import Results
+from mpgls.study.genotypes import bytes_per_dosages
 
 
-def dry_run(cost_on: Callable[[Machine], RunCost], rates_file: str | None, job: Job) -> Results:
-    """Say in the log what the run would cost here, which the Results have as plain values. Collective.
+def dry_run(cost_on: Callable[[Machine], RunCost], machine: Machine, rates_file: str | None, job: Job) -> Results:
+    """Say in the log what the run would cost on ``machine``, which the Results have as plain values. Collective.
 
-    ``cost_on`` a machine raises MemoryPlanError where the plan does not fit. The rates are those of ``rates_file``, or
+    ``cost_on`` one raises MemoryPlanError where the plan does not fit. The rates are those of ``rates_file``, or
     measured now in the directory of --out. Raises InputError and StorageError for a file that holds none.
     """
-    machine, (rates, source) = job.machine(), _rates(rates_file, job)
+    rates, source = _rates(rates_file, job)
     cost = cost_on(machine)
     sensible = sensible_ranks(lambda at: cost_on(at).seconds(rates), machine)
     job.world.log.info(f"dry run: nothing is computed\n{cost_text.text(cost, rates, source, sensible)}")
@@ -29,9 +35,9 @@ def dry_run(cost_on: Callable[[Machine], RunCost], rates_file: str | None, job: 
     return Results(job.prefix, {"command": job.options.command, **facts})
 
 
-def dry_run_of_stages(problem: LowRankProblem, rates_file: str | None, job: Job) -> Results:
+def dry_run_of_stages(problem: LowRankProblem, machine: Machine, rates_file: str | None, job: Job) -> Results:
     """`dry_run` of low-rank, whose cost is that of its stages. Collective."""
-    machine, (rates, source) = job.machine(), _rates(rates_file, job)
+    rates, source = _rates(rates_file, job)
     cost = predict(problem, machine, rates)
     sensible = sensible_ranks(lambda at: predict(problem, at, rates).seconds, machine)
     job.world.log.info(f"dry run: nothing is computed\n{low_rank_cost_text.text(cost, rates, source, sensible)}")
@@ -43,3 +49,28 @@ def _rates(rates_file: str | None, job: Job) -> tuple[Rates, Source]:
     if rates_file is None:
         return measure_now(job.world, job.outputs.directory, job.threads)
     return rates_from(job.world, rates_file)
+
+
+def problem_of(
+    study: Study,
+    similarity: SimilarityInput,
+    sets: Sequence[SampleSet],
+    parts: int,
+    dtype: type,
+    is_dense: Callable[[int, int], bool],
+) -> LowRankProblem:
+    """The sizes of a low-rank study. Raises UsageError where n x n matrices are used, whose cost is not known."""
+    n, K, bed = max(samples.rows.size for samples in sets), similarity.snps.index.size, study.fileset.bed
+    if is_dense(n, K):
+        raise UsageError(
+            f"--dry-run knows the cost of K x K matrices only, and {K:,} similarity SNPs of {n:,} samples take n x n: "
+            "give --form low-rank, or ask mpgls plan single-trait"
+        )
+    traits, q = sum(len(samples.traits) for samples in sets), next(iter(study.cohorts.values())).X_L.shape[1]
+    mixed, dosages = np.dtype(dtype).itemsize == 4, bed.snp_bytes == bytes_per_dosages(bed.n)
+    return LowRankProblem(n, study.selected, K, parts, traits, q, mixed, dosages)
+
+
+def held_bytes(study: Study, similarity: SimilarityInput) -> int:
+    """What open genotypes hold on a rank: of the tested and of the similarity SNPs, which may be the same ones."""
+    return sum(files.held_bytes for files in {study.fileset.bed, similarity.fileset.bed})

@@ -19,10 +19,11 @@ EIGEN_FLOP = 9.0
 
 @dataclass(frozen=True)
 class KinshipWork:
-    """n samples, m SNPs; the sums of ``parts`` chromosomes are kept (0: none); ``gcta`` counts pairs as well."""
+    """n samples, m SNPs of ``snp_bytes``; sums of ``parts`` chromosomes are kept (0: none); ``gcta`` counts pairs."""
 
     n: int
     m: int
+    snp_bytes: int
     parts: int = 0
     gcta: bool = False
 
@@ -39,7 +40,7 @@ def _sums(P: int, work: KinshipWork) -> Iterator[PhaseCost]:
     """The block travels packed to all; each counts it, decodes rows and columns; S += X X', the lower strips."""
     n, m, (p_r, p_c) = float(work.n), float(work.m), grid_shape(P)
     rows, cols = n / p_r, n / p_c
-    packed = m * n / 4
+    packed = m * work.snp_bytes
     yield PhaseCost("read and share", read=packed, sent=packed * (P - 1))
     yield PhaseCost("decode", {"count": m * n, "double.decode": m * (rows + cols), "scale": m * rows})
     product = m * rows * cols * (1 + 1 / STRIPS)

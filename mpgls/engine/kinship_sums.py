@@ -24,6 +24,7 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.run.clock import Clock
 from mpgls.run.world import World
 from mpgls.study.chromosomes import Chromosomes
+from mpgls.study.count_filters import Dropped
 from mpgls.study.genotypes import Decoder, SnpStats
 from mpgls.study.tables import SampleId, show_sample
 
@@ -67,6 +68,8 @@ def chromosome_sums(
         if N_grid is not None and c == len(cut) - 1:
             keep_lower(N_grid)
             mirror(N_grid)
+        if c == len(cut) - 1 and products.dropped.text:
+            world.log.info(f"kinship: {products.dropped.text}")
         yield c, np.concatenate(used)
 
 
@@ -91,7 +94,7 @@ class _BothSides:
         sides = A_grid.row_indices, A_grid.col_indices
         # the same people twice: as the rows and as the columns of this rank's part
         self.decode_mc, self.decode_mr = (
-            Decoder(genotypes.bed.n, [genotypes.rows[side]], dtype).decode for side in sides
+            Decoder(genotypes.bed.n, [genotypes.rows[side]], dtype, genotypes.bed.males).decode for side in sides
         )
         self.X_mc: np.ndarray = np.empty((sides[0].size, genotypes.width), dtype=dtype, order="F")
         self.X_mr: np.ndarray = np.empty((sides[1].size, genotypes.width), dtype=dtype, order="F")
@@ -110,7 +113,8 @@ class OuterProducts(_BothSides):
     def __init__(self, S_grid: GridMatrix, genotypes: GenotypeBlocks, method: str, clock: Clock) -> None:
         super().__init__(S_grid, genotypes, np.float64)
         self.method, self.clock = method, clock
-        self._everyone = Decoder(genotypes.bed.n, [genotypes.rows], np.float64)
+        self.dropped = Dropped()
+        self._everyone = Decoder(genotypes.bed.n, [genotypes.rows], np.float64, genotypes.bed.males)
 
     def add(self, packed: np.ndarray) -> tuple[SnpStats, np.ndarray]:
         """Add the SNPs ``packed`` (B, snp_bytes) that are usable; returns their counts, and which are, (B,) bool."""
@@ -118,7 +122,7 @@ class OuterProducts(_BothSides):
         X_mc, X_mr = self.X_mc[:, :B], self.X_mr[:, :B]
         with self.clock.phase("decode", nbytes=packed.size):
             stats = self._everyone.stats(packed)
-            usable = self.genotypes.usable(stats)
+            usable = self.genotypes.usable(stats, self.dropped)
             weight = usable.astype(np.float64)
             np.divide(weight, _variance(stats, self.method), out=weight, where=usable)
             self.decode_mc(packed, [X_mc], stats)

@@ -28,9 +28,10 @@ def text(cost: Cost, rates: Rates, source: Source, sensible: tuple[Timed, Timed]
 
 def _head(cost: Cost, rates: Rates, source: Source) -> list[str]:
     p = cost.problem
+    numbers = ("dosages, " if p.dosages else "") + ("mixed" if p.mixed else "double")
     lines = [
         f"study     {p.n:,} samples, {p.m:,} SNPs, {p.K:,} similarity SNPs, {count(p.chromosomes, 'chromosome')}, "
-        f"{count(p.T, 'trait')}, {count(p.q - 1, 'covariate')}, {'mixed' if p.mixed else 'double'} precision",
+        f"{count(p.T, 'trait')}, {count(p.q - 1, 'covariate')}, {numbers} precision",
         *machine_lines(cost.machine, rates, source),
         *plan_lines(cost.plan.text(cost.machine)),
     ]

@@ -23,10 +23,11 @@ from mpgls.engine.trait_scan import TraitScan, say_null
 from mpgls.la.teams import TeamOperator
 from mpgls.model import null_record
 from mpgls.model.gls import fit_null
-from mpgls.model.snp_ratio import H2Nodes, NullAtNodes, RatioFit, RatioModel, node_products
+from mpgls.model.h2_nodes import H2Nodes, node_products
+from mpgls.model.snp_ratio import NullAtNodes, RatioFit, RatioModel
 from mpgls.run.world import World
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import SnpStats
-from mpgls.study.plink import BedFile
 
 
 class RatioScan(TraitScan):
@@ -82,7 +83,7 @@ class RatioSnps(WhitenedSnps):
     """From packed genotypes to sums at the nodes of h2, and to each SNP's ratio. Collective over a team."""
 
     def __init__(
-        self, Z_team: TeamOperator, model: RatioModel, F_rep: np.ndarray, rows: np.ndarray, bed: BedFile, world: World
+        self, Z_team: TeamOperator, model: RatioModel, F_rep: np.ndarray, rows: np.ndarray, bed: Genotypes, world: World
     ) -> None:
         super().__init__(Z_team, F_rep, rows, bed, world)
         self.model, self.F_team = model, F_rep[Z_team.rows]

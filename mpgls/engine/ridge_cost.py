@@ -20,7 +20,7 @@ HALF_SPEED = 1200
 
 @dataclass(frozen=True)
 class RidgeWork:
-    """n samples, m SNPs (0: the kernel is given), t targets, ``permutations`` beside the data.
+    """n samples, m SNPs of ``snp_bytes`` (0: the kernel is given), t targets, ``permutations`` beside the data.
 
     ``multiplications`` of all penalties and folds for one target; ``penalties`` of them; ``folds``: outer and inner;
     ``by_fold``: every training set has a kernel of its own.
@@ -28,6 +28,7 @@ class RidgeWork:
 
     n: int
     m: int
+    snp_bytes: int
     t: int
     permutations: int
     multiplications: float
@@ -61,7 +62,7 @@ def _kernel(P: int, work: RidgeWork) -> Iterator[PhaseCost]:
     if not work.m:
         yield PhaseCost("load kinship", {"epilogue": n**2}, read=8 * n**2)
         return
-    packed = kernels * m * n / 4
+    packed = kernels * m * work.snp_bytes
     yield PhaseCost("read and share", read=packed, sent=packed * (P - 1))
     genotypes = kernels * m * n
     yield PhaseCost("decode", {"count": genotypes, "double.decode": genotypes, "scale": genotypes})

@@ -17,13 +17,16 @@ from mpgls.engine.cost import (
     RunCost,
     busiest,
     cholesky_work,
+    dealt_to_team,
     leaving,
     loading,
     opening,
+    team_rate,
     times,
 )
 from mpgls.engine.mixed_check import SAMPLED
 from mpgls.engine.scan_plan import ScanPlan
+from mpgls.engine.team_solvers import OF_INVERSION, Held
 from mpgls.run.plan import Machine
 
 SOLVES = 3
@@ -33,7 +36,8 @@ RECORD_BYTES = 32
 
 @dataclass(frozen=True)
 class ScanWork:
-    """What is scanned: n samples, m SNPs in ``parts`` (chromosomes left out in turn), T traits, q covariates.
+    """What is scanned: n samples, m SNPs of ``snp_bytes`` in ``parts`` (chromosomes left out in turn), T traits,
+    q covariates.
 
     ``estimated``: the null models (of parts x T) whose h2 REML has to find. ``spectral``: an eigendecomposition is
     given.
@@ -41,6 +45,7 @@ class ScanWork:
 
     n: int
     m: int
+    snp_bytes: int
     parts: int
     T: int
     q: int
@@ -100,7 +105,10 @@ def _operator(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[Phas
     n2, P, R = float(work.n) ** 2, machine.ranks, plan.team_size
     copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
     moved = leaving(work.models * work.item * n2 * copies, P)
-    yield PhaseCost("hand over factor", {"scale": work.models * n2 / P}, sent=moved)
+    dealing = {"scale": work.models * n2 / P}
+    if plan.solver == "inverse" and not work.spectral:  # L^-1 of L
+        dealing["double.gemm"] = work.models * n2 * work.n / 3 / P / OF_INVERSION
+    yield PhaseCost("hand over factor", dealing, sent=moved)
     if work.mixed:
         again = {"double.trsm": SAMPLED * n2 / P} if work.spectral else cholesky_work(work.n, P, "double")
         yield PhaseCost("check in double", times(work.models, again))
@@ -109,14 +117,16 @@ def _operator(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[Phas
 def _stream(P: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     """Every SNP of every trait: read, decoded, X~ = L^-1 X (n^2) or Z'X (2 n^2), and its q + 2 products."""
     n, name = float(work.n), "single" if work.mixed else "double"
+    held = Held(plan.team_size, plan.solver)
     mine = work.T * busiest(work.m, work.parts, plan.block, P)
     phases = ("decode", "solve", "statistics")
-    yield PhaseCost("read (waiting)", read=work.T * work.m * n / 4, ahead_of=phases)
+    yield PhaseCost("read (waiting)", read=float(work.T * work.m * work.snp_bytes), ahead_of=phases)
     yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n})
     flop = (2 if work.spectral else 1) * n**2
-    dealt = leaving(work.item * n * work.T * work.m, plan.team_size)  # the columns of a block go to the team's rows
-    rate = "gemm" if work.spectral else "trsm"
-    yield PhaseCost("solve", {f"{name}.{rate}": flop * mine}, flop=flop * work.T * work.m, sent=dealt)
+    dealt = dealt_to_team(held, work.T * work.m, work.item * n, work.snp_bytes)
+    rate = "gemm" if work.spectral or held.team > 1 else "trsm"
+    product = {f"{name}.{rate}": flop * mine / team_rate(held)}
+    yield PhaseCost("solve", product, flop=flop * work.T * work.m, sent=dealt)
     yield PhaseCost("statistics", {f"{name}.products": mine * n})
     yield PhaseCost("write", written=RECORD_BYTES * work.T * work.m, syncs=SYNCS * work.models)
 

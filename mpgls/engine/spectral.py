@@ -13,8 +13,9 @@ import numpy as np
 from mpgls.engine.covariance import log_det_gram
 from mpgls.errors import InputError
 from mpgls.la.eigen import multiply
+from mpgls.la.hold import hold_basis
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.teams import Team, TeamOperator, hold_basis
+from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums
 from mpgls.model.reml import RemlResult
 from mpgls.model.spectra import TraitFlag, clip_spectrum, maximise_spectral_reml

@@ -13,12 +13,15 @@ from mpgls.engine.cost import (
     PhaseCost,
     RunCost,
     busiest,
+    dealt_to_team,
     leaving,
     loading,
     opening,
+    team_rate,
     times,
 )
 from mpgls.engine.kinship_cost import EIGEN_FLOP
+from mpgls.engine.team_solvers import Held
 from mpgls.engine.tile_plan import NODES, TilePlan, TileSizes
 from mpgls.run.plan import Machine
 
@@ -32,15 +35,15 @@ PANEL_PASSES = 25.0
 
 @dataclass(frozen=True)
 class TileWork:
-    """n samples, m SNPs in ``parts`` (chromosomes left out in turn), t traits in ``groups`` of the same samples,
-    q covariates.
+    """n samples, m SNPs of ``snp_bytes`` in ``parts`` (chromosomes left out in turn), t traits, q covariates.
 
-    ``estimated``: null models, of parts x t, whose h2 REML has to find; None: all. ``spectral``: an eigendecomposition
-    is given; ``dense``: all effects are kept.
+    ``groups`` of traits have the same samples. ``estimated``: null models, of parts x t, whose h2 REML has to find;
+    None: all. ``spectral``: an eigendecomposition is given; ``dense``: all effects are kept.
     """
 
     n: int
     m: int
+    snp_bytes: int
     parts: int
     t: int
     q: int
@@ -55,7 +58,7 @@ class TileWork:
         """From what the plan depends on, and m SNPs, ``models`` (parts, t)."""
         parts, t = models
         mixed, spectral = sizes.item == 4, sizes.from_file
-        return cls(sizes.n, m, parts, t, sizes.q, mixed, groups, estimated, spectral, sizes.dense)
+        return cls(sizes.n, m, sizes.snp_bytes, parts, t, sizes.q, mixed, groups, estimated, spectral, sizes.dense)
 
     @property
     def item(self) -> int:
@@ -117,11 +120,12 @@ def _stream(P: int, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
     mine = busiest(m, work.parts, plan.block, P)
     phases = ("decode", "rotate SNPs", "tiles", "epilogue")
     rate = "single" if work.mixed else "double"
-    yield PhaseCost("read (waiting)", read=work.groups * m * n / 4, ahead_of=phases)
+    yield PhaseCost("read (waiting)", read=float(work.groups * m * work.snp_bytes), ahead_of=phases)
     yield PhaseCost("decode", times(work.groups, {"count": mine * n, f"{rate}.decode": mine * n}))
     rotate = 2 * n**2 * work.groups
-    dealt = leaving(work.item * n * work.groups * m, plan.team_size)
-    yield PhaseCost("rotate SNPs", {work.gemm: rotate * mine}, flop=rotate * m, sent=dealt)
+    held = Held(plan.team_size, plan.solver)
+    dealt = dealt_to_team(held, work.groups * m, work.item * n, work.snp_bytes)
+    yield PhaseCost("rotate SNPs", {work.gemm: rotate * mine / team_rate(held)}, flop=rotate * m, sent=dealt)
     panels = -(-work.t // plan.panel)
     tile = 2 * n * (t + panels * NODES * (1 + q)) + 2 * t * NODES
     sums = leaving(8 * (t + panels * NODES * (1 + q)) * m, plan.team_size)

@@ -50,7 +50,7 @@ def _scan(machine: Machine, plan: VoxelwisePlan, sizes: VoxelwiseSizes) -> Itera
     entries = sizes.threshold * m * v * permutations
     yield PhaseCost("read voxels (waiting)", read=read, ahead_of=("residuals of voxels",))
     yield PhaseCost("residuals of voxels", {"scale": RESIDUAL_PASSES * voxels})
-    reads = -(-permutations // plan.permutations) * m * n / 4
+    reads = -(-permutations // plan.permutations) * m * sizes.snp_bytes
     yield PhaseCost("read (waiting)", read=reads * R, ahead_of=("decode", "tiles"))
     yield PhaseCost("decode", {"count": decoded, "double.decode": decoded, "scale": SNP_PASSES * decoded})
     yield PhaseCost(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mpgls.errors import StorageError
-from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.model.gls import FILTERS, NOTE_TEXT, Note, is_filtered
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
 from mpgls.mpi import agree
 from mpgls.stream.files import write_at, writing
@@ -26,7 +26,7 @@ from mpgls.stream.files import write_at, writing
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.study.plink import Variants, VariantTable
+    from mpgls.study.variants import VariantRows, Variants
 
 COLUMNS = ("CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P", "NOTE")
 FURTHER = {
@@ -54,7 +54,7 @@ FIGURES_BYTES, FIGURES_BYTES_EACH = 100, 30
 
 
 class VariantReader(Protocol):
-    """What is needed of `mpgls.study.plink.VariantTable`."""
+    """What is needed of `mpgls.study.variants.VariantRows`."""
 
     def read(self, start: int, stop: int) -> Variants:
         """Rows ``start`` to ``stop - 1`` of the .bim."""
@@ -70,7 +70,7 @@ def _further(dtype: np.dtype) -> list[str]:
     return [name for name in FURTHER if name in (dtype.names or ())]
 
 
-def table_bytes(variants: VariantTable, rows: int, figures: int = FIGURES_BYTES) -> int:
+def table_bytes(variants: VariantRows, rows: int, figures: int = FIGURES_BYTES) -> int:
     """Bytes of a table of so many SNPs, about; ``figures`` of what follows a SNP's names."""
     return rows * (variants.row_bytes + figures)
 
@@ -91,7 +91,7 @@ def log10_p(records: np.ndarray, df: float, test: str) -> np.ndarray:
 def format_rows(
     variants: Variants, records: np.ndarray, df: float, test: str, neg_log10_p: np.ndarray | None = None
 ) -> bytes:
-    """The table's rows of B SNPs as text; those with note FILTERED are left out.
+    """The table's rows of B SNPs as text; those dropped by a filter are left out.
 
     ``records`` (B,) has the dtype RECORD_DTYPE of `mpgls.stream.store`. ``neg_log10_p`` (B,) saves computing the p
     values again when `log10_p` has already been called.
@@ -315,13 +315,13 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
     else:
         lines = [""] * len(records)
         _fill(lines, plain, row, names, all_figures)
-    for k in np.flatnonzero(note == Note.FILTERED).tolist():
+    for k in np.flatnonzero(is_filtered(note)).tolist():
         lines[k] = ""
     for code in np.unique(note[empty]).tolist():
-        if code != Note.FILTERED:
+        if code not in FILTERS:
             absent = "NA\t" * sum(len(FURTHER[name]) for name in _further(records.dtype))
             _fill(lines, empty & (note == code), _NA_ROW + absent + NOTE_TEXT[Note(code)] + "\n", names, figures[:2])
-    for k in np.flatnonzero(~plain & ~empty & (note != Note.FILTERED)).tolist():
+    for k in np.flatnonzero(~plain & ~empty & ~is_filtered(note)).tolist():
         values = (*(column[k] for column in names), *(column[k].item() for column in figures))
         lines[k] = _special_row(values, int(note[k]), further[k] if further else "")
     return "".join(lines)

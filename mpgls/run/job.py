@@ -28,6 +28,7 @@ from mpgls.run.option_groups import OutputOptions
 from mpgls.run.outputs import PARTIAL, Outputs, read_json
 from mpgls.run.plan import GIB, Machine
 from mpgls.run.prefix_lock import PrefixLock, held
+from mpgls.run.progress_file import ENDING, ProgressFile
 from mpgls.run.results import Results
 from mpgls.run.time_limit import time_limit
 from mpgls.run.versions import versions
@@ -169,13 +170,16 @@ class Job:
 
     # -- what it may use ----------------------------------------------------------------------------------------------
 
-    def machine(self) -> Machine:
-        """What a plan must fit. Collective; measures the GEMM rate, so call it when the inputs are known to be good."""
+    def machine(self, readers: int = 0) -> Machine:
+        """What a plan must fit; ``readers`` are the bytes that open readers of genotypes hold in each process.
+
+        Collective; measures the GEMM rate, so call it when the inputs are known to be good.
+        """
         from mpi4py import MPI
 
         self._measure_gemm()
         limit = None if self.options.memory is None else int(self.options.memory * GIB)
-        self._base = self.world.comm.allreduce(resident_memory()["rss"], op=MPI.MAX)
+        self._base = self.world.comm.allreduce(resident_memory()["rss"], op=MPI.MAX) + readers
         return Machine(self.world.size, self.ranks_per_node, limit, self._base)
 
     def _measure_gemm(self) -> None:
@@ -241,6 +245,7 @@ class Job:
             self.outputs.finish(manifest, self.until_done)
             self._forget()
             log.info(f"done in {duration(log.seconds())}: {self.manifest}")
+            log.progress(lambda file: file.say("done"))
             return self._manifest()
 
         return Results(self.prefix, self.world.on_root(write), nulls)
@@ -306,6 +311,7 @@ def open_job(
     locks = [PrefixLock(options.out, command_line)]
     locks += [PrefixLock(one, command_line, reads=True) for one in reads if not _same_path(one, options.out)]
     until_done = (*until_done, WATCH)
+    further = (*further, *[record + ENDING] * options.progress)
     made, goes_on = (*suffixes, *further, *until_done), options.resume or adds
 
     def begin() -> None:
@@ -350,6 +356,7 @@ def _stop_is_said(log: Log) -> Iterator[None]:
         yield
     except Stopped as stopped:
         log.info(str(stopped))
+        log.progress(lambda file: file.say("stopped"))
         raise
 
 
@@ -376,6 +383,9 @@ def _open_log(options: OutputOptions, comm: MPI.Comm, append: bool) -> Log:
     """The log, which only rank 0 writes; all ranks raise StorageError if it cannot. Collective."""
     with together(comm):
         log = Log(comm.rank, options.out + options.record + ".log", append)
+        if options.progress and comm.rank == 0:
+            log.watch(ProgressFile(options.out + options.record + ENDING, append))
+            log.progress(lambda file: file.say("start", command=options.command, ranks=comm.size))
     return log
 
 

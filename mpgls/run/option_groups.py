@@ -13,7 +13,7 @@ import numpy as np
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
-from mpgls.run.study_options import GenotypeOptions, TraitOptions
+from mpgls.run.study_options import GenotypeOptions, ScaleOptions, TraitOptions
 
 PRECISIONS = ("double", "mixed")
 STALL_SECONDS = 600.0
@@ -53,6 +53,10 @@ class OutputOptions(Options):
         metavar="H",
         check=POSITIVE,
         changes_results=False,
+    )
+
+    progress: bool = flag(
+        "say in PREFIX.progress.jsonl how far the run is, in lines of JSON", group="output", changes_results=False
     )
 
     @property
@@ -179,6 +183,19 @@ class TeamOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SolverOptions(TeamOptions):
+    """Of commands whose operator is L^-1 or Z'."""
+
+    solver: str = option(
+        "auto",
+        "how teams of several ranks hold it: inverse, each its rows of L^-1 or Z'; grid, with a distributed solve or "
+        "product; auto: what should be faster",
+        choices=("auto", "inverse", "grid"),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrecisionOptions(Options):
     """How the large products are computed."""
 
@@ -228,7 +245,14 @@ class ModelOptions(PrecisionOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TraitScanOptions(
-    GenotypeOptions, TraitOptions, ModelOptions, TeamOptions, BlockOptions, PlotOptions, CheckpointOptions
+    GenotypeOptions,
+    TraitOptions,
+    ScaleOptions,
+    ModelOptions,
+    SolverOptions,
+    BlockOptions,
+    PlotOptions,
+    CheckpointOptions,
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""
 

@@ -14,7 +14,8 @@ from mpgls.run.world import World
 from mpgls.stream.store import RECORD_DTYPE, ResultStore, further_fields, save_null
 from mpgls.stream.writer import UnitWriter
 from mpgls.study.align import Cohort
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.count_filters import dropped_by
+from mpgls.study.filters import SnpFilter
 from mpgls.study.genotypes import SnpStats
 
 
@@ -133,7 +134,8 @@ def to_records(
     records["beta"], records["se"] = fit.beta * unit, fit.se * unit
     records["eaf"], records["n"], records["note"] = stats.eaf, stats.n_obs, fit.note
     records["note"][stats.n_obs == 0] = Note.ALL_MISSING
-    records["note"][~passes(stats, snp_filter)] = Note.FILTERED
+    dropped = dropped_by(stats, snp_filter)
+    records["note"] = np.where(dropped != Note.OK, dropped, records["note"])
     unusable = records["note"] != Note.OK
     for name in further:
         records[name] = getattr(fit, name)

@@ -92,7 +92,7 @@ def test_rows_without_an_estimate_have_na_and_the_reason(note):
 def test_filtered_rows_are_left_out_across_chunks():
     m = 20_011
     records = make_records(m)
-    records["note"][::3] = Note.FILTERED
+    records["note"][::3] = Note.HWE
     rows = parse(format_rows(make_variants(m), records, 100, "t"))
     assert [row["ID"] for row in rows] == [f"rs{k}" for k in range(m) if k % 3]
 
@@ -143,7 +143,7 @@ def test_a_standard_error_of_zero_is_infinite_evidence(test):
 def test_table_is_the_same_on_any_number_of_ranks(tmp_path, size, batch):
     m = 53
     variants, records = make_variants(m), make_records(m)
-    records["note"][5:30:2] = Note.FILTERED
+    records["note"][5:30:2] = Note.MAF
     records["note"][40] = Note.MONOMORPHIC
     expected = header() + format_rows(variants, records, 90, "t")
     seen: list[str] = []

@@ -23,7 +23,7 @@ from mpgls.engine.voxelwise_plan import VoxelwiseSizes, Wishes, plan_voxelwise
 from mpgls.model.folds import nested_folds
 from mpgls.model.kernel_ridge import LeaveOut
 from mpgls.run.plan import Machine
-from mpgls.study.genotypes import bytes_per_snp
+from mpgls.study.genotypes import bytes_per_dosages, bytes_per_snp
 
 FOLDS = (10, 5)
 """Outer and inner folds of ridge, and its penalties: its own defaults."""
@@ -43,6 +43,11 @@ def _item(options: Plan) -> int:
     return 4 if options.mixed else 8
 
 
+def _bytes(options: Plan) -> int:
+    """Of a SNP once it is read."""
+    return bytes_per_dosages(options.samples) if options.dosages else bytes_per_snp(options.samples)
+
+
 def _snps(options: Plan) -> int:
     assert options.snps is not None
     return options.snps
@@ -50,8 +55,8 @@ def _snps(options: Plan) -> int:
 
 def _kinship(options: Plan, machine: Machine) -> RunCost:
     n, m = options.samples, _snps(options)
-    plan = plan_kinship(machine, KinshipSizes(n, m, bytes_per_snp(n), options.loco))
-    return kinship_cost(machine, plan, KinshipWork(n, m, options.parts if options.loco else 0))
+    plan = plan_kinship(machine, KinshipSizes(n, m, _bytes(options), options.loco))
+    return kinship_cost(machine, plan, KinshipWork(n, m, _bytes(options), options.parts if options.loco else 0))
 
 
 def _eigen(options: Plan, machine: Machine) -> RunCost:
@@ -60,16 +65,18 @@ def _eigen(options: Plan, machine: Machine) -> RunCost:
 
 def _single_trait(options: Plan, machine: Machine) -> RunCost:
     n, m, parts, T, q = options.samples, _snps(options), options.parts, options.t, options.q
-    sizes = ScanSizes(n, -(-m // parts), q + 1, bytes_per_snp(n), _item(options), several_traits=T > 1)
+    sizes = ScanSizes(
+        n, -(-m // parts), q + 1, _bytes(options), _item(options), several_traits=T > 1, basis=options.from_eigen
+    )
     estimated = 0 if options.from_eigen else parts * T
-    work = ScanWork(n, m, parts, T, q, options.mixed, estimated, options.from_eigen)
+    work = ScanWork(n, m, _bytes(options), parts, T, q, options.mixed, estimated, options.from_eigen)
     return scan_cost(machine, plan_scan(machine, sizes), work)
 
 
 def _multi_trait(options: Plan, machine: Machine) -> RunCost:
     n, m, parts, t, q = options.samples, _snps(options), options.parts, options.t, options.q
-    sizes = TileSizes(n, -(-m // parts), t, q, bytes_per_snp(n), _item(options), from_file=options.from_eigen)
-    work = TileWork(n, m, parts, t, q, options.mixed, spectral=options.from_eigen)
+    sizes = TileSizes(n, -(-m // parts), t, q, _bytes(options), _item(options), from_file=options.from_eigen)
+    work = TileWork(n, m, _bytes(options), parts, t, q, options.mixed, spectral=options.from_eigen)
     return tile_cost(machine, plan_tiles(machine, sizes, TileWishes()), work)
 
 
@@ -78,7 +85,7 @@ def _vgwas(options: Plan, machine: Machine) -> RunCost:
     assert v is not None
     dtype: type = np.float32 if options.mixed else np.float64
     sizes = VoxelwiseSizes(
-        n, _snps(options), v, options.q, options.permuted + 1, THRESHOLD, bytes_per_snp(n), NEIGHBOURS, dtype
+        n, _snps(options), v, options.q, options.permuted + 1, THRESHOLD, _bytes(options), NEIGHBOURS, dtype
     )
     return voxelwise_cost(machine, plan_voxelwise(machine, sizes, Wishes()), sizes)
 
@@ -87,10 +94,12 @@ def _ridge(options: Plan, machine: Machine) -> RunCost:
     n, m, t = options.samples, _snps(options), options.t
     folds = nested_folds(n, *FOLDS, seed=1)
     each = LeaveOut.size(folds)
-    sizes = RidgeSizes(n, t, options.q, _item(options), bytes_per_snp(n), tile_width(t, False))
+    sizes = RidgeSizes(n, t, options.q, _item(options), _bytes(options), tile_width(t, False))
     kernel = plan_kernel(machine, sizes, None)
     plan = plan_penalties(machine, sizes, folds, [each] * PENALTIES, False)
-    work = RidgeWork(n, m, t, options.permuted, float(PENALTIES * each), PENALTIES, FOLDS, options.mixed)
+    work = RidgeWork(
+        n, m, _bytes(options), t, options.permuted, float(PENALTIES * each), PENALTIES, FOLDS, options.mixed
+    )
     return ridge_cost(machine, replace(plan, stages=kernel.stages | plan.stages), work)
 
 

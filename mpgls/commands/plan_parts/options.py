@@ -13,15 +13,15 @@ from mpgls.run.plan import GIB, Machine
 
 BASE = 150 << 20
 """Bytes of a rank before it has read anything: Python, NumPy, MPI."""
-SCAN = ("snps", "traits", "covariates", "loco", "chromosomes", "from_eigen", "precision")
+SCAN = ("snps", "dosages", "traits", "covariates", "loco", "chromosomes", "from_eigen", "precision")
 SIZES = {
-    "kinship": ("snps", "loco", "chromosomes"),
+    "kinship": ("snps", "dosages", "loco", "chromosomes"),
     "eigen": (),
     "single-trait": SCAN,
     "multi-trait": SCAN,
-    "low-rank": ("snps", "similarity_count", "chromosomes", "traits", "covariates", "precision"),
-    "vgwas": ("snps", "voxels", "permutations", "covariates", "precision"),
-    "ridge": ("snps", "traits", "permutations", "covariates", "precision"),
+    "low-rank": ("snps", "dosages", "similarity_count", "chromosomes", "traits", "covariates", "precision"),
+    "vgwas": ("snps", "dosages", "voxels", "permutations", "covariates", "precision"),
+    "ridge": ("snps", "dosages", "traits", "permutations", "covariates", "precision"),
 }
 """What the cost of each command depends on, beside the samples."""
 NEEDED = ("snps", "similarity_count", "voxels")
@@ -62,6 +62,7 @@ class Plan(Options):
         None, "chromosomes left out in turn (22)", group="study", metavar="C", check=at_least(1)
     )
     from_eigen: bool = flag("an eigendecomposition is given: the scan has --eigen", group="study")
+    dosages: bool = flag("dosages are read, not hard calls", group="study")
     precision: str = option(
         "auto",
         "mixed streams the large products in single precision; auto: mixed for low-rank and vgwas, else double",
@@ -142,7 +143,9 @@ class Plan(Options):
     def problem(self) -> LowRankProblem:
         """The sizes of a low-rank study. Raises UsageError."""
         assert self.snps is not None and self.similarity_count is not None
-        return LowRankProblem(self.samples, self.snps, self.similarity_count, self.parts, self.t, self.q, self.mixed)
+        return LowRankProblem(
+            self.samples, self.snps, self.similarity_count, self.parts, self.t, self.q, self.mixed, self.dosages
+        )
 
     @property
     def machine(self) -> Machine:
