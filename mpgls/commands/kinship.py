@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,18 +78,19 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             job.identify()
             index = selected_rows(study, job.world)
             chromosomes = job.world.on_root(lambda: _chromosomes(options, study, index))
-        check_room(options, study.samples.size, len(chromosomes.labels), job)
-        plan = make_plan(options, job.machine(), study)
-        say_plan(plan, options, len(chromosomes.labels), job)
+            check_room(options, study.samples.size, len(chromosomes.labels), job)
+            plan = make_plan(options, job.machine(), study)
+            say_plan(plan, options, len(chromosomes.labels), job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
-        with ProcessGrid(comm) as grid:
-            return make_kinship(grid, genotypes, chromosomes, study, job, options)
+        with job.world.phase("sums"), ProcessGrid(comm) as grid:
+            files, facts = make_kinship(grid, genotypes, chromosomes, study, job, options)
+        return job.finish(facts, files=files)
 
 
 def make_kinship(
     grid: ProcessGrid, genotypes: GenotypeBlocks, chromosomes: Chromosomes, study: Study, job: Job, options: Kinship
-) -> Results:
-    """The algorithm: S_c chromosome by chromosome, K, and their files. Collective."""
+) -> tuple[list[Path], dict[str, Any]]:
+    """The algorithm: S_c chromosome by chromosome, K, and their files. Collective. Returns the files and facts."""
     world, n = job.world, study.samples.size
     everyone = study.fileset.samples.ids()
     ids = [everyone[row] for row in study.samples]
@@ -119,8 +121,7 @@ def make_kinship(
     world.log.info(f"{counted.size:,} SNPs used; mean diagonal {mean:.8f}")
     world.log.info(f"kinship of {n:,} samples: {', '.join(map(str, files))}")
     loco = dict(zip(labels, snps_of, strict=True)) if options.loco else None
-    facts = {"method": options.method, "snps": counted.size, "n": n, "mean_diagonal": mean, "loco": loco}
-    return job.finish(facts, files=files)
+    return files, {"method": options.method, "snps": counted.size, "n": n, "mean_diagonal": mean, "loco": loco}
 
 
 def _chromosomes(options: Kinship, study: Study, index: np.ndarray) -> Chromosomes:

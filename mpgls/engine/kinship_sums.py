@@ -62,11 +62,12 @@ def chromosome_sums(
             used.append(snps[usable])
             done += snps.size
             progress.at(done)
-        keep_lower(S_grid)
-        mirror(S_grid)
-        if N_grid is not None and c == len(cut) - 1:
-            keep_lower(N_grid)
-            mirror(N_grid)
+        with world.phase("mirror"):
+            keep_lower(S_grid)
+            mirror(S_grid)
+            if N_grid is not None and c == len(cut) - 1:
+                keep_lower(N_grid)
+                mirror(N_grid)
         yield c, np.concatenate(used)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from mpgls.errors import Stopped, StorageError
 from mpgls.mpi import StopSignal, agree, node_of, on_root, together
 from mpgls.report.file_names import LONGEST_PART
-from mpgls.run.clock import timing_table
+from mpgls.run.clock import Clock, take_start, timing_table
 from mpgls.run.hardware import gemm_rate, limited_threads, memory_of_process, resident_memory
 from mpgls.run.identity import file_identity
 from mpgls.run.kernels import kernel_warnings
@@ -180,7 +180,8 @@ class Job:
 
     def _measure_gemm(self) -> None:
         comm = self.world.comm
-        self._gemm = {name: comm.allreduce(gemm_rate(f"float{bits}")) for name, bits in PRECISION_BITS.items()}
+        with self.world.phase("GEMM rate"):
+            self._gemm = {name: comm.allreduce(gemm_rate(f"float{bits}")) for name, bits in PRECISION_BITS.items()}
         self.world.log.info(
             f"GEMM of all ranks at once: {self._gemm['double']:.0f} GFLOP/s double, {self._gemm['single']:.0f} single"
         )
@@ -218,21 +219,24 @@ class Job:
 
         ``files`` and ``tables`` (by name) are what the run made, ``facts`` what else the manifest says of it.
         """
-        comm, log = self.world.comm, self.world.log
-        if not self._gemm and comm.allreduce(sum(phase.flop for phase in self.world.clock.phases.values())):
-            self._measure_gemm()
-        self.warn_of_kernels()
-        now = memory_of_process()
-        self._note_memory(now)
-        everyone = comm.gather(now | self._held, root=0)
-        timings = self.world.clock.gather(comm)
+        comm, log, clock = self.world.comm, self.world.log, self.world.clock
+        with clock.phase("end"):
+            if not self._gemm and comm.allreduce(sum(phase.flop for phase in clock.phases.values())):
+                self._measure_gemm()
+            self.warn_of_kernels()
+            now = memory_of_process()
+            self._note_memory(now)
+            everyone = comm.gather(now | self._held, root=0) or []
+            head = self.world.on_root(self._head)
+        timings, unnamed = clock.gather(comm), max(comm.allgather(clock.unnamed()))
         named = {name: str(path) for name, path in (tables or {}).items()}
 
         def write() -> dict[str, Any]:
-            log.info(timing_table(timings, self._gemm.get("double", 0.0)))
-            manifest = self._head() | {
-                "memory": self._memory(everyone or []),
+            log.info(timing_table(timings, self._gemm.get("double", 0.0), unnamed))
+            manifest = head | {
+                "memory": self._memory(everyone),
                 "timings": timings,
+                "seconds_unnamed": unnamed,
                 "seconds": log.seconds(),
                 **{key: _plain(value) for key, value in facts.items()},
                 "tables": named,
@@ -293,7 +297,7 @@ def open_job(
     ``adds`` to a finished one goes on with its log and leaves its files until ``remove_earlier``; ``reads`` are
     prefixes whose store it reads. Raises UsageError and StorageError, on all ranks, where files cannot go there.
     """
-    record = options.record
+    clock, record = Clock(began=take_start()), options.record
     outputs = Outputs(options.out, options.command, record, _paths(options))
 
     def look() -> None:
@@ -327,10 +331,10 @@ def open_job(
         node = stack.enter_context(node_of(comm))
         threads = stack.enter_context(limited_threads(node, options.threads))
         nodes, widest = comm.allreduce(1 if node.rank == 0 else 0), max(comm.allgather(node.size))
-        log = _open_log(options, comm, goes_on)
+        log = _open_log(options, comm, clock.began, goes_on)
         stack.callback(log.close)
         replaced = (*suffixes, f"{record}.json")
-        world = World(comm, log, stop=stop)
+        world = World(comm, log, clock, stop)
         job = Job(options, world, outputs, replaced, until_done, adds, nodes, widest, threads)
         if not adds:
             job.remove_earlier()
@@ -340,6 +344,7 @@ def open_job(
         job.warn_of_kernels()
         stack.enter_context(watched(world, job.path(WATCH), options.stall, functools.partial(_end_stalled, options)))
         stack.enter_context(_stop_is_said(log))
+        clock.name_start()
         yield job
 
 
@@ -372,10 +377,10 @@ def _same_path(one: str, other: str) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def _open_log(options: OutputOptions, comm: MPI.Comm, append: bool) -> Log:
+def _open_log(options: OutputOptions, comm: MPI.Comm, began: float, append: bool) -> Log:
     """The log, which only rank 0 writes; all ranks raise StorageError if it cannot. Collective."""
     with together(comm):
-        log = Log(comm.rank, options.out + options.record + ".log", append)
+        log = Log(comm.rank, options.out + options.record + ".log", append, began)
     return log
 
 
