@@ -134,7 +134,7 @@ def blas_libraries() -> list[dict[str, object]]:
     ]
 
 
-def gemm_rate(dtype: str = "float64", n: int = 1200, repeats: int = 2) -> float:
+def gemm_rate(dtype: str, n: int, repeats: int = 3) -> float:
     """GFLOP/s of the best of ``repeats`` products of two n x n matrices on this rank's threads."""
     import numpy as np
 
