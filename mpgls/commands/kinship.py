@@ -21,7 +21,7 @@ import numpy as np
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kinship_files import KinshipFile, write_gcta
 from mpgls.engine.kinship_grid import trace
-from mpgls.engine.kinship_sums import METHODS, chromosome_sums, divide_by_counts
+from mpgls.engine.kinship_sums import METHODS, STRIPS, chromosome_sums, divide_by_counts
 from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout, grid_shape
@@ -145,8 +145,8 @@ def make_plan(options: Kinship, machine: Machine, study: Study) -> KinshipPlan:
         n, gcta = study.samples.size, options.method == "gcta"
         shape = grid_shape(machine.ranks)
         rows, cols = GridLayout.of((n, n), (grid_block(n, shape),) * 2, shape).local_shape(0, 0)
-        # K and a copy; with --loco S_c, with gcta N
-        fixed = machine.base + (2 + options.loco + gcta) * 8 * rows * cols + (16 << 20)
+        # K and a copy; with --loco S_c, with gcta N; a strip of products in each precision
+        fixed = machine.base + ((2 + options.loco + gcta) * 8 * STRIPS + 12) * rows * cols // STRIPS + (16 << 20)
         per_snp = (12 if gcta else 8) * (rows + cols) + 4 * study.fileset.bed.snp_bytes
         block = max(1, min(options.block_size or WIDEST, study.selected))
         yield KinshipPlan({"kinship": fixed + block * per_snp}, block)
