@@ -107,13 +107,15 @@ class _BothSides:
             Decoder(genotypes.bed.n, [genotypes.rows[side]], dtype).decode for side in sides
         )
         shapes = [(side.size, genotypes.width) for side in sides]
-        flat = [X.reshape(-1, order="F").view(dtype) for X in memory] or [
+        flat: list[np.ndarray] = [X.reshape(-1, order="F").view(dtype) for X in memory] or [
             np.empty(r * B, dtype=dtype) for r, B in shapes
         ]
         self.X_mc, self.X_mr = (one[: r * B].reshape(B, r).T for one, (r, B) in zip(flat, shapes, strict=True))
         self.strips = list(lower_strips(A_grid))
         self.flop = sum(2.0 * (sides[0].size - first) * (strip.stop - strip.start) for first, strip in self.strips)
-        self._product = np.empty(max((s.stop - s.start for _, s in self.strips), default=0) * sides[0].size, dtype)
+        self._product: np.ndarray = np.empty(
+            max((s.stop - s.start for _, s in self.strips), default=0) * sides[0].size, dtype
+        )
 
     def decode(self, packed: np.ndarray, chosen: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The ``chosen`` SNPs of ``packed`` less ``shift``, 0 where missing, on both sides."""
