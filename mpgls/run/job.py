@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import glob
 import os
@@ -21,7 +20,7 @@ from mpgls.report.file_names import LONGEST_PART
 from mpgls.run.clock import Clock, take_start, timing_table
 from mpgls.run.hardware import gemm_rate, limited_threads, memory_of_process, resident_memory
 from mpgls.run.identity import file_identity
-from mpgls.run.kernels import kernel_warnings
+from mpgls.run.kernels import kernel_warnings, kernels
 from mpgls.run.ledger import State
 from mpgls.run.log import Log, duration
 from mpgls.run.option_groups import OutputOptions
@@ -188,9 +187,15 @@ class Job:
             f"GEMM of all ranks at once: {self._gemm['double']:.0f} GFLOP/s double, {self._gemm['single']:.0f} single"
         )
 
+    def say_where(self) -> None:
+        """Ranks, nodes, threads and the kernels of rank 0, in the log."""
+        where = f"{self.world.size} ranks on {self.nodes} node(s), {self.threads} BLAS thread(s) a rank"
+        if self.world.rank == 0:
+            self.world.log.info(f"mpgls {self.options.command}: {where}; BLAS kernel {kernels()}")
+
     def warn_of_kernels(self) -> None:
         """Say which BLAS of rank 0 leaves the processor's instructions unused, each once: some are loaded late."""
-        for warning in kernel_warnings():
+        for warning in kernel_warnings() if self.world.rank == 0 else ():
             if warning not in self._warned:
                 self._warned.add(warning)
                 self.world.log.warn(warning)
@@ -240,7 +245,7 @@ class Job:
                 "timings": timings,
                 "seconds_unnamed": unnamed,
                 "seconds": log.seconds(),
-                **{key: _plain(value) for key, value in facts.items()},
+                **facts,
                 "tables": named,
                 "files": list(dict.fromkeys([*map(str, files), *named.values()])),
             }
@@ -340,7 +345,7 @@ def open_job(
         job = Job(options, world, outputs, replaced, until_done, adds, nodes, widest, threads)
         if not adds:
             job.remove_earlier()
-        log.info(f"mpgls {options.command}: {comm.size} ranks on {nodes} node(s), {threads} BLAS thread(s) a rank")
+        job.say_where()
         for warning in warnings:
             log.warn(warning)
         job.warn_of_kernels()
@@ -391,7 +396,3 @@ def remove(paths: Iterable[str]) -> None:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-
-
-def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
