@@ -22,8 +22,9 @@ import numpy as np
 from mpgls.engine.scan_plan import ScanSizes, plan_scan
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.grid import ProcessGrid
+from mpgls.la.hold import hold_factor
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.teams import hold_factor, split_teams
+from mpgls.la.teams import split_teams
 from mpgls.model.gls import COLLINEAR_TOLERANCE, NullSums, fit_snps
 from mpgls.mpi import on_root
 from mpgls.run.plan import Machine, grid_block
@@ -96,11 +97,11 @@ class Problem:
         self.F_tilde_rep = np.random.default_rng(1).standard_normal((n, columns))
         self.sums = NullSums.of_gram(self.F_tilde_rep.T @ self.F_tilde_rep, 0.0, n, 0.0)
 
-    def block(self, team_size: int, precision: str) -> int:
+    def block(self, team_size: int, precision: str, solver: str) -> int:
         """SNPs of a block, as the program plans it."""
         item, ranks = np.dtype(DTYPE[precision]).itemsize, self.comm.size
         sizes = ScanSizes(n=self.bed.n, m=self.bed.m, columns=4, snp_bytes=self.bed.snp_bytes, item=item)
-        return plan_scan(Machine(ranks, ranks, None, 0), sizes, team_size).block
+        return plan_scan(Machine(ranks, ranks, None, 0), sizes, team_size, solver=solver).block
 
 
 def made_up_factor(grid: ProcessGrid, n: int) -> GridMatrix:
@@ -114,14 +115,20 @@ def made_up_factor(grid: ProcessGrid, n: int) -> GridMatrix:
 
 
 class Scan:
-    """A problem's scan with teams of one size in one precision; ``run`` may be repeated. Collective."""
+    """A problem's scan with teams of one size in one precision; ``run`` may be repeated. Collective.
 
-    def __init__(self, problem: Problem, team_size: int, precision: str) -> None:
+    ``solver`` says how teams of several hold the factor.
+    """
+
+    def __init__(self, problem: Problem, team_size: int, precision: str, solver: str = "inverse") -> None:
         comm = problem.comm
-        self.problem, self.precision, self.block = problem, precision, problem.block(team_size, precision)
-        self.team = split_teams(comm, team_size)
+        self.problem, self.precision, self.block = problem, precision, problem.block(team_size, precision, solver)
+        self.team = split_teams(comm, team_size, solver)
         self.L_team = hold_factor(problem.L_grid, self.team, self.block, DTYPE[precision])
-        path, index = problem.scratch / f"scan-{team_size}-{precision}-{comm.size}.h5", np.arange(problem.bed.m)
+        path, index = (
+            problem.scratch / f"scan-{team_size}-{solver}-{precision}-{comm.size}.h5",
+            np.arange(problem.bed.m),
+        )
         covariates = {"trait": [f"covariate{k}" for k in range(problem.F_tilde_rep.shape[1] - 1)]}
         shape = StoreShape(index, self.block, block_edges(index.size, self.block), covariates)
         self.store = on_root(comm, lambda: create_store(path, shape, Mark({"command": "benchmark"}), {}))

@@ -30,12 +30,15 @@ beside_debian=(
     "threadpoolctl==3.8.0"
     "matplotlib==3.11.2"
     "nibabel==5.3.2"                      # brain images
+    "pgenlib==0.95.1"                     # .pgen files
+    "zstandard==0.25.0"                   # .bgen files that are packed by zstd
     "scikit-learn==1.5.2"                 # parcels; later releases may want another SciPy than Debian's
 )
 tools_beside_debian=(
     "nilearn==0.10.4"                     # tests and benches: permuted_ols, and a brain mask that it ships
     "pandas==2.2.3"                       # nilearn's
     "himalaya==0.4.6"                     # tests and benches: kernel ridge regression
+    "bgen==1.10.3"                        # tests: writes .bgen files, and reads them to compare
 )
 tools=(
     "pytest==9.2.0"
@@ -154,7 +157,7 @@ install_wheels() {
     if [ "$extent" = run ]; then
         pip_install -e "$root[wheels,images]"
     else
-        pip_install -e "$root[wheels,images,parquet,test]" "${tools[@]}"
+        pip_install -e "$root[wheels,images,parquet,pgen,bgen,test]" "${tools[@]}"
     fi
 }
 

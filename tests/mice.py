@@ -36,12 +36,12 @@ def write_snps_of_gemma(path: str | Path) -> None:
     Path(path).write_bytes(gzip.decompress((DATA / "mouse_gemma_snps.txt.gz").read_bytes()))
 
 
-def read_fastlmm(name: str) -> dict[str, np.ndarray]:
-    """Committed results of FaST-LMM: SNP and Chr (or CHR) as text, PValue, SnpWeight, SnpWeightSE, Nullh2 as floats."""
+def read_reference(name: str) -> dict[str, np.ndarray]:
+    """Committed results of FaST-LMM or GEMMA: names of SNPs, chromosomes and alleles as text, the rest as floats."""
     lines = gzip.decompress((DATA / name).read_bytes()).decode().splitlines()
     header, *rows = [line.split("\t") for line in lines]
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    text = ("SNP", "Chr", "CHR")
+    text = ("SNP", "Chr", "CHR", "allele1")
     return {name: np.array(values, dtype=None if name in text else float) for name, values in columns.items()}
 
 

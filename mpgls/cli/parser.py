@@ -48,6 +48,8 @@ def _add(group: Any, one: Declared) -> None:
         return
     if one.many:
         names["nargs"] = "+"
+    if one.option.bare is not None:
+        names |= {"nargs": "?", "const": one.option.bare}
     if one.option.metavar:
         names["metavar"] = one.option.metavar
     if one.option.choices:

@@ -21,19 +21,17 @@ from mpgls.run.job import open_job
 from mpgls.run.option_groups import OutputOptions
 from mpgls.run.options import option, required, the_file
 from mpgls.run.results import Results
+from mpgls.run.study_options import SOURCES, files_of, named_source
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
-from mpgls.study.plink import VariantTable, bfile_prefix
 from mpgls.study.regular import check_regular
+from mpgls.study.sources import GenotypeSource, open_variants
 from mpgls.study.text import part_names
+from mpgls.study.variant_tables import variant_files
+from mpgls.study.variants import VariantRows
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-
-def bim_file(prefix: str) -> list[str]:
-    """The file of a PLINK fileset that is read."""
-    return [f"{bfile_prefix(prefix)}.bim"]
 
 
 _WHY_ABSENT = "it was made by an earlier version, or by a run that did not get that far"
@@ -56,7 +54,23 @@ class Export(OutputOptions):
     )
     trait: tuple[str, ...] = option((), "traits; needed if there are several", metavar="NAME")
     bfile: str | None = option(
-        None, "PLINK files, if they are no longer where the run found them", metavar="PREFIX", reads=bim_file
+        None,
+        "PLINK files, if they are no longer where the run found them",
+        metavar="PREFIX",
+        reads=files_of("--bfile", variants_only=True),
+    )
+    bfile_list: str | None = option(
+        None, "list of PLINK files, if they are no longer there", metavar="FILE", reads=files_of("--bfile-list", True)
+    )
+    pfile: str | None = option(
+        None, "PLINK 2 files, if they are no longer there", metavar="PREFIX", reads=files_of("--pfile", True)
+    )
+    pfile_list: str | None = option(
+        None, "list of PLINK 2 files, if they are no longer there", metavar="FILE", reads=files_of("--pfile-list", True)
+    )
+
+    bgen: str | None = option(
+        None, "BGEN, if it is no longer there", metavar="FILE", reads=files_of("--bgen", variants_only=True)
     )
 
     def tables(self, names: Sequence[str]) -> dict[str, str]:
@@ -79,12 +93,13 @@ class Exportable:
     read: Callable[[int, int], np.ndarray]
     df: float
     test: str
+    further: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Opened:
     source: store.ResultStore | dense_store.DenseStore
-    variants: VariantTable
+    variants: VariantRows
     traits: tuple[int, ...]
     same_bim: bool
 
@@ -103,7 +118,7 @@ def run(options: Export, comm: MPI.Comm) -> Results:
             job.identify()
         if not opened.same_bim:
             world.log.warn(
-                f"{opened.variants.path} is not the .bim that {options.store} was made with: its rows are taken to be "
+                f"{opened.variants.path} is not what {options.store} was made with: its rows are taken to be "
                 "the same SNPs in the same order"
             )
         traits = [exportable(opened.source, position) for position in opened.traits]
@@ -124,6 +139,7 @@ def run(options: Export, comm: MPI.Comm) -> Results:
                     trait.df,
                     trait.test,
                     index=opened.source.index,
+                    further=trait.further,
                 )
             world.log.info(f"{trait.name}: {opened.source.count:,} SNPs, {size / 1e6:,.1f} MB in {path}")
             world.raise_if_stopped()
@@ -150,7 +166,8 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
     if df is None or not test:
         missing = "the test" if not test else "the degrees of freedom"
         raise InputError(f"{source.path} does not say {missing} of trait {name!r}: {_WHY_ABSENT}")
-    return Exportable(name, lambda start, stop: source.read(trait, start, stop), float(df), test)
+    further = store.further_fields(source.dtype) if isinstance(source, store.ResultStore) else ()
+    return Exportable(name, lambda start, stop: source.read(trait, start, stop), float(df), test, further)
 
 
 def _open(options: Export) -> _Opened:
@@ -167,7 +184,8 @@ def _open(options: Export) -> _Opened:
     for trait in chosen:
         exportable(source, trait)
     variants, digest = _variants(options, source), source.attributes.get("bim_sha256")
-    return _Opened(source, variants, chosen, digest is None or digest == file_identity(variants.path)["sha256"])
+    found = " ".join(file_identity(path)["sha256"] for path in variant_files(variants))
+    return _Opened(source, variants, chosen, digest in (None, found))
 
 
 def _chosen(options: Export, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -182,21 +200,24 @@ def _chosen(options: Export, names: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(position[name] for name in wanted))
 
 
-def _variants(options: Export, source: store.ResultStore | dense_store.DenseStore) -> VariantTable:
-    """The .bim that the store's rows belong to."""
-    bfile = options.bfile or source.attributes.get("bfile")
-    if not bfile:
-        raise UsageError(f"{options.store} does not name its genotypes: give --bfile")
-    bim = f"{bfile_prefix(bfile)}.bim"
-    check_regular(bim)
-    if options.bfile is None and not os.path.exists(bim):
-        raise UsageError(f"the genotypes of {options.store} are no longer at {bfile}: give --bfile")
-    variants = VariantTable.open(bim)
+def _variants(options: Export, source: store.ResultStore | dense_store.DenseStore) -> VariantRows:
+    """The rows of the .bim that the store's rows belong to."""
+    given = named_source(options)
+    of_run = [GenotypeSource(flag, source.attributes.get(flag.lstrip("-").replace("-", "_"), "")) for flag in SOURCES]
+    named = [given] if given is not None else [one for one in of_run if one.value]
+    if not named:
+        raise UsageError(f"{options.store} does not name its genotypes: give {' or '.join(SOURCES)}")
+    genotypes = named[0]
+    for path in genotypes.files(variants_only=True):
+        check_regular(path)
+    if given is None and not all(map(os.path.exists, genotypes.files(variants_only=True))):
+        raise UsageError(f"the genotypes of {options.store} are no longer at {genotypes.value}: give {genotypes.flag}")
+    variants = open_variants(genotypes)
     rows = source.attributes.get("bim_rows")
     needed = int(source.index[-1]) + 1 if source.count else 0
     if (rows is not None and int(rows) != variants.count) or needed > variants.count:
         expected = f"{int(rows):,}" if rows is not None else f"at least {needed:,}"
-        raise InputError(f"{bim} lists {variants.count:,} SNPs, but {options.store} was made with {expected}")
+        raise InputError(f"{variants.path} lists {variants.count:,} SNPs, but {options.store} was made with {expected}")
     return variants
 
 

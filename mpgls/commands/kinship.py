@@ -12,7 +12,7 @@ that K without a chromosome is (m K - S_c) / (m - m_c); at any time one S_c is i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,9 @@ from mpgls.run.option_groups import BlockOptions, RunOptions
 from mpgls.run.options import flag, option
 from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine, Plan, first_that_fits, grid_block
 from mpgls.run.results import Results
-from mpgls.run.study_options import GenotypeOptions
+from mpgls.run.study_options import GenotypeOptions, SimilarityOptions
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
+from mpgls.study.filters import SnpFilter
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -42,7 +43,7 @@ SUFFIXES = (".h5", ".h5.partial", ".grm.bin", ".grm.id", ".grm.N.bin")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kinship(GenotypeOptions, BlockOptions, RunOptions):
+class Kinship(GenotypeOptions, SimilarityOptions, BlockOptions, RunOptions):
     """Options of ``mpgls kinship``."""
 
     command = "kinship"
@@ -58,6 +59,11 @@ class Kinship(GenotypeOptions, BlockOptions, RunOptions):
     )
     loco: bool = flag("keep each chromosome's sum as well, for scans that leave one chromosome out", group="kinship")
     grm_bin: bool = flag("write GCTA's .grm.bin, .grm.N.bin and .grm.id as well", group="output")
+
+    @property
+    def snps(self) -> SnpFilter:
+        """The filters of SNPs: no X, Y, XY and MT unless they are asked for. Raises UsageError."""
+        return replace(super().snps, without_sexed=not (self.all_chromosomes or self.chr is not None))
 
     def check(self) -> None:
         super().check()
@@ -79,7 +85,7 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             index = selected_rows(study, job.world)
             chromosomes = job.world.on_root(lambda: _chromosomes(options, study, index))
             check_room(options, study.samples.size, len(chromosomes.labels), job)
-            plan = make_plan(options, job.machine(), study)
+            plan = make_plan(options, job.machine(study.fileset.bed.held_bytes), study)
             say_plan(plan, options, len(chromosomes.labels), job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
         with job.world.phase("sums"), ProcessGrid(comm) as grid:

@@ -42,7 +42,7 @@ from mpgls.run.options import at_least, flag, option, the_file
 from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.slots import ScanLedger
-from mpgls.run.study_options import plink_files
+from mpgls.run.study_options import BY_COUNTS, BY_SEX, SimilarityOptions, files_of, named_source
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -54,7 +54,7 @@ SIMILARITY = "similarity SNPs (one of the first three)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank(TraitScanOptions):
+class LowRank(TraitScanOptions, SimilarityOptions):
     """Options of ``mpgls low-rank``; exactly one of ``similarity_snps``, ``_every`` and ``_count`` is given."""
 
     command = "low-rank"
@@ -70,10 +70,33 @@ class LowRank(TraitScanOptions):
     )
     similarity_bfile: str | None = option(
         None,
-        "PLINK files that they are taken from; default: --bfile",
+        "PLINK 1 files that they are taken from; default: the tested ones",
         group=SIMILARITY,
         metavar="PREFIX",
-        reads=plink_files,
+        reads=files_of("--bfile"),
+    )
+    similarity_bfile_list: str | None = option(
+        None,
+        "several such files, a PREFIX a line",
+        group=SIMILARITY,
+        metavar="FILE",
+        reads=files_of("--bfile-list"),
+    )
+    similarity_pfile: str | None = option(
+        None,
+        "PLINK 2 files that they are taken from",
+        group=SIMILARITY,
+        metavar="PREFIX",
+        reads=files_of("--pfile"),
+    )
+    similarity_pfile_list: str | None = option(
+        None, "several such files, a PREFIX a line", group=SIMILARITY, metavar="FILE", reads=files_of("--pfile-list")
+    )
+    similarity_bgen: str | None = option(
+        None, "BGEN that they are taken from", group=SIMILARITY, metavar="FILE", reads=files_of("--bgen")
+    )
+    similarity_sample: str | None = option(
+        None, "Oxford .sample of --similarity-bgen", group=SIMILARITY, metavar="FILE", reads=the_file
     )
     no_loco: bool = flag("do not leave out the similarity SNPs of a SNP's chromosome", group=SIMILARITY)
     h2_file: str | None = option(
@@ -103,6 +126,7 @@ class LowRank(TraitScanOptions):
             )
         if self.stage is not None and self.stage not in STAGES:
             raise UsageError(f"--stage must be one of {', '.join(map(str, STAGES))}, not {self.stage}")
+        _ = self.similarity  # several sources
 
     @property
     def record(self) -> str:
@@ -110,9 +134,9 @@ class LowRank(TraitScanOptions):
         return "" if self.scans else f".stage{self.stage}"
 
     @property
-    def similarity_source(self) -> str:
-        """The fileset of the similarity SNPs."""
-        return self.similarity_bfile or self.bfile
+    def similarity_name(self) -> str:
+        """What the user calls the genotypes of the similarity SNPs."""
+        return (self.similarity.source or self.source).value
 
     @property
     def scans(self) -> bool:
@@ -123,7 +147,13 @@ class LowRank(TraitScanOptions):
     def similarity(self) -> SimilarityChoice:
         """Which SNPs measure similarity."""
         ways = (self.similarity_snps, self.similarity_every, self.similarity_count)
-        return SimilarityChoice(self.similarity_bfile, *ways, loco=not self.no_loco)
+        return SimilarityChoice(
+            named_source(self, of_similarity=True),
+            *ways,
+            loco=not self.no_loco,
+            every_chromosome=self.all_chromosomes,
+            sex_rule=self.sex_rule,
+        )
 
     def is_dense(self, n: int, K: int) -> bool:
         """Whether n x n matrices are used: asked for, or cheaper because there are as many SNPs as samples."""
@@ -131,8 +161,8 @@ class LowRank(TraitScanOptions):
 
     def determine_similarity(self) -> dict[str, Any]:
         """The options that G depends on, beside its files."""
-        names = ("similarity_every", "similarity_count", "precision", "maf", "geno", "exclude_negative_bp")
-        return {name: getattr(self, name) for name in names}
+        names = ("similarity_every", "similarity_count", "precision", "exclude_negative_bp", *BY_COUNTS, *BY_SEX)
+        return {name: getattr(self, name) for name in (*names, "dosage", "hard_call_threshold")}
 
 
 @dataclass(frozen=True)
@@ -226,11 +256,11 @@ def scan_set(
     for part in parts:
         open_h2 = nulls["flag"][part.k] & NullFlag.UNIDENTIFIED != 0
         for name in np.array(samples.traits)[open_h2]:
-            world.log.warn(unidentified(part.of(str(name)), run.options.similarity_source))
+            world.log.warn(unidentified(part.of(str(name)), run.options.similarity_name))
     if run.ledger is None:
         return {}
     checked: dict[str, float] = {}
-    with split_teams(world.comm, plan.team_size) as team:
+    with split_teams(world.comm, plan.team_size, plan.solver) as team:
         tested = TestedSnps(run.study.fileset.bed, samples.rows, samples.F_rep, G, plan.block, world)
         model = SetModel(load_gram(gram, G.n, grid, world), products, nulls, tested)
         left = [part.k for part in parts if run.ledger.unfinished(part.blocks)]
@@ -299,14 +329,14 @@ def scan_dense(
             f"{G.K:,} similarity SNPs of {G.n:,} samples: the n x n form is cheaper, and it has no stages; "
             "leave --stage out, or give --form low-rank"
         )
-    with split_teams(world.comm, run.plan.team_size) as team:
+    with split_teams(world.comm, run.plan.team_size, run.plan.solver) as team:
         scan = TraitScan(run.study.fileset.bed, options.snp_test, team, ledger, world, run.job.sample_memory)
         T_grid = sample_products(G, [slice(0, G.K)], grid, world)  # T = G G'
         for part in parts:
             unfinished = [trait for trait in ledger.unfinished(part.blocks) if trait in samples.numbers]
             if unfinished:
                 Phi_grid = without(T_grid, G, part, world)  # Phi_c = (T - G_out G_out') / s_c
-                models = SampleModels(Phi_grid, run.study.cohorts, run.options.similarity_source, world)
+                models = SampleModels(Phi_grid, run.study.cohorts, run.options.similarity_name, world)
                 for trait in unfinished:
                     scan.run(part, trait, models)
     return {trait: scan.checked(trait) for trait in samples.numbers}
@@ -335,7 +365,8 @@ def make_plan(
     job: Job,
 ) -> LowRankPlan:
     """The plan, in the log before anything large is allocated."""
-    machine = job.machine()
+    genotypes = {study.fileset.bed, similarity.fileset.bed}  # the same ones, or two
+    machine = job.machine(sum(files.held_bytes for files in genotypes))
     n, K = max(samples.rows.size for samples in sets), similarity.snps.index.size
     sizes = LowRankSizes(
         n=n,
@@ -350,7 +381,7 @@ def make_plan(
     )
     asked = block_within(options.block_size, study.selected)
     block = planned_block(options, study, job) if options.scans else asked
-    plan = plan_low_rank(machine, sizes, options.team_size, block)
+    plan = plan_low_rank(machine, sizes, options.team_size, block, options.solver)
     job.world.log.info(plan.text(machine))
     return plan
 

@@ -58,16 +58,16 @@ from mpgls.run.option_groups import (
     EigensolverOptions,
     ModelOptions,
     PlotOptions,
-    TeamOptions,
+    SolverOptions,
 )
 from mpgls.run.options import Check, at_least, flag, option
 from mpgls.run.outputs import check_room as check_room_at
 from mpgls.run.plan import block_within
-from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScanKinshipOptions
+from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
-from mpgls.study.trait_groups import TraitStudy
+from mpgls.study.trait_groups import TraitStudy, TraitUse
 from mpgls.study.trait_matrix import POLICIES
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ SHOWN_GROUPS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class MultiTrait(
-    GenotypeOptions, ManyTraitOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions, TeamOptions, BlockOptions,
-    PlotOptions, CheckpointOptions,
+    GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions,
+    SolverOptions,
+    BlockOptions, PlotOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls multi-trait``."""
 
@@ -143,8 +144,8 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             check_scratch(options, job)
             study = open_study(options, world, traits=False)
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
-            effects = np.float32 if options.dense else np.float64
-            traits = open_trait_study(options, study, eigen_file, options.missing, world, effects=effects)
+            use = TraitUse(options.missing, options.transform, np.float32 if options.dense else np.float64)
+            traits = open_trait_study(options, study, eigen_file, use, world)
             check_kinship(study, options.loco, world)
             check_components(options.pcs, traits.cohort, "the study")
             chromosomes = tested_chromosomes(study, options.loco, world)
@@ -158,8 +159,11 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             blocks = SnpBlocks(selected_rows(study, world), edges)
         facts: list[dict[str, Any]] = []
         with (
-            world.phase("scan"), ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team, ledger
-        ):  # fmt: skip
+            world.phase("scan"),
+            ProcessGrid(comm, plan.grid) as grid,
+            split_teams(comm, plan.team_size, plan.solver) as team,
+            ledger,
+        ):
             scan = Scan(options, traits, plan, blocks, ledger, team, job)
             check_room(scan, study, parts)
             ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study))
@@ -372,8 +376,8 @@ def make_plan(
         dense=options.dense,
     )
     block = block_within(options.block_size, study.selected)
-    wishes = TileWishes(options.team_size, block, options.trait_block, options.pass_traits)
-    machine = job.machine()
+    wishes = TileWishes(options.team_size, options.solver, block, options.trait_block, options.pass_traits)
+    machine = job.machine(study.fileset.bed.held_bytes)
     plan = plan_tiles(machine, sizes, wishes, tiles)
     job.world.log.info(plan.text(machine, t))
     for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):

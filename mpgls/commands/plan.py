@@ -17,7 +17,7 @@ from mpgls.run.findings import Findings, count
 from mpgls.run.hardware import limited_threads, startup_seconds
 from mpgls.run.log import stdout
 from mpgls.run.option_groups import POSITIVE, PRECISIONS
-from mpgls.run.options import Options, at_least, option, required, the_file
+from mpgls.run.options import Options, at_least, flag, option, required, the_file
 from mpgls.run.outputs import refuse_foreign
 from mpgls.run.plan import GIB, Machine
 from mpgls.run.results import Results
@@ -50,6 +50,7 @@ class Plan(Options):
     chromosomes: int = option(22, "chromosomes left out in turn (22)", group="study", metavar="C")
     traits: int = option(1, "number of traits (1)", group="study", metavar="T")
     covariates: int = option(3, "covariates beside the intercept (3)", group="study", metavar="Q")
+    dosages: bool = flag("dosages are read, not hard calls", group="study")
     precision: str = option(
         "mixed",
         "mixed streams the large products and solves in single precision; the default here",
@@ -92,6 +93,7 @@ class Plan(Options):
             self.traits,
             self.covariates + 1,
             self.precision == "mixed",
+            self.dosages,
         )
 
     @property

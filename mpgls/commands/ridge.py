@@ -76,7 +76,7 @@ def predict(
     world, C_rep, folds = job.world, targets.group.X_L, targets.folds
     with world.phase("open and check"):
         check_room(options, targets, study, job)
-        machine, sizes = job.machine(), sizes_of(options, targets, study)
+        machine, sizes = job.machine(study.fileset.bed.held_bytes), sizes_of(options, targets, study)
         plan = plan_kernel(machine, sizes, options.block_size)
     world.log.info(f"plan: SNP blocks of {plan.block}")
     world.log.info(plan.memory_text(machine))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.engine.images import check_memory, each_person
+from mpgls.engine.snp_stream import read_alone
 from mpgls.errors import UsageError
 from mpgls.run.inputs import Study, open_study
 from mpgls.run.job import open_job
@@ -146,7 +147,13 @@ def draw(options: SimulateImages, study: Study) -> CausalSnps:
     """The causal SNPs. On rank 0."""
     assert study.selection is not None
     return draw_causal(
-        study.fileset, study.selection.index, study.samples, options.snps, count=options.causal, seed=options.seed
+        study.fileset,
+        study.selection.index,
+        study.samples,
+        options.snps,
+        lambda rows: read_alone(study.fileset.bed, rows),
+        count=options.causal,
+        seed=options.seed,
     )
 
 

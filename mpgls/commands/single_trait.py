@@ -8,6 +8,8 @@ For each trait, as `mpgls.engine.trait_scan` does it line by line:
         X~           = L^-1 X
         beta, se     = Schur complement of x~'x~ beside X_L~ and y~
 
+With --ratio snp it is `mpgls.engine.ratio_scan`, in the eigenbasis of Phi, and each SNP has its own h2.
+
 With --loco all of it is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
 """
 
@@ -19,16 +21,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
-from mpgls.engine.models import EigenModels, KinshipModels, Models, check_components
+from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
+from mpgls.engine.ratio_scan import RatioScan
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
 from mpgls.engine.trait_scan import TraitScan
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
+from mpgls.model.h2_nodes import NODES
 from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import TraitScanOptions
+from mpgls.run.option_groups import RatioOptions
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.study_options import ScanKinshipOptions
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleTrait(TraitScanOptions, ScanKinshipOptions):
+class SingleTrait(RatioOptions, ScanKinshipOptions):
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
@@ -75,8 +79,13 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
 
         variants, plots = study.fileset.variants, not options.no_plots
         report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
-        with world.phase("scan"), ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size) as team:
-            scan = TraitScan(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
+        with (
+            world.phase("scan"),
+            ProcessGrid(comm, plan.grid) as grid,
+            split_teams(comm, plan.team_size, plan.solver) as team,
+        ):
+            kind = TraitScan if options.ratio == "null" else RatioScan
+            scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
             for part in parts:
                 unfinished = ledger.unfinished(part.blocks)
                 models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
@@ -108,12 +117,14 @@ def make_models(
     kinship, samples, index = part.study.kinship, part.study.samples, part.study.kinship_index()
     assert kinship is not None
     Phi = KinshipOnGrid(kinship, samples, index, uses, grid, plan.grid_block, job.world, options.center_grm)
+    if options.ratio == "snp":
+        return DecomposedModels(part.study, Phi, options.pcs, job.world)
     return KinshipModels(part.study, Phi, options.pcs, job.world)
 
 
 def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job: Job) -> ScanPlan:
     """The plan, in the log before anything large is allocated; a run that resumes keeps its store's block."""
-    machine = job.machine()
+    machine = job.machine(study.fileset.bed.held_bytes)
     cohorts, n = list(study.cohorts.values()), study.samples.size
     sizes = ScanSizes(
         n,
@@ -124,7 +135,10 @@ def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job:
         packed_kinship=study.kinship is not None and study.kinship.packed_lower,
         several_sets=any(cohort.rows.size < n for cohort in cohorts),
         several_traits=len(cohorts) > 1,
+        nodes=0 if options.ratio == "null" else NODES,
+        basis=options.eigen is not None or options.ratio == "snp",
     )
-    plan = plan_scan(machine, sizes, options.team_size, planned_block(options, study, job))
+    block = planned_block(options, study, job)
+    plan = plan_scan(machine, sizes, options.team_size, block, options.solver)
     job.world.log.info(plan.text(machine))
     return plan

@@ -51,7 +51,7 @@ from mpgls.run.option_groups import (
 )
 from mpgls.run.options import Check, at_least, option, the_file
 from mpgls.run.results import Results
-from mpgls.run.study_options import CovariateOptions, GenotypeOptions, VoxelOptions
+from mpgls.run.study_options import NAMES, TABLE, CovariateOptions, GenotypeOptions, RintOptions, VoxelOptions
 from mpgls.stream.mark import Mark
 from mpgls.stream.vgwas_files import pairs_bytes
 from mpgls.study.images import VoxelMatrix, open_voxels
@@ -76,6 +76,7 @@ class Vgwas(
     GenotypeOptions,
     VoxelOptions,
     CovariateOptions,
+    RintOptions,
     BlockOptions,
     TeamOptions,
     PlotOptions,
@@ -92,12 +93,12 @@ class Vgwas(
 
     pheno: str | None = option(
         None,
-        "or traits, a table or HDF5 as multi-trait takes them",
+        f"or traits, a {TABLE}",
         group=VOXELS,
         metavar="FILE",
         reads=the_file,
     )
-    pheno_name: tuple[str, ...] = option((), "columns of --pheno; default: all", group=VOXELS, metavar="NAME")
+    pheno_name: tuple[str, ...] = option((), f"columns of --pheno: {NAMES}; default: all", group=VOXELS, metavar="NAME")
     coordinates: str | None = option(
         None,
         "table with header TRAIT I J K: where the traits of --pheno are neighbours",
@@ -107,7 +108,7 @@ class Vgwas(
     )
     blocks: str | None = option(
         None,
-        "column (of numbers) with exchangeability blocks, sites or families: samples are permuted within them",
+        "column with exchangeability blocks, sites or families: samples are permuted within them",
         group=VOXELS,
         metavar="NAME",
     )
@@ -167,8 +168,10 @@ class Vgwas(
         super().check()
         if sum(given is not None for given in (self.voxels, self.images, self.pheno)) != 1:
             raise UsageError("vgwas needs voxels: one of --voxels FILE, --images LIST with --mask, or --pheno FILE")
-        if self.pheno is None and (self.pheno_name or self.coordinates is not None):
-            raise UsageError("--pheno-name and --coordinates belong to --pheno: voxels and images have their own")
+        if self.pheno is None and (self.pheno_name or self.coordinates is not None or self.transform.changes):
+            raise UsageError(
+                "--pheno-name, --coordinates and --rint belong to --pheno: voxels and images are taken as they are"
+            )
         if self.maps and self.pheno is not None:
             raise UsageError("--maps needs images or a voxel matrix: traits have no grid to draw them on")
         if self.blocks_file is not None and self.blocks is None:
@@ -224,7 +227,8 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
             facts = world.on_root(lambda: found.facts() | facts_of(search, joined, world.log))
             pictures = world.on_root(lambda: draw(options, found, search, job))
         facts |= {"plan": plan, "permutations": options.indices.stop - 1}
-        world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested: {table}")
+        also = f", {dropped}" if (dropped := world.on_root(lambda: found.dropped)) else ""
+        world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested{also}: {table}")
         files = [*map(job.path, KEPT), *pictures]
         return job.finish(facts, files=files, tables={"snps": table})
 
@@ -270,15 +274,17 @@ def open_voxel_study(options: Vgwas, study: Study, job: Job) -> VoxelStudy:
         else:
             source = VoxelSource.of_traits(str(options.pheno), options.pheno_name, options.coordinates, known, codes)
         tables = (options.covar, options.covar_name, options.blocks, options.blocks_file)
-        confounds = Confounds.read(*tables, known, codes)
+        confounds = Confounds.read(*tables, known, codes, options.cat_covar)
         say_tables(world.log, source.matrix, *confounds.tables())
         if source.coordinates is not None and path is None:
             world.log.info(f"{options.coordinates}: places of {len(source.coordinates):,} voxels")
-        return align_voxels(study.fileset.samples, study.samples, source, confounds)
+        return align_voxels(study.fileset.samples, study.samples, source, confounds, options.transform)
 
     voxels = world.on_root(align)
     for line in voxels.describe():
         world.log.info(line)
+    for warning in voxels.cohort.covariates.warnings():
+        world.log.warn(warning)
     return voxels
 
 
@@ -310,7 +316,7 @@ def make_search(options: Vgwas, study: Study, job: Job) -> Search:
 def make_plan(options: Vgwas, search: Search, earlier: Earlier, job: Job) -> VoxelwisePlan:
     """Choose sizes within --memory; a resumed run keeps its units. Collective."""
     block, permutations = earlier.sizes.get("block", options.block_size), earlier.sizes.get("permutations")
-    machine, sizes = job.machine(), search.sizes(max(1, len(options.indices)), options.dtype)
+    machine, sizes = job.machine(search.bed.held_bytes), search.sizes(max(1, len(options.indices)), options.dtype)
     plan = plan_voxelwise(machine, sizes, Wishes(options.team_size, block, options.voxel_chunk, permutations))
     job.world.log.info(plan.text(machine))
     return plan

@@ -19,8 +19,9 @@ from mpgls.errors import NumericalError
 from mpgls.la import scalapack
 from mpgls.la.eigen import multiply, sum_of_squares
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
+from mpgls.la.hold import hold_factor
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.teams import Team, TeamOperator, hold_factor
+from mpgls.la.teams import Team, TeamOperator
 from mpgls.model import reml
 from mpgls.model.gls import NullSums
 from mpgls.model.reml_start import StartSums

@@ -40,9 +40,10 @@ def _head(cost: Cost, rates: Rates, source: Source) -> list[str]:
     nodes = -(-at.ranks // at.ranks_per_node)
     limit = "no limit of memory" if at.limit is None else f"{at.limit / GIB:.4g} GiB a rank"
     single, double = rates.single.gemm / 1e9, rates.double.gemm / 1e9
+    numbers = ("dosages, " if p.dosages else "") + ("mixed" if p.mixed else "double")
     lines = [
         f"study     {p.n:,} samples, {p.m:,} SNPs, {p.K:,} similarity SNPs, {count(p.chromosomes, 'chromosome')}, "
-        f"{count(p.T, 'trait')}, {count(p.q - 1, 'covariate')}, {'mixed' if p.mixed else 'double'} precision",
+        f"{count(p.T, 'trait')}, {count(p.q - 1, 'covariate')}, {numbers} precision",
         f"machine   {_ranks(at.ranks)} on {count(nodes, 'node')}, {limit}",
         f"rates     {source.text}: GEMM of a rank {double:.0f} GFLOP/s double, {single:.0f} single",
         *("          " + line.removeprefix("plan: ") for line in plan.text(at).split("\n")),

@@ -12,8 +12,9 @@ from mpgls.engine.eigenpairs import decompose, load_vectors
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid
+from mpgls.la.hold import hold_basis
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.teams import Team, TeamOperator, hold_basis
+from mpgls.la.teams import Team, TeamOperator
 from mpgls.model import null_record
 from mpgls.model.null_record import NullFlag, Source
 from mpgls.model.spectra import TraitFlag, clip_spectrum, is_flat_spectrum, maximise_spectral_reml, orthonormal

@@ -8,20 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.engine.snp_stream import SnpStream, on_every_rank
+from mpgls.model.gls import Note
 from mpgls.run.world import World
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.count_filters import Dropped, dropped_by
+from mpgls.study.filters import SnpFilter
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import SnpStats
-from mpgls.study.plink import BedFile
 
 
 @dataclass(frozen=True, eq=False)
 class GenotypeBlocks:
     """The .bim rows ``index`` (m,), ascending, over the people ``rows`` (n,) of the .fam, in blocks of ``width`` SNPs.
 
-    ``filters`` are --maf and --geno, which the counts over these people decide. The same on every rank.
+    ``filters`` are those that the counts over these people decide. The same on every rank.
     """
 
-    bed: BedFile
+    bed: Genotypes
     rows: np.ndarray
     index: np.ndarray
     filters: SnpFilter
@@ -32,9 +34,12 @@ class GenotypeBlocks:
         wanted = np.arange(self.index.size) if positions is None else positions
         return [wanted[start : start + self.width] for start in range(0, wanted.size, self.width)]
 
-    def usable(self, stats: SnpStats) -> np.ndarray:
-        """(B,) bool: which SNPs of a block pass the filters and vary."""
-        return passes(stats, self.filters) & ~stats.monomorphic
+    def usable(self, stats: SnpStats, dropped: Dropped | None = None) -> np.ndarray:
+        """(B,) bool: which SNPs of a block pass the filters and vary; ``dropped`` counts those that do not pass."""
+        notes = dropped_by(stats, self.filters)
+        if dropped is not None:
+            dropped.add(notes)
+        return (notes == Note.OK) & ~stats.monomorphic
 
     def dealt(self, blocks: Sequence[np.ndarray], world: World) -> SnpStream:
         """``blocks`` of positions as a stream of this rank; they may differ from rank to rank. Collective."""

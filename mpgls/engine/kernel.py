@@ -16,6 +16,7 @@ from mpgls.engine.kinship_grid import refuse_asymmetry, refuse_mean_diagonal
 from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray
 from mpgls.run.world import World
+from mpgls.study.count_filters import Dropped
 from mpgls.study.genotypes import Decoder
 from mpgls.study.grm import Kinship
 
@@ -89,16 +90,16 @@ def _standardised(
     genotypes: GenotypeBlocks, world: World, training: np.ndarray | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Blocks X (n, B) of SNPs with mean 0 and variance 1 over ``training``, and which are usable; others are zero."""
-    n_file, rows, blocks = genotypes.bed.n, genotypes.rows, genotypes.cut()
-    everyone = Decoder(n_file, [rows], np.float64)
-    trained = everyone if training is None else Decoder(n_file, [rows[training]], np.float64)
+    bed, rows, blocks = genotypes.bed, genotypes.rows, genotypes.cut()
+    everyone = Decoder(bed.n, [rows], np.float64, bed.males)
+    trained = everyone if training is None else Decoder(bed.n, [rows[training]], np.float64, bed.males)
     X_block = np.empty((rows.size, genotypes.width), order="F")
-    progress, done = world.progress("kernel", genotypes.index.size, "SNPs"), 0
+    progress, done, dropped = world.progress("kernel", genotypes.index.size, "SNPs"), 0, Dropped()
     for packed in genotypes.on_every_rank(blocks, world):
         with world.phase("decode", nbytes=packed.size):
             X = X_block[:, : packed.shape[0]]
             stats = everyone.stats(packed)
-            usable = genotypes.usable(stats)
+            usable = genotypes.usable(stats, dropped)
             own = stats if training is None else trained.stats(packed)
             everyone.decode(packed, [X], stats, shift=own.mean)
             varies = usable & ~own.monomorphic
@@ -106,6 +107,8 @@ def _standardised(
         yield X, usable
         done += packed.shape[0]
         progress.at(done)
+    if training is None and dropped.text:
+        world.log.info(f"kernel: {dropped.text}")
 
 
 def given_kernel(K_node: SharedArray, kinship: Kinship, index: np.ndarray, world: World) -> float:

@@ -17,9 +17,9 @@ from mpgls.stream.files import replaced_by_all, writing
 from mpgls.study.checked_rows import CheckedRows
 from mpgls.study.grm import write_grm_id
 from mpgls.study.kinship_h5 import KinshipH5, create_kinship_h5, finish_kinship_h5
-from mpgls.study.plink import VariantTable
 from mpgls.study.snp_keys import keys_of
 from mpgls.study.tables import SampleId
+from mpgls.study.variants import VariantRows
 
 
 class KinshipFile:
@@ -41,7 +41,7 @@ class KinshipFile:
         """Keep S_c, the sum of the chromosome ``labels[c]``."""
         self._save(S_grid, self._places.sums[c].rows)
 
-    def complete(self, K_grid: GridMatrix, variants: VariantTable, index: np.ndarray, snps_of: Sequence[int]) -> None:
+    def complete(self, K_grid: GridMatrix, variants: VariantRows, index: np.ndarray, snps_of: Sequence[int]) -> None:
         """Write K, made of the .bim rows ``index``, ``snps_of[c]`` of them on each chromosome; the file is complete."""
         self._save(K_grid, self._places.rows)
 

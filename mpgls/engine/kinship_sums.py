@@ -27,7 +27,8 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.run.clock import Clock
 from mpgls.run.world import World
 from mpgls.study.chromosomes import Chromosomes
-from mpgls.study.genotypes import Decoder, SnpStats
+from mpgls.study.count_filters import Dropped
+from mpgls.study.genotypes import Decoder, SnpStats, split_rows
 from mpgls.study.tables import SampleId, show_sample
 
 METHODS = ("centered", "standardized", "gcta")
@@ -75,6 +76,8 @@ def chromosome_sums(
             if N_grid is not None and c == len(cut) - 1:
                 keep_lower(N_grid)
                 mirror(N_grid)
+        if c == len(cut) - 1 and products.dropped.text:
+            world.log.info(f"kinship: {products.dropped.text}")
         yield c, np.concatenate(used)
 
 
@@ -104,7 +107,7 @@ class _BothSides:
         sides = A_grid.row_indices, A_grid.col_indices
         # the same people twice: as the rows and as the columns of this rank's part
         self.decode_mc, self.decode_mr = (
-            Decoder(genotypes.bed.n, [genotypes.rows[side]], dtype).decode for side in sides
+            Decoder(genotypes.bed.n, [genotypes.rows[side]], dtype, genotypes.bed.males).decode for side in sides
         )
         shapes = [(side.size, genotypes.width) for side in sides]
         flat: list[np.ndarray] = [X.reshape(-1, order="F").view(dtype) for X in memory] or [
@@ -181,16 +184,18 @@ class OuterProducts(_BothSides):
     def __init__(self, S_grid: GridMatrix, genotypes: GenotypeBlocks, method: str, clock: Clock) -> None:
         super().__init__(S_grid, genotypes, np.float64)
         self.method, self.clock = method, clock
-        self._everyone = Decoder(genotypes.bed.n, [genotypes.rows], np.float64)
+        self.dropped = Dropped()
+        self._everyone = Decoder(genotypes.bed.n, [genotypes.rows], np.float64, genotypes.bed.males)
         self._whole = WholeProducts(S_grid, genotypes, [self.X_mc, self.X_mr]) if method == "centered" else None
 
     def add(self, packed: np.ndarray) -> tuple[SnpStats, np.ndarray]:
         """Add the SNPs ``packed`` (B, snp_bytes) that are usable; returns their counts, and which are, (B,) bool."""
         with self.clock.phase("decode", nbytes=packed.size):
             stats = self._everyone.stats(packed)
-            usable = self.genotypes.usable(stats)
+            usable = self.genotypes.usable(stats, self.dropped)
         left = usable.copy()
-        if self._whole is not None and len(packed) <= MOST:
+        is_whole = split_rows(packed, self.genotypes.bed.n)[0].dtype == np.uint8  # dosages are not
+        if self._whole is not None and is_whole and len(packed) <= MOST:
             whole = np.flatnonzero(usable & (stats.n_obs == stats.n))
             left[whole] = False
             if whole.size:

@@ -14,9 +14,10 @@ from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.probes import POTRF_SIZE
 from mpgls.engine.rates import PrecisionRates, Rates
 from mpgls.engine.similarity import PANEL
+from mpgls.engine.team_solvers import OF_INVERSION
 from mpgls.errors import UsageError
 from mpgls.run.plan import Machine
-from mpgls.study.genotypes import bytes_per_snp
+from mpgls.study.genotypes import bytes_per_dosages, bytes_per_snp
 
 COARSE, FINE = 4, 3
 """Float32 and float64 factorisations of a usual search for h2."""
@@ -47,7 +48,10 @@ ROW_BYTES = 140
 
 @dataclass(frozen=True)
 class LowRankProblem:
-    """The sizes of a study. ``q`` counts the intercept; ``mixed``: the large products run in float32."""
+    """The sizes of a study. ``q`` counts the intercept; ``mixed``: the large products run in float32.
+
+    ``dosages``: these are read, not hard calls.
+    """
 
     n: int
     m: int
@@ -56,6 +60,7 @@ class LowRankProblem:
     T: int = 1
     q: int = 4
     mixed: bool = True
+    dosages: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("samples", self.n), ("snps", self.m), ("similarity-count", self.K), ("traits", self.T)):
@@ -74,6 +79,11 @@ class LowRankProblem:
     def item(self) -> int:
         """Bytes of a streamed number."""
         return 4 if self.mixed else 8
+
+    @property
+    def snp_bytes(self) -> int:
+        """Bytes of a SNP once it is read."""
+        return bytes_per_dosages(self.n) if self.dosages else bytes_per_snp(self.n)
 
     @property
     def K_c(self) -> int:
@@ -128,8 +138,8 @@ def predict(problem: LowRankProblem, machine: Machine, rates: Rates) -> Cost:
         n=problem.n,
         K=problem.K,
         largest_part=problem.m_c,
-        snp_bytes=bytes_per_snp(problem.n),
-        similarity_bytes=bytes_per_snp(problem.n),
+        snp_bytes=problem.snp_bytes,
+        similarity_bytes=problem.snp_bytes,
         item=problem.item,
         traits=problem.T,
         columns=problem.q + problem.T,
@@ -176,7 +186,7 @@ class _Work:
         """Stage 0: G packed once a node and counted; decoded once a node where it stays; G'F."""
         p, P, here = self.problem, self.machine.ranks, self.machine.ranks_per_node
         genotypes = float(p.n) * p.K
-        read = self.nodes * genotypes / 4
+        read = self.nodes * p.K * float(p.snp_bytes)
         decoded = genotypes / here if self.plan.resident else genotypes / P
         terms = {
             "read similarity SNPs": read / self.rates.read,
@@ -225,7 +235,7 @@ class _Work:
         # the busiest rank's SNPs: the blocks of each chromosome are dealt anew
         mine = float(p.chromosomes * min(p.m_c, B * -(-p.m_c // (B * P))))
         blocks = self._blocks(mine, passes)
-        read = passes * p.m * p.n / 4
+        read = passes * p.m * float(p.snp_bytes)
         terms = {
             "load G'G": self._load(1, P),
             "REML, double": models * self._cholesky(self.rates.double, P),
@@ -238,7 +248,8 @@ class _Work:
         if p.mixed:
             terms["check in double"] = self._check()
         matrix = float(p.K) ** 2
-        flop = p.m * (2.0 * p.n * p.K_c * passes + p.T * matrix) + models * matrix * p.K / 3
+        factorisations = models * (2 if self.plan.solver == "inverse" else 1)
+        flop = p.m * (2.0 * p.n * p.K_c * passes + p.T * matrix) + factorisations * matrix * p.K / 3
         memory = max(self.plan.stages["factors"], self.plan.stages["scan"])
         sent = self._sent(8.0 * matrix) + models * self._sent(p.item * matrix * self._copies())
         return Stage("4 scan", flop, read + 8.0 * matrix, 32.0 * p.m * p.T, sent, memory, terms)
@@ -304,7 +315,10 @@ class _Work:
     def _hand_over(self) -> float:
         """Seconds until each team of the scan has its own factor."""
         p, P = self.problem, self.machine.ranks
-        return float(p.K) ** 2 / P / self.rates.scale + self._sending(p.item * float(p.K) ** 2 * self._copies())
+        dealing = float(p.K) ** 2 / P / self.rates.scale + self._sending(p.item * float(p.K) ** 2 * self._copies())
+        if self.plan.solver != "inverse":
+            return dealing
+        return dealing + float(p.K) ** 3 / 3 / P / (OF_INVERSION * self.rates.double.gemm)
 
     def _sent(self, nbytes: float, R: int | None = None) -> float:
         """The part of ``nbytes``, spread over R ranks and dealt anew, that leaves its rank."""

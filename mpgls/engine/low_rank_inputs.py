@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -14,24 +13,31 @@ from mpgls.run.world import World
 from mpgls.study.align import Cohort
 from mpgls.study.chromosome_names import check_left_out
 from mpgls.study.chromosomes import Chromosomes
-from mpgls.study.filters import SnpFilter, select_snps
+from mpgls.study.filters import BY_DEFAULT, SnpFilter, select_snps
 from mpgls.study.genotypes import SnpStats
-from mpgls.study.plink import Fileset, open_fileset
+from mpgls.study.plink import Fileset
+from mpgls.study.ploidy import SexRule, with_sex
 from mpgls.study.similarity import SimilaritySnps, by_chromosome, evenly_spaced, every_kth, matching_rows
+from mpgls.study.sources import GenotypeSource, open_genotypes
 
 
 @dataclass(frozen=True)
 class SimilarityChoice:
     """Which SNPs measure similarity: those of the file ``snps``, every ``every``-th, or ``count`` spread evenly.
 
-    With ``loco`` those of a tested SNP's chromosome are left out.
+    They are taken from ``source``, or from the tested genotypes.
+
+    With ``loco`` those of a tested SNP's chromosome are left out. Unless a file names them, those of X, Y, XY and MT
+    are taken with ``every_chromosome`` only. ``sex_rule`` is for genotypes of their own.
     """
 
-    bfile: str | None
+    source: GenotypeSource | None
     snps: str | None
     every: int | None
     count: int | None
     loco: bool
+    every_chromosome: bool
+    sex_rule: SexRule
 
 
 @dataclass(frozen=True)
@@ -79,21 +85,23 @@ def open_similarity(
 
     Raises InputError or UsageError, on all ranks.
 
-    They are chosen among the SNPs that --extract, --exclude and --exclude-negative-bp leave; --chr says which SNPs are
-    tested, not which measure similarity. --maf and --geno apply among the analysed samples, later.
+    They are chosen among the SNPs that --extract, --exclude and --exclude-negative-bp leave; --chr and other places say
+    which SNPs are tested, not which measure similarity. Filters by counts apply among the analysed samples, later.
     """
 
     def choose() -> SimilarityInput:
         fileset = study.fileset
-        if choice.bfile:
-            fileset = open_fileset(choice.bfile)
+        if choice.source is not None:
+            fileset = with_sex(open_genotypes(choice.source), choice.sex_rule)
             say_tables(world.log, fileset.samples.summary, fileset.variants.summary)
-        named: dict[str, Any] = {"chromosomes": (), "maf": 0.0, "geno": 1.0}
+        everywhere = replace(filters.everywhere(), without_sexed=not choice.every_chromosome)
         if choice.snps:
-            named["extract"] = choice.snps
-        selection = select_snps(fileset.variants, replace(filters, **named))
+            everywhere = replace(everywhere, extract=choice.snps, without_sexed=False)
+        selection = select_snps(fileset.variants, everywhere)
         said = study.selection.lists if study.selection is not None else ()
         say_tables(world.log, *(line for line in selection.lists if line not in said))
+        if dropped := selection.reasons.get(BY_DEFAULT):
+            world.log.info(f"similarity: {dropped:,} SNPs dropped by {BY_DEFAULT}")
         candidates = selection.index
         if choice.every is not None:
             candidates = every_kth(candidates, choice.every)
@@ -106,7 +114,7 @@ def open_similarity(
 
     found = world.on_root(choose)
     world.log.info(f"similarity: {found.snps.index.size:,} SNPs of {found.fileset.bed.m:,} in {found.fileset.prefix}")
-    if choice.bfile is None:  # the same object, so that nobody looks for the samples twice
+    if choice.source is None:  # the same object, so that nobody looks for the samples twice
         found = replace(found, fileset=study.fileset)
     return found
 
@@ -121,7 +129,7 @@ def sample_sets(study: Study, similarity: Fileset) -> list[SampleSet]:
         cohort = study.cohorts[traits[0]]
         rows = cohort.rows
         if similarity is not study.fileset:
-            rows = matching_rows(cohort.ids, similarity.samples.ids(), f"{similarity.prefix}.fam")
+            rows = matching_rows(cohort.ids, similarity.samples.ids(), similarity.samples.path)
         F_rep = np.column_stack([cohort.X_L, *(study.cohorts[trait].y for trait in traits)])
         numbers = tuple(everyone.index(trait) for trait in traits)
         sets.append(SampleSet(numbers, tuple(traits), cohort, rows, F_rep, f".set{number}" if number > 1 else ""))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from mpgls.engine.similarity import PANEL
+from mpgls.engine.team_solvers import Held, TeamWork, teams_text
 from mpgls.la.layout import grid_shape
 from mpgls.run.plan import NARROWEST, WIDEST, Machine, Plan, check_team_size, first_that_fits
 
@@ -36,7 +37,7 @@ class LowRankSizes:
 
 @dataclass(frozen=True)
 class LowRankPlan(Plan):
-    """Sizes that the whole run keeps to."""
+    """Sizes that the whole run keeps to, and ``why`` teams solve so."""
 
     n: int
     K: int
@@ -45,6 +46,8 @@ class LowRankPlan(Plan):
     strip: int
     null_team: int
     team_size: int
+    solver: str
+    why: str
     block: int
     traits_at_once: int
 
@@ -54,13 +57,18 @@ class LowRankPlan(Plan):
         how = "decoded once and resident on every node" if self.resident else "decoded in panels from packed genotypes"
         return (
             f"plan: {self.K:,} similarity SNPs, {how}; G'G on a {p_r} x {p_c} grid in strips of {self.strip}; REML on "
-            f"teams of {self.null_team}, scan on teams of {self.team_size}; SNP blocks of {self.block}\n"
+            f"teams of {self.null_team}, scan on {teams_text(Held(self.team_size, self.solver), self.why)}; "
+            f"SNP blocks of {self.block}\n"
             f"{self.memory_text(machine)}"
         )
 
 
 def plan_low_rank(
-    machine: Machine, sizes: LowRankSizes, team_size: int | None = None, block: int | None = None
+    machine: Machine,
+    sizes: LowRankSizes,
+    team_size: int | None = None,
+    block: int | None = None,
+    solver: str = "auto",
 ) -> LowRankPlan:
     """Choose what makes every stage fit the machine's limit, the fastest way first.
 
@@ -68,12 +76,12 @@ def plan_low_rank(
     """
     check_team_size(team_size, machine)
     ways = ("more ranks", "fewer similarity SNPs")
-    candidates = _candidates(machine, sizes, team_size, block)
+    candidates = _candidates(machine, sizes, team_size, block, solver)
     return first_that_fits(machine, candidates, lambda plan: f"the stage {plan.largest}", ways)
 
 
 def _candidates(
-    machine: Machine, sizes: LowRankSizes, team_size: int | None, block: int | None
+    machine: Machine, sizes: LowRankSizes, team_size: int | None, block: int | None, wish: str
 ) -> Iterator[LowRankPlan]:
     """Most at a loss last: a wide block, then a resident G, then few passes over the tested SNPs, then a small team."""
     p = machine.ranks
@@ -84,24 +92,29 @@ def _candidates(
     at_once = sorted({max(1, sizes.traits >> k) for k in range(sizes.traits.bit_length())}, reverse=True)
     null_team = {resident: _null_team(machine, sizes, resident, teams) for resident in (True, False)}
     wanted = [team_size] if team_size else teams
-    for team, count, resident, width in itertools.product(wanted, at_once, (True, False), widths):
-        yield _plan(machine, sizes, resident, null_team[resident], team, width, count)
+    ways = list(_work(sizes).ways(wish, wanted))
+    for held, count, resident, width in itertools.product(ways, at_once, (True, False), widths):
+        yield _plan(machine, sizes, resident, null_team[resident], held, width, count)
 
 
 def _plan(
-    machine: Machine, sizes: LowRankSizes, resident: bool, null_team: int, team: int, width: int, at_once: int
+    machine: Machine, sizes: LowRankSizes, resident: bool, null_team: int, held: Held, width: int, at_once: int
 ) -> LowRankPlan:
-    grid = grid_shape(machine.ranks)
-    plan = LowRankPlan(
-        {}, sizes.n, sizes.K, grid, resident, min(sizes.K, STRIP * grid[1]), null_team, team, width, at_once
-    )
+    grid, why = grid_shape(machine.ranks), _work(sizes).why(held)
+    strip = min(sizes.K, STRIP * grid[1])
+    plan = LowRankPlan({}, sizes.n, sizes.K, grid, resident, strip, null_team, *held, why, width, at_once)
     return replace(plan, stages=stages(machine, sizes, plan))
+
+
+def _work(sizes: LowRankSizes) -> TeamWork:
+    """Of one trait's factor: the SNPs of a chromosome through L_c^-1, or through L^-1 of the n x n form."""
+    return TeamWork(sizes.n if sizes.dense else sizes.K, sizes.largest_part, sizes.item)
 
 
 def _null_team(machine: Machine, sizes: LowRankSizes, resident: bool, teams: list[int]) -> int:
     """The smallest team whose ranks hold G'G and its factors during REML; all ranks where none does."""
     for team in teams:
-        reml = _plan(machine, sizes, resident, team, 1, 1, 1).stages.get("REML", 0)
+        reml = _plan(machine, sizes, resident, team, Held(1, "local"), 1, 1).stages.get("REML", 0)
         if machine.limit is None or reml <= machine.limit:
             return team
     return machine.ranks
@@ -110,23 +123,24 @@ def _null_team(machine: Machine, sizes: LowRankSizes, resident: bool, teams: lis
 def stages(machine: Machine, sizes: LowRankSizes, plan: LowRankPlan) -> dict[str, int]:
     """Bytes a rank of each stage."""
     n, K, item, columns, base = sizes.n, sizes.K, sizes.item, sizes.columns, machine.base
-    here, team, (p_r, p_c) = machine.ranks_per_node, plan.team_size, plan.grid
+    here, (p_r, p_c) = machine.ranks_per_node, plan.grid
+    work, held = _work(sizes), Held(plan.team_size, plan.solver)
+    factor, X = work.operator_bytes(held, machine), work.columns_bytes(held, plan.block, machine)
     G = (n * K * item if plan.resident else 0) // here + K * sizes.similarity_bytes // here + 8 * n * columns
     if sizes.dense:
         square = 8 * n * n // machine.ranks
-        factor = item * n * n // (here if team == 1 else team)
         return {
             "null models": base + G + 4 * square + n * item * PANEL + SLACK,
-            "scan": base + G + 3 * square + factor + plan.block * (n * item + 2 * sizes.snp_bytes) + SLACK,
+            "scan": base + G + 3 * square + factor + X + plan.block * 2 * sizes.snp_bytes + SLACK,
         }
     decoding = n * item * (-(-plan.strip // p_c) + min(PANEL, K)) + 16 * (K // p_r + 1) * (plan.strip // p_c + 1)
-    factor = plan.traits_at_once * (item * K * K // (here if team == 1 else team))
+    factor, making = factor * plan.traits_at_once, work.hand_over_bytes(held, machine)
     world = 8 * K * K // machine.ranks
     panels = 0 if plan.resident else n * item * PANEL
-    block = plan.block * (n * item + 2 * sizes.snp_bytes + K * (3 * item + 16)) + panels
+    block = plan.block * (n * item + 2 * sizes.snp_bytes + K * (2 * item + 16)) + X + panels
     return {
         "G'G": base + G + decoding + SLACK,
         "REML": base + G + 8 * K * columns + 3 * 8 * K * K // plan.null_team + SLACK,
-        "factors": base + G + factor + 3 * world + SLACK,
+        "factors": base + G + factor + making + 3 * world + SLACK,
         "scan": base + G + factor + 2 * world + block + SLACK,
     }

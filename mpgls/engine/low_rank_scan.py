@@ -23,8 +23,8 @@ from mpgls.model.null_record import h2_of_V
 from mpgls.model.products import partial_products
 from mpgls.model.woodbury import inner_products, kernel_weight
 from mpgls.run.world import World
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
 from mpgls.study.similarity import exact_shift
 
 
@@ -61,11 +61,11 @@ class TestedSnps:
     """
 
     def __init__(
-        self, bed: BedFile, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
+        self, bed: Genotypes, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
     ) -> None:
         self.G, self.world, self.n, self.rows, self.bed, self.width = G, world, rows.size, rows, bed, width
         self.mixed = G.dtype == np.float32
-        self.decoder = Decoder(bed.n, [rows], G.dtype)
+        self.decoder = Decoder(bed.n, [rows], G.dtype, bed.males)
         self.F_rep: np.ndarray = np.asfortranarray(F_rep, dtype=G.dtype)
         self._F_total = self.F_rep.sum(axis=0, dtype=np.float64)
         self._X: np.ndarray = np.empty((self.n, width), dtype=G.dtype, order="F")
@@ -102,8 +102,9 @@ class TestedSnps:
         """(F'X - w (L_c^-1 G_c'F)'L_c^-1 H) / (1-h2) of the SNPs for one trait. Collective over a team."""
         L_team, B, q = trait.L_team, H.shape[1], trait.F_tilde_team.shape[1] - 1
         with self.world.phase("solve", flop=float(H.shape[0]) ** 2 * B):
-            for panel, rows in zip(L_team.panels, L_team.row_panels, strict=True):
-                panel[:, :B] = H if rows.size == H.shape[0] else H[rows]
+            for columns, panels in L_team.exchange(H.T):
+                for panel, rows in zip(panels, L_team.row_panels, strict=True):
+                    panel[...] = columns.T if rows.size == H.shape[0] else columns.T[rows]
             H_tilde_team = L_team.apply(B)  # L_c^-1 H
         with self.world.phase("statistics"):
             through_G = L_team.sum_over_rows(partial_products(trait.F_tilde_team, H_tilde_team))[:, :B]
@@ -131,7 +132,7 @@ class SetModel:
         sums, F_tilde_rep = L.sums(F), L.columns(F.GF_rep)
         with world.phase("hand over factor"):
             L_team = L.hold(team, self.tested.width, self.tested.G.dtype.type)
-        F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.panels[0].dtype)
+        F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.dtype)
         return HeldTrait(column, h2, kernel_weight(h2, part.scale), sums, L_team, F_tilde_team)
 
     def check_against_double(
@@ -145,7 +146,7 @@ class SetModel:
         mixed = tested.sums(held, block, tested.cross(part, block))
 
         X_rep = np.empty((G.n, chosen.size), order="F")
-        Decoder(tested.bed.n, [tested.rows], np.float64).decode(packed, [X_rep])
+        Decoder(tested.bed.n, [tested.rows], np.float64, tested.bed.males).decode(packed, [X_rep])
         G_double = G.in_double(world.comm)
         H_rep = G_double.project(X_rep, world.comm) * part.kept[:, None]
         G_double.close()

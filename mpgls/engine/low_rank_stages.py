@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid
 from mpgls.model import null_record
 from mpgls.run.ledger import State
+from mpgls.run.study_options import SOURCES
 from mpgls.run.world import World
 from mpgls.stream.mark import Mark
 from mpgls.study.filters import SnpFilter
@@ -27,7 +28,8 @@ STAGES = (0, 1, 2, 4)
 """[Ludicrous]' numbers; its stage 3, the files of U, is not needed."""
 FILES_OF_STAGES = (".stage[012].h5", ".set[0-9]*.stage[012].h5")
 """Endings of the files of all sets of samples."""
-OF_SIMILARITY = ("--bfile", "--similarity-bfile", "--similarity-snps", "--extract", "--exclude")
+OF_GENOTYPES = tuple(flag.replace("--", "--similarity-") for flag in SOURCES)
+OF_SIMILARITY = (*SOURCES, *OF_GENOTYPES, "--similarity-snps", "--extract", "--exclude", "--sex")
 """Options whose files say what G is."""
 
 
@@ -70,7 +72,7 @@ class Stages:
         def make() -> dict[str, np.ndarray]:
             with world.phase("stage 0"):
                 stats = count_snps(packed, samples.similarity_rows, world.comm)
-                kept = usable(stats, snps)
+                kept = usable(stats, snps if packed.bed.dosages else replace(snps, info=0.0), world.log)
                 found = {"kept": kept, "n_obs": stats.n_obs, "a1_sum": stats.a1_sum, "sum_sq": stats.sum_sq}
                 world.on_root(lambda: state.save({}, found))
                 return found
@@ -128,8 +130,8 @@ def similarity_mark(
 ) -> Mark:
     """What G is made from: the SNPs, the ``options`` that count, and of the input files' ``identities`` its own."""
     own = [one for one in identities if one["option"] in OF_SIMILARITY]
-    if any(one["option"] == "--similarity-bfile" for one in own):
-        own = [one for one in own if one["option"] != "--bfile"]
+    if any(one["option"] in OF_GENOTYPES for one in own):
+        own = [one for one in own if one["option"] not in SOURCES]
     files = [[one["size"], one["sha256"]] for one in own]
     snps = similarity.snps.index.tolist()
     return Mark({"command": "low-rank", "options": options, "inputs": {"files": files}, "snps": snps})

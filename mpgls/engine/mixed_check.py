@@ -45,17 +45,22 @@ def check_against_double(
     snps: WhitenedSnps, V: Covariance, L: Whitener, sums: NullSums, test: SnpTest, store: ResultStore
 ) -> MixedCheck:
     """Test evenly spaced SNPs with the float64 factor and with the team's float32 one; said in the log. Collective."""
-    count = min(SAMPLED, store.block, store.count)
-    sample = store.index[np.linspace(0, store.count - 1, count).astype(np.int64)]
-    packed = read_few(snps.bed, sample, snps.world)
-    mixed = snps.sums(snps.decode(packed), snps.whiten(count))
-
-    X_rep = np.empty((snps.rows.size, count), order="F")
-    Decoder(snps.bed.n, [snps.rows], np.float64).decode(packed, [X_rep])
+    packed, X_rep = sample_of(store, snps)
+    mixed = snps.sums(snps.decode(packed), snps.whiten(len(packed)))
     S = partial_products(snps.F_tilde_rep, L.columns(V.design(X_rep)))  # S_BL, b_B, S_BR
     double = SnpSums(mixed.stats, S[:-2], S[-2], S[-1], mixed.norm)
     with snps.world.together():
         return compare(mixed.fit(sums, test), double.fit(sums, test), snps.world.log)
+
+
+def sample_of(store: ResultStore, snps: WhitenedSnps) -> tuple[np.ndarray, np.ndarray]:
+    """Evenly spaced SNPs of a store, packed, and as columns X (n, count) float64 on every rank. Collective."""
+    count = min(SAMPLED, store.block, store.count)
+    sample = store.index[np.linspace(0, store.count - 1, count).astype(np.int64)]
+    packed = read_few(snps.bed, sample, snps.world)
+    X_rep = np.empty((snps.rows.size, count), order="F")
+    Decoder(snps.bed.n, [snps.rows], np.float64, snps.bed.males).decode(packed, [X_rep])
+    return packed, X_rep
 
 
 def compare(mixed: SnpFit, double: SnpFit, log: Log) -> MixedCheck:

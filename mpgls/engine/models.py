@@ -10,11 +10,12 @@ import numpy as np
 
 from mpgls.engine.cholesky import CholeskyCovariance
 from mpgls.engine.covariance import Covariance
+from mpgls.engine.eigenpairs import decompose
 from mpgls.engine.kinship_grid import load_columns
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.spectral import SpectralCovariance, in_eigen_order
 from mpgls.errors import UsageError
-from mpgls.la.eigen import leading_eigenpairs
+from mpgls.la.eigen import leading_eigenpairs, multiply
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.model.gls import degrees_of_freedom
@@ -33,6 +34,13 @@ class Models(Protocol):
 
     def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
         """The covariance and the cohort of ``trait``; ``label`` is what the log calls the model. Collective."""
+
+
+class SpectralModels(Models, Protocol):
+    """Models that are all in an eigenbasis."""
+
+    def take(self, trait: str, label: str) -> tuple[SpectralCovariance, Cohort]:
+        """As `Models.take`."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,31 @@ class KinshipModels:
 
 
 @dataclass(frozen=True)
+class DecomposedModels:
+    """Models of a kinship that is decomposed for each trait; ``pcs`` as in `KinshipModels`."""
+
+    study: Study
+    kinship: KinshipOnGrid
+    pcs: int
+    world: World
+
+    @property
+    def source(self) -> str:
+        """The file of the kinship."""
+        return self.kinship.path
+
+    def take(self, trait: str, label: str) -> tuple[SpectralCovariance, Cohort]:
+        """V in the eigenbasis of the samples of the trait. Collective."""
+        cohort = self.study.cohorts[trait]
+        pairs = decompose(self.kinship.take(cohort.rows, label, to_destroy=True), "auto", "", self.world, label)
+        if self.pcs:
+            leading = np.zeros((pairs.lam.size, self.pcs))
+            leading[pairs.lam.size - 1 - np.arange(self.pcs), np.arange(self.pcs)] = 1.0
+            cohort = with_components(cohort, multiply(pairs.Z_grid, leading))
+        return SpectralCovariance(pairs.lam, pairs.Z_grid), cohort
+
+
+@dataclass(frozen=True)
 class EigenModels:
     """Models of an eigendecomposition, on ``grid`` in blocks of ``block``; ``pcs`` as in `KinshipModels`."""
 
@@ -76,7 +109,7 @@ class EigenModels:
         """The file of the eigendecomposition."""
         return str(self.file.path)
 
-    def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
+    def take(self, trait: str, label: str) -> tuple[SpectralCovariance, Cohort]:
         """V in the eigenbasis. Collective. Raises InputError for a trait of other samples."""
         cohort = in_eigen_order(self.study.cohorts[trait], self.file, trait)
         with self.world.phase("load eigenvectors") as loading:

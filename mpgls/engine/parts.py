@@ -117,7 +117,7 @@ def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, world: Wo
     )
     if edges.size - 1 > MOST_BLOCKS * (len(parts) + edges[-1] // block):
         world.log.warn(
-            "the .bim does not have the SNPs of a chromosome side by side: sorted, it would be scanned faster"
+            "the genotypes do not have the SNPs of a chromosome side by side: sorted, they would be scanned faster"
         )
 
 

@@ -6,7 +6,7 @@ Column k of G is (g_k - mean_k) / sd_k, both over its observed genotypes, and 0 
     G = (D - 1 (mean - shift)') diag(1/sd)
 
 In double precision shift = mean. In mixed precision shift is a short binary fraction near the mean: D's products are
-exact in float32 ([DESIGN] decision 10), and the mean and scale are put right in float64 (`Similarity.correct`).
+exact in float32, and the mean and scale are put right in float64 (`Similarity.correct`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import numpy as np
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.errors import InputError
 from mpgls.la.shared import SharedArray, split_node
+from mpgls.model.gls import Note
+from mpgls.run.log import Log
 from mpgls.run.world import World
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.count_filters import Dropped, dropped_by
+from mpgls.study.filters import SnpFilter
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
 from mpgls.study.similarity import SimilaritySnps, exact_shift
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ READ_BYTES = 1 << 26
 class PackedSnps:
     """The packed genotypes of chosen SNPs, one copy a node: ``rows`` uint8 (K, snp_bytes). Creating is collective."""
 
-    def __init__(self, bed: BedFile, index: np.ndarray, world: World) -> None:
+    def __init__(self, bed: Genotypes, index: np.ndarray, world: World) -> None:
         self.bed, self._node = bed, split_node(world.comm)
         self._rows_node = SharedArray(self._node, (bed.snp_bytes, index.size), np.uint8, "similarity SNPs")
         self.rows = self._rows_node.array.T
@@ -61,15 +64,19 @@ def count_snps(packed: PackedSnps, rows: np.ndarray, comm: MPI.Comm) -> SnpStats
     """The counts of every SNP over the samples ``rows``; the SNPs are dealt to ranks. Collective."""
     mine = np.array_split(np.arange(packed.rows.shape[0]), comm.size)[comm.rank]
     first, last = (int(mine[0]), int(mine[-1]) + 1) if mine.size else (0, 0)
-    stats = Decoder(packed.bed.n, [rows], np.float64).stats(packed.rows[first:last])
+    stats = Decoder(packed.bed.n, [rows], np.float64, packed.bed.males).stats(packed.rows[first:last])
     parts = comm.allgather((stats.n_obs, stats.a1_sum, stats.sum_sq))
     n_obs, a1_sum, sum_sq = (np.concatenate(part) for part in zip(*parts, strict=True))
     return SnpStats(n_obs, a1_sum, sum_sq, rows.size)
 
 
-def usable(stats: SnpStats, snp_filter: SnpFilter) -> np.ndarray:
+def usable(stats: SnpStats, snp_filter: SnpFilter, log: Log) -> np.ndarray:
     """(K,) bool: SNPs that vary and pass the filters. Raises InputError when none does."""
-    kept = passes(stats, snp_filter) & ~stats.monomorphic & (stats.n_obs > 0)
+    notes, dropped = dropped_by(stats, snp_filter), Dropped()
+    dropped.add(notes)
+    if dropped.text:
+        log.info(f"similarity: {dropped.text}")
+    kept = (notes == Note.OK) & ~stats.monomorphic & (stats.n_obs > 0)
     if not kept.any():
         raise InputError("no similarity SNP is left: all are monomorphic or filtered among the analysed samples")
     return kept
@@ -102,8 +109,8 @@ class Similarity:
         self.shift = exact_shift(stats.mean, stats.n_obs == stats.n, self.n) if mixed else stats.mean
         self.off_center = stats.mean - self.shift
         self.sd = np.sqrt(stats.variance * stats.n / stats.n_obs)  # over the observed genotypes
-        self.exact = mixed and bool((stats.n_obs == stats.n).all())
-        self._decoder = Decoder(packed.bed.n, [rows], self.dtype)
+        self.exact = mixed and bool((stats.n_obs == stats.n).all()) and not packed.bed.dosages
+        self._decoder = Decoder(packed.bed.n, [rows], self.dtype, packed.bed.males)
         self._buffer: np.ndarray = np.empty((0, 0), dtype=dtype)
         self._node = split_node(comm)
         self._D_node = SharedArray(self._node, (self.n, self.K), dtype, "similarity matrix") if resident else None

@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpgls.engine.panel_decoder import PanelDecoder
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums, SnpFit, SnpTest, fit_snps
 from mpgls.model.products import partial_products
 from mpgls.run.slots import Slots
 from mpgls.run.world import World
-from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
+from mpgls.study.genotype_files import Genotypes
+from mpgls.study.genotypes import SnpStats
 
 
 class Block(NamedTuple):
@@ -46,20 +47,14 @@ class WhitenedSnps:
     """
 
     def __init__(
-        self, L_team: TeamOperator, F_tilde_rep: np.ndarray, rows: np.ndarray, bed: BedFile, world: World
+        self, L_team: TeamOperator, F_tilde_rep: np.ndarray, rows: np.ndarray, bed: Genotypes, world: World
     ) -> None:
         self.L_team, self.F_tilde_rep, self.rows, self.bed, self.world = L_team, F_tilde_rep, rows, bed, world
-        dtype = L_team.panels[0].dtype
-        self.F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=dtype)
-        self.decoder = Decoder(bed.n, [rows[panel] for panel in L_team.row_panels], dtype)
-
-    def decode(self, packed: np.ndarray) -> SnpStats:
-        """This rank's centred SNPs X_cols, cut into one panel for each process row of the team."""
-        with self.world.phase("decode", nbytes=packed.size):
-            return self.decoder.decode(packed, [panel[:, : len(packed)] for panel in self.L_team.panels])
+        self.F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.dtype)
+        self.decode = PanelDecoder(L_team, rows, bed, world).decode  # X_cols, centred
 
     def whiten(self, B: int) -> np.ndarray:
-        """X_grid = X_cols;  X~ = L^-1 X, this rank's rows."""
+        """X~ = L^-1 X, this rank's rows."""
         with self.world.phase("solve", flop=float(self.rows.size) ** 2 * B):
             return self.L_team.apply(B)
 
@@ -72,7 +67,7 @@ class WhitenedSnps:
 
 
 def left_blocks(
-    bed: BedFile, slots: Slots, wanted: np.ndarray, team: Team, world: World, label: str
+    bed: Genotypes, slots: Slots, wanted: np.ndarray, team: Team, world: World, label: str
 ) -> Iterator[Block]:
     """Those of the blocks ``wanted`` that ``slots`` lack: dealt to ranks and read ahead. Collective over the world.
 

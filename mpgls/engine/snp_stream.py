@@ -9,7 +9,7 @@ import numpy as np
 
 from mpgls.run.world import World
 from mpgls.stream.packed import read_snps
-from mpgls.study.plink import BedFile
+from mpgls.study.genotype_files import Genotypes
 
 
 class PackedBlock(NamedTuple):
@@ -26,7 +26,9 @@ class SnpStream:
     waiting for a block is part of ``phase``.
     """
 
-    def __init__(self, bed: BedFile, blocks: Sequence[np.ndarray], world: World, phase: str = "read (waiting)") -> None:
+    def __init__(
+        self, bed: Genotypes, blocks: Sequence[np.ndarray], world: World, phase: str = "read (waiting)"
+    ) -> None:
         self.world, self.phase = world, phase
         self.snps = sum(map(len, blocks))
         self._reader = read_snps(bed, blocks, world.comm)
@@ -42,7 +44,7 @@ class SnpStream:
             yield PackedBlock(*step)
 
 
-def on_every_rank(bed: BedFile, blocks: Sequence[np.ndarray], world: World) -> Iterator[np.ndarray]:
+def on_every_rank(bed: Genotypes, blocks: Sequence[np.ndarray], world: World) -> Iterator[np.ndarray]:
     """The packed genotypes (B, snp_bytes) of the same ``blocks`` of .bim rows on every rank, one block after the other.
 
     Each is read once, by one rank, and travels packed, 2 bits a genotype. Collective, and so is every step. Raises
@@ -61,6 +63,14 @@ def on_every_rank(bed: BedFile, blocks: Sequence[np.ndarray], world: World) -> I
         yield packed
 
 
-def read_few(bed: BedFile, rows: np.ndarray, world: World) -> np.ndarray:
+def read_few(bed: Genotypes, rows: np.ndarray, world: World) -> np.ndarray:
     """The packed genotypes (B, snp_bytes) of a few .bim rows, ascending, on every rank. Collective."""
     return next(on_every_rank(bed, [rows], world))
+
+
+def read_alone(bed: Genotypes, rows: np.ndarray) -> np.ndarray:
+    """The genotypes (B, snp_bytes) of a few .bim rows, ascending, on this rank alone. Raises StorageError."""
+    from mpi4py import MPI
+
+    ((_, packed),) = read_snps(bed, [rows], MPI.COMM_SELF)
+    return packed

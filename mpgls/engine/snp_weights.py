@@ -40,7 +40,7 @@ def snp_weights(
     """
     genotypes = dataclasses.replace(genotypes, width=BLOCK)
     blocks = genotypes.cut()[world.rank :: world.size]
-    decoder = Decoder(genotypes.bed.n, [genotypes.rows], np.float64)
+    decoder = Decoder(genotypes.bed.n, [genotypes.rows], np.float64, genotypes.bed.males)
     X_block = np.empty((genotypes.rows.size, genotypes.width), order="F")
     found = [(genotypes.index[:0], np.empty(0), np.empty((0, a_rep.shape[1])))]
     reader = genotypes.dealt(blocks, world)

@@ -13,8 +13,9 @@ import numpy as np
 from mpgls.engine.covariance import log_det_gram
 from mpgls.errors import InputError
 from mpgls.la.eigen import multiply
+from mpgls.la.hold import hold_basis
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.teams import Team, TeamOperator, hold_basis
+from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums
 from mpgls.model.reml import RemlResult
 from mpgls.model.spectra import TraitFlag, clip_spectrum, maximise_spectral_reml
@@ -43,6 +44,10 @@ class SpectralCovariance:
     def at(self, h2: float) -> SpectralFactor:
         """D^-1/2 Z' at one h2."""
         return SpectralFactor(self.Z_grid, 1.0 / np.sqrt(h2 * self.lam + 1.0 - h2))
+
+    def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
+        """X~ = Z'X on every team, which serves every h2. Collective."""
+        return hold_basis(self.Z_grid, team, width, dtype)
 
 
 @dataclass(frozen=True, eq=False)

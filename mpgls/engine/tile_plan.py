@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpgls.engine.team_solvers import Held, TeamWork, teams_text
 from mpgls.la.layout import grid_shape
 from mpgls.model.trait_records import Pass
 from mpgls.run.plan import Machine, Plan, block_widths, check_team_size, first_that_fits, grid_block
@@ -45,12 +46,13 @@ class TileSizes:
 
 @dataclass(frozen=True)
 class TileWishes:
-    """What the user wants of the plan, None where it may choose: ranks of a team, SNPs and traits of a tile.
+    """What the user wants of the plan, None or auto where it may choose: teams and how they rotate, a tile's sizes.
 
     A pass scans whole panels, of at most ``pass_traits`` traits.
     """
 
     team_size: int | None = None
+    solver: str = "auto"
     block: int | None = None
     panel: int | None = None
     pass_traits: int | None = None
@@ -66,12 +68,14 @@ class Tiles(NamedTuple):
 
 @dataclass(frozen=True)
 class TilePlan(Plan):
-    """Sizes that the whole run keeps to; ``resident`` traits are scanned in one pass."""
+    """Sizes that the whole run keeps to, and ``why`` teams rotate so; ``resident`` traits are scanned in one pass."""
 
     n: int
     grid: tuple[int, int]
     grid_block: int
     team_size: int
+    solver: str
+    why: str
     block: int
     panel: int
     resident: int
@@ -100,8 +104,9 @@ class TilePlan(Plan):
         if passes > 1:
             how = f"{passes} passes over the rotated SNPs, kept in scratch files"
         return (
-            f"plan: {machine.ranks} ranks as a {p_r} x {p_c} grid in blocks of {self.grid_block}; teams of "
-            f"{self.team_size}; tiles of {self.block} SNPs x {self.panel} traits; {how}\n{self.memory_text(machine)}"
+            f"plan: {machine.ranks} ranks as a {p_r} x {p_c} grid in blocks of {self.grid_block}; "
+            f"{teams_text(Held(self.team_size, self.solver), self.why)}; tiles of {self.block} SNPs x {self.panel} "
+            f"traits; {how}\n{self.memory_text(machine)}"
         )
 
 
@@ -121,11 +126,13 @@ def plan_tiles(machine: Machine, sizes: TileSizes, wishes: TileWishes, tiles: Ti
 
 
 def _candidates(machine: Machine, sizes: TileSizes, wishes: TileWishes, tiles: Tiles | None) -> Iterator[TilePlan]:
-    """Small teams first, then wide tiles, then few passes."""
+    """Small teams first, then the faster solver, then wide tiles, then few passes."""
     n, grid = sizes.n, grid_shape(machine.ranks)
-    for team in [wishes.team_size] if wishes.team_size else range(1, machine.ranks + 1):
+    work = TeamWork(n, sizes.m, sizes.item, triangle=False)
+    for held in work.ways(wishes.solver, [wishes.team_size] if wishes.team_size else range(1, machine.ranks + 1)):
         for each in [tiles] if tiles else _tiles(machine, sizes, wishes):
-            yield TilePlan(_stages(machine, sizes, team, each), n, grid, grid_block(n, grid), team, *each)
+            made = _stages(machine, sizes, work, held, each)
+            yield TilePlan(made, n, grid, grid_block(n, grid), *held, work.why(held), *each)
 
 
 def _tiles(machine: Machine, sizes: TileSizes, wishes: TileWishes) -> Iterator[Tiles]:
@@ -141,7 +148,7 @@ def _tiles(machine: Machine, sizes: TileSizes, wishes: TileWishes) -> Iterator[T
                     break
 
 
-def _stages(machine: Machine, sizes: TileSizes, team: int, tiles: Tiles) -> dict[str, int]:
+def _stages(machine: Machine, sizes: TileSizes, work: TeamWork, held: Held, tiles: Tiles) -> dict[str, int]:
     """Bytes a rank of each stage."""
     block, panel, resident = tiles
     n, q, item, base = sizes.n, sizes.q, sizes.item, machine.base
@@ -149,15 +156,16 @@ def _stages(machine: Machine, sizes: TileSizes, team: int, tiles: Tiles) -> dict
     several = sizes.several_groups and decomposed
     decompose = share * (4 + sizes.packed_kinship + several if decomposed else 1)
     kept = share * (1 + several)
-    basis = item * n * n // (machine.ranks_per_node if team == 1 else team)
-    rows, wide = -(-n // team), block * team
+    basis = work.operator_bytes(held, machine)
+    rows, wide = -(-n // held.team), block * held.team
     weighted = resident * (item * rows + histogram_bytes(n)) + item * rows * NODES * (1 + q)
     sums = 8 * wide * (2 * panel + NODES * (1 + q)) + 2 * 8 * block * panel * sizes.dense
-    blocks = 2 * item * n * block * (1 if team == 1 else 2) + 2 * sizes.snp_bytes * block
+    apart = {"local": 1, "grid": 2, "inverse": 1}[held.solver]  # X~ lies beside X, and room for messages
+    blocks = work.columns_bytes(held, block, machine) + apart * item * n * block + 2 * sizes.snp_bytes * block
     rotate = 5 * 8 * n * panel + min(REML_BYTES, 8 * 8 * n * panel)  # Y, Y~ and copies on their way
     return {
         "eigendecomposition": base + decompose,
-        "handing over the basis": base + kept + basis * (2 if team > 1 and item == 4 else 1),
+        "handing over the basis": base + kept + basis + work.hand_over_bytes(held, machine),
         "null models": base + kept + basis + weighted + rotate,
         "scan": base + kept + basis + weighted + sums + blocks + (4 << 20),
     }

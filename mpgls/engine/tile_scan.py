@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mpgls.engine.panel_decoder import PanelDecoder
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import Note
@@ -20,9 +21,10 @@ from mpgls.model.trait_records import PanelTotals
 from mpgls.model.work import Work
 from mpgls.run.world import World
 from mpgls.stream.scratch import ScratchFile
-from mpgls.study.filters import SnpFilter, passes
-from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
+from mpgls.study.count_filters import Dropped, dropped_by
+from mpgls.study.filters import SnpFilter
+from mpgls.study.genotype_files import Genotypes
+from mpgls.study.genotypes import SnpStats
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -89,7 +91,7 @@ class RotatedSnps:
 
     def __init__(
         self,
-        bed: BedFile,
+        bed: Genotypes,
         blocks: OwnBlocks,
         samples: np.ndarray,
         Z_team: TeamOperator,
@@ -98,7 +100,7 @@ class RotatedSnps:
     ) -> None:
         self.blocks, self.Z_team, self.scratch, self.world = blocks, Z_team, scratch, world
         self.n = samples.size
-        self._decoder = Decoder(bed.n, [samples[panel] for panel in Z_team.row_panels], Z_team.panels[0].dtype)
+        self._decoder = PanelDecoder(Z_team, samples, bed, world)
         self._stream: SnpStream | None = SnpStream(bed, blocks.rows, world)
         self._stats: list[SnpStats] = []
 
@@ -110,10 +112,9 @@ class RotatedSnps:
     def _from_genotypes(self, stream: SnpStream) -> Iterator[tuple[SnpStats, np.ndarray]]:
         world, Z_team = self.world, self.Z_team
         for _, packed in stream:
-            with world.phase("decode", nbytes=packed.size):
-                stats = self._decoder.decode(packed, [panel[:, : len(packed)] for panel in Z_team.panels])
+            stats = self._decoder.decode(packed)
             with world.phase("rotate SNPs", flop=2.0 * self.n**2 * len(packed)):
-                X_tilde_team = Z_team.apply()  # X_grid = X_cols;  X~ = Z'X
+                X_tilde_team = Z_team.apply()  # X~ = Z'X
             if self.scratch is not None:
                 self._stats.append(stats)
                 with world.phase("scratch", nbytes=X_tilde_team.nbytes):
@@ -142,11 +143,9 @@ def scratch_file(directory: Path | None, name: str, Z_team: TeamOperator, world:
     if directory is None:
         yield None
         return
-    width = Z_team.panels[0].shape[1] * len(Z_team.panels)  # the columns of the whole process column
     with world.together():
-        scratch = ScratchFile(
-            directory / f"{name}.scratch.{world.rank}", (Z_team.rows.size, width), Z_team.panels[0].dtype
-        )
+        shape = Z_team.rows.size, Z_team.columns
+        scratch = ScratchFile(directory / f"{name}.scratch.{world.rank}", shape, Z_team.dtype)
     try:
         yield scratch
     finally:
@@ -238,10 +237,11 @@ def scan_tiles(
     """
     Z_team, n, traits = blocks.Z_team, blocks.n, sum(one.panel.t for one in panels)
     progress = world.progress(label, blocks.blocks.snps, "SNPs")
-    done = 0
+    done, dropped = 0, Dropped()
     for block in blocks:
         B, stats = len(block.rows), block.stats
-        filtered = ~passes(stats, snp_filter)
+        filtered = dropped_by(stats, snp_filter)
+        dropped.add(filtered)
         for one in panels:
             with world.phase("tiles", flop=2.0 * n * B * one.panel.t):
                 partial = one.local.partial_products(block.X_tilde_team)  # R = (W o E~)'X~, and the sums at the nodes
@@ -250,15 +250,16 @@ def scan_tiles(
             with world.phase("epilogue"):
                 note = tile.note.copy()
                 note[stats.n_obs == 0] = Note.ALL_MISSING
-                note[filtered] = Note.FILTERED
+                note = np.where(filtered != Note.OK, filtered, note)
                 one.take(block, Tile(tile.R, tile.d, note), dense)
         done += B
         progress.at(done)
         if team.any(world.stop.requested):
             break
     world.raise_if_stopped()
-    snps = world.comm.allreduce(done)
-    world.log.info(f"{label}: {snps:,} SNPs x {traits:,} traits done")
+    snps, dropped.counts = world.comm.allreduce(done), world.comm.allreduce(dropped.counts)
+    also = f", {dropped.text}" if dropped.text else ""
+    world.log.info(f"{label}: {snps:,} SNPs x {traits:,} traits done{also}")
 
 
 def gather_hits(panels: Sequence[ResidentPanel], comm: MPI.Comm) -> np.ndarray | None:

@@ -28,7 +28,7 @@ from mpgls.model.gls import SnpTest, fit_null
 from mpgls.run.log import Log
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
-from mpgls.study.plink import BedFile
+from mpgls.study.genotype_files import Genotypes
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TraitScan:
     ``checks`` are the largest differences between mixed and double precision, by the number of the trait.
     """
 
-    bed: BedFile
+    bed: Genotypes
     test: SnpTest
     team: Team
     ledger: ScanLedger

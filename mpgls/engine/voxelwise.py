@@ -26,9 +26,10 @@ from mpgls.model.clusters import RECORD_DTYPE, STATISTICS, Heights, Neighbours, 
 from mpgls.model.gls import Note
 from mpgls.model.mulm import Score, SnpBlock, TileScan
 from mpgls.model.permute import Permutations
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.count_filters import dropped_by
+from mpgls.study.filters import SnpFilter
+from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import Decoder, SnpStats
-from mpgls.study.plink import BedFile
 from mpgls.study.voxel_study import VoxelStudy
 
 TOGETHER = 1 << 18
@@ -65,7 +66,7 @@ class Inference:
 class Search:
     """What is searched: SNPs, the rows ``index_rep`` (m,) of the .bim, against ``voxels``, under ``permutations``."""
 
-    bed: BedFile
+    bed: Genotypes
     index_rep: np.ndarray
     snp_filter: SnpFilter
     voxels: VoxelStudy
@@ -101,7 +102,8 @@ class SnpsOfUnit:
         self.note = np.full(stats.n_obs.size, Note.OK, dtype=np.int32)
         self.note[stats.monomorphic] = Note.MONOMORPHIC
         self.note[stats.n_obs == 0] = Note.ALL_MISSING
-        self.note[~passes(stats, snp_filter)] = Note.FILTERED
+        dropped = dropped_by(stats, snp_filter)
+        self.note = np.where(dropped != Note.OK, dropped, self.note)
         self.tested = np.flatnonzero(self.note == Note.OK)
         self.residuals = SnpBlock(X[self.tested], Z_w, dtype)
         self.note[self.tested[self.residuals.lengths == 0]] = Note.COLLINEAR
@@ -137,7 +139,7 @@ class UnitScan:
     def __init__(self, search: Search, R_Y_team: TeamVoxels) -> None:
         self.search, self.share, self.n = search, R_Y_team, search.voxels.n
         self.team, self.world = R_Y_team.team, R_Y_team.world
-        self.decoder = Decoder(search.bed.n, [search.voxels.cohort.rows], np.float64)
+        self.decoder = Decoder(search.bed.n, [search.voxels.cohort.rows], np.float64, search.bed.males)
         self.tiles = TileScan(search.inference.score, len(R_Y_team.Z_w_rep), self.n, R_Y_team.dtype)
 
     def results(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, UnitResult]]:

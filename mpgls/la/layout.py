@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,47 @@ class BlockCyclic:
         """The position of each global index within its owner's indices."""
         index = np.asarray(index)
         return index // (self.block * self.parts) * self.block + index % self.block
+
+
+@dataclass(frozen=True)
+class FoldedRows:
+    """``range(n)`` dealt to ``parts`` processes so that the rows of a triangle weigh the same for each.
+
+    Of 2 ``parts`` nearly equal intervals process r has the r-th from the top and the r-th from the bottom.
+    """
+
+    n: int
+    parts: int
+
+    def intervals(self, part: int) -> tuple[range, range]:
+        """The rows of process ``part``, ascending."""
+        cuts = [self.n * k // (2 * self.parts) for k in range(2 * self.parts + 1)]
+        below = 2 * self.parts - 1 - part
+        return range(cuts[part], cuts[part + 1]), range(cuts[below], cuts[below + 1])
+
+
+class Block(NamedTuple):
+    """Neighbouring rows and columns of a matrix."""
+
+    rows: range
+    cols: range
+
+
+def blocks_of_triangle(rows: range, smallest: int) -> list[Block]:
+    """Blocks that cover ``rows`` of a lower triangle, wide ones before narrow ones.
+
+    What is left of the diagonal block of the rows is one block; that is halved until at most ``smallest`` rows are left
+    of a square with zeros above its diagonal.
+    """
+    left = [Block(rows, range(rows.start))] if rows and rows.start else []
+    return left + _halved(rows, smallest)
+
+
+def _halved(rows: range, smallest: int) -> list[Block]:
+    if len(rows) <= smallest:
+        return [Block(rows, rows)] if rows else []
+    top, bottom = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    return [Block(bottom, top), *_halved(top, smallest), *_halved(bottom, smallest)]
 
 
 @dataclass(frozen=True)

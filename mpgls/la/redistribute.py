@@ -2,16 +2,23 @@
 
 ``ColumnsToGrid`` and ``GridToColumns`` move a matrix whose order matters between [*,VR] slabs and [MC,MR].
 ``PanelsToGrid`` moves blocks of columns whose order does not matter, with one Alltoallv inside each process column:
-whatever columns its ranks bring become that process column's columns of the block ([Elem] 2.3.1).
+whatever columns its ranks bring become that process column's columns of the block ([Elem] 2.3.1). ``GridToBlocks``
+gives every rank the blocks of a matrix that it wants.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.layout import BlockCyclic, Slabs
+from mpgls.la.layout import Block, BlockCyclic, Slabs
 from mpgls.la.matrix import GridMatrix
+
+DEALT_BYTES = 1 << 23
+"""What a rank sends in a round of dealing rows, about."""
 
 
 def _displacements(counts: np.ndarray) -> np.ndarray:
@@ -124,6 +131,67 @@ class PanelsToGrid:
         """Send the panels; returns the local block (n_local x p_r*width), valid until the next run."""
         self.comm.Alltoallv(self._send_spec, self._receive_spec)
         return self.X_grid
+
+
+class Piece(NamedTuple):
+    """What one rank has of a ``block`` that another wants: its local ``rows`` and ``columns``."""
+
+    block: int
+    rows: slice
+    columns: slice
+
+
+class GridToBlocks:
+    """Plan: a grid matrix A, [MC,MR], or A' if ``transposed``, to the blocks of it that each rank wants: ``wanted``."""
+
+    def __init__(self, A_grid: GridMatrix, wanted: Sequence[Sequence[Block]], transposed: bool = False) -> None:
+        self.A_grid, self.wanted, self.transposed = A_grid, wanted, transposed
+        (p_r, p_c), layout = A_grid.grid.shape, A_grid.layout
+        rows, cols = [layout.rows.indices(r) for r in range(p_r)], [layout.cols.indices(c) for c in range(p_c)]
+        both = [(rows[rank // p_c], cols[rank % p_c]) for rank in range(p_r * p_c)]
+        self._held = [(c, r) for r, c in both] if transposed else both
+
+    def _pieces(self, source: int, target: int, columns: range) -> Iterator[Piece]:
+        """What ``source`` has of the blocks that ``target`` wants, in some columns of the whole."""
+        rows, cols = self._held[source]
+        for k, block in enumerate(self.wanted[target]):
+            mine = slice(*np.searchsorted(rows, (block.rows.start, block.rows.stop)).tolist())
+            start, stop = max(columns.start, block.cols.start), min(columns.stop, block.cols.stop)
+            here = slice(*np.searchsorted(cols, (start, stop)).tolist())
+            if mine.start < mine.stop and here.start < here.stop:
+                yield Piece(k, mine, here)
+
+    def run(self, dtype: type) -> list[np.ndarray]:
+        """This rank's blocks, Fortran order, rounded to ``dtype``. Collective over the grid."""
+        comm, n = self.A_grid.grid.comm, self.A_grid.shape[1]
+        blocks: list[np.ndarray] = [
+            np.empty((len(rows), len(cols)), dtype=dtype, order="F") for rows, cols in self.wanted[comm.rank]
+        ]
+        numbers = sum(len(rows) * len(cols) for of_rank in self.wanted for rows, cols in of_rank)
+        width = max(1, comm.size * slab_width(-(-numbers // n), DEALT_BYTES))
+        for start in range(0, n, width):
+            self._run_round(range(start, min(n, start + width)), blocks, dtype)
+        return blocks
+
+    def _run_round(self, columns: range, blocks: list[np.ndarray], dtype: type) -> None:
+        comm = self.A_grid.grid.comm
+        local = self.A_grid.local.T if self.transposed else self.A_grid.local
+        ranks, me = range(comm.size), comm.rank
+        pieces = [[local[one.rows, one.columns].T.ravel() for one in self._pieces(me, t, columns)] for t in ranks]
+        sent = np.array([sum(piece.size for piece in of_rank) for of_rank in pieces])
+        send = np.concatenate([np.empty(0, dtype=dtype), *(piece for of_rank in pieces for piece in of_rank)])
+        arriving = [(s, one) for s in ranks for one in self._pieces(s, me, columns)]
+        sizes = [(one.rows.stop - one.rows.start) * (one.columns.stop - one.columns.start) for _, one in arriving]
+        received = np.array([sum(size for (s, _), size in zip(arriving, sizes, strict=True) if s == t) for t in ranks])
+        receive: np.ndarray = np.empty(received.sum(), dtype=dtype)
+        comm.Alltoallv(
+            [send.astype(dtype, copy=False), (sent, _displacements(sent))],
+            [receive, (received, _displacements(received))],
+        )
+        for (s, one), piece in zip(arriving, np.split(receive, np.cumsum(sizes)[:-1]), strict=False):
+            (rows, cols), block = self._held[s], self.wanted[me][one.block]
+            at = np.ix_(cols[one.columns] - block.cols.start, rows[one.rows] - block.rows.start)
+            blocks[one.block].T[at] = piece.reshape(at[0].size, at[1].size)
 
 
 def submatrix(A_grid: GridMatrix, index: np.ndarray, block: int) -> GridMatrix:

@@ -259,6 +259,14 @@ def _local_potrf(A: np.ndarray) -> int:
     return int(info)
 
 
+def trtri(L_grid: Matrix) -> None:
+    """L := L^-1, in place: the lower triangle of ``L_grid`` (n x n, [MC,MR]), a Cholesky factor. Collective."""
+    name, _ = _typed(L_grid.dtype, "trtri")
+    info = ctypes.c_int(0)
+    _call(name, "L", "N", L_grid.shape[0], L_grid.local, 1, 1, L_grid.descriptor, ctypes.byref(info))
+    _check_info(name, info.value)
+
+
 def trsm(L_grid: Matrix, B_grid: Matrix, transposed: bool = False) -> None:
     """B := L^-1 B, or L^-T B, in place; L n x n lower [MC,MR], B n x k [MC,MR], the same row blocks. Collective."""
     name, scalar = _typed(L_grid.dtype, "trsm")
@@ -283,8 +291,8 @@ def gemm(A_grid: Matrix, B_grid: Matrix, C_grid: Matrix, trans_a: bool = False, 
     )  # fmt: skip
 
 
-def subtract_product(C: np.ndarray, A: np.ndarray, B: np.ndarray) -> None:
-    """C := C - A B on local arrays by the BLAS under ScaLAPACK: column-major views with any leading dimension.
+def add_product(C: np.ndarray, A: np.ndarray, B: np.ndarray, alpha: float = 1.0) -> None:
+    """C := C + alpha A B on local arrays by the BLAS under ScaLAPACK: column-major views with any leading dimension.
 
     NumPy's product would need a temporary array and another pass over C.
     """
@@ -293,8 +301,8 @@ def subtract_product(C: np.ndarray, A: np.ndarray, B: np.ndarray) -> None:
         return
     prefix, scalar = _PREFIX[C.dtype]
     leading = [_leading_dimension(M) for M in (A, B, C)]
-    alpha, beta = _scalar(scalar, -1.0), _scalar(scalar, 1.0)
-    _call(f"{prefix}gemm_", "N", "N", m, n, k, alpha, A, leading[0], B, leading[1], beta, C, leading[2])
+    factor, one = _scalar(scalar, alpha), _scalar(scalar, 1.0)
+    _call(f"{prefix}gemm_", "N", "N", m, n, k, factor, A, leading[0], B, leading[1], one, C, leading[2])
 
 
 def _leading_dimension(M: np.ndarray) -> int:

@@ -54,4 +54,4 @@ class ColumnSolve:
                 self.X[here] = X_k
             self.grid.column_comm.Bcast(X_k.T, root=int(self.owner[k]))
             below = slice(self.below[k], None)
-            scalapack.subtract_product(self.X[below], self.L[below, start : start + size], X_k)
+            scalapack.add_product(self.X[below], self.L[below, start : start + size], X_k, -1.0)

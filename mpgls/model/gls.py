@@ -26,16 +26,36 @@ class Note(IntEnum):
     MONOMORPHIC = 1
     ALL_MISSING = 2
     COLLINEAR = 3
-    FILTERED = 4
+    MAF = 4
+    GENO = 5
+    MAC = 6
+    MAX_MAF = 7
+    HWE = 8
+    INFO = 9
 
 
+FILTERS = {
+    Note.MAF: "--maf",
+    Note.GENO: "--geno",
+    Note.MAC: "--mac",
+    Note.MAX_MAF: "--max-maf",
+    Note.HWE: "--hwe",
+    Note.INFO: "--info",
+}
+"""The options that drop a SNP by its counts: it has no row in a table."""
 NOTE_TEXT = {
     Note.OK: "",
     Note.MONOMORPHIC: "monomorphic",
     Note.ALL_MISSING: "all genotypes missing",
     Note.COLLINEAR: "collinear with the covariates",
-    Note.FILTERED: "filtered",
+    **{note: f"dropped by {flag}" for note, flag in FILTERS.items()},
 }
+
+
+def is_filtered(note: np.ndarray) -> np.ndarray:
+    """(B,) bool: the notes that are those of FILTERS."""
+    return note >= min(FILTERS)
+
 
 COMPLETE = {"double": 1e-12, "mixed": 1e-5}
 """A SNP that leaves no more than this share of a trait's residual variance, which rounding can leave in the precision
@@ -51,10 +71,15 @@ def complete_share(dtype: np.dtype | type) -> float:
 
 @dataclass(frozen=True)
 class SnpTest:
-    """How SNPs are tested: ``test`` is "t" or "wald", see `fit_snps`; ``precision`` of the solve, double or mixed."""
+    """How SNPs are tested: ``test`` is "t" or "wald", see `fit_snps`; ``precision`` of the solve, double or mixed.
+
+    ``by_ratio`` are the tests by a variance ratio of each SNP's own, of "t", "lrt" and "score"; none by the null
+    model's. See `mpgls.model.snp_ratio`.
+    """
 
     test: str = "t"
     precision: str = "double"
+    by_ratio: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> type:

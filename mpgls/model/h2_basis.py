@@ -18,6 +18,7 @@ complete pivoting on f (Demmel, SIAM J. Matrix Anal. Appl. 21, 2000; Leja-Bagby 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,8 @@ TOLERANCE = {"double": 1e-11, "mixed": 1e-7}
 MAX_NODES = 200
 _POINTS = 1000
 _CHECKED = 512
+_TINY = 1e-30
+"""What an h2 that is a node is moved by, so that no factor of its coefficients is 0."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,52 @@ class H2Basis:
     nodes: np.ndarray
     B: np.ndarray
     error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolation:
+    """Nodes (r,) ascending for every h2 between the first and the last of them, not only for those of some traits.
+
+    ``points`` (r,) are the eigenvalues between them, ``weights`` (r,) what of B_k does not depend on h2, ``error`` as
+    in `H2Basis`, over evenly chosen candidates.
+    """
+
+    nodes: np.ndarray
+    points: np.ndarray
+    weights: np.ndarray
+    error: float
+
+    @classmethod
+    def over(cls, h2: np.ndarray, lam_min: float, lam_max: float, tolerance: float) -> Interpolation:
+        """Nodes among the candidates ``h2`` for eigenvalues from ``lam_min`` to ``lam_max``; see `h2_basis`."""
+        nodes, points, _ = _choose(h2, _eigenvalue_grid(h2, lam_min, lam_max, _POINTS), tolerance)
+        nodes, points = np.sort(nodes), np.sort(points)
+        at_node = variance(nodes[:, None], points)  # v(h_k, mu_i)
+        apart = nodes[:, None] - nodes
+        np.fill_diagonal(apart, 1.0)
+        weights = np.prod(at_node, axis=1) / np.prod(apart, axis=1)
+        exact = cls(nodes, points, weights, 0.0)
+        few = h2[np.linspace(0, h2.size - 1, min(h2.size, _CHECKED)).astype(np.int64)]
+        fine = _eigenvalue_grid(h2, lam_min, lam_max, 2 * _POINTS + 1)
+        return dataclasses.replace(exact, error=_measured_error(few, nodes, exact.coefficients(few)[0], fine))
+
+    def coefficients(self, h2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """B (r, k) for ``h2`` (k,), and dB/dh2.
+
+        With the nearest node apart, no term of the derivative is the difference of two large ones.
+        """
+        apart = h2 - self.nodes[:, None]
+        apart[apart == 0.0] = _TINY
+        at_h2 = variance(h2, self.points[:, None])
+        inverse = 1.0 / apart
+        B = np.prod(apart / at_h2, axis=0) * inverse * self.weights[:, None]
+        nearest, each = np.argmin(np.abs(apart), axis=0), np.arange(h2.size)
+        largest = inverse[nearest, each]
+        inverse[nearest, each] = 0.0
+        rest = inverse.sum(axis=0) - np.sum((self.points[:, None] - 1.0) / at_h2, axis=0)
+        growth = rest + largest - inverse
+        growth[nearest, each] = rest
+        return B, B * growth
 
 
 def h2_basis(h2: ArrayLike, lam_min: float, lam_max: float, tolerance: float) -> H2Basis:

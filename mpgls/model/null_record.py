@@ -74,9 +74,14 @@ def estimated(found: RemlResult) -> np.ndarray:
     return record
 
 
+def is_identified(record: np.ndarray) -> bool:
+    """Whether the kinship tells something about h2."""
+    return not record["flag"] & NullFlag.UNIDENTIFIED
+
+
 def h2_of_V(record: np.ndarray) -> float:
     """The h2 that V is taken at: 0 where it is not identified."""
-    return 0.0 if record["flag"] & NullFlag.UNIDENTIFIED else float(record["h2"])
+    return float(record["h2"]) if is_identified(record) else 0.0
 
 
 def fitted(record: np.ndarray, fit: NullFit, unit: float = 1.0) -> np.ndarray:
@@ -96,13 +101,13 @@ def facts(record: np.ndarray) -> dict[str, Any]:
     return numbers | {
         "h2_source": {Source.REML: "REML", Source.GIVEN: "given"}.get(Source(int(record["source"])), "unknown"),
         "h2_at_boundary": bool(record["flag"] & NullFlag.BOUNDARY),
-        "h2_identified": not record["flag"] & NullFlag.UNIDENTIFIED,
+        "h2_identified": is_identified(record),
     }
 
 
 def text(record: np.ndarray) -> str:
     """One record for the log."""
-    if record["flag"] & NullFlag.UNIDENTIFIED:
+    if not is_identified(record):
         h2 = "h2 NA, not identified"
     elif record["source"] == Source.REML:
         h2 = f"h2 {record['h2']:.8f} (se {record['h2_se']:.6f}), REML"

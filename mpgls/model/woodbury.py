@@ -1,4 +1,4 @@
-"""A low-rank covariance through K x K matrices only: neither an n x n matrix nor the SVD of G (DESIGN decision 9).
+"""A low-rank covariance through K x K matrices only: neither an n x n matrix nor the SVD of G.
 
 With G (n, K) and V = h2 G G'/s + (1-h2) I, let w = h2 / ((1-h2) s) and
 

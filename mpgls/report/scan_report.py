@@ -19,7 +19,7 @@ from mpgls.report.loco_table import LocoRow, write_loco
 from mpgls.report.plots import manhattan, qq
 from mpgls.report.summary import Summary, reduce_summary
 from mpgls.report.table import VariantReader, write_table
-from mpgls.stream.store import ResultStore
+from mpgls.stream.store import ResultStore, further_fields
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -91,7 +91,7 @@ class ScanReport:
         df, test = int(store.nulls.records["df"][0, trait]), str(store.attributes["test"])
         write_table(
             self.comm, table, self.variants, lambda start, stop: store.read(trait, start, stop), store.count,
-            df, test, index=store.index, on_batch=summary.add,
+            df, test, index=store.index, on_batch=summary.add, further=further_fields(store.dtype),
         )  # fmt: skip
         self.tables[name] = table
         whole = reduce_summary(self.comm, summary)

@@ -3,7 +3,8 @@
 Columns: ``CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P NOTE``. EA is the .bim's A1, STAT is BETA / SE (Student's
 t, or the z value whose square is the Wald chi-square), LOG10P is minus the decimal logarithm of the two-sided p
 value. BETA, SE and STAT have the shortest digits that read back to the same float64. Where a SNP has no estimate,
-the figures are ``NA`` and NOTE has the reason; otherwise NOTE is ``.``.
+the figures are ``NA`` and NOTE has the reason; otherwise NOTE is ``.``. Records with more fields, those of
+`mpgls.model.snp_ratio`, have their columns before NOTE: ``H2 LOGL LOG10P_LRT P_LRT LOG10P_SCORE P_SCORE``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mpgls.errors import StorageError
-from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.model.gls import FILTERS, NOTE_TEXT, Note, is_filtered
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
 from mpgls.mpi import agree
 from mpgls.stream.files import write_at, writing
@@ -25,15 +26,21 @@ from mpgls.stream.files import write_at, writing
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from mpgls.study.plink import Variants, VariantTable
+    from mpgls.study.variants import VariantRows, Variants
 
 COLUMNS = ("CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P", "NOTE")
-HEADER = "\t".join(COLUMNS).encode() + b"\n"
+FURTHER = {
+    "h2": ("H2",),
+    "logl": ("LOGL",),
+    "log10p_lrt": ("LOG10P_LRT", "P_LRT"),
+    "log10p_score": ("LOG10P_SCORE", "P_SCORE"),
+}
+"""Columns of a record's further fields."""
 BATCH = 65536
 
 # Chunks whose Python strings stay in the processor's cache.
 _CHUNK = 8192
-_ROW = "%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e\t.\n"
+_ROW = "%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e\t"
 _NA_ROW = "%s\t%d\t%s\t%s\t%s\t%.10g\t%d\tNA\tNA\tNA\tNA\tNA\t"
 # Beyond this, p is near the smallest float64 (1e-308) and is composed from its logarithm as text.
 _TEXT_P_FROM = 300.0
@@ -42,18 +49,28 @@ ReadRecords = Callable[[int, int], np.ndarray]
 OnBatch = Callable[["Variants", np.ndarray, np.ndarray], None]
 
 
-FIGURES_BYTES = 100
-"""Bytes of the figures of a row, about: three with all their digits, four short ones."""
+FIGURES_BYTES, FIGURES_BYTES_EACH = 100, 30
+"""Bytes of the figures of a row, about: three with all their digits, four short ones; and of each further field."""
 
 
 class VariantReader(Protocol):
-    """What is needed of `mpgls.study.plink.VariantTable`."""
+    """What is needed of `mpgls.study.variants.VariantRows`."""
 
     def read(self, start: int, stop: int) -> Variants:
         """Rows ``start`` to ``stop - 1`` of the .bim."""
 
 
-def table_bytes(variants: VariantTable, rows: int, figures: int = FIGURES_BYTES) -> int:
+def header(further: Sequence[str] = ()) -> bytes:
+    """The first line of a table, with the columns of ``further`` fields."""
+    columns = (column for name in further for column in FURTHER[name])
+    return "\t".join([*COLUMNS[:-1], *columns, COLUMNS[-1]]).encode() + b"\n"
+
+
+def _further(dtype: np.dtype) -> list[str]:
+    return [name for name in FURTHER if name in (dtype.names or ())]
+
+
+def table_bytes(variants: VariantRows, rows: int, figures: int = FIGURES_BYTES) -> int:
     """Bytes of a table of so many SNPs, about; ``figures`` of what follows a SNP's names."""
     return rows * (variants.row_bytes + figures)
 
@@ -74,7 +91,7 @@ def log10_p(records: np.ndarray, df: float, test: str) -> np.ndarray:
 def format_rows(
     variants: Variants, records: np.ndarray, df: float, test: str, neg_log10_p: np.ndarray | None = None
 ) -> bytes:
-    """The table's rows of B SNPs as text; those with note FILTERED are left out.
+    """The table's rows of B SNPs as text; those dropped by a filter are left out.
 
     ``records`` (B,) has the dtype RECORD_DTYPE of `mpgls.stream.store`. ``neg_log10_p`` (B,) saves computing the p
     values again when `log10_p` has already been called.
@@ -116,11 +133,13 @@ def write_table(
     index: np.ndarray | None = None,
     on_batch: OnBatch | None = None,
     batch: int = BATCH,
+    further: Sequence[str] = (),
 ) -> int:
     """Write the whole table of ``count`` SNPs to ``path`` from all ranks of ``comm``; returns its size in bytes.
 
     Collective. ``read_records(start, stop)`` gives the records of result rows start to stop - 1. ``index`` (count,),
-    ascending, is the .bim row of each result row; without it they are the same. In each round every rank formats one
+    ascending, is the .bim row of each result row; without it they are the same. ``further`` are the fields of a record
+    that have columns of their own. In each round every rank formats one
     contiguous batch and writes it at its own byte offset (the exclusive sum of the sizes), so a rank holds one batch
     at a time and every byte is written once. ``on_batch(variants, records, log10p)`` sees each batch of this rank,
     such as `mpgls.report.summary.Summary.add`. The file is ``path.partial`` until it is complete and synced.
@@ -128,7 +147,7 @@ def write_table(
     Raises StorageError, or what a callable raised on any rank, on all ranks alike; no partial file is left.
     """
     source = _Source(variants, read_records, index, df, test, on_batch)
-    return write_rows(comm, path, HEADER, source.text, count, batch)
+    return write_rows(comm, path, header(further), source.text, count, batch)
 
 
 def write_rows(
@@ -285,21 +304,26 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
     plain = np.isfinite(records["beta"] + records["se"] + stat + records["eaf"]) & (neg_log10_p < _TEXT_P_FROM)
     plain &= note == 0
     empty = (note != 0) & np.isfinite(records["eaf"])
-    all_figures = (*figures, p_from_log10(neg_log10_p))
+    all_figures: list[np.ndarray] = [*figures, p_from_log10(neg_log10_p)]
+    further = _further_text(records)
+    row = _ROW + ("%s.\n" if further else ".\n")
+    if further:
+        all_figures.append(np.array(further, dtype=object))
     if 2 * np.count_nonzero(plain) > plain.size:
         # To format a few rows in vain costs less than to pick the others.
-        lines = list(map(_ROW.__mod__, _zipped(names, all_figures)))
+        lines = list(map(row.__mod__, _zipped(names, all_figures)))
     else:
         lines = [""] * len(records)
-        _fill(lines, plain, _ROW, names, all_figures)
-    for k in np.flatnonzero(note == Note.FILTERED).tolist():
+        _fill(lines, plain, row, names, all_figures)
+    for k in np.flatnonzero(is_filtered(note)).tolist():
         lines[k] = ""
     for code in np.unique(note[empty]).tolist():
-        if code != Note.FILTERED:
-            _fill(lines, empty & (note == code), _NA_ROW + NOTE_TEXT[Note(code)] + "\n", names, figures[:2])
-    for k in np.flatnonzero(~plain & ~empty & (note != Note.FILTERED)).tolist():
+        if code not in FILTERS:
+            absent = "NA\t" * sum(len(FURTHER[name]) for name in _further(records.dtype))
+            _fill(lines, empty & (note == code), _NA_ROW + absent + NOTE_TEXT[Note(code)] + "\n", names, figures[:2])
+    for k in np.flatnonzero(~plain & ~empty & ~is_filtered(note)).tolist():
         values = (*(column[k] for column in names), *(column[k].item() for column in figures))
-        lines[k] = _special_row(values, int(note[k]))
+        lines[k] = _special_row(values, int(note[k]), further[k] if further else "")
     return "".join(lines)
 
 
@@ -316,14 +340,25 @@ def _fill(lines: list[str], mask: np.ndarray, form: str, names: Sequence[list], 
         lines[k] = line
 
 
-def _special_row(values: tuple, note: int) -> str:
+def _further_text(records: np.ndarray) -> list[str]:
+    """The columns of further fields of each record, each with a tab behind it; nothing where there are none."""
+    columns: list[list[str]] = []
+    for name in _further(records.dtype):
+        values = records[name].tolist()
+        columns.append([_na(value, "%.15g" if len(FURTHER[name]) == 2 else "%r") for value in values])
+        if len(FURTHER[name]) == 2:
+            columns.append([format_p(value) for value in values])
+    return ["\t".join(row) + "\t" for row in zip(*columns, strict=True)]
+
+
+def _special_row(values: tuple, note: int, further: str = "") -> str:
     """A row with figures that are not finite, or with a p value too small for float64."""
     names, (eaf, n), figures = values[:5], values[5:7], values[7:11]
     if note != 0:
         figures = (np.nan,) * 4
     texts = [_na(eaf, "%.10g"), str(n), *(_na(x, "%r") for x in figures[:3]), _na(figures[3], "%.15g")]
     reason = NOTE_TEXT[Note(note)] if note != 0 else "."
-    return "\t".join([*map(str, names), *texts, format_p(figures[3]), reason]) + "\n"
+    return "\t".join([*map(str, names), *texts, format_p(figures[3]), further + reason]) + "\n"
 
 
 def _na(value: float, form: str) -> str:

@@ -19,8 +19,9 @@ from mpgls.report.file_names import snp_parts
 from mpgls.report.null_plots import null_plot
 from mpgls.report.vgwas_table import SnpRows, write_vgwas_table
 from mpgls.stream.vgwas_files import EntriesFile
+from mpgls.study.count_filters import Dropped
 from mpgls.study.images import VoxelMatrix
-from mpgls.study.plink import VariantTable
+from mpgls.study.variants import VariantRows
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -34,7 +35,7 @@ class Found:
     """What a run has found: records and pairs in ``entries``, ``index`` (m,) the SNPs' rows among the ``variants``,
     ``corrections`` by statistic. All methods but ``write_table`` are for one rank."""
 
-    variants: VariantTable
+    variants: VariantRows
     index: np.ndarray
     entries: EntriesFile
     corrections: Mapping[str, Correction]
@@ -54,6 +55,13 @@ class Found:
     def tested(self) -> np.ndarray:
         """(m,) bool: SNPs that could be tested."""
         return self.records["note"] == Note.OK
+
+    @property
+    def dropped(self) -> str:
+        """How many SNPs the filters of counts dropped, as the log has it."""
+        dropped = Dropped()
+        dropped.add(self.records["note"])
+        return dropped.text
 
     def names(self, positions: np.ndarray) -> list[str]:
         """The IDs of SNPs."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from mpgls.model.clusters import STATISTICS
 from mpgls.model.extremes import Correction
-from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.model.gls import NOTE_TEXT, Note, is_filtered
 from mpgls.report.table import BATCH, ReadRecords, VariantReader, read_pieces, write_rows
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def format_rows(
     corrections: Mapping[str, Correction],
     coordinates: np.ndarray | None = None,
 ) -> bytes:
-    """The table's rows of B SNPs as text, as `write_vgwas_table` writes them; none for SNPs with note FILTERED."""
+    """The table's rows of B SNPs as text, as `write_vgwas_table` writes them; none for SNPs that a filter dropped."""
     lines: list[str] = []
     for start in range(0, len(records), _CHUNK):
         rows = slice(start, start + _CHUNK)
@@ -127,7 +127,7 @@ def _lines(
         *p_values,
         _notes(records["note"], continued),
     ]
-    wanted = (records["note"] != Note.FILTERED).tolist()
+    wanted = (~is_filtered(records["note"])).tolist()
     return ["\t".join(row) + "\n" for keep, row in zip(wanted, zip(*columns, strict=True), strict=True) if keep]
 
 

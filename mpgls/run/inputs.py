@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from mpgls.errors import InputError
+from mpgls.errors import InputError, UsageError
 from mpgls.run.log import Log
-from mpgls.run.option_groups import ModelOptions
+from mpgls.run.option_groups import ModelOptions, TraitScanOptions
+from mpgls.run.sex_report import BLOCK, say_sex
 from mpgls.run.study_options import CovariateOptions, GenotypeOptions, KinshipOptions, TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.stream.packed import read_snps
 from mpgls.study.align import Cohort, align, check_explained
 from mpgls.study.filters import Selection, select_snps
-from mpgls.study.genotypes import missing_per_sample
+from mpgls.study.genotypes import ON_Y, missing_per_sample
 from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.h2_file import given_h2
 from mpgls.study.hdf5 import path_attribute
-from mpgls.study.plink import Fileset, open_fileset
+from mpgls.study.plink import Fileset
+from mpgls.study.ploidy import SexedGenotypes, with_sex
 from mpgls.study.sample_ids import FAMILIES_TAKEN, SampleFilter, with_families
+from mpgls.study.sources import GenotypeSource, open_genotypes
 from mpgls.study.tables import SampleId, Table, read_table
 from mpgls.study.trait_matrix import TraitMatrix
+from mpgls.study.variant_tables import variant_files
 
 FAM_TRAIT = "pheno"
 """The name of the .fam's sixth column as a trait."""
-MIND_BLOCK = 4096
-"""SNPs that are counted at a time for --mind."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Study:
     ``samples`` are the .fam rows that are analysed for any trait, ascending; ``cohorts`` is empty without traits.
     """
 
+    source: GenotypeSource
     fileset: Fileset
     kinship: Kinship | None
     samples: np.ndarray
@@ -49,10 +53,13 @@ class Study:
 
     def origin(self, identities: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What a result store says of the SNPs that its rows belong to; `mpgls export` looks for it."""
-        bim = f"{self.fileset.prefix}.bim"
-        digest = next(one["sha256"] for one in identities if one["path"] == bim)
-        rows = self.fileset.variants.count
-        return {"bfile": path_attribute(os.path.abspath(self.fileset.prefix)), "bim_rows": rows, "bim_sha256": digest}
+        tables = variant_files(self.fileset.variants)
+        digests = [one["sha256"] for one in identities if Path(one["path"]) in tables]
+        return {
+            self.source.name: path_attribute(os.path.abspath(self.source.value)),
+            "bim_rows": self.fileset.variants.count,
+            "bim_sha256": " ".join(digests[: len(tables)]),
+        }
 
     def kinship_index(self) -> np.ndarray:
         """Positions of ``samples`` in the kinship, from the traits' cohorts."""
@@ -71,7 +78,11 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
     Raises InputError, StorageError or UsageError, on all ranks, for whatever is wrong with the files.
     """
     codes = options.missing_codes if isinstance(options, CovariateOptions) else ()
-    fileset = world.on_root(lambda: open_fileset(options.bfile, codes))
+    fileset = world.on_root(lambda: with_sex(open_genotypes(options.source, codes), options.sex_rule))
+    if options.info > 0 and not fileset.bed.dosages:
+        raise UsageError(f"--info needs dosages, and hard calls are read of {fileset.prefix}")
+    if options.hwe > 0 and fileset.bed.dosages:
+        raise UsageError("--hwe counts hard calls, and dosages are read: give --dosage hard-call as well")
     selection = None
 
     def select() -> int:
@@ -81,6 +92,8 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
 
     selected = world.on_root(select)
     say_tables(world.log, fileset.samples.summary, fileset.variants.summary, *(selection.lists if selection else ()))
+    if world.rank == 0 and (absent := options.source.absent()):
+        world.log.warn(f"{options.source.value}: there are no files of chromosomes {', '.join(absent)}")
     known = fileset.samples.ids()
     listed = world.on_root(lambda: SampleFilter.read(options.keep, options.remove, known))
     say_tables(world.log, *listed.summaries())
@@ -95,10 +108,12 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
         model_ids = in_families(eigen, known, world.log)
     cohorts: dict[str, Cohort] = {}
     if traits:
-        assert isinstance(options, TraitOptions)
+        assert isinstance(options, TraitScanOptions)
         tables = world.on_root(lambda: _read_tables(options, known))
         say_tables(world.log, *filter(None, tables), *_phenotype_notes(fileset, tables[0] is None))
         cohorts = world.on_root(lambda: _cohorts(options, tables, fileset, model_ids, listed, too_incomplete))
+        if options.transform.changes:
+            world.log.info(f"traits: {options.transform.text}, over the samples of each")
         samples = np.unique(np.concatenate([cohort.rows for cohort in cohorts.values()]))
     else:
         samples = listed.rows(known, too_incomplete)
@@ -106,7 +121,9 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
             raise InputError("no sample is left after --keep, --remove and --mind")
     if selection is not None:
         _describe(world.log, fileset, selection, cohorts, samples.size)
-    return Study(fileset, kinship, samples, cohorts, selected, selection)
+    if isinstance(fileset.bed, SexedGenotypes):
+        say_sex(fileset.bed, selection, samples, world)
+    return Study(options.source, fileset, kinship, samples, cohorts, selected, selection)
 
 
 def selected_rows(study: Study, world: World) -> np.ndarray:
@@ -162,8 +179,14 @@ def _read_tables(options: TraitOptions, known: Sequence[SampleId]) -> tuple[Tabl
     """The phenotypes and the covariates, where there are tables of them."""
     codes = options.missing_codes
     phenotype = read_table(options.pheno, options.pheno_name, known, codes) if options.pheno else None
-    covariates = read_table(options.covar, options.covar_name, known, codes) if options.covar else None
-    return phenotype, covariates
+    return phenotype, read_covariates(options, known)
+
+
+def read_covariates(options: CovariateOptions, known: Sequence[SampleId]) -> Table | None:
+    """The table of --covar, if there is one; raises as `read_table` does. Call on one rank."""
+    if options.covar is None:
+        return None
+    return read_table(options.covar, options.covar_name, known, options.missing_codes, options.cat_covar)
 
 
 def _cohorts(
@@ -191,7 +214,9 @@ def _cohorts(
         for trait in traits
     }
     for trait, cohort in cohorts.items():
-        check_explained(cohort, trait)
+        check_explained(cohort, trait)  # of its residuals only rounding would be left to rank
+        cohorts[trait] = cohort.transformed(options.transform, trait)
+        check_explained(cohorts[trait], trait)
     return cohorts
 
 
@@ -203,8 +228,10 @@ def _incomplete_samples(
         return []
     comm = world.comm
     index = comm.bcast(selection.index if selection is not None else None, root=0)
+    if isinstance(fileset.bed, SexedGenotypes):  # women lack Y, which is no fault of theirs
+        index = index[fileset.bed.kinds.of(index) != ON_Y]
     missing = np.zeros(fileset.bed.n, dtype=np.int64)
-    blocks = [index[start : start + MIND_BLOCK] for start in range(0, index.size, MIND_BLOCK)]
+    blocks = [index[start : start + BLOCK] for start in range(0, index.size, BLOCK)]
     for _, packed in read_snps(fileset.bed, blocks[comm.rank :: comm.size], comm):
         missing += missing_per_sample(packed, fileset.bed.n)
     comm.Allreduce(missing.copy(), missing)
@@ -224,3 +251,19 @@ def _describe(log: Log, fileset: Fileset, selection: Selection, cohorts: dict[st
         steps = " > ".join(f"{count:,} {label}" for label, count in cohort.funnel)
         log.info(f"samples of {trait}: {steps}")
         log.info(f"covariates of {trait}: {', '.join(cohort.covariate_names)}")
+    for line in _of_cohorts(cohorts, lambda cohort: cohort.covariates.lines()):
+        log.info(line)
+    for warning in _of_cohorts(cohorts, lambda cohort: cohort.covariates.warnings()):
+        log.warn(warning)
+
+
+def _of_cohorts(cohorts: dict[str, Cohort], lines: Callable[[Cohort], Iterable[str]]) -> list[str]:
+    """The lines of all cohorts, each once, with the first trait that it is about where several traits differ."""
+    about: dict[str, list[str]] = {}
+    for trait, cohort in cohorts.items():
+        for line in lines(cohort):
+            about.setdefault(line, []).append(trait)
+    return [
+        line if len(traits) == len(cohorts) else f"{line} (of {traits[0]}{', ...' if len(traits) > 1 else ''})"
+        for line, traits in about.items()
+    ]

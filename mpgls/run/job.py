@@ -7,7 +7,7 @@ import functools
 import glob
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,10 @@ from mpgls.run.kernels import kernel_warnings, kernels
 from mpgls.run.ledger import State
 from mpgls.run.log import Log, duration
 from mpgls.run.option_groups import OutputOptions
-from mpgls.run.outputs import PARTIAL, Outputs, read_json
+from mpgls.run.outputs import PARTIAL, Outputs, read_json, remove
 from mpgls.run.plan import GIB, Machine
 from mpgls.run.prefix_lock import PrefixLock, held
+from mpgls.run.progress_file import ENDING, ProgressFile
 from mpgls.run.results import Results
 from mpgls.run.time_limit import time_limit
 from mpgls.run.versions import versions
@@ -170,22 +171,24 @@ class Job:
 
     # -- what it may use ----------------------------------------------------------------------------------------------
 
-    def machine(self) -> Machine:
-        """What a plan must fit. Collective; measures the GEMM rate, so call it when the inputs are known to be good."""
+    def machine(self, readers: int = 0) -> Machine:
+        """What a plan must fit; ``readers`` are the bytes that open readers of genotypes hold in each process.
+
+        Collective; measures the GEMM rate, so call it when the inputs are known to be good.
+        """
         from mpi4py import MPI
 
         self._measure_gemm()
         limit = None if self.options.memory is None else int(self.options.memory * GIB)
-        self._base = self.world.comm.allreduce(resident_memory()["rss"], op=MPI.MAX)
+        self._base = self.world.comm.allreduce(resident_memory()["rss"], op=MPI.MAX) + readers
         return Machine(self.world.size, self.ranks_per_node, limit, self._base)
 
     def _measure_gemm(self) -> None:
         comm, n = self.world.comm, round(PROBE * self.threads ** (1 / 3))  # each thread has as much to do
         with self.world.phase("GEMM rate"):
             self._gemm = {name: comm.allreduce(gemm_rate(f"float{bits}", n)) for name, bits in PRECISION_BITS.items()}
-        self.world.log.info(
-            f"GEMM of all ranks at once: {self._gemm['double']:.0f} GFLOP/s double, {self._gemm['single']:.0f} single"
-        )
+        double, single = self._gemm.values()
+        self.world.log.info(f"GEMM of all ranks at once: {double:.0f} GFLOP/s double, {single:.0f} single")
 
     def say_where(self) -> None:
         """Ranks, nodes, threads and the kernels of rank 0, in the log."""
@@ -252,6 +255,7 @@ class Job:
             self.outputs.finish(manifest, self.until_done)
             self._forget()
             log.info(f"done in {duration(log.seconds())}: {self.manifest}")
+            log.progress(lambda file: file.say("done"))
             return self._manifest()
 
         return Results(self.prefix, self.world.on_root(write), nulls)
@@ -317,6 +321,7 @@ def open_job(
     locks = [PrefixLock(options.out, command_line)]
     locks += [PrefixLock(one, command_line, reads=True) for one in reads if not _same_path(one, options.out)]
     until_done = (*until_done, WATCH)
+    further = (*further, *[record + ENDING] * options.progress)
     made, goes_on = (*suffixes, *further, *until_done), options.resume or adds
 
     def begin() -> None:
@@ -362,6 +367,7 @@ def _stop_is_said(log: Log) -> Iterator[None]:
         yield
     except Stopped as stopped:
         log.info(str(stopped))
+        log.progress(lambda file: file.say("stopped"))
         raise
 
 
@@ -388,11 +394,7 @@ def _open_log(options: OutputOptions, comm: MPI.Comm, began: float, append: bool
     """The log, which only rank 0 writes; all ranks raise StorageError if it cannot. Collective."""
     with together(comm):
         log = Log(comm.rank, options.out + options.record + ".log", append, began)
+        if options.progress and comm.rank == 0:
+            log.watch(ProgressFile(options.out + options.record + ENDING, append))
+            log.progress(lambda file: file.say("start", command=options.command, ranks=comm.size))
     return log
-
-
-def remove(paths: Iterable[str]) -> None:
-    """Remove the files that are there."""
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from mpgls.errors import StorageError
+from mpgls.run.progress_file import ProgressFile
 
 
 class Log:
@@ -24,6 +26,7 @@ class Log:
     ) -> None:
         self._speaks = rank == 0
         self._file: BinaryIO | None = None
+        self._progress: ProgressFile | None = None
         self._heard = self._kept = True
         self._start = time.perf_counter() if began is None else began
         if self._speaks and path is not None:
@@ -71,12 +74,29 @@ class Log:
         """A line that asks for attention."""
         self.info(f"WARNING: {message}")
 
+    def watch(self, progress: ProgressFile) -> None:
+        """Say to this file as well how far phases are; it is closed with the log."""
+        self._progress = progress
+
+    def progress(self, say: Callable[[ProgressFile], None]) -> None:
+        """Let the file of progress have a line, if there is one and there is room for it."""
+        if self._progress is None:
+            return
+        try:
+            say(self._progress)
+        except OSError as error:
+            self.warn(f"cannot write the progress {self._progress.path}: {error.strerror}; the run goes on without it")
+            self._progress = None
+
     def seconds(self) -> float:
         """Seconds since the log began."""
         return time.perf_counter() - self._start
 
     def close(self) -> None:
-        """Close the log file."""
+        """Close the log file, and that of progress."""
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -93,11 +113,14 @@ class Progress:
     def at(self, done: int) -> None:
         """Say how far the phase is, when it is time to."""
         now = time.perf_counter()
-        if now - self._last < self._interval or done <= 0:
+        if done <= 0:
+            return
+        rate = done / max(now - self._start, 1e-9)
+        left = (self._total - done) / rate
+        self._log.progress(lambda file: file.at(self._label, done, self._total, self._unit, left))
+        if now - self._last < self._interval:
             return
         self._last = now
-        rate = done / (now - self._start)
-        left = (self._total - done) / rate
         shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
         self._log.info(
             f"{self._label}: {done:,} of {self._total:,} {self._unit} ({done / self._total:.0%}), "

@@ -13,7 +13,7 @@ import numpy as np
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
-from mpgls.run.study_options import GenotypeOptions, TraitOptions
+from mpgls.run.study_options import GenotypeOptions, ScaleOptions, TraitOptions
 
 PRECISIONS = ("double", "mixed")
 STALL_SECONDS = 600.0
@@ -53,6 +53,10 @@ class OutputOptions(Options):
         metavar="H",
         check=POSITIVE,
         changes_results=False,
+    )
+
+    progress: bool = flag(
+        "say in PREFIX.progress.jsonl how far the run is, in lines of JSON", group="output", changes_results=False
     )
 
     @property
@@ -139,6 +143,19 @@ class TeamOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SolverOptions(TeamOptions):
+    """Of commands whose operator is L^-1 or Z'."""
+
+    solver: str = option(
+        "auto",
+        "how teams of several ranks hold it: inverse, each its rows of L^-1 or Z'; grid, with a distributed solve or "
+        "product; auto: what should be faster",
+        choices=("auto", "inverse", "grid"),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrecisionOptions(Options):
     """How the large products are computed."""
 
@@ -175,7 +192,7 @@ class ModelOptions(PrecisionOptions):
     )
     test: str = option(
         "t",
-        "t re-estimates the variance for each SNP (FaST-LMM, GEMMA); wald keeps the null model's (GCTA)",
+        "t re-estimates the variance for each SNP (FaST-LMM); wald keeps the null model's (GCTA)",
         group="model",
         choices=("t", "wald"),
     )
@@ -188,7 +205,14 @@ class ModelOptions(PrecisionOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TraitScanOptions(
-    GenotypeOptions, TraitOptions, ModelOptions, TeamOptions, BlockOptions, PlotOptions, CheckpointOptions
+    GenotypeOptions,
+    TraitOptions,
+    ScaleOptions,
+    ModelOptions,
+    SolverOptions,
+    BlockOptions,
+    PlotOptions,
+    CheckpointOptions,
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""
 
@@ -196,6 +220,41 @@ class TraitScanOptions(
     def snp_test(self) -> SnpTest:
         """How SNPs are tested."""
         return SnpTest(self.test, self.precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioOptions(TraitScanOptions):
+    """Whether each SNP has a variance ratio of its own."""
+
+    ratio: str = option(
+        "null",
+        "null estimates h2 once, without a SNP; snp estimates it anew with each SNP in the model, as GEMMA does",
+        group="model",
+        choices=("null", "snp"),
+    )
+    test: str = option(
+        "t",
+        "t re-estimates the variance for each SNP; wald keeps the null model's (GCTA); with --ratio snp, lrt adds the "
+        "likelihood ratio test by ML to t, score the score test, and all adds both (GEMMA's -lmm 4)",
+        group="model",
+        choices=("t", "wald", "lrt", "score", "all"),
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.ratio == "null" and self.test not in ("t", "wald"):
+            raise UsageError(f"--test {self.test} needs --ratio snp")
+        if self.ratio == "snp" and self.test == "wald":
+            raise UsageError("--test wald keeps the variances of the null model, so it cannot have --ratio snp")
+        if self.ratio == "snp" and (self.h2 is not None or self.h2_file is not None):
+            raise UsageError("--ratio snp estimates h2 with each SNP: give no --h2 or --h2-file beside it")
+
+    @property
+    def snp_test(self) -> SnpTest:
+        """How SNPs are tested."""
+        if self.ratio == "null":
+            return super().snp_test
+        return SnpTest("t", self.precision, ("t", "lrt", "score") if self.test == "all" else ("t", self.test))
 
 
 @dataclass(frozen=True, kw_only=True)

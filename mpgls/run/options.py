@@ -65,7 +65,7 @@ class Option:
     """What is declared of one option.
 
     ``reads`` gives the files that a value names; ``changes_results`` is False for what a resumed run may change;
-    ``parse`` makes a value of a text, where the annotation does not say how.
+    ``parse`` makes a value of a text, where the annotation does not say how; ``bare`` is what a flag alone stands for.
     """
 
     help: str
@@ -77,6 +77,7 @@ class Option:
     reads: Callable[[str], Iterable[str]] | None = None
     parse: Callable[[str], Any] | None = None
     positional: bool = False
+    bare: str | None = None
 
 
 def the_file(path: str) -> list[str]:

@@ -7,16 +7,18 @@ import dataclasses
 import numpy as np
 
 from mpgls.errors import InputError
+from mpgls.model.snp_ratio import fields_of
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import ENDINGS_OF_TRAIT, trait_parts
-from mpgls.report.table import table_bytes
+from mpgls.report.table import FIGURES_BYTES, FIGURES_BYTES_EACH, table_bytes
 from mpgls.run.inputs import Study, selected_rows
-from mpgls.run.job import Job, remove
+from mpgls.run.job import Job
 from mpgls.run.option_groups import TraitScanOptions
+from mpgls.run.outputs import remove
 from mpgls.run.plan import block_within
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
-from mpgls.stream.store import RECORD_DTYPE, ResultStore, StoreShape, create_store, open_store
+from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store, record_dtype
 from mpgls.study.checksums import ABSENT
 
 
@@ -43,9 +45,10 @@ def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | No
 def scan_bytes(options: TraitScanOptions, study: Study) -> dict[str, int]:
     """Bytes of the files of a scan, by name, about."""
     traits, m = list(study.cohorts), study.selected
-    sizes = {".h5": m * (8 + RECORD_DTYPE.itemsize * len(traits))}
+    fields = fields_of(options.snp_test)
+    sizes = {".h5": m * (8 + record_dtype(fields).itemsize * len(traits))}
     for part in trait_parts(traits):
-        sizes[f".{part}.tsv"] = table_bytes(study.fileset.variants, m)
+        sizes[f".{part}.tsv"] = table_bytes(study.fileset.variants, m, FIGURES_BYTES + FIGURES_BYTES_EACH * len(fields))
         if not options.no_plots:
             sizes |= {f".{part}.{name}.png": PICTURE_BYTES for name in ("manhattan", "qq")}
     return sizes
@@ -74,8 +77,8 @@ def open_ledger(
         job.outputs.claim(made)
         job.starts_anew(path)
         remove(job.prefix + suffix for suffix in made)
-        shape = StoreShape(index, block, edges, covariates, len(given))
-        return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.test})
+        shape = StoreShape(index, block, edges, covariates, len(given), record_dtype(fields_of(options.snp_test)))
+        return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.snp_test.test})
 
     store = job.world.on_root(make)
     if job.resume:

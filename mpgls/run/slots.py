@@ -11,10 +11,11 @@ from mpgls.model.gls import Note, NullFit, SnpFit
 from mpgls.model.reml import RemlResult
 from mpgls.mpi import is_agreed, together
 from mpgls.run.world import World
-from mpgls.stream.store import RECORD_DTYPE, ResultStore, save_null
+from mpgls.stream.store import RECORD_DTYPE, ResultStore, further_fields, save_null
 from mpgls.stream.writer import UnitWriter
 from mpgls.study.align import Cohort
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.study.count_filters import dropped_by
+from mpgls.study.filters import SnpFilter
 from mpgls.study.genotypes import SnpStats
 
 
@@ -110,10 +111,10 @@ class Slots:
         """Start to write the effects of a block on each trait, without waiting for it; nothing for block -1."""
         if block < 0:
             return
-        start = self.store.block_range(block).start * RECORD_DTYPE.itemsize
+        start = self.store.block_range(block).start * self.store.dtype.itemsize
         with self.world.phase("write") as writing:
             for place, unit, fit in zip(self.places, self.units[self.traits], fits, strict=True):
-                records = to_records(fit, stats, self.snp_filter, unit)
+                records = to_records(fit, stats, self.snp_filter, unit, self.store.dtype)
                 self._writer.write([(place.records_offset + start, records[None])], place.sum_offset(block))
                 writing.nbytes += records.nbytes
 
@@ -124,13 +125,20 @@ class Slots:
                 self._writer.close()
 
 
-def to_records(fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter, unit: float = 1.0) -> np.ndarray:
-    """The stored form of a block, RECORD_DTYPE (B,): effects on a trait that was divided by ``unit``."""
-    records = np.zeros(fit.beta.size, dtype=RECORD_DTYPE)
+def to_records(
+    fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter, unit: float = 1.0, dtype: np.dtype = RECORD_DTYPE
+) -> np.ndarray:
+    """The stored form of a block, ``dtype`` (B,): effects on a trait that was divided by ``unit``."""
+    records = np.zeros(fit.beta.size, dtype=dtype)
+    further = further_fields(dtype)
     records["beta"], records["se"] = fit.beta * unit, fit.se * unit
     records["eaf"], records["n"], records["note"] = stats.eaf, stats.n_obs, fit.note
     records["note"][stats.n_obs == 0] = Note.ALL_MISSING
-    records["note"][~passes(stats, snp_filter)] = Note.FILTERED
+    dropped = dropped_by(stats, snp_filter)
+    records["note"] = np.where(dropped != Note.OK, dropped, records["note"])
     unusable = records["note"] != Note.OK
-    records["beta"][unusable] = records["se"][unusable] = np.nan
+    for name in further:
+        records[name] = getattr(fit, name)
+    for name in ("beta", "se", *further):
+        records[name][unusable] = np.nan
     return records

@@ -5,20 +5,35 @@ They name the user's files, and which samples, SNPs, traits and images of them a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mpgls.errors import UsageError
-from mpgls.run.options import Check, Options, between, flag, option, required, the_file
+from mpgls.model.transform import DIRECT, NONE, RESIDUAL, Transform
+from mpgls.run.options import Check, Options, at_least, between, flag, option, the_file
 from mpgls.study.filters import SnpFilter, parse_chromosomes
+from mpgls.study.genotype_files import AS_STORED, Reading
 from mpgls.study.grm import kinship_files
 from mpgls.study.missing import parse_missing_codes
-from mpgls.study.plink import bfile_prefix
+from mpgls.study.ploidy import SexRule
+from mpgls.study.sources import GenotypeSource
+from mpgls.study.variant_kinds import PSEUDO_AUTOSOMAL
+
+TABLE = "table with columns FID IID NAME ...: text, CSV, Parquet or HDF5"
+"""What --pheno and --covar take."""
+NAMES = "names, ranges A-F, numbered PC{1:20}, patterns 'PC*', positions 1-500"
+"""How columns of such a table are chosen."""
 
 
-def plink_files(prefix: str) -> Iterable[str]:
-    """The three files of a PLINK 1 fileset."""
-    return [f"{bfile_prefix(prefix)}.{suffix}" for suffix in ("bed", "bim", "fam")]
+BY_COUNTS = ("maf", "max_maf", "mac", "geno", "hwe", "info")
+"""Filters that look at the genotypes of the analysed samples."""
+BY_SEX = ("build", "x_model")
+"""Options that say what sex makes of genotypes, the table of sexes apart."""
+
+
+def files_of(flag: str, variants_only: bool = False) -> Callable[[str], Iterable[str]]:
+    """The files that a value of ``flag``, one of SOURCES, names, or those of their variants."""
+    return lambda value: GenotypeSource(flag, value).files(variants_only)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +52,119 @@ class SampleOptions(Options):
     )
 
 
+SOURCES = ("--bfile", "--bfile-list", "--pfile", "--pfile-list", "--bgen")
+"""Options that name genotype files."""
+
+
+def named_source(options: Options, of_similarity: bool = False) -> GenotypeSource | None:
+    """What the one of SOURCES names that is given, or of their like for similarity SNPs. UsageError for several."""
+    flags = [one.replace("--", "--similarity-") if of_similarity else one for one in SOURCES]
+    values = {flag: getattr(options, flag.removeprefix("--").replace("-", "_")) for flag in flags}
+    reading = options.reading if isinstance(options, GenotypeOptions) else AS_STORED
+    sample = getattr(options, "similarity_sample" if of_similarity else "sample", None)
+    given = [GenotypeSource(flag, value, reading, sample) for flag, value in values.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"give {' or '.join(one.flag for one in given)}, not both: the genotypes are read from one")
+    return given[0] if given else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenotypeOptions(SampleOptions):
-    """PLINK files and the filters of samples and SNPs."""
+    """Genotype files and the filters of samples and SNPs."""
 
-    bfile: str = required(
-        "PLINK 1 files PREFIX.bed, .bim and .fam", group="genotypes and filters", metavar="PREFIX", reads=plink_files
+    bfile: str | None = option(
+        None,
+        "PLINK 1 files PREFIX.bed, .bim and .fam; @ in PREFIX stands for 1, 2, ..., X, ...: a file a chromosome",
+        group="genotypes and filters",
+        metavar="PREFIX",
+        reads=files_of("--bfile"),
+    )
+    bfile_list: str | None = option(
+        None,
+        "PLINK 1 files of one study, a PREFIX a line, relative to FILE's folder",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=files_of("--bfile-list"),
+    )
+    pfile: str | None = option(
+        None,
+        "PLINK 2 files PREFIX.pgen, .pvar and .psam; @ as in --bfile",
+        group="genotypes and filters",
+        metavar="PREFIX",
+        reads=files_of("--pfile"),
+    )
+    pfile_list: str | None = option(
+        None,
+        "PLINK 2 files of one study, a PREFIX a line, relative to FILE's folder",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=files_of("--pfile-list"),
+    )
+    bgen: str | None = option(
+        None,
+        "BGEN 1.2 or 1.3; @ as in --bfile",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=files_of("--bgen"),
+    )
+    sample: str | None = option(
+        None,
+        "Oxford .sample of --bgen; default: the IDs in the .bgen",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
+    dosage: str = option(
+        "auto",
+        "auto: dosages where files have them; hard-call: hard calls all the same",
+        group="genotypes and filters",
+        choices=("auto", "hard-call"),
+    )
+    hard_call_threshold: float | None = option(
+        None,
+        "make hard calls of dosages anew: farther than X from a whole number is missing",
+        group="genotypes and filters",
+        metavar="X",
+        check=between(0, 0.5),
+    )
+    sex: str | None = option(
+        None,
+        "table with columns FID IID SEX (1 or M, 2 or F); default: column 5 of the .fam",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
+    build: int | None = option(
+        None,
+        "build of the human genome, which says where X is pseudo-autosomal: 37 or 38",
+        group="genotypes and filters",
+        metavar="BUILD",
+        check=Check("37 or 38", lambda value: value in PSEUDO_AUTOSOMAL),
+    )
+    x_model: int = option(
+        2,
+        "a man's copy of X counts 2 (dosage compensation) or 1",
+        group="genotypes and filters",
+        metavar="1|2",
+        check=Check("1 or 2", lambda value: value in (1, 2)),
     )
     mind: float = option(
         1.0, "largest missing share of a sample", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
     )
     chr: str | None = option(None, "chromosomes, such as 1-4,X", group="genotypes and filters", metavar="LIST")
+    not_chr: str | None = option(None, "leave these chromosomes out", group="genotypes and filters", metavar="LIST")
+    autosome: bool = flag("autosomes only", group="genotypes and filters")
+    from_bp: int | None = option(
+        None, "first position on the one chromosome of --chr", group="genotypes and filters", metavar="BP"
+    )
+    to_bp: int | None = option(None, "last position on it", group="genotypes and filters", metavar="BP")
+    range: str | None = option(
+        None,
+        "analyse only these ranges (chromosome, first and last position a line)",
+        group="genotypes and filters",
+        metavar="FILE",
+        reads=the_file,
+    )
     extract: str | None = option(
         None,
         "analyse only these SNPs (IDs separated by white space or commas)",
@@ -66,19 +183,91 @@ class GenotypeOptions(SampleOptions):
         metavar="FREQ",
         check=between(0, 0.5),
     )
+    max_maf: float = option(
+        0.5,
+        "largest minor allele frequency",
+        group="genotypes and filters",
+        metavar="FREQ",
+        check=between(0, 0.5),
+    )
+    mac: float = option(
+        0.0, "fewest copies of the rarer allele", group="genotypes and filters", metavar="COPIES", check=at_least(0)
+    )
     geno: float = option(
         1.0, "largest missing share of a SNP", group="genotypes and filters", metavar="SHARE", check=between(0, 1)
+    )
+    info: float = option(
+        0.0,
+        "smallest imputation quality of dosages, MaCH's r2",
+        group="genotypes and filters",
+        metavar="R2",
+        check=between(0, 1),
+    )
+    hwe: float = option(
+        0.0,
+        "smallest p of the exact test of Hardy-Weinberg equilibrium, over all analysed samples",
+        group="genotypes and filters",
+        metavar="P",
+        check=Check("from 0 to below 1", lambda value: 0 <= value < 1),
     )
 
     def check(self) -> None:
         super().check()
         _ = self.snps  # a list of chromosomes that is none
+        _ = self.source  # none, or several
+        if self.sample is not None and self.bgen is None:
+            raise UsageError("--sample needs --bgen: the other formats have files of samples of their own")
+        if self.hard_call_threshold is not None and self.dosage != "hard-call":
+            raise UsageError("--hard-call-threshold needs --dosage hard-call: dosages are not rounded otherwise")
+
+    @property
+    def reading(self) -> Reading:
+        """What is read of files with dosages."""
+        return Reading(self.dosage, self.hard_call_threshold)
+
+    @property
+    def source(self) -> GenotypeSource:
+        """Where the genotypes come from. Raises UsageError."""
+        found = named_source(self)
+        if found is None:
+            raise UsageError(f"{self.command} needs genotypes: one of {', '.join(SOURCES)}")
+        return found
+
+    @property
+    def sex_rule(self) -> SexRule:
+        """What sex makes of genotypes."""
+        return SexRule(self.sex, self.build, self.x_model)
 
     @property
     def snps(self) -> SnpFilter:
         """The filters of SNPs. Raises UsageError."""
-        chromosomes = parse_chromosomes(self.chr) if self.chr is not None else ()
-        return SnpFilter(chromosomes, self.extract, self.exclude, self.exclude_negative_bp, self.maf, self.geno)
+        return SnpFilter(
+            chromosomes=parse_chromosomes(self.chr) if self.chr is not None else (),
+            not_chromosomes=parse_chromosomes(self.not_chr, "--not-chr") if self.not_chr is not None else (),
+            autosomes=self.autosome,
+            range=self.range,
+            from_bp=self.from_bp,
+            to_bp=self.to_bp,
+            extract=self.extract,
+            exclude=self.exclude,
+            exclude_negative_bp=self.exclude_negative_bp,
+            maf=self.maf,
+            max_maf=self.max_maf,
+            mac=self.mac,
+            geno=self.geno,
+            hwe=self.hwe,
+            info=self.info,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityOptions(Options):
+    """Which SNPs measure similarity."""
+
+    all_chromosomes: bool = flag(
+        "X, Y, XY and MT measure similarity too; default: only where --chr of kinship or --similarity-snps names them",
+        group="genotypes and filters",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +276,19 @@ class CovariateOptions(Options):
 
     covar: str | None = option(
         None,
-        "table with header FID IID NAME ...",
+        TABLE,
         group="traits and covariates",
         metavar="FILE",
         reads=the_file,
     )
     covar_name: tuple[str, ...] = option(
-        (), "columns of --covar; default: all", group="traits and covariates", metavar="NAME"
+        (), f"columns of --covar: {NAMES}; default: all", group="traits and covariates", metavar="NAME"
+    )
+    cat_covar: tuple[str, ...] = option(
+        (),
+        "covariates whose numbers are categories; columns of words always are",
+        group="traits and covariates",
+        metavar="NAME",
     )
     missing_code: tuple[str, ...] = option(
         (),
@@ -104,8 +299,8 @@ class CovariateOptions(Options):
 
     def check(self) -> None:
         super().check()
-        if self.covar_name and self.covar is None:
-            raise UsageError("--covar-name needs --covar")
+        if (self.covar_name or self.cat_covar) and self.covar is None:
+            raise UsageError(f"{'--covar-name' if self.covar_name else '--cat-covar'} needs --covar")
         _ = self.missing_codes  # what is no number
 
     @property
@@ -120,13 +315,13 @@ class TraitOptions(CovariateOptions):
 
     pheno: str | None = option(
         None,
-        "table with header FID IID NAME ...; default: the .fam's trait",
+        f"{TABLE}; default: the .fam's trait",
         group="traits and covariates",
         metavar="FILE",
         reads=the_file,
     )
     pheno_name: tuple[str, ...] = option(
-        (), "columns of --pheno; default: all", group="traits and covariates", metavar="NAME"
+        (), f"columns of --pheno: {NAMES}; default: all", group="traits and covariates", metavar="NAME"
     )
 
     def check(self) -> None:
@@ -137,21 +332,45 @@ class TraitOptions(CovariateOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ManyTraitOptions(TraitOptions):
-    """Traits of a table or an HDF5 file, up to 10^5."""
+    """Traits of a table, up to 10^5."""
 
     pheno: str | None = option(
         None,
-        "table with header FID IID NAME ..., or HDF5",
+        TABLE,
         group="traits and covariates",
         metavar="FILE",
         reads=the_file,
     )
-    pheno_name: tuple[str, ...] = option(
-        (),
-        "traits, ranges FIRST:LAST or positions 1-500; default: all",
+
+
+@dataclass(frozen=True, kw_only=True)
+class RintOptions(Options):
+    """The scale of traits, where their units do not matter."""
+
+    rint: str = option(
+        NONE,
+        "rank-based inverse normal of each trait (Blom), of what the covariates leave of it with residual",
         group="traits and covariates",
-        metavar="NAME",
+        choices=(NONE, DIRECT, RESIDUAL),
+        bare=DIRECT,
     )
+
+    @property
+    def transform(self) -> Transform:
+        """What is done to traits over their analysed samples."""
+        return Transform(self.rint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleOptions(RintOptions):
+    """The scale of traits."""
+
+    standardize: bool = flag("traits in standard deviations of their analysed samples", group="traits and covariates")
+
+    @property
+    def transform(self) -> Transform:
+        """What is done to traits over their analysed samples."""
+        return Transform(self.rint, self.standardize)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from mpgls.run.inputs import Study, in_families, say_tables
+from mpgls.run.inputs import Study, in_families, read_covariates, say_tables
 from mpgls.run.study_options import TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
-from mpgls.study.tables import read_table
-from mpgls.study.trait_groups import ModelSamples, TraitStudy, group_study
+from mpgls.study.trait_groups import ModelSamples, TraitStudy, TraitUse, group_study
 from mpgls.study.trait_matrix import open_traits
 
 
@@ -17,16 +14,14 @@ def open_trait_study(
     options: TraitOptions,
     study: Study,
     eigen: EigenFile | None,
-    policy: str,
+    use: TraitUse,
     world: World,
     pheno: str | None = None,
-    effects: type | None = np.float64,
 ) -> TraitStudy:
-    """Open the traits of --pheno, or of ``pheno``, intersect the samples, and group by ``policy``. Collective.
+    """Open the traits of --pheno, or of ``pheno``, intersect the samples, and group for their ``use``. Collective.
 
-    ``effects`` is the type in which effects on a trait are kept, None where there are none. With ``eigen`` every
-    group's samples must be those of the eigendecomposition, in its order. Raises what is wrong with the files on all
-    ranks.
+    With ``eigen`` every group's samples must be those of the eigendecomposition, in its order. Raises what is wrong
+    with the files on all ranks.
     """
 
     def read() -> TraitStudy:
@@ -37,11 +32,15 @@ def open_trait_study(
         elif study.kinship is not None:
             model = ModelSamples(study.kinship.ids)
         matrix = open_traits(pheno or str(options.pheno), options.pheno_name, known, codes)
-        covariates = read_table(options.covar, options.covar_name, known, codes) if options.covar else None
+        covariates = read_covariates(options, known)
         say_tables(world.log, matrix, *([covariates] if covariates is not None else []))
-        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, policy, effects)
+        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, use)
 
     made = world.on_root(read)
     for line in made.lines():
         world.log.info(line)
+    for warning in made.cohort.covariates.warnings():
+        world.log.warn(warning)
+    if use.transform.changes:
+        world.log.info(f"traits: {use.transform.text}, over the samples of each")
     return made

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -51,30 +52,80 @@ class RowRuns:
         return cls(tuple(zip(starts.tolist(), lengths.tolist(), strict=True)), pick)
 
 
+class Span(NamedTuple):
+    """``size`` bytes at ``position`` of a file."""
+
+    file: int
+    position: int
+    size: int
+
+
+@dataclass(frozen=True)
+class RowFiles:
+    """Rows of ``row_bytes`` in one file, or in several that follow one another, each after a header.
+
+    ``first`` is the number of each file's first row. The last file may have any number of rows.
+    """
+
+    paths: tuple[Path, ...]
+    header: int
+    row_bytes: int
+    first: tuple[int, ...] = (0,)
+
+    def file_of(self, row: int) -> int:
+        """The file that has a row."""
+        return bisect_right(self.first, row) - 1
+
+    def touched(self, blocks: Sequence[RowRuns]) -> list[int]:
+        """The files that have rows of ``blocks``; a single file always counts."""
+        found = {0} if len(self.paths) == 1 else set[int]()
+        for block in blocks:
+            if block.runs:
+                last, count = block.runs[-1]
+                found.update(range(self.file_of(block.runs[0][0]), self.file_of(last + count - 1) + 1))
+        return sorted(found)
+
+    def spans(self, block: RowRuns) -> Iterator[Span]:
+        """Where the rows of a block lie, in order, at most LARGEST_READ bytes each."""
+        for first, count in block.runs:
+            while count:
+                file = self.file_of(first)
+                rows = count if file + 1 == len(self.first) else min(count, self.first[file + 1] - first)
+                position, left = self.header + (first - self.first[file]) * self.row_bytes, rows * self.row_bytes
+                while left:
+                    size = min(left, LARGEST_READ)
+                    yield Span(file, position, size)
+                    position, left = position + size, left - size
+                first, count = first + rows, count - rows
+
+
 class BlockReader:
-    """Streams blocks of fixed-length rows of one file through two buffers with ``MPI.File.Iread_at``.
+    """Streams blocks of fixed-length rows of files through two buffers with ``MPI.File.Iread_at``.
 
-    Every rank opens the file for itself (COMM_SELF), so ranks may read different numbers of blocks.
+    Every rank opens for itself (COMM_SELF) the files that it needs, so ranks may read different numbers of blocks.
 
-    Parameters: ``path``; ``header`` bytes before row 0; ``row_bytes``; ``blocks``, what to read, in order.
+    Parameters: ``rows``, the files; ``blocks``, what to read, in order.
     Iterating yields (k, rows) with rows uint8 (wanted rows, row_bytes), valid until the next step.
     Raises StorageError naming the file when it cannot be opened or is shorter than expected.
     """
 
-    def __init__(self, path: str | Path, header: int, row_bytes: int, blocks: Sequence[RowRuns]) -> None:
+    def __init__(self, rows: RowFiles, blocks: Sequence[RowRuns]) -> None:
         from mpi4py import MPI
 
-        self.path, self.header, self.row_bytes, self.blocks = Path(path), header, row_bytes, blocks
-        largest = max((block.rows for block in blocks), default=0) * row_bytes
+        self.rows, self.blocks = rows, blocks
+        largest = max((block.rows for block in blocks), default=0) * rows.row_bytes
         self._buffers = [np.empty(largest, dtype=np.uint8) for _ in range(2)]
-        try:
-            # Nobody uses shared file pointers. Open MPI's files for them, in a folder that runs without mpirun share
-            # on a node, vanish with the first of these runs that ends.
-            os.environ.setdefault("OMPI_MCA_sharedfp", "^sm,lockedfile")
-            self._file = MPI.File.Open(MPI.COMM_SELF, mpi_name(path), MPI.MODE_RDONLY)
-        except MPI.Exception as error:
-            raise StorageError(f"cannot read {path}: {error.Get_error_string()}") from None
-        self._open, self._ahead = True, deque[tuple[MPI.Request, int]]()
+        self._open, self._ahead = True, deque[tuple[MPI.Request, Span]]()
+        self._files: dict[int, MPI.File] = {}
+        # Nobody uses shared file pointers. Open MPI's files for them, in a folder that runs without mpirun share on a
+        # node, vanish with the first of these runs that ends.
+        os.environ.setdefault("OMPI_MCA_sharedfp", "^sm,lockedfile")
+        for k in rows.touched(blocks):
+            try:
+                self._files[k] = MPI.File.Open(MPI.COMM_SELF, mpi_name(rows.paths[k]), MPI.MODE_RDONLY)
+            except MPI.Exception as error:
+                self.close()
+                raise StorageError(f"cannot read {rows.paths[k]}: {error.Get_error_string()}") from None
         self.bytes_read = 0
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -90,46 +141,48 @@ class BlockReader:
     def _start(self, k: int) -> None:
         """Begin to read block k."""
         if k < len(self.blocks):
-            self._check_size(k)
+            spans = list(self.rows.spans(self.blocks[k]))
+            self._check_sizes(k, spans)
             buffer, at = self._buffers[k % 2], 0
-            for first, count in self.blocks[k].runs:
-                position, left = self.header + first * self.row_bytes, count * self.row_bytes
-                while left:
-                    size = min(left, LARGEST_READ)
-                    self._ahead.append((self._file.Iread_at(position, buffer[at : at + size]), size))
-                    position, at, left = position + size, at + size, left - size
+            for span in spans:
+                request = self._files[span.file].Iread_at(span.position, buffer[at : at + span.size])
+                self._ahead.append((request, span))
+                at += span.size
 
-    def _check_size(self, k: int) -> None:
-        """Block k must lie within the file as it is now: Open MPI never completes a read beyond the end."""
-        first, count = self.blocks[k].runs[-1] if self.blocks[k].runs else (0, 0)
-        if count and self._file.Get_size() < self.header + (first + count) * self.row_bytes:
-            self._too_short(k)
+    def _check_sizes(self, k: int, spans: Sequence[Span]) -> None:
+        """Block k must lie within the files as they are now: Open MPI never completes a read beyond the end."""
+        ends = {span.file: span.position + span.size for span in spans}  # of each file the last one stays
+        for file, end in ends.items():
+            if self._files[file].Get_size() < end:
+                self._too_short(k, file)
 
-    def _too_short(self, k: int) -> NoReturn:
-        raise StorageError(f"{self.path} ended early in block {k}: it was changed while it was read")
+    def _too_short(self, k: int, file: int) -> NoReturn:
+        raise StorageError(f"{self.rows.paths[file]} ended early in block {k}: it was changed while it was read")
 
     def _finish(self, k: int) -> None:
         """Wait for block k and check that every byte arrived."""
         from mpi4py import MPI
 
         while self._ahead:
-            request, size = self._ahead.popleft()
+            request, span = self._ahead.popleft()
             status = MPI.Status()
             try:
                 request.Wait(status)
             except MPI.Exception as error:
-                raise StorageError(f"cannot read {self.path}: {error.Get_error_string()}") from None
-            if status.Get_count(MPI.BYTE) != size:
-                self._too_short(k)
-            self.bytes_read += size
+                path = self.rows.paths[span.file]
+                raise StorageError(f"cannot read {path}: {error.Get_error_string()}") from None
+            if status.Get_count(MPI.BYTE) != span.size:
+                self._too_short(k, span.file)
+            self.bytes_read += span.size
 
     def _rows(self, k: int) -> np.ndarray:
         block = self.blocks[k]
-        rows = self._buffers[k % 2][: block.rows * self.row_bytes].reshape(block.rows, self.row_bytes)
+        row_bytes = self.rows.row_bytes
+        rows = self._buffers[k % 2][: block.rows * row_bytes].reshape(block.rows, row_bytes)
         return rows if block.pick is None else rows[block.pick]
 
     def close(self) -> None:
-        """Close the file; the end of the last block does it too, and so does a loop that is left early.
+        """Close the files; the end of the last block does it too, and so does a loop that is left early.
 
         What is on its way arrives first: its memory would be given to others before.
         """
@@ -141,4 +194,5 @@ class BlockReader:
         while self._ahead:
             with contextlib.suppress(MPI.Exception):
                 self._ahead.popleft()[0].Wait()
-        self._file.Close()
+        for file in self._files.values():
+            file.Close()

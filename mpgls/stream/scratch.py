@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mpgls.stream.files import write_at
-from mpgls.stream.reader import BlockReader, RowRuns
+from mpgls.stream.reader import BlockReader, RowFiles, RowRuns
 from mpgls.stream.write_behind import WriteBehind
 
 
@@ -43,7 +43,7 @@ class ScratchFile:
     def read(self) -> Iterator[np.ndarray]:
         """All blocks, in order, each valid until the next."""
         one = [RowRuns.of(np.array([k])) for k in range(self.blocks)]
-        for _, data in BlockReader(self.path, 0, self.block_bytes, one):
+        for _, data in BlockReader(RowFiles((self.path,), 0, self.block_bytes), one):
             yield data.view(self.dtype).reshape(self.shape, order="F")
 
     def remove(self) -> None:

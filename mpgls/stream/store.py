@@ -4,8 +4,8 @@ Layout: root attributes ``format``, ``version``, ``made_from`` (`stream.mark`), 
 caller adds, such as ``bfile`` and ``test``; ``/index`` int64 (m,), the rows of the .bim; ``/edges`` int64 (blocks+1,),
 where among them each block begins; ``/nulls`` (parts, traits) of `model.null_record.NULL_DTYPE`, one part or one for
 each chromosome, with ``/null_sums`` uint32; for each trait a group ``/traits/NAME`` with ``records`` (m,) of
-RECORD_DTYPE, ``sums`` uint32 (blocks,), and ``effects`` float64 (parts, 2, q), the effects of the covariates and their
-standard errors, whose names are its attribute ``covariates``.
+`record_dtype`, ``sums`` uint32 (blocks,), and ``effects`` float64 (parts, 2, q), the effects of the covariates and
+their standard errors, whose names are its attribute ``covariates``.
 
 ``sums`` are the checksums (`study.checksums`) of each block's records, 0 for one that is not done; ``null_sums`` those
 of a null model's record and effects; ``layout_sum`` that of index and edges. Every dataset lies at a fixed place from
@@ -35,6 +35,16 @@ from mpgls.study.hdf5 import open_hdf5
 FORMAT, VERSION = "mpgls-results", 3
 RECORD_DTYPE = np.dtype([("beta", "<f8"), ("se", "<f8"), ("eaf", "<f8"), ("n", "<i4"), ("note", "<i4")])
 """One SNP: effect, standard error, frequency of A1, samples with a genotype, and a code of model.gls.Note."""
+
+
+def record_dtype(further: Sequence[str] = ()) -> np.dtype:
+    """RECORD_DTYPE with ``further`` fields of float64, such as those of `model.snp_ratio`."""
+    return np.dtype([*RECORD_DTYPE.descr, *((name, "<f8") for name in further)])
+
+
+def further_fields(dtype: np.dtype) -> tuple[str, ...]:
+    """The fields that a record has beyond RECORD_DTYPE."""
+    return tuple(name for name in dtype.names or () if name not in (RECORD_DTYPE.names or ()))
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ class ResultStore:
 
     ``own`` is its file. ``block`` SNPs are the most that a block holds; block k is ``edges[k]`` to ``edges[k+1]`` of
     the selected SNPs.
-    ``nulls`` are those of the opening.
+    ``nulls`` are those of the opening. A SNP's record is of ``dtype``.
     """
 
     own: OwnFile
@@ -89,6 +99,7 @@ class ResultStore:
     index_offset: int
     traits: tuple[TraitPlace, ...]
     nulls: NullModels
+    dtype: np.dtype = RECORD_DTYPE
     attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -119,10 +130,10 @@ class ResultStore:
         first = int(np.searchsorted(self.edges, start, side="right")) - 1
         last = max(first, int(np.searchsorted(self.edges, stop)))
         begin = int(self.edges[first])
-        records = np.empty(int(self.edges[last]) - begin, dtype=RECORD_DTYPE)
+        records = np.empty(int(self.edges[last]) - begin, dtype=self.dtype)
         sums, place = np.empty(last - first, dtype=SUM_DTYPE), self.traits[trait]
         with self.own.open() as file:
-            read_exactly(file, place.records_offset + begin * RECORD_DTYPE.itemsize, records)
+            read_exactly(file, place.records_offset + begin * self.dtype.itemsize, records)
             read_exactly(file, place.sum_offset(first), sums)
         for k in range(first, last):
             of_block = self.block_range(k)
@@ -146,7 +157,7 @@ class ResultStore:
 class StoreShape:
     """What a new store holds: the SNPs ``index`` (m,) in blocks of at most ``block``, cut at ``edges`` (blocks+1,).
 
-    ``covariates`` are the names of each trait's; ``parts`` null models of each.
+    ``covariates`` are the names of each trait's; ``parts`` null models of each; a SNP's record is of ``dtype``.
     """
 
     index: np.ndarray
@@ -154,6 +165,7 @@ class StoreShape:
     edges: np.ndarray
     covariates: Mapping[str, Sequence[str]]
     parts: int = 1
+    dtype: np.dtype = RECORD_DTYPE
 
 
 def create_store(path: str | Path, shape: StoreShape, mark: Mark, attributes: Mapping[str, Any]) -> ResultStore:
@@ -177,7 +189,7 @@ def create_store(path: str | Path, shape: StoreShape, mark: Mark, attributes: Ma
                 group = file.create_group(f"traits/{name}")
                 group.attrs["covariates"] = list(covariates)
                 allocate(group, "effects", (parts, 2, len(covariates)), np.float64)
-                allocate(group, "records", (index.size,), RECORD_DTYPE)
+                allocate(group, "records", (index.size,), shape.dtype)
                 allocate(group, "sums", (shape.edges.size - 1,), SUM_DTYPE)
         reserve(partial, "the results take")
     return open_store(path)
@@ -204,6 +216,7 @@ def open_store(path: str | Path, mark: Mark | None = None) -> ResultStore:
             index_offset=file["index"].id.get_offset(),
             traits=tuple(_place(name, group) for name, group in zip(names, groups, strict=True)),
             nulls=_null_models(file, groups),
+            dtype=groups[0]["records"].dtype,
             attributes=attributes,
         )
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from mpgls.errors import InputError, UsageError
 from mpgls.model.deviations import deviations, in_range
+from mpgls.model.transform import Transform
+from mpgls.study.categories import Covariates
 from mpgls.study.design import Design, named
 from mpgls.study.tables import SampleId, Table, index_ids, show_sample
 
@@ -27,8 +29,8 @@ class Cohort:
     """The n analysed samples of one trait, in genotype order, and their null model's data.
 
     ``rows`` (n,) int64 are their positions in the .fam, ascending; ``y`` (n,) is the trait less its mean ``center``, in
-    units of ``unit``, a power of two that is 1 for any ordinary trait; ``C`` (n, p-2) are the user's covariates and
-    ``design`` the basis that is fitted; ``kinship_index`` (n,) int64 is the position of each sample in the kinship
+    units of ``unit``, a power of two that is 1 for any ordinary trait; ``covariates`` are the user's and ``design`` the
+    basis that is fitted; ``kinship_index`` (n,) int64 is the position of each sample in the kinship
     (empty if there is none). ``funnel`` says how many samples were left after each step, the genotypes' own number
     first and n last.
     """
@@ -38,7 +40,7 @@ class Cohort:
     y: np.ndarray
     center: float
     unit: float
-    C: np.ndarray
+    covariates: Covariates
     design: Design
     kinship_index: np.ndarray
     funnel: tuple[tuple[str, int], ...]
@@ -60,10 +62,18 @@ class Cohort:
             rows=self.rows[order],
             ids=[self.ids[k] for k in order],
             y=self.y[order],
-            C=self.C[order],
+            covariates=self.covariates.take(order),
             design=self.design.ordered(order),
             kinship_index=self.kinship_index[order],
         )
+
+    def transformed(self, transform: Transform, trait: str) -> Cohort:
+        """The same samples with the trait, which is called ``trait``, on another scale."""
+        if not transform.changes:
+            return self
+        (y,) = transform.of(self.y[None], self.X_L)
+        values, center, unit = centred(y, trait)
+        return replace(self, y=values, center=center, unit=unit)
 
 
 def centred(y: np.ndarray, trait: str) -> tuple[np.ndarray, float, float]:
@@ -110,16 +120,16 @@ def align(
     if remove is not None:
         funnel.drop(set(remove), f"after {remove_by}", f"no sample to analyse is left after {remove_by}")
     y = _trait_values(funnel, samples, phenotype, trait)
-    covariate_values = _covariate_values(funnel, covariates)
+    everybodys = _covariates(funnel, covariates)
     kinship_position = np.empty(0, dtype=np.int64)
     if kinship_ids is not None:
         kinship_position = funnel.require(kinship_ids, "the kinship", "in the kinship")
 
     rows = np.flatnonzero(funnel.kept).astype(np.int64)
     y = np.ascontiguousarray(y[rows])
-    names = covariates.names if covariates is not None else ()
+    cohorts_own = everybodys.take(rows)
+    C, names = cohorts_own.columns()
     _check_trait(y, trait, columns=len(names) + 2)
-    C = covariate_values[rows]
     values, center, unit = centred(y, trait)
     return Cohort(
         rows=rows,
@@ -127,7 +137,7 @@ def align(
         y=values,
         center=center,
         unit=unit,
-        C=C,
+        covariates=cohorts_own,
         design=Design.of(C, names),
         kinship_index=kinship_position[rows] if kinship_ids is not None else kinship_position,
         funnel=tuple(funnel.steps),
@@ -195,7 +205,7 @@ def _trait_values(funnel: _Funnel, samples: Samples, phenotype: Table | None, tr
     """The trait of every genotyped sample, NaN where it is missing; samples without it leave the funnel."""
     if phenotype is None:
         y = np.asarray(samples.phenotype, dtype=np.float64)
-        source = "the .fam"
+        source = samples.path
     else:
         if trait not in phenotype.names:
             raise UsageError(f"{phenotype.path} has no column {trait!r}; its columns are {', '.join(phenotype.names)}")
@@ -211,10 +221,10 @@ def _trait_values(funnel: _Funnel, samples: Samples, phenotype: Table | None, tr
     return y
 
 
-def _covariate_values(funnel: _Funnel, covariates: Table | None) -> np.ndarray:
-    """The covariates of every genotyped sample (n_file, c); incomplete samples leave the funnel."""
+def _covariates(funnel: _Funnel, covariates: Table | None) -> Covariates:
+    """The covariates of every genotyped sample; incomplete samples leave the funnel."""
     if covariates is None:
-        return np.empty((len(funnel.ids), 0))
+        return Covariates.none(len(funnel.ids))
     position = funnel.require(covariates.ids, covariates.path, "in the covariate table")
     values = _take(covariates.values, position)
     funnel.narrow(
@@ -222,7 +232,7 @@ def _covariate_values(funnel: _Funnel, covariates: Table | None) -> np.ndarray:
         "with all covariates",
         f"no sample with a phenotype has all covariates of {covariates.path} ({', '.join(covariates.names)})",
     )
-    return values
+    return Covariates(values, covariates.names, covariates.levels)
 
 
 def _take(values: np.ndarray, position: np.ndarray) -> np.ndarray:

@@ -29,6 +29,21 @@ def canonical_chromosome(chromosome: str) -> str:
     return _NUMBERS.get(plain, plain)
 
 
+def is_autosome(chromosome: str, letters: bool) -> bool:
+    """Whether a chromosome is an autosome: 1, 2, ... or 2L, and neither X, Y, XY and MT nor unplaced (0) or a contig.
+
+    With ``letters`` the file has an X by this name, as those of cattle have, so that 23 to 26 are autosomes.
+    """
+    plain = plain_chromosome(chromosome)
+    return re.fullmatch(r"[1-9]\d*[A-Z]?", plain) is not None and (letters or plain not in _NUMBERS.values())
+
+
+def is_sexed(chromosome: str, letters: bool) -> bool:
+    """Whether a chromosome is X, Y, XY or MT. ``letters`` as in `is_autosome`: 23 to 26 are none of them then."""
+    plain = plain_chromosome(chromosome)
+    return plain in _NUMBERS or (not letters and plain in _NUMBERS.values())
+
+
 def spellings(plain: str) -> tuple[str, ...]:
     """All plain names that mean the same chromosome as ``plain``, itself first."""
     number = _NUMBERS.get(plain, plain)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.study.chromosome_names import plain_chromosome
-from mpgls.study.plink import VariantTable
+from mpgls.study.variants import VariantRows
 
 UNPLACED = frozenset({"", "0", "."})
 """Labels that say that a SNP's chromosome is not known."""
@@ -51,7 +51,7 @@ class Chromosomes:
         return np.concatenate([*starts, self.edges[-1:]]).astype(np.int64), code
 
 
-def chromosomes_of(variants: VariantTable, index: np.ndarray) -> Chromosomes:
+def chromosomes_of(variants: VariantRows, index: np.ndarray) -> Chromosomes:
     """The chromosomes of the .bim rows ``index`` (m,), ascending. The .bim is read once, in batches.
 
     Raises InputError, naming SNP and line, for a SNP without a chromosome (labels 0 and .), StorageError if the .bim
@@ -69,7 +69,7 @@ def chromosomes_of(variants: VariantTable, index: np.ndarray) -> Chromosomes:
             if key in UNPLACED:
                 row = int(rows[named.index(name)])
                 raise InputError(
-                    f"{variants.path}, line {start + row + 1}: SNP {batch.id[row]} has no chromosome (its label is "
+                    f"{variants.place(start + row)}: SNP {batch.id[row]} has no chromosome (its label is "
                     f"{name!r}), so none can be left out for it: leave the SNP out, with --exclude or --chr"
                 )
             number[name] = list(labels).index(key) if key in labels else len(labels)

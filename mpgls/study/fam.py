@@ -11,6 +11,7 @@ import numpy as np
 from mpgls.errors import InputError
 from mpgls.study.missing import USUAL, codes_note, is_case_control, take_codes
 from mpgls.study.sample_ids import SampleColumns, SampleId
+from mpgls.study.sexes import sex_codes
 from mpgls.study.text import PathLike, TextRows
 
 _MISSING = frozenset({"na", "nan"})
@@ -35,6 +36,8 @@ class Samples:
     fault: str | None = None
     notes: tuple[str, ...] = ()
     phenotype_note: str = ""
+    sex: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int8))
+    """(n,) int8: 1 male, 2 female, 0 unknown."""
 
     def ids(self) -> list[SampleId]:
         """(FID, IID) of every sample."""
@@ -75,6 +78,7 @@ def read_fam(path: PathLike, missing_codes: Sequence[float] = ()) -> Samples:
     columns = SampleColumns(rows.path, header, rows.line)
     at = next((k for k, name in enumerate(header) if name not in _NOT_PHENOTYPES), None)
     phenotype = _Phenotype(rows.path, header, at)
+    sex_at, sexes = (header.index("SEX") if "SEX" in header else None), []
     line_of: dict[SampleId, int] = {}
     for number, fields in rows:
         sample = columns.sample(number, fields)
@@ -83,12 +87,13 @@ def read_fam(path: PathLike, missing_codes: Sequence[float] = ()) -> Samples:
                 f"{rows.path} lists sample {sample[0]} {sample[1]} twice, on lines {line_of[sample]} and {number}"
             )
         phenotype.add(number, fields)
+        sexes.append("" if sex_at is None else fields[sex_at])
     if not line_of:
         raise InputError(f"{rows.path} lists no sample")
     fid, iid = zip(*line_of, strict=True)
     values, note = phenotype.finish(missing_codes)
     notes = ((f"header: {columns.note}",) if rows.header else ()) + rows.lines.notes
-    return Samples(np.array(fid), np.array(iid), values, rows.path, phenotype.fault, notes, note)
+    return Samples(np.array(fid), np.array(iid), values, rows.path, phenotype.fault, notes, note, sex_codes(sexes))
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mpgls.errors import InputError
@@ -41,7 +43,7 @@ def read_folds(path: str, ids: list[SampleId]) -> NestedFolds:
     return folds_of_labels(outer, inner)
 
 
-def check_folds(folds: NestedFolds, C: np.ndarray, names: tuple[str, ...]) -> None:
+def check_folds(folds: NestedFolds, C: np.ndarray, names: Sequence[str]) -> None:
     """InputError, naming the fold, if one has no R2 or the covariates are collinear or constant over a training set."""
     outer, inner = len(folds.outer), folds.inner_count
     for k in range(len(folds.tests)):
@@ -50,9 +52,9 @@ def check_folds(folds: NestedFolds, C: np.ndarray, names: tuple[str, ...]) -> No
         where += "" if k < outer else str((k - outer) // inner + 1)
         if folds.tests[k].size < 2:
             raise InputError(f"{where} has a single sample, and R2 needs two: ask for fewer folds")
-        if training.size <= len(names):
-            raise InputError(f"{where} leaves {training.size} samples to train {len(names)} covariates on")
+        if training.size <= len(names) + 1:
+            raise InputError(f"{where} leaves {training.size} samples to train {len(names) + 1} covariates on")
         try:
-            Design.of(C[training], names[1:])
+            Design.of(C[training], names)
         except InputError as error:
             raise InputError(f"{where}, training samples: {error}") from None

@@ -1,4 +1,6 @@
-"""Packed PLINK genotypes to allele counts and centred dosages, on one rank, in cache-sized steps.
+"""Genotypes as they are read to counts and centred dosages, on one rank, in cache-sized steps.
+
+A SNP is a row of bytes: a row of a .bed, or dosages (`mpgls.study.dosages`); its length says which.
 
 A .bed row holds one SNP: four samples a byte, two bits a sample, the first sample in the lowest bits. The codes are
 00 two copies of A1, 01 missing, 10 one copy, 11 none (Chang et al. 2015, the PLINK 1 binary format).
@@ -7,13 +9,21 @@ A .bed row holds one SNP: four samples a byte, two bits a sample, the first samp
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpgls.study.dosages import DosagePanels, as_slice
+
 SAMPLES_PER_BYTE = 4
+TWO_COPIES, ON_X, ON_Y, HAPLOID = range(4)
+"""Kinds of chromosomes: everybody has two copies; males have one; males alone have one; everybody has one."""
+ON_X_SINGLE = 4
+"""X, of dosages of males that go from 0 to 1."""
 CODE_NONE = 0b11
+ROUNDING = 1e-13
+"""Share of a sum of squares up to which a difference of such sums is none."""
 
 # the four codes of every byte, first sample first: (256, 4)
 _CODES = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 0b11
@@ -38,6 +48,11 @@ def bytes_per_snp(n_file: int) -> int:
     return (n_file + SAMPLES_PER_BYTE - 1) // SAMPLES_PER_BYTE
 
 
+def bytes_per_dosages(n_file: int) -> int:
+    """The length in bytes of a SNP's dosages of ``n_file`` samples."""
+    return np.dtype(np.float32).itemsize * n_file
+
+
 def keep_bytes(rows: np.ndarray, n_file: int) -> np.ndarray:
     """The mask of a .bed row, uint8 (bytes_per_snp,): both bits set for the samples ``rows``, zero elsewhere."""
     kept = np.zeros(bytes_per_snp(n_file) * SAMPLES_PER_BYTE, dtype=np.uint8)
@@ -46,9 +61,30 @@ def keep_bytes(rows: np.ndarray, n_file: int) -> np.ndarray:
     return quads[:, 0] | quads[:, 1] << 2 | quads[:, 2] << 4 | quads[:, 3] << 6
 
 
+def split_rows(rows: np.ndarray, n_file: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """What ``rows`` of bytes hold, and the kinds (B,) of their chromosomes if each row ends in it, else None.
+
+    These are rows of a .bed, uint8 (B, bytes_per_snp), or dosages, float32 (B, n_file). Raises ValueError for anything
+    else.
+    """
+    bed, dosages = bytes_per_snp(n_file), bytes_per_dosages(n_file)
+    width = rows.shape[1] if rows.ndim == 2 and rows.dtype == np.uint8 else -1
+    if width in (bed, bed + 1):
+        return rows[:, :bed], rows[:, -1] if width > bed else None
+    if width in (dosages, bytes_per_dosages(n_file + 1)):
+        numbers = rows.view(np.float32)
+        return numbers[:, :n_file], numbers[:, -1].astype(np.uint8) if width > dosages else None
+    raise ValueError(
+        f"genotypes of {n_file} samples are uint8 of shape (SNPs, {bed}), or {dosages} bytes a SNP, or with the "
+        f"kind of a chromosome, not {rows.dtype} of shape {rows.shape}"
+    )
+
+
 def missing_per_sample(packed: np.ndarray, n_file: int) -> np.ndarray:
-    """How many of the B SNPs of ``packed`` (B, bytes_per_snp) are missing in each sample: int64 (n_file,)."""
-    _check_packed(packed, n_file)
+    """How many of the B SNPs of ``packed`` (B, snp_bytes) are missing in each sample: int64 (n_file,)."""
+    packed = split_rows(packed, n_file)[0]
+    if packed.dtype == np.float32:
+        return (packed < 0).sum(axis=0)
     row_bytes = packed.shape[1]
     missing = np.zeros((row_bytes, SAMPLES_PER_BYTE), dtype=np.int64)
     # at most 255 SNPs a step, so that a count fits into one byte
@@ -63,8 +99,22 @@ def missing_per_sample(packed: np.ndarray, n_file: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
+class AlleleCounts:
+    """Of B SNPs of which not everybody has two copies, (B,) each: what cannot be told from sums of x."""
+
+    copies: np.ndarray
+    """Copies of A1."""
+    chromosomes: np.ndarray
+    """Copies of A1 and A2 together."""
+    able: np.ndarray
+    """Analysed samples that have the chromosome, missing genotypes included."""
+    genotypes: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """People who have two copies: how many have A1 twice, once, and not at all."""
+
+
+@dataclass(frozen=True, eq=False)
 class SnpStats:
-    """Counts of a block of B SNPs over the ``n`` analysed samples; x is the number of copies of A1."""
+    """Counts of a block of B SNPs over the ``n`` analysed samples; x is the number of copies of A1, or its dosage."""
 
     n_obs: np.ndarray
     """(B,) int32: samples whose genotype is not missing."""
@@ -74,6 +124,8 @@ class SnpStats:
     """(B,) float64: sum of x squared over them."""
     n: int
     """Analysed samples, missing genotypes included."""
+    alleles: AlleleCounts | None = None
+    """Where not everybody has two copies of all SNPs."""
 
     @property
     def mean(self) -> np.ndarray:
@@ -83,24 +135,66 @@ class SnpStats:
     @property
     def eaf(self) -> np.ndarray:
         """(B,) frequency of A1 among the observed genotypes; NaN where there are none."""
-        return np.where(self.n_obs > 0, self.mean / 2, np.nan)
+        return np.divide(self.copies, self.chromosomes, out=np.full(self.n_obs.size, np.nan), where=self.n_obs > 0)
+
+    @property
+    def copies(self) -> np.ndarray:
+        """(B,) copies of A1 in the observed genotypes."""
+        return self.a1_sum if self.alleles is None else self.alleles.copies
+
+    @property
+    def chromosomes(self) -> np.ndarray:
+        """(B,) copies of both alleles in the observed genotypes."""
+        return 2.0 * self.n_obs if self.alleles is None else self.alleles.chromosomes
+
+    @property
+    def able(self) -> int | np.ndarray:
+        """Analysed samples that have the chromosome, the same for all SNPs or (B,)."""
+        return self.n if self.alleles is None else self.alleles.able
 
     @property
     def monomorphic(self) -> np.ndarray:
         """(B,) bool: the observed genotypes, if any, are all the same."""
-        # whole numbers far below 2^53: the comparison is exact
-        return self.n_obs * self.sum_sq == self.a1_sum**2
+        return self._scatter() == 0
+
+    @property
+    def genotypes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(B,) int64 each: samples with two copies of A1, with one and with none; of those who have two copies."""
+        if self.alleles is not None:
+            return self.alleles.genotypes
+        one = np.rint(2 * self.a1_sum - self.sum_sq).astype(np.int64)
+        two = np.rint(self.sum_sq - self.a1_sum).astype(np.int64) // 2
+        return two, one, self.n_obs - one - two
 
     @property
     def variance(self) -> np.ndarray:
         """(B,) sum over the observed genotypes of (x - mean)^2, divided by n: mean imputation adds nothing to it."""
-        # (n_obs sum_sq - a1_sum^2) is a whole number, so nothing cancels
-        scatter = (self.n_obs * self.sum_sq - self.a1_sum**2) / np.maximum(self.n_obs, 1)
-        return scatter / max(self.n, 1)
+        return self._scatter() / np.maximum(self.n_obs, 1) / max(self.n, 1)
+
+    @property
+    def info(self) -> np.ndarray:
+        """(B,) variance of x over that of Hardy and Weinberg, 2 p (1-p).
+
+        NaN where x does not vary, and where not everybody has two copies.
+
+        Of dosages it is MaCH's r2: the share of the genotypes' variance that imputation kept (Li et al., Genetic
+        Epidemiology 34, 2010).
+        """
+        scatter = self._scatter()
+        of_genotypes = self.mean * (1.0 - self.mean / 2.0) * np.square(self.n_obs, dtype=np.float64)
+        known = (scatter > 0) & (self.chromosomes == 2 * self.n_obs)
+        return np.divide(scatter, of_genotypes, out=np.full(scatter.shape, np.nan), where=known)
+
+    def _scatter(self) -> np.ndarray:
+        """(B,) n_obs sum_sq - a1_sum^2. Of genotypes it is a whole number, so nothing cancels."""
+        largest = self.n_obs * self.sum_sq
+        scatter = largest - self.a1_sum**2
+        # of genotypes that vary it is at least 1/(4n) of the largest term; of dosages less than this is rounding
+        return np.where(scatter > ROUNDING * largest, scatter, 0.0)
 
 
 class Decoder:
-    """Counts and decodes packed SNPs for a fixed choice of samples, reusing its working memory (one caller at a time).
+    """Counts and decodes SNPs for a fixed choice of samples, reusing its working memory (one caller at a time).
 
     Parameters
     ----------
@@ -108,29 +202,34 @@ class Decoder:
     panels : for each destination the positions in the .fam of the samples it receives, in its order. Together the
         panels are the analysed samples; no sample is in two of them.
     dtype : float64 or float32, of the decoded dosages.
+    males : (n_file,) bool, where rows end in the kind of their chromosome.
 
     Raises
     ------
     ValueError : a position outside the .fam or given twice, or another dtype.
     """
 
-    def __init__(self, n_file: int, panels: Sequence[np.ndarray], dtype: DTypeLike) -> None:
+    def __init__(
+        self, n_file: int, panels: Sequence[np.ndarray], dtype: DTypeLike, males: np.ndarray | None = None
+    ) -> None:
         self.n_file = n_file
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
             raise ValueError(f"dosages are float64 or float32, not {self.dtype}")
         indices = [np.asarray(panel, dtype=np.intp) for panel in panels]
         self._sizes = [index.size for index in indices]
-        self._sources = [_as_slice(index) for index in indices]
+        self._sources = [as_slice(index) for index in indices]
         analysed = np.concatenate([np.empty(0, dtype=np.intp), *indices])
         _check_rows(analysed, n_file)
         self.n = analysed.size
+        self._males = None if males is None else Decoder(n_file, [analysed[males[analysed]]], np.float64)
         # samples that are not analysed, and the bits after the last sample, are read as code 11: no copies, observed
         self._mask = ~keep_bytes(analysed, n_file)
         # one panel of every sample, in order, and no padding bits: decoded in place
         in_order = len(indices) == 1 and isinstance(self._sources[0], slice) and self.n == n_file
         self._direct = in_order and n_file % SAMPLES_PER_BYTE == 0
         self._allocate()
+        self._dosages = DosagePanels(indices)
 
     def _allocate(self) -> None:
         row_bytes, item = self._mask.size, self.dtype.itemsize
@@ -150,11 +249,18 @@ class Decoder:
         return self._lookup.nbytes + self._values.nbytes + self._shift.nbytes + self._table.nbytes
 
     def stats(self, packed: np.ndarray) -> SnpStats:
-        """The counts of the SNPs ``packed``, uint8 (B, bytes_per_snp), over the analysed samples."""
-        _check_packed(packed, self.n_file)
-        stats = _empty_stats(packed.shape[0], self.n)
-        for part in self._steps(packed.shape[0]):
-            self._count(self._load(packed[part]), stats, part)
+        """The counts of the SNPs ``packed``, uint8 (B, snp_bytes), over the analysed samples."""
+        rows, kinds = split_rows(packed, self.n_file)
+        return self._by_sex(self._sums(rows), rows, kinds)
+
+    def _sums(self, rows: np.ndarray) -> SnpStats:
+        """Over the analysed samples, of rows of a .bed or of dosages."""
+        stats = _empty_stats(rows.shape[0], self.n)
+        if rows.dtype == np.float32:
+            self._dosages.sums(rows, stats.n_obs, stats.a1_sum, stats.sum_sq)
+            return stats
+        for part in self._steps(rows.shape[0]):
+            self._count(self._load(rows[part]), stats, part)
         return stats
 
     def decode(
@@ -168,7 +274,7 @@ class Decoder:
 
         Parameters
         ----------
-        packed : uint8 (B, bytes_per_snp).
+        packed : uint8 (B, snp_bytes).
         outs : outs[k] is (len(panels[k]), B), of the decoder's dtype, in contiguous Fortran order.
         stats : what :meth:`stats` returned for ``packed``, to save the counting.
         shift : (B,), to be subtracted instead of the mean.
@@ -181,16 +287,38 @@ class Decoder:
         ------
         ValueError : a shape, dtype or memory order does not fit.
         """
-        _check_packed(packed, self.n_file)
         self._check_outs(outs, packed.shape[0])
-        counted = _empty_stats(packed.shape[0], self.n) if stats is None else stats
-        for part in self._steps(packed.shape[0]):
-            lookup = self._load(packed[part])
+        rows, kinds = split_rows(packed, self.n_file)
+        if rows.dtype == np.float32:
+            counted = self.stats(packed) if stats is None else stats
+            self._dosages.centre(rows, counted.mean if shift is None else shift, outs)
+            return counted
+        counted = _empty_stats(rows.shape[0], self.n) if stats is None else stats
+        for part in self._steps(rows.shape[0]):
+            lookup = self._load(rows[part])
             if stats is None:
                 self._count(lookup, counted, part)
             center = counted.mean[part] if shift is None else shift[part]
             self._write(lookup, center, [out.T[part] for out in outs])
-        return counted
+        return self._by_sex(counted, rows, kinds) if stats is None else counted
+
+    def _by_sex(self, stats: SnpStats, rows: np.ndarray, kinds: np.ndarray | None) -> SnpStats:
+        """The counts with those of alleles, where some SNPs are on a chromosome that not everybody has twice."""
+        if kinds is None or self._males is None or not kinds.any():
+            return stats
+        copies, chromosomes, able = stats.a1_sum.copy(), 2.0 * stats.n_obs, np.full(kinds.size, self.n)
+        two, one, none = stats.genotypes
+        single = np.flatnonzero(kinds)
+        of_males = self._males._sums(rows[single])
+        here, on_x = kinds[single], np.isin(kinds[single], (ON_X, ON_X_SINGLE))
+        # a male with x = 2 has one copy; whose x is 1 has one copy, too
+        both = of_males.a1_sum / 2 if rows.dtype == np.float32 else of_males.genotypes[0]
+        copies[single] -= np.where(here == ON_X, both, 0)
+        chromosomes[single] -= np.where(on_x, of_males.n_obs, stats.n_obs[single])
+        able[single] = np.where(here == ON_Y, self._males.n, self.n)
+        for people, males in zip((two, one, none), of_males.genotypes, strict=True):
+            people[single] = np.where(on_x, people[single] - males, 0)
+        return replace(stats, alleles=AlleleCounts(copies, chromosomes, able, (two, one, none)))
 
     def _steps(self, snps: int) -> Iterator[slice]:
         return (slice(start, min(start + self._step, snps)) for start in range(0, snps, self._step))
@@ -244,13 +372,6 @@ def _empty_stats(snps: int, n: int) -> SnpStats:
     return SnpStats(np.zeros(snps, dtype=np.int32), np.zeros(snps), np.zeros(snps), n)
 
 
-def _as_slice(index: np.ndarray) -> slice | np.ndarray:
-    """``index`` as a slice if it counts up by ones: then copying needs no gather."""
-    if index.size and np.all(np.diff(index) == 1):
-        return slice(int(index[0]), int(index[-1]) + 1)
-    return index
-
-
 def _check_rows(rows: np.ndarray, n_file: int) -> None:
     if rows.size == 0:
         return
@@ -258,12 +379,3 @@ def _check_rows(rows: np.ndarray, n_file: int) -> None:
         raise ValueError(f"a panel names a sample outside the {n_file} of the .fam")
     if np.bincount(rows).max() > 1:
         raise ValueError("the panels name a sample twice")
-
-
-def _check_packed(packed: np.ndarray, n_file: int) -> None:
-    row_bytes = bytes_per_snp(n_file)
-    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != row_bytes:
-        raise ValueError(
-            f"packed genotypes of {n_file} samples are uint8 of shape (SNPs, {row_bytes}), "
-            f"not {packed.dtype} of shape {packed.shape}"
-        )

@@ -1,4 +1,4 @@
-"""Bit tricks on packed genotypes: transposing, random bits, counting and exchanging alleles of .bed bytes."""
+"""Bit tricks on packed genotypes: transposing, random bits, codes of .bed bytes, their alleles and their order."""
 
 from __future__ import annotations
 
@@ -34,6 +34,34 @@ def bernoulli_bits(rng: np.random.Generator, share: float, shape: tuple[int, ...
         drawn = rng.integers(0, 2**64, size=words, dtype=np.uint64)
         bits = bits | drawn if steps >> digit & 1 else bits & drawn
     return bits.view(np.uint8)[: int(np.prod(shape))].reshape(shape)
+
+
+def codes_of(packed: np.ndarray, samples: int) -> np.ndarray:
+    """The codes, uint8 (B, samples), of the .bed rows ``packed`` (B, snp_bytes)."""
+    codes = packed[:, :, None] >> np.array([0, 2, 4, 6], dtype=np.uint8) & np.uint8(3)
+    return codes.reshape(packed.shape[0], -1)[:, :samples]
+
+
+def pack_codes(codes: np.ndarray) -> np.ndarray:
+    """.bed rows (B, w) of codes, uint8 (B, 4 w) with zeros after the last sample."""
+    words = np.ascontiguousarray(codes).view("<u4")
+    # four bytes with two bits each, side by side in the highest byte of the product: no sum of two bits overlaps
+    return (words * np.uint32(0x01041040) >> np.uint32(24)).astype(np.uint8)
+
+
+def pack_alt_counts(counts: np.ndarray) -> np.ndarray:
+    """.bed rows (B, w), with ALT as A1, of copies of ALT: int8 (B, 4 w), negative where missing, 2 after the last."""
+    packed = pack_codes(counts.view(np.uint8) & np.uint8(3))  # -9, pgenlib's missing, ends in the bits of 3
+    low, high = packed & np.uint8(0x55), packed >> np.uint8(1) & np.uint8(0x55)
+    # 0, 1, 2 copies and missing are the codes 11, 10, 00 and 01
+    return ~(high << np.uint8(1) | high ^ low)
+
+
+def in_order(packed: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The .bed rows ``packed`` with sample ``order[i]`` at place i."""
+    codes = np.zeros((packed.shape[0], 4 * packed.shape[1]), dtype=np.uint8)
+    np.take(codes_of(packed, order.size), order, axis=1, out=codes[:, : order.size], mode="clip")
+    return pack_codes(codes)
 
 
 def _count_table() -> np.ndarray:

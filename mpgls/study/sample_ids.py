@@ -36,11 +36,13 @@ class SampleColumns:
     """Where the lines of a file have FID and IID. ``first`` is the column after them; ``note`` says what was done.
 
     ``header`` begins with FID and IID, or with IID alone: the FID is then that of the sample of ``known`` that has this
-    IID, and 0 where there is none. Raises InputError for another header.
+    IID, and 0 where there is none. Messages call a line a ``row``. Raises InputError for another header.
     """
 
-    def __init__(self, path: str, header: Sequence[str], line: int, known: Sequence[SampleId] | None = None) -> None:
-        self._path, self._alone = path, header[0] == "IID"
+    def __init__(
+        self, path: str, header: Sequence[str], line: int, known: Sequence[SampleId] | None = None, row: str = "line"
+    ) -> None:
+        self._path, self._alone, self._row = path, header[0] == "IID", row
         if (self._alone and "FID" in header) or (not self._alone and list(header[:2]) != ["FID", "IID"]):
             raise InputError(
                 f"{path}, line {line}: the header must begin with FID and IID, or with IID where there is no FID; "
@@ -60,17 +62,19 @@ class SampleColumns:
         """The sample of line ``number``. Raises InputError for an ID that is empty, has a blank or several families."""
         fid, iid = (NO_FAMILY, fields[0]) if self._alone else (fields[0], fields[1])
         if not fid or not iid:
-            raise InputError(f"{self._path}, line {number}: the FID or the IID is empty")
+            raise InputError(f"{self._path}, {self._row} {number}: the FID or the IID is empty")
         if " " in fid or " " in iid:
             wrong = iid if " " in iid else fid
-            raise InputError(f"{self._path}, line {number}: the ID {wrong!r} has a blank in it, which no .fam can have")
+            raise InputError(
+                f"{self._path}, {self._row} {number}: the ID {wrong!r} has a blank in it, which no .fam can have"
+            )
         if not self._alone:
             return fid, iid
         family = self._families.get(iid, NO_FAMILY)
         if family is None:
             raise InputError(
-                f"{self._path}, line {number}: the file has no FID, and several families of the genotypes have an IID "
-                f"{iid!r}: add a column FID"
+                f"{self._path}, {self._row} {number}: the file has no FID, and several families of the genotypes "
+                f"have an IID {iid!r}: add a column FID"
             )
         return family, iid
 

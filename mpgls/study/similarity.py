@@ -9,7 +9,7 @@ import numpy as np
 
 from mpgls.errors import InputError, UsageError
 from mpgls.study.chromosome_names import plain_chromosome, positions_of
-from mpgls.study.plink import VariantTable
+from mpgls.study.variants import VariantRows
 
 MANTISSA_BITS = 24
 """Integers up to 2^24 are exact in float32."""
@@ -51,7 +51,7 @@ def evenly_spaced(candidates: np.ndarray, count: int) -> np.ndarray:
     return candidates[((2 * np.arange(count) + 1) * candidates.size) // (2 * count)]
 
 
-def by_chromosome(variants: VariantTable, index: np.ndarray) -> SimilaritySnps:
+def by_chromosome(variants: VariantRows, index: np.ndarray) -> SimilaritySnps:
     """The SNPs ``index`` (ascending) of the .bim, those of a chromosome side by side, in order of first appearance.
 
     Each chromosome is called what the first of its SNPs has.

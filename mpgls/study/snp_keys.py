@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mpgls.study.chromosome_names import canonical_chromosome
-from mpgls.study.plink import Variants, VariantTable
+from mpgls.study.variants import VariantRows, Variants
 
 _BASIS, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
@@ -29,7 +29,7 @@ def snp_keys(variants: Variants) -> np.ndarray:
     return keys
 
 
-def keys_of(variants: VariantTable, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def keys_of(variants: VariantRows, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """The keys of the .bim rows ``index`` (m,), ascending, in batches: (position of the first one, keys)."""
     first = 0
     for start, batch in variants.batches():

@@ -10,15 +10,17 @@ person is a function of the seed and of the row of the .fam.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.errors import InputError, StorageError
-from mpgls.study.filters import SnpFilter, passes
+from mpgls.errors import InputError
+from mpgls.study.count_filters import passes
+from mpgls.study.filters import SnpFilter
 from mpgls.study.genotypes import Decoder
 from mpgls.study.nifti import Mask
-from mpgls.study.plink import BedFile, Fileset
+from mpgls.study.plink import Fileset
 from mpgls.study.synthetic_haplotypes import stream
 
 # further kinds of `stream`, after those of synthetic_haplotypes
@@ -39,23 +41,30 @@ class CausalSnps:
 
 
 def draw_causal(
-    fileset: Fileset, index: np.ndarray, samples: np.ndarray, snp_filter: SnpFilter, *, count: int, seed: int
+    fileset: Fileset,
+    index: np.ndarray,
+    samples: np.ndarray,
+    snp_filter: SnpFilter,
+    read: Callable[[np.ndarray], np.ndarray],
+    *,
+    count: int,
+    seed: int,
 ) -> CausalSnps:
     """``count`` random SNPs of ``index`` that pass the filter and vary in ``samples``, a missing genotype at the mean.
 
-    ``index`` and ``samples`` are rows of the .bim and the .fam. Raises InputError when there are too few, StorageError
-    when the genotypes cannot be read.
+    ``index`` and ``samples`` are rows of the .bim and the .fam; ``read`` gives the genotypes of .bim rows, ascending.
+    Raises InputError when there are too few, and what ``read`` raises.
     """
-    bed = fileset.bed
     order = stream(seed, IMAGE_SNPS).choice(index.size, size=min(index.size, TRIED), replace=False)
-    decoder = Decoder(bed.n, [samples], np.float64)
+    decoder = Decoder(fileset.bed.n, [samples], np.float64, fileset.bed.males)
     ids: list[str] = []
     x: list[np.ndarray] = []
     for start in range(0, order.size, LOOKED_AT):
         if len(ids) >= count:
             break
         wanted = index[order[start : start + LOOKED_AT]]
-        packed = np.stack([_packed(bed, int(k)) for k in wanted])
+        ascending = np.argsort(wanted)
+        packed = read(wanted[ascending])[np.argsort(ascending)]
         values = np.empty((samples.size, wanted.size), order="F")
         stats = decoder.decode(packed, [values])
         for j in np.flatnonzero(passes(stats, snp_filter) & ~stats.monomorphic)[: count - len(ids)]:
@@ -63,20 +72,13 @@ def draw_causal(
             x.append(values[:, j])
     if len(ids) < count:
         raise InputError(
-            f"only {len(ids)} of {order.size:,} SNPs drawn from {fileset.prefix}.bim vary and pass --maf and "
-            f"--geno: choose --causal {len(ids)} or fewer"
+            f"only {len(ids)} of {order.size:,} SNPs drawn from {fileset.variants.path} vary and pass the "
+            f"filters: choose --causal {len(ids)} or fewer"
         )
     dosages = np.array(x).reshape(len(ids), samples.size)
     # sums of squares in a fixed order, so that the bytes do not depend on BLAS
     sd = np.sqrt(np.square(dosages).mean(axis=1))
     return CausalSnps(ids, dosages / sd[:, None], sd)
-
-
-def _packed(bed: BedFile, snp: int) -> np.ndarray:
-    try:
-        return np.fromfile(bed.path, dtype=np.uint8, count=bed.snp_bytes, offset=bed.offset(snp))
-    except OSError as error:
-        raise StorageError(f"cannot read {bed.path}: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True, eq=False)

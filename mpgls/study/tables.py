@@ -1,15 +1,18 @@
-"""Phenotype and covariate tables: the text files a user writes by hand."""
+"""Phenotype and covariate tables: text, with commas or without, HDF5 and Parquet."""
 
 from __future__ import annotations
 
 import math
+import os
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from mpgls.errors import InputError, UsageError
+from mpgls.errors import InputError
+from mpgls.study.column_files import ColumnFile, check_finite, open_columns
+from mpgls.study.column_names import select_names
 from mpgls.study.missing import codes_note, doubtful_codes, take_codes
 from mpgls.study.sample_ids import (
     IdList,
@@ -20,7 +23,7 @@ from mpgls.study.sample_ids import (
     read_ids,
     show_sample,
 )
-from mpgls.study.text import PathLike, TextTable, part_names
+from mpgls.study.text import PathLike, TextTable
 
 __all__ = [
     "IdList", "PathLike", "SampleId", "SampleTable", "Table", "index_ids", "read_ids", "read_table", "show_sample",
@@ -35,8 +38,9 @@ class Table:
     """Numbers per sample, in the order of the file.
 
     ``ids`` holds k pairs (FID, IID), ``names`` the c columns that were read, and ``values`` is (k, c) float64
-    with NaN where the file says that a value is missing. ``notes`` say how the file was understood, ``warnings`` what
-    in it may mean something else than it was taken for.
+    with NaN where the file says that a value is missing. A column of categories has ``levels``, and its values are
+    positions among them. ``notes`` say how the file was understood, ``warnings`` what in it may mean something else
+    than it was taken for.
     """
 
     path: str
@@ -45,6 +49,7 @@ class Table:
     values: np.ndarray
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of_everyone(cls, path: str, ids: list[SampleId], name: str) -> Table:
@@ -101,59 +106,173 @@ class SampleTable:
         return (f"header: {self._columns.note}", *self.table.lines.notes)
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are read, and how.
+
+    ``wanted`` is read by `select_names`. The numbers ``missing_codes`` are missing. ``categories`` (wanted names) are
+    taken as categories whatever is in them, and so is each column of words; None: words are an error.
+    """
+
+    wanted: Sequence[str] = ()
+    missing_codes: Sequence[float] = ()
+    categories: Sequence[str] | None = None
+    what: str = "column"
+
+    def select(self, names: Sequence[str], path: str) -> tuple[list[int], frozenset[str]]:
+        """Positions of the wanted columns among the ``names`` of ``path``, and the names of the categories asked for.
+
+        Raises UsageError for one that is not there.
+        """
+        columns = select_names(names, self.wanted, path, self.what)
+        read = [names[k] for k in columns]
+        return columns, frozenset(
+            read[k] for k in (select_names(read, self.categories, path, self.what) if self.categories else ())
+        )
+
+
 def read_table(
     path: PathLike,
     wanted: Sequence[str] = (),
     known: Sequence[SampleId] | None = None,
     missing_codes: Sequence[float] = (),
+    categories: Sequence[str] | None = None,
+    what: str = "column",
 ) -> Table:
-    """Read a phenotype or covariate table with the header ``FID IID name ...`` or ``IID name ...``, with # or without.
+    """Read a phenotype or covariate table with the columns ``FID IID name ...`` or ``IID name ...``.
 
-    Fields are separated by tabs or other white space; two tabs in a row enclose an empty, hence missing, value.
-    ``NA``, ``nan``, ``NaN``, the empty field and the numbers ``missing_codes`` are missing; every other value is a
-    number, but ``warnings`` count those that often mean missing. ``wanted`` selects columns, in that order; the others
-    are not looked at, so they may hold text. Without ``wanted`` every column is read. ``known`` is as in `SampleTable`.
+    Text is separated by commas, tabs or other white space; two tabs or commas in a row enclose an empty, hence
+    missing, value. ``NA``, ``nan``, ``NaN``, the empty field and the numbers ``missing_codes`` are missing; every other
+    value is a number, but ``warnings`` count those that often mean missing. ``wanted`` selects columns, as
+    `select_names` reads it, which calls them a ``what``; the others are not looked at. Without ``wanted`` every column
+    is read. With ``categories``, the columns of these names and all columns of words become categories; a word has a
+    letter and is no number. ``known`` is as in `SampleTable`.
 
     Raises InputError (text in a numeric column, a line of the wrong width, samples or columns that occur
     twice), UsageError (a wanted column that does not exist) and StorageError (an unreadable file).
     """
-    table = SampleTable(path, known)
-    columns = _column_positions(table, wanted)
+    file = open_columns(os.fspath(path), known)
+    columns = Columns(wanted, missing_codes, categories, what)
+    return _of_text(SampleTable(path, known), columns) if file is None else _of_file(file, columns)
+
+
+def _of_text(table: SampleTable, columns: Columns) -> Table:
+    """The chosen columns of a text file."""
+    positions, asked = columns.select(table.header[table.first :], table.path)
+    at = [table.first + k for k in positions]
+    names = tuple(table.header[k] for k in at)
+    if columns.categories is None:
+        ids, values = _numbers(table, at)
+        return _finished(table.path, ids, names, values, table.notes, columns)
+    ids, lines, rows = [], [], []
+    for number, sample, fields in table:
+        ids.append(sample)
+        lines.append(number)
+        rows.append([fields[k] for k in at])
+    values, levels = np.empty((len(ids), len(at))), {}
+    for k, (name, texts) in enumerate(zip(names, zip(*rows, strict=True), strict=True)):
+        if name in asked or _all_words(texts):
+            values[:, k], levels[name] = _as_category(texts, columns.missing_codes)
+        else:
+            values[:, k] = _as_numbers(texts, table.path, lines, name)
+    return _finished(table.path, ids, names, values, table.notes, columns, levels)
+
+
+def _of_file(file: ColumnFile, columns: Columns) -> Table:
+    """The chosen columns of an HDF5 or Parquet file."""
+    positions, asked = columns.select(file.names, file.path)
+    names = tuple(file.names[k] for k in positions)
+    values, levels = np.empty((len(file.ids), len(names))), {}
+    for k, (position, name) in enumerate(zip(positions, names, strict=True)):
+        texts = None if columns.categories is None else file.texts(position)
+        if texts is None:
+            values[:, k] = file.read(np.array([position]))[0]
+            check_finite(file.path, [name], file.ids, values[None, :, k])
+        if texts is None and name in asked:
+            texts = ["" if math.isnan(value) else f"{value:.15g}" for value in values[:, k]]
+        if texts is not None:
+            values[:, k], levels[name] = _as_category(texts, columns.missing_codes)
+    return _finished(file.path, file.ids, names, values, file.notes, columns, levels)
+
+
+def _finished(
+    path: str,
+    ids: list[SampleId],
+    names: tuple[str, ...],
+    values: np.ndarray,
+    notes: tuple[str, ...],
+    columns: Columns,
+    levels: Mapping[str, tuple[str, ...]] | None = None,
+) -> Table:
+    """The table, with what is missing taken out and what may be missing warned of."""
+    levels, codes = levels or {}, columns.missing_codes
+    numeric = np.array([name not in levels for name in names], dtype=bool)
+    numbers = values[:, numeric]
+    if codes:
+        notes += (codes_note(take_codes(numbers, codes), codes),)
+        values[:, numeric] = numbers
+    if levels:
+        notes += (f"categories: {', '.join(levels)}",)
+    doubts = doubtful_codes(path, [name for name in names if name not in levels], numbers)
+    return Table(path, ids, names, values, notes, doubts, levels)
+
+
+def _numbers(table: SampleTable, at: Sequence[int]) -> tuple[list[SampleId], np.ndarray]:
+    """The samples, and the columns ``at`` (c,) of a line as numbers (k, c); of 10^5 columns no text is kept."""
     ids: list[SampleId] = []
     numbers = array("d")
     for number, sample, fields in table:
         ids.append(sample)
         try:
-            numbers.extend([_number(fields[c]) for c in columns])
+            numbers.extend([_number(fields[k]) for k in at])
         except ValueError:
-            raise _not_a_number(table, number, fields, columns) from None
-    values = np.array(numbers, dtype=np.float64).reshape(len(ids), len(columns))
-    names = tuple(table.header[c] for c in columns)
-    notes = table.notes
-    if missing_codes:
-        notes += (codes_note(take_codes(values, missing_codes), missing_codes),)
-    return Table(table.path, ids, names, values, notes, doubtful_codes(table.path, names, values))
+            wrong = next(k for k in at if not _is_number(fields[k]))
+            raise _not_a_number(table.path, number, table.header[wrong], fields[wrong]) from None
+    return ids, np.array(numbers, dtype=np.float64).reshape(len(ids), len(at))
 
 
-def column_names(path: PathLike) -> list[str]:
-    """The names of a table's columns after FID and IID. Raises as `SampleTable` does."""
-    table = SampleTable(path)
-    return table.header[table.first :]
+def _as_numbers(texts: Sequence[str], path: str, lines: Sequence[int], name: str) -> np.ndarray:
+    """A column (k,) as numbers. Raises InputError, naming the line, for a text."""
+    for number, text in zip(lines, texts, strict=True):
+        if not _is_number(text):
+            raise _not_a_number(path, number, name, text, "; or --cat-covar for a column of categories")
+    return np.array([_number(text) for text in texts])
 
 
-def _column_positions(table: SampleTable, wanted: Sequence[str]) -> list[int]:
-    """Where the wanted columns (all when none is named) stand in a line; UsageError for an unknown one."""
-    if not wanted:
-        return list(range(table.first, len(table.header)))
-    position = {name: column for column, name in enumerate(table.header) if column >= table.first}
-    wanted = part_names(wanted, position)
-    unknown = [name for name in wanted if name not in position]
-    if unknown:
-        raise UsageError(f"{table.path} has no column {unknown[0]!r}; its columns are {', '.join(position)}")
-    if len(set(wanted)) < len(wanted):
-        repeated = next(name for name in wanted if list(wanted).count(name) > 1)
-        raise UsageError(f"column {repeated!r} of {table.path} is asked for twice")
-    return [position[name] for name in wanted]
+def _as_category(texts: Sequence[str], codes: Sequence[float]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A column (k,) as positions among its levels, NaN where missing, and the levels: as numbers or texts ascend."""
+    known = [text for text in dict.fromkeys(texts) if text not in MISSING and not _is_code(text, codes)]
+    all_numbers = all(map(_is_number, known))
+    levels = tuple(sorted(known, key=(lambda text: (float(text), text)) if all_numbers else (lambda text: (0.0, text))))
+    position = {level: float(k) for k, level in enumerate(levels)}
+    return np.array([position.get(text, math.nan) for text in texts]), levels
+
+
+def _all_words(texts: Sequence[str]) -> bool:
+    """Whether a column holds words alone, beside what is missing: with letters, and no numbers."""
+    known = set(texts) - MISSING
+    return bool(known) and all(any(map(str.isalpha, text)) and not _reads_as_float(text) for text in known)
+
+
+def _is_code(text: str, codes: Sequence[float]) -> bool:
+    return bool(codes) and _is_number(text) and float(text) in codes
+
+
+def _reads_as_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_number(text: str) -> bool:
+    """Whether ``text`` is a finite number, or says that the value is missing."""
+    try:
+        _number(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(text: str) -> float:
@@ -167,14 +286,7 @@ def _number(text: str) -> float:
     return value
 
 
-def _not_a_number(table: SampleTable, number: int, fields: Sequence[str], columns: Sequence[int]) -> InputError:
-    """The error for the first of ``columns`` whose field is neither a finite number nor missing."""
-    for column in columns:
-        try:
-            _number(fields[column])
-        except ValueError:
-            break
+def _not_a_number(path: str, line: int, name: str, text: str, or_else: str = "") -> InputError:
     return InputError(
-        f"{table.path}, line {number}, column {table.header[column]!r}: {fields[column]!r} is not a finite number "
-        "(write NA for a missing value)"
+        f"{path}, line {line}, column {name!r}: {text!r} is not a finite number (write NA for a missing value{or_else})"
     )

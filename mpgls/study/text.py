@@ -4,6 +4,7 @@
   LF, CR LF or CR.
 - Fields are separated by blanks or tabs. Two tabs in a row enclose an empty field. Blanks and tabs at the end of a line
   and empty lines at the end of the file do not count; an empty line in the midst is an error.
+- A table whose header has commas between its names has commas between its fields, and may have quotes around them.
 - Every line has as many fields as the first one.
 - `#` marks a header or a remark before it, and nothing else: in data it is a letter.
 """
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import io
 import os
@@ -100,8 +102,8 @@ class TextLines:
 class TextTable:
     """A text file with a header: ``header`` are its names, and `rows` the fields of each line after it.
 
-    ``key`` is a name that the header must have: where it is not found between tabs the header is split at blanks too.
-    ``line`` is the header's number. Raises InputError for a name that is empty or occurs twice.
+    ``key`` is a name that the header must have: where it is not found between tabs the header is split at blanks, or at
+    commas. ``line`` is the header's number. Raises InputError for a name that is empty or occurs twice.
     """
 
     def __init__(self, path: PathLike, key: str) -> None:
@@ -112,6 +114,10 @@ class TextTable:
         self.header = split_at_tabs(line)
         if key not in self.header:
             self.header = words(line)
+        self._commas = key not in self.header and key in split_at_commas(line, self.path, self.line)
+        if self._commas:
+            self.header = split_at_commas(line, self.path, self.line)
+            self.lines.note("fields separated by commas")
         for column, name in enumerate(self.header):
             if not name and key in self.header:
                 raise InputError(f"{self.path}, line {self.line}: column {column + 1} has no name")
@@ -126,7 +132,7 @@ class TextTable:
         """Each line's number and fields, as many as the header names. Raises InputError for another number of them."""
         width = len(self.header)
         for number, line in self.lines:
-            fields = split(line, width)
+            fields = split_at_commas(line, self.path, number) if self._commas else split(line, width)
             if len(fields) != width:
                 raise InputError(
                     f"{self.path}, line {number}: {len(fields)} fields, but the header names {width} columns"
@@ -201,6 +207,17 @@ def words(line: str) -> list[str]:
 def split_at_tabs(line: str) -> list[str]:
     """The fields between tabs, without blanks around them; empty ones at the end are left out."""
     return [field.strip(BLANKS) for field in line.rstrip(BLANKS).split("\t")]
+
+
+def split_at_commas(line: str, path: str, number: int) -> list[str]:
+    """The fields between commas, without blanks and quotes around them. Raises InputError for a quote left open."""
+    try:
+        (fields,) = csv.reader([line], skipinitialspace=True, strict=True)
+    except csv.Error:
+        raise InputError(
+            f"{path}, line {number}: a quote is not closed, or something follows it in its field"
+        ) from None
+    return [field.strip(BLANKS) for field in fields]
 
 
 def split(line: str, width: int) -> list[str]:
@@ -296,4 +313,4 @@ def _is_remark(line: str) -> bool:
     first = words(line)
     if first[0].lstrip("#"):
         return first[0].startswith("##") and first[0].lstrip("#") not in _HEADER_WORDS
-    return not (len(first) > 1 and first[1] in _HEADER_WORDS)
+    return not (len(first) > 1 and first[1].split(",")[0].strip('"') in _HEADER_WORDS)

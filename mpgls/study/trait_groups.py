@@ -11,7 +11,9 @@ import numpy as np
 from mpgls.errors import InputError
 from mpgls.model.deviations import deviations, in_range
 from mpgls.model.trait_flags import NOT_ANALYSED, Flag
+from mpgls.model.transform import AS_IT_IS, Transform
 from mpgls.study.align import Cohort, align
+from mpgls.study.categories import Covariates
 from mpgls.study.design import Design
 from mpgls.study.plink import Samples
 from mpgls.study.tables import SampleId, Table
@@ -29,22 +31,36 @@ class ModelSamples(NamedTuple):
 
 
 @dataclass(frozen=True)
+class TraitUse:
+    """What traits are read for: grouped by ``policy`` (one of trait_matrix.POLICIES), on the scale of ``transform``.
+
+    ``effects`` is the type in which effects on a trait are kept, None where there are none.
+    """
+
+    policy: str
+    transform: Transform = AS_IT_IS
+    effects: type | None = np.float64
+
+
+@dataclass(frozen=True)
 class TraitGroup:
     """Traits that are analysed over the same n samples.
 
     ``traits`` are positions in the matrix, those that can be analysed; ``rows`` (n,) .fam rows in the order of the
     analysis, ``matrix_rows`` and ``kinship_index`` (n,) the same samples in the traits' file and in the kinship;
-    ``C`` (n, q-1) the user's covariates and ``X_L`` (n, q) the orthonormal columns that span them with the intercept.
-    Without a kinship ``kinship_index`` is empty. ``imputed`` (len(traits),) says which traits have filled gaps.
+    ``covariates`` are the user's and ``X_L`` (n, q) the orthonormal columns that span them with the intercept. Without
+    a kinship ``kinship_index`` is empty. ``imputed`` (len(traits),) says which traits have filled gaps, ``transform``
+    on which scale all are.
     """
 
     traits: np.ndarray
     rows: np.ndarray
     matrix_rows: np.ndarray
     kinship_index: np.ndarray
-    C: np.ndarray
+    covariates: Covariates
     X_L: np.ndarray
     imputed: np.ndarray
+    transform: Transform
 
     @property
     def n(self) -> int:
@@ -53,12 +69,16 @@ class TraitGroup:
 
     def read(self, matrix: TraitMatrix, first: int, stop: int) -> np.ndarray:
         """Traits first..stop over the group's samples, less their means: (n, stop-first) float64, Fortran, no gaps."""
-        values = matrix.read(self.traits[first:stop])[:, self.matrix_rows]
+        values = self.values(matrix, self.traits[first:stop])
         if self.imputed[first:stop].any():
             values = impute(values, self.X_L)
         D, size, _ = deviations(values, axis=1)
         D *= size
         return D.T
+
+    def values(self, matrix: TraitMatrix, traits: np.ndarray) -> np.ndarray:
+        """Traits at positions (k,) of the matrix over the group's samples, on their scale: (k, n); NaN: missing."""
+        return self.transform.of(matrix.read(traits)[:, self.matrix_rows], self.X_L)
 
 
 @dataclass(frozen=True)
@@ -90,6 +110,7 @@ class TraitStudy:
         return [
             f"samples: {steps}",
             f"covariates: {', '.join(self.cohort.covariate_names)}",
+            *self.cohort.covariates.lines(),
             f"traits: {len(self.matrix.names):,}, {left_out:,} cannot be analysed; {len(self.groups)} group(s) by "
             "samples",
         ]
@@ -101,14 +122,12 @@ def group_study(
     samples: Samples,
     kept: np.ndarray,
     model: ModelSamples | None,
-    policy: str,
-    effects: type | None = np.float64,
+    use: TraitUse,
 ) -> TraitStudy:
-    """Intersect the samples of all sources, and group the traits by ``policy`` (one of trait_matrix.POLICIES).
+    """Intersect the samples of all sources, and group the traits for their ``use``.
 
-    ``samples`` are those of the .fam, ``kept`` the rows that --keep, --remove and --mind leave; ``effects`` is the type
-    in which effects on a trait are kept, None where there are none. Raises InputError when no sample or too few are
-    left, or a group's samples are not those of a given eigendecomposition.
+    ``samples`` are those of the .fam, ``kept`` the rows that --keep, --remove and --mind leave. Raises InputError when
+    no sample or too few are left, or a group's samples are not those of a given eigendecomposition.
     """
     cohort = _common_samples(matrix, covariates, samples, kept, model)
     position = {name: k for k, name in enumerate(matrix.ids)}
@@ -116,12 +135,12 @@ def group_study(
     flags = np.zeros(len(matrix.names), dtype=np.uint8)
     counts = np.zeros(len(matrix.names), dtype=np.int64)
     groups = []
-    for mask in group_traits(matrix, matrix_rows, policy):
+    for mask in group_traits(matrix, matrix_rows, use.policy):
         counts[mask.traits] = mask.samples.size
-        flags[mask.traits] = found = _flags(mask, cohort, effects)
+        flags[mask.traits] = found = _flags(mask, cohort, use)
         usable = found & NOT_ANALYSED == 0
         if usable.any():
-            groups.append(_trait_group(mask, usable, cohort, matrix_rows, model))
+            groups.append(_trait_group(mask, usable, cohort, matrix_rows, model, use.transform))
     return TraitStudy(matrix, cohort, tuple(groups), flags, counts)
 
 
@@ -136,7 +155,7 @@ def _common_samples(
     return align(samples, everyone, "any", covariates, model_ids, keep, keep_by="--keep, --remove and --mind")
 
 
-def _flags(mask: MaskGroup, cohort: Cohort, effects: type | None) -> np.ndarray:
+def _flags(mask: MaskGroup, cohort: Cohort, use: TraitUse) -> np.ndarray:
     """Bits of `Flag` of the traits of a mask: why they cannot be analysed, and whether they are imputed."""
     flags = np.where(mask.missing > 0, Flag.IMPUTED, 0)
     if mask.samples.size == 0:
@@ -144,16 +163,21 @@ def _flags(mask: MaskGroup, cohort: Cohort, effects: type | None) -> np.ndarray:
     if mask.samples.size <= cohort.X_L.shape[1] + 1:
         return flags | Flag.TOO_FEW
     try:
-        Design.of(cohort.C[mask.samples], cohort.covariate_names[1:])
+        Design.of(*cohort.covariates.take(mask.samples).columns())
     except InputError:
         return flags | Flag.COLLINEAR
-    if effects is not None:
-        flags |= np.where(in_range(mask.ends[:, 0], mask.ends[:, 1], effects), 0, Flag.RANGE)
+    if use.effects is not None and not use.transform.changes:
+        flags |= np.where(in_range(mask.ends[:, 0], mask.ends[:, 1], use.effects), 0, Flag.RANGE)
     return np.where(mask.constant, flags & ~Flag.RANGE | Flag.CONSTANT, flags)
 
 
 def _trait_group(
-    mask: MaskGroup, usable: np.ndarray, cohort: Cohort, matrix_rows: np.ndarray, model: ModelSamples | None
+    mask: MaskGroup,
+    usable: np.ndarray,
+    cohort: Cohort,
+    matrix_rows: np.ndarray,
+    model: ModelSamples | None,
+    transform: Transform,
 ) -> TraitGroup:
     order = mask.samples
     if model is not None and model.fixed_by is not None:
@@ -164,12 +188,14 @@ def _trait_group(
                 "--keep"
             )
         order = order[np.argsort(cohort.kinship_index[order])]
+    covariates = cohort.covariates.take(order)
     return TraitGroup(
         traits=mask.traits[usable],
         rows=cohort.rows[order],
         matrix_rows=matrix_rows[order],
         kinship_index=cohort.kinship_index[order] if cohort.kinship_index.size else cohort.kinship_index,
-        C=cohort.C[order],
-        X_L=Design.of(cohort.C[order], cohort.covariate_names[1:]).X_L,
+        covariates=covariates,
+        X_L=Design.of(*covariates.columns()).X_L,
         imputed=mask.missing[usable] > 0,
+        transform=transform,
     )

@@ -1,33 +1,25 @@
-"""Many traits: read a few at a time from a text table or from HDF5, and grouped by which samples they miss.
-
-The HDF5 form holds `/traits` (t, n), any real type, NaN where missing; `/names` (t,) strings; and `/samples`, strings
-(n, 2) with FID and IID, or (n,) with 'FID IID'. Of it never more is read than the traits that are asked for.
-"""
+"""Many traits: of a text table, or a few at a time of HDF5 or Parquet, and grouped by which samples they miss."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from mpgls.errors import InputError, StorageError
-from mpgls.study.hdf5 import open_hdf5
+from mpgls.errors import InputError
+from mpgls.study.column_files import ColumnFile, check_finite, open_columns
+from mpgls.study.column_names import select_names
 from mpgls.study.missing import codes_note, doubtful_codes, take_codes
-from mpgls.study.tables import PathLike, SampleId, column_names, index_ids, read_table, show_sample
-from mpgls.study.trait_names import select_names
+from mpgls.study.tables import PathLike, SampleId, read_table
 
 BLOCK_BYTES = 32 << 20
 """Float64 values of the traits that are looked at together while grouping."""
 
 POLICIES = ("by-mask", "complete", "impute")
-TRAITS = "HDF5 file of traits"
-"""What messages call it."""
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Singular values of the observed part of an orthonormal basis below this mean that a covariate does not vary there.
 _RANK_TOLERANCE = 1e-10
@@ -66,13 +58,7 @@ class TraitMatrix:
         positions = np.asarray(positions, dtype=np.int64)
         values = self.rows.read(positions)
         take_codes(values, self.missing_codes)
-        infinite = np.isinf(values)
-        if infinite.any():
-            k, i = np.argwhere(infinite)[0]
-            raise InputError(
-                f"{self.path}: trait {self.names[positions[k]]!r} of sample {show_sample(self.ids[i])} is "
-                f"{values[k, i]}, not a finite number"
-            )
+        check_finite(self.path, [self.names[k] for k in positions], self.ids, values, "trait")
         return values
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -109,17 +95,18 @@ def open_traits(
     known: Sequence[SampleId] | None = None,
     missing_codes: Sequence[float] = (),
 ) -> TraitMatrix:
-    """Open a trait table (text, as `read_table` takes it) or an HDF5 file; ``wanted`` is read by `select_names`.
+    """Open a table of traits in any format of `mpgls.study.tables`; ``wanted`` is read by `select_names`.
 
     ``known`` are the samples of the genotypes, which give FIDs to a table without, and ``missing_codes`` numbers that
-    stand for a missing value. Of an HDF5 file the first BLOCK_BYTES are searched for other such numbers.
+    stand for a missing value. Of HDF5 and Parquet the first BLOCK_BYTES are searched for other such numbers.
 
     Raises InputError for a malformed file, UsageError for a trait that is not there, StorageError for an unreadable
     file.
     """
     name = os.fspath(path)
     codes = tuple(missing_codes)
-    return _open_hdf5(name, wanted, codes) if _starts_as_hdf5(name) else _open_text(name, wanted, known, codes)
+    file = open_columns(name, known)
+    return _of_text(name, wanted, known, codes) if file is None else _of_file(file, wanted, codes)
 
 
 def group_traits(matrix: TraitMatrix, kept: np.ndarray, policy: str = "by-mask") -> list[MaskGroup]:
@@ -242,107 +229,34 @@ class _TextRows:
 
 
 @dataclass(frozen=True, eq=False)
-class _Hdf5Rows:
-    """``columns`` (t,) int64 are the rows of /traits that were asked for."""
+class _FileRows:
+    """``columns`` (t,) int64 are the columns of the file that were asked for."""
 
-    path: str
+    file: ColumnFile
     columns: np.ndarray
-    n: int
 
     def read(self, positions: np.ndarray) -> np.ndarray:
-
-        rows = self.columns[positions]
-        values = np.empty((rows.size, self.n))
-        edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), rows.size]
-        with open_hdf5(self.path, what=TRAITS) as file:
-            for a, b in itertools.pairwise(edges):
-                if a < b:
-                    file["traits"].read_direct(values, np.s_[int(rows[a]) : int(rows[b - 1]) + 1], np.s_[a:b])
-        return values
+        return self.file.read(self.columns[positions])
 
 
-def _open_text(
+def _of_text(
     path: str, wanted: Sequence[str], known: Sequence[SampleId] | None, codes: tuple[float, ...]
 ) -> TraitMatrix:
-    if wanted:
-        names = column_names(path)
-        wanted = [names[k] for k in select_names(names, wanted, path)]
-    table = read_table(path, wanted, known, codes)
+    table = read_table(path, wanted, known, codes, what="trait")
     rows = _TextRows(np.ascontiguousarray(table.values.T))
     return TraitMatrix(path, table.names, table.ids, rows, codes, table.notes, table.warnings)
 
 
-def _open_hdf5(path: str, wanted: Sequence[str], codes: tuple[float, ...]) -> TraitMatrix:
-    import h5py
-
-    with open_hdf5(path, what=TRAITS) as file:
-        for name in ("traits", "names", "samples"):
-            if not isinstance(file.get(name), h5py.Dataset):
-                raise InputError(f"{path} holds no traits: there is no dataset /{name}")
-        shape, kind = file["traits"].shape, file["traits"].dtype.kind
-        names, ids = _strings(path, file["names"]).tolist(), _samples(path, file["samples"])
-    if kind not in "fiu" or shape != (len(names), len(ids)):
-        size = " x ".join(map(str, shape))
-        raise InputError(
-            f"{path}: /traits is {size}{'' if kind in 'fiu' else ' and not numeric'}, but there are "
-            f"{len(names)} names and {len(ids)} samples"
-        )
-    _check_names(path, names)
-    index_ids(ids, path)
-    columns = np.array(select_names(names, wanted, path), dtype=np.int64)
-    chosen, rows = tuple(names[k] for k in columns), _Hdf5Rows(path, columns, len(ids))
-    notes: tuple[str, ...] = ("HDF5",)
-    searched = next(TraitMatrix(path, chosen, ids, rows).blocks(), np.empty(0, dtype=np.int64))
+def _of_file(file: ColumnFile, wanted: Sequence[str], codes: tuple[float, ...]) -> TraitMatrix:
+    columns = np.array(select_names(file.names, wanted, file.path), dtype=np.int64)
+    chosen, rows, notes = tuple(file.names[k] for k in columns), _FileRows(file, columns), file.notes
+    searched = next(TraitMatrix(file.path, chosen, file.ids, rows).blocks(), np.empty(0, dtype=np.int64))
     values = rows.read(searched)
     if codes:
         notes += (codes_note(take_codes(values, codes), codes) + _of_first(searched.size, len(chosen)),)
-    warnings = doubtful_codes(path, chosen[: searched.size], values.T)
-    return TraitMatrix(path, chosen, ids, rows, codes, notes, warnings)
+    warnings = doubtful_codes(file.path, chosen[: searched.size], values.T)
+    return TraitMatrix(file.path, chosen, file.ids, rows, codes, notes, warnings)
 
 
 def _of_first(searched: int, count: int) -> str:
     return f" among the first {searched:,} traits" if searched < count else ""
-
-
-def _strings(path: str, dataset: Any) -> np.ndarray:
-    """The texts of a dataset, as an array of objects of its shape."""
-    try:
-        return np.asarray(dataset.asstr()[...], dtype=object)
-    except TypeError:
-        raise InputError(f"{path}: {dataset.name} does not hold strings") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: {dataset.name} holds a text that is not in UTF-8") from None
-
-
-def _samples(path: str, dataset: Any) -> list[SampleId]:
-    texts = _strings(path, dataset)
-    if texts.ndim == 2 and texts.shape[1] == 2:
-        return [(fid, iid) for fid, iid in texts.tolist()]
-    if texts.ndim != 1:
-        raise InputError(f"{path}: /samples must be n x 2 (FID, IID) or n texts 'FID IID'")
-    ids = []
-    for k, text in enumerate(texts.tolist()):
-        fields = text.split()
-        if len(fields) != 2:
-            raise InputError(f"{path}: entry {k + 1} of /samples is {text!r}, not 'FID IID'")
-        ids.append((fields[0], fields[1]))
-    return ids
-
-
-def _check_names(path: str, names: Sequence[str]) -> None:
-    position: dict[str, int] = {}
-    for k, name in enumerate(names):
-        if not name or any(letter.isspace() for letter in name):
-            raise InputError(f"{path}: trait {k + 1} of /names has an empty name or one with white space: {name!r}")
-        if position.setdefault(name, k) != k:
-            raise InputError(f"{path}: /names lists trait {name!r} twice (entries {position[name] + 1} and {k + 1})")
-    if not names:
-        raise InputError(f"{path} holds no traits")
-
-
-def _starts_as_hdf5(path: str) -> bool:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from None

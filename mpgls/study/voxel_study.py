@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mpgls.errors import InputError
+from mpgls.errors import InputError, UsageError
+from mpgls.model.transform import AS_IT_IS, Transform
 from mpgls.study.align import Cohort, align
 from mpgls.study.coordinates import read_coordinates
 from mpgls.study.images import VoxelMatrix, open_voxels, show_voxel
@@ -62,21 +63,26 @@ class Confounds:
         blocks_file: str | None,
         known: Sequence[SampleId] = (),
         missing_codes: Sequence[float] = (),
+        categories: Sequence[str] = (),
     ) -> Confounds:
         """Columns ``names`` of the table ``covar``, and the column ``blocks`` of ``blocks_file``, else of ``covar``.
 
-        The column of blocks is no covariate. See `read_table` for ``known`` and ``missing_codes``. Raises InputError,
-        StorageError; UsageError for a column that is missing.
+        The column of blocks, of numbers or words, is no covariate. See `read_table` for ``known``, ``missing_codes``
+        and ``categories``. Raises InputError, StorageError; UsageError for a column that is missing.
         """
-        table = read_table(covar, tuple(names), known, missing_codes) if covar is not None else None
+        table = read_table(covar, tuple(names), known, missing_codes, categories) if covar is not None else None
         if blocks is None:
             return cls(table)
-        column = read_table(blocks_file or str(covar), (blocks,), known, missing_codes)
+        column = read_table(blocks_file or str(covar), (blocks,), known, missing_codes, categories=())
+        if len(column.names) > 1:
+            raise UsageError(f"--blocks must be one column of {column.path}, and {blocks!r} is {len(column.names)}")
         rows = np.flatnonzero(~np.isnan(column.values[:, 0]))
         groups = replace(column, ids=[column.ids[k] for k in rows], values=column.values[rows])
         if table is not None and blocks_file is None:
-            others = [k for k, name in enumerate(table.names) if name != blocks]
-            table = replace(table, names=tuple(table.names[k] for k in others), values=table.values[:, others])
+            others = [k for k, name in enumerate(table.names) if name != column.names[0]]
+            levels = {name: of_name for name, of_name in table.levels.items() if name != column.names[0]}
+            names = tuple(table.names[k] for k in others)
+            table = replace(table, names=names, values=table.values[:, others], levels=levels)
         return cls(table, groups)
 
     def tables(self) -> list[Table]:
@@ -96,7 +102,8 @@ class VoxelStudy:
     """v voxels of the n analysed samples. Picklable: rank 0 makes it and broadcasts.
 
     ``rows`` (n,) are the samples' positions in the voxels' file, ``Z`` (n, r) the confounds with the intercept,
-    ``blocks`` (n,) their exchangeability blocks or None, ``coordinates`` (v, 3) or None.
+    ``blocks`` (n,) their exchangeability blocks or None, ``coordinates`` (v, 3) or None; ``transform`` is the scale of
+    voxels that are traits.
     """
 
     matrix: VoxelMatrix | TraitMatrix
@@ -104,6 +111,7 @@ class VoxelStudy:
     rows: np.ndarray
     blocks: np.ndarray | None
     coordinates: np.ndarray | None
+    transform: Transform = AS_IT_IS
 
     @property
     def n(self) -> int:
@@ -136,7 +144,7 @@ class VoxelStudy:
                 f"{self.matrix.path}: voxel {self.matrix.names[first + k]!r} of sample "
                 f"{show_sample(self.cohort.ids[i])} is missing: leave the voxel or the sample out"
             )
-        return values
+        return self.transform.of(values, self.Z)
 
     def describe(self) -> list[str]:
         """What the log says of it."""
@@ -147,15 +155,20 @@ class VoxelStudy:
         lines = [
             "samples: " + " > ".join(f"{count:,} {shown.get(label, label)}" for label, count in funnel),
             f"confounds: {', '.join(self.cohort.covariate_names)}",
+            *self.cohort.covariates.lines(),
             f"voxels: {self.v:,}, {where}",
         ]
+        if self.transform.changes:
+            lines.append(f"voxels: {self.transform.text}")
         if self.blocks is not None:
             sizes = np.unique(self.blocks, return_counts=True)[1]
             lines.append(f"exchangeability blocks: {sizes.size:,}, of {sizes.min():,} to {sizes.max():,} samples")
         return lines
 
 
-def align_voxels(samples: Samples, kept: np.ndarray, source: VoxelSource, confounds: Confounds) -> VoxelStudy:
+def align_voxels(
+    samples: Samples, kept: np.ndarray, source: VoxelSource, confounds: Confounds, transform: Transform = AS_IT_IS
+) -> VoxelStudy:
     """Intersect the .fam rows ``kept`` with the people of the voxels, the covariates and the blocks.
 
     Raises InputError where nobody or too few are left, or where confounds are collinear or constant.
@@ -175,4 +188,4 @@ def align_voxels(samples: Samples, kept: np.ndarray, source: VoxelSource, confou
         raise InputError(f"{cohort.rows.size} samples are too few for {cohort.X_L.shape[1]} confounds and a SNP")
     position = {name: k for k, name in enumerate(matrix.ids)}
     rows = np.array([position[name] for name in cohort.ids], dtype=np.int64)
-    return VoxelStudy(matrix, cohort, rows, confounds.blocks_of(cohort.ids), source.coordinates)
+    return VoxelStudy(matrix, cohort, rows, confounds.blocks_of(cohort.ids), source.coordinates, transform)

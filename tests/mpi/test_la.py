@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from mpgls.errors import MemoryPlanError
-from mpgls.la import eigen, scalapack
+from mpgls.la import eigen, redistribute, row_operator, scalapack
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.layout import BlockCyclic, GridLayout, Slabs, grid_shape
+from mpgls.la.hold import hold_basis, hold_factor
+from mpgls.la.layout import Block, BlockCyclic, FoldedRows, GridLayout, Slabs, blocks_of_triangle, grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.redistribute import ColumnsToGrid, GridToColumns, PanelsToGrid, submatrix
-from mpgls.la.teams import GridBasis, GridFactor, SharedBasis, SharedFactor, Team
+from mpgls.la.redistribute import ColumnsToGrid, GridToBlocks, GridToColumns, PanelsToGrid, submatrix
+from mpgls.la.row_operator import RowOperator
+from mpgls.la.shared_operator import SharedFactor
+from mpgls.la.teams import Team, split_teams
 
 EPS = {np.float64: np.finfo(np.float64).eps, np.float32: np.finfo(np.float32).eps}
 THRESHOLD = 30.0
@@ -150,57 +153,97 @@ def test_panels_become_the_block_of_the_process_column(comm, n, block, width):
                 np.testing.assert_array_equal(X[:, k * width : (k + 1) * width], expected)
 
 
-def teams_of(comm):
-    """Team sizes that divide the ranks."""
-    return [size for size in range(1, comm.size + 1) if comm.size % size == 0]
+def bring(operator, X):
+    """X, this rank's columns, to the panels of the team that are made of it."""
+    for sources, panels in operator.exchange(np.ascontiguousarray(X.T)):
+        for rows, panel in zip(operator.row_panels, panels, strict=True):
+            panel[...] = sources.T[rows]
 
 
+@pytest.mark.parametrize("solver", ["inverse", "grid"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("n, block", [(5, 8), (67, 6)])
-def test_every_team_solves_what_a_dense_solve_gives(comm, n, block, dtype):
+@pytest.mark.parametrize("n, block", [(2, 8), (5, 8), (67, 6), (601, 16)])
+def test_every_team_solves_what_a_dense_solve_gives(comm, n, block, dtype, solver):
     from scipy.linalg import solve_triangular
 
     A, width = spd(n), 3
     L = np.linalg.cholesky(A)
-    with ProcessGrid(comm) as world:
-        L_grid = fill(GridMatrix.square(world, n, block), A)
-        scalapack.potrf(L_grid)
-        for size in teams_of(comm):
-            team_comm = comm.Split(comm.rank // size)
-            if size == 1:
-                factor = SharedFactor(L_grid, comm, width, dtype)
-            else:
-                factor = GridFactor(L_grid, Team(comm.rank // size, comm.size // size, team_comm), width, dtype)
-            X = np.random.default_rng(100 + comm.rank).standard_normal((n, width))
-            for rows, panel in zip(factor.row_panels, factor.panels, strict=True):
-                panel[...] = X[rows]
-            X_tilde = factor.apply().astype(np.float64)
-            got = factor.sum_over_rows(np.einsum("ij,ij->j", X_tilde, X_tilde)[None, :])
-            expected = (solve_triangular(L, X, lower=True) ** 2).sum(axis=0)
-            np.testing.assert_allclose(got[0], expected, rtol=200 * n * EPS[dtype])
-            factor.close()
-            team_comm.Free()
+    for shape in shapes(comm):
+        with ProcessGrid(comm, shape) as world:
+            L_grid = fill(GridMatrix.square(world, n, block), A)
+            scalapack.potrf(L_grid)
+            for size in range(1, comm.size + 1):
+                X = np.random.default_rng(100 + comm.rank).standard_normal((n, width - comm.rank % 2))
+                with split_teams(comm, size, solver) as team, hold_factor(L_grid, team, width, dtype) as factor:
+                    for attempt in range(2):  # the second block meets what the first one left
+                        bring(factor, X + attempt)
+                        X_tilde = factor.apply().astype(np.float64)
+                        got = factor.sum_over_rows(np.einsum("ij,ij->j", X_tilde, X_tilde)[None, :])
+                        expected = (solve_triangular(L, X + attempt, lower=True) ** 2).sum(axis=0)
+                        np.testing.assert_allclose(got[0, : X.shape[1]], expected, rtol=200 * n * EPS[dtype])
 
 
-@pytest.mark.parametrize("n, block", [(5, 8), (67, 6)])
-def test_every_team_rotates_into_the_same_basis(comm, n, block):
+@pytest.mark.parametrize("solver", ["inverse", "grid"])
+@pytest.mark.parametrize("n, block", [(2, 8), (5, 8), (67, 6), (601, 16)])
+def test_every_team_rotates_into_the_same_basis(comm, n, block, solver):
     Z, width = np.linalg.qr(spd(n))[0], 3
+    for shape in shapes(comm):
+        with ProcessGrid(comm, shape) as world:
+            Z_grid = fill(GridMatrix.square(world, n, block), Z)
+            for size in range(1, comm.size + 1):
+                X = np.random.default_rng(100 + comm.rank).standard_normal((n, width))
+                with split_teams(comm, size, solver) as team, hold_basis(Z_grid, team, width, np.float64) as basis:
+                    bring(basis, X)
+                    weights = np.arange(1.0, n + 1)
+                    got = basis.sum_over_rows(weights[basis.rows][None, :] @ basis.apply())
+                    np.testing.assert_allclose(got[0], weights @ Z.T @ X, rtol=1e-12, atol=1e-11 * n)
+
+
+@pytest.mark.parametrize("ranks_per_node", [1, 2, 3])
+def test_what_columns_are_made_of_reaches_every_node(comm, ranks_per_node, monkeypatch):
+    """Nodes are simulated by splitting the ranks of this machine; blocks are of different widths, one is empty."""
+    monkeypatch.setattr(row_operator, "split_node", lambda team_comm: team_comm.Split(team_comm.rank // ranks_per_node))
+    n, width = 43, 4
+    A = spd(n)
     with ProcessGrid(comm) as world:
-        Z_grid = fill(GridMatrix.square(world, n, block), Z)
-        for size in teams_of(comm):
-            team = Team(comm.rank // size, comm.size // size, comm.Split(comm.rank // size))
-            basis = SharedBasis(Z_grid, comm, width, np.float64)
-            if size > 1:
-                basis.close()
-                basis = GridBasis(Z_grid, team, width, np.float64)
-            X = np.random.default_rng(100 + comm.rank).standard_normal((n, width))
-            for rows, panel in zip(basis.row_panels, basis.panels, strict=True):
-                panel[...] = X[rows]
-            weights = np.arange(1.0, n + 1)
-            got = basis.sum_over_rows(weights[basis.rows][None, :] @ basis.apply())
-            np.testing.assert_allclose(got[0], weights @ Z.T @ X, rtol=1e-12, atol=1e-11 * n)
-            basis.close()
-            team.comm.Free()
+        team = Team(0, 1, comm)
+        with RowOperator(fill(GridMatrix.square(world, n, 4), A), team, width, np.float64) as operator:
+            for step in range(3):
+                blocks = [np.full((n, (r + step) % (width + 1)), r + 1.0) for r in range(comm.size)]
+                bring(operator, blocks[comm.rank])
+                X_tilde = operator.apply()
+                for r, X in enumerate(blocks):
+                    mine = X_tilde[:, r * width : r * width + X.shape[1]]
+                    np.testing.assert_allclose(mine, (A @ X)[operator.rows], rtol=1e-12)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("n, block", [(2, 4), (37, 5)])
+def test_blocks_of_a_grid_matrix_reach_who_wants_them(comm, n, block, transposed, monkeypatch):
+    monkeypatch.setattr(redistribute, "DEALT_BYTES", 8 * 37 * 3)  # several rounds
+    A = np.random.default_rng(5).standard_normal((n, n))
+    whole = A.T if transposed else A
+    wanted = [[Block(range(r % n, n), range(n // (r + 1))), Block(range(0), range(n))] for r in range(comm.size)]
+    wanted[0] = [Block(range(n // 2), range(n)), Block(range(n // 2, n), range(n // 3, n))]
+    for shape in shapes(comm):
+        with ProcessGrid(comm, shape) as grid:
+            A_grid = fill(GridMatrix.square(grid, n, block), A)
+            got = GridToBlocks(A_grid, wanted, transposed).run(np.float32)
+            for (rows, cols), W in zip(wanted[comm.rank], got, strict=True):
+                np.testing.assert_array_equal(W, whole[rows.start : rows.stop, cols.start : cols.stop].astype("f4"))
+
+
+@pytest.mark.parametrize("n, parts, smallest", [(1, 1, 4), (3, 4, 1), (100, 3, 7), (4000, 16, 64)])
+def test_blocks_cover_the_triangle_once_and_weigh_the_same(n, parts, smallest):
+    covered, weights = np.zeros((n, n), dtype=int), []
+    for part in range(parts):
+        intervals = FoldedRows(n, parts).intervals(part)
+        weights.append(sum(row + 1 for rows in intervals for row in rows))
+        for rows, cols in itertools.chain(*(blocks_of_triangle(each, smallest) for each in intervals)):
+            assert cols.stop <= rows.start or (rows == cols and len(rows) <= smallest)
+            covered[rows.start : rows.stop, cols.start : cols.stop] += 1
+    np.testing.assert_array_equal(np.tril(covered), np.tril(np.ones((n, n), dtype=int)))
+    assert max(weights) - min(weights) <= 2 * n
 
 
 @pytest.mark.parametrize("n, block", [(1, 4), (37, 5), (64, 8)])

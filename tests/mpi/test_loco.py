@@ -33,8 +33,8 @@ from mpgls.study.grm import open_kinship
 
 N, M = 103, 131
 # chromosome 1 comes in two runs, under two names of it; the others side by side
-RUNS = (("1", 29), ("X", 23), ("chr1", 13), ("scaffold_12", 37), ("1A", 29))
-LABELS = ("1", "X", "scaffold_12", "1A")
+RUNS = (("1", 29), ("Z", 23), ("chr1", 13), ("scaffold_12", 37), ("1A", 29))
+LABELS = ("1", "Z", "scaffold_12", "1A")
 EFFECTS = ("BETA", "SE", "STAT", "LOG10P")
 NULLS = ("h2", "h2_se", "s2", "log_likelihood")
 
@@ -259,10 +259,10 @@ def test_principal_components_are_those_of_the_kinship_without_the_chromosome(co
 
 def test_h2_can_be_given_for_some_chromosomes(comm, study):
     table = study.folder / "h2.tsv"
-    on_root(comm, lambda: table.write_text("TRAIT\tCHR\tH2\ntrait1\tchrX\t0.25\ntrait1\t1a\t0.5\ntrait9\t1\t0.1\n"))
+    on_root(comm, lambda: table.write_text("TRAIT\tCHR\tH2\ntrait1\tchrZ\t0.25\ntrait1\t1a\t0.5\ntrait9\t1\t0.1\n"))
     out = scan(comm, study, pheno_name=("trait1",), h2_file=str(table))
     nulls = read_facts(out, "trait1")["loco"]
-    assert (nulls["X"]["h2"], nulls["1A"]["h2"]) == (0.25, 0.5)
+    assert (nulls["Z"]["h2"], nulls["1A"]["h2"]) == (0.25, 0.5)
     assert [nulls[label]["h2_source"] for label in LABELS] == ["REML", "given", "REML", "given"]
     comm.Barrier()
     on_root(comm, lambda: table.write_text("TRAIT\tCHR\tH2\ntrait9\t1\t0.1\n"))
@@ -271,7 +271,7 @@ def test_h2_can_be_given_for_some_chromosomes(comm, study):
 
 
 def test_a_chromosome_of_which_the_kinship_has_nothing(comm, study):
-    grm = make_kinship(comm, study, "k", chr="1,X,1A")
+    grm = make_kinship(comm, study, "k", chr="1,Z,1A")
     out = scan(comm, study, pheno_name=("trait1",), grm=grm)
     assert "has no SNP of chromosome scaffold_12: nothing is left out for it" in log_of(out)
     if comm.rank == 0:
@@ -370,8 +370,8 @@ def test_a_kinship_without_sums(comm, study, kind):
 
 
 def test_a_chromosome_that_is_all_of_the_kinship(comm, study):
-    grm = make_kinship(comm, study, "k", chr="X")
-    with pytest.raises(InputError, match="all 23 SNPs of the kinship are on chromosome X, so nothing is left"):
+    grm = make_kinship(comm, study, "k", chr="Z")
+    with pytest.raises(InputError, match="all 23 SNPs of the kinship are on chromosome Z, so nothing is left"):
         scan(comm, study, grm=grm)
     with pytest.raises(InputError, match=r"k\.h5 has no SNP of any tested chromosome, so nothing can be left out"):
         scan(comm, study, pheno_name=("trait1",), grm=grm, chr="1,1A")
@@ -404,7 +404,7 @@ def test_the_log_warns_of_proximal_contamination_once(comm, study):
         comm.Barrier()
         assert "contamination" not in log_for_all(comm, kind(comm, study, name, pheno_name=("trait1",), h2=0.3))
         comm.Barrier()
-    grm = make_kinship(comm, study, "k", loco=False, chr="X")
+    grm = make_kinship(comm, study, "k", loco=False, chr="Z")
     options = {"loco": False, "grm": grm, "chr": "1", "h2": 0.3}
     assert "contamination" not in log_for_all(comm, scan(comm, study, pheno_name=("trait1",), **options))
 

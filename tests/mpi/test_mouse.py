@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from mice import needs_mice, places, read_fastlmm, unpack_mice, write_snps_of_gemma
+from mice import needs_mice, places, read_reference, unpack_mice, write_snps_of_gemma
 from small_study import on_root, read_facts, read_kinship, read_plink, read_results, write_lines
 
 import mpgls
@@ -34,7 +34,7 @@ def mice(module_comm, module_folder):
     def write():
         unpack_mice(prefix)
         write_snps_of_gemma(snps)
-        write_lines(tested, list(read_fastlmm(FASTLMM)["SNP"]))
+        write_lines(tested, list(read_reference(FASTLMM)["SNP"]))
 
     on_root(module_comm, write)
     mpgls.kinship(bfile=prefix, extract=snps, out=module_folder / "K", threads=1, comm=module_comm)
@@ -42,8 +42,8 @@ def mice(module_comm, module_folder):
 
 
 def scan(comm, mice, out, **options):
-    study = {"bfile": mice.prefix, "grm": mice.grm, "extract": mice.tested}
-    mpgls.single_trait(out=out, threads=1, no_plots=True, comm=comm, **study, **options)
+    study = {"bfile": mice.prefix, "grm": mice.grm, "extract": mice.tested, **options}
+    mpgls.single_trait(out=out, threads=1, no_plots=True, comm=comm, **study)
     comm.Barrier()
 
 
@@ -72,7 +72,7 @@ def test_fastlmms_heritability(comm, shared_tmp_path, mice):
 def test_fastlmms_p_values_and_effects(comm, shared_tmp_path, mice, precision, tolerance):
     scan(comm, mice, shared_tmp_path / "o", h2=FASTLMM_H2, precision=precision)
     if comm.rank == 0:
-        results, expected = read_results(shared_tmp_path / "o", "pheno"), read_fastlmm(FASTLMM)
+        results, expected = read_results(shared_tmp_path / "o", "pheno"), read_reference(FASTLMM)
         order = places(expected["SNP"], results["ID"])
         np.testing.assert_allclose(results["P"][order], expected["PValue"], rtol=tolerance)
 
@@ -86,10 +86,29 @@ def test_fastlmms_p_values_and_effects(comm, shared_tmp_path, mice, precision, t
         np.testing.assert_allclose(results["SE"][order] * scale, expected["SnpWeightSE"], rtol=tolerance)
 
 
+def test_gemmas_p_values_with_a_ratio_for_each_snp(comm, shared_tmp_path, mice):
+    """GEMMA ends its search at a relative change of 1e-5 in lambda, which moves its p by up to 1e-4."""
+    expected, tested = read_reference("mouse_cd8_gemma.tsv.gz"), str(shared_tmp_path / "gemma.txt")
+    on_root(comm, lambda: write_lines(tested, list(expected["SNP"])))
+    scan(comm, mice, shared_tmp_path / "o", extract=tested, ratio="snp", test="all", center_grm=True)
+    if comm.rank == 0:
+        found = read_results(shared_tmp_path / "o", "pheno")
+        order = places(expected["SNP"], found["ID"])
+        sign = np.where(found["EA"][order] == expected["allele1"], 1.0, -1.0)
+        for name, theirs, tolerance in (
+            ("P", "p_wald", 1e-4), ("P_LRT", "p_lrt", 1e-6), ("P_SCORE", "p_score", 1e-6), ("SE", "se", 2e-6),
+        ):  # fmt: skip
+            np.testing.assert_allclose(found[name][order], expected[theirs], rtol=tolerance, err_msg=name)
+        np.testing.assert_allclose(found["BETA"][order] * sign, expected["beta"], rtol=1e-5, atol=1e-6)
+        # lambda is of the kinship as it is, h2 of the kinship divided by its mean diagonal after centring
+        ratio = found["H2"][order] / (1.0 - found["H2"][order])
+        np.testing.assert_allclose(ratio, expected["l_remle"] * 0.3596171, rtol=2e-5)
+
+
 @pytest.mark.deadline(300)
 def test_fastlmm_with_one_chromosome_left_out(comm, shared_tmp_path, mice):
     """FaST-LMM's conventions: SNPs standardised over the mice that have the trait, and K made of them alone."""
-    expected = read_fastlmm("mouse_cd8_fastlmm_loco.tsv.gz")
+    expected = read_reference("mouse_cd8_fastlmm_loco.tsv.gz")
     keep, tested, given = (str(shared_tmp_path / name) for name in ("keep.txt", "tested.txt", "h2.tsv"))
     null_h2 = dict(zip(expected["Chr"].tolist(), expected["Nullh2"].tolist(), strict=True))
     if comm.rank == 0:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mice import needs_mice, places, read_fastlmm, unpack_mice
+from mice import needs_mice, places, read_reference, unpack_mice
 from small_study import read_facts, read_plink, read_results, write_lines
 
 import mpgls
@@ -26,7 +26,7 @@ def scan(comm, prefix, out, **options):
 @pytest.mark.deadline(240)
 def test_fastlmms_heritabilities_p_values_and_effects(comm, shared_tmp_path):
     prefix, h2_file, out = (str(shared_tmp_path / name) for name in ("mouse_hs1940", "h2.tsv", "o"))
-    expected = read_fastlmm("mouse_cd8_fastlmm_every12.tsv.gz")
+    expected = read_reference("mouse_cd8_fastlmm_every12.tsv.gz")
     h2 = dict(zip(expected["CHR"], expected["Nullh2"], strict=True))
     if comm.rank == 0:
         unpack_mice(prefix)

@@ -211,12 +211,14 @@ def test_ranks_teams_solvers_and_passes_do_not_matter(
         pytest.importorskip("slepc4py")
     sizes = {"block_size": block_size, "trait_block": trait_block, "pass_traits": pass_traits}
     for size in range(1, comm.size + 1):
-        options = {"team_size": size, "eigensolver": solver, "dense": True, **sizes}
+        teams = {"team_size": size, "solver": "grid" if trait_block is None else "inverse"}
+        options = {**teams, "eigensolver": solver, "dense": True, **sizes}
         out = scan(comm, study, covar=study.covar, h2_file=study.h2_file, **options)
         assert not list(study.folder.glob("*scratch*"))
         if comm.rank == 0:
             plan = read_facts(out)["plan"]
-            assert plan["team_size"] == size and plan["resident"] <= (pass_traits or T)
+            assert (plan["team_size"], plan["solver"]) == (size, teams["solver"] if size > 1 else "local")
+            assert plan["resident"] <= (pass_traits or T)
             assert ("passes over the rotated SNPs" in Path(f"{out}.log").read_text()) == (pass_traits is not None)
             assert_scan(out, expected)
             for name, (beta, se) in read_dense(out).items():

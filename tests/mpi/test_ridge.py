@@ -289,10 +289,10 @@ def in_turn(monkeypatch, groups):
 
 
 class StopAfter:
-    """A run that is asked to stop when it has looked ``looks`` times."""
+    """A run that is asked to stop when it has looked ``looks`` times, after the look that every run begins with."""
 
     def __init__(self, monkeypatch, looks):
-        self.left = looks
+        self.left = looks + 1
         monkeypatch.setattr(StopSignal, "problem", lambda signal, *_: self.problem())
 
     def problem(self):

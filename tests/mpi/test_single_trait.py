@@ -154,22 +154,37 @@ def test_no_heritability_is_found_at_the_boundary(comm, study):
 # -- the same on every machine ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block_size", [1, 7, 64, 1000])
-def test_teams_and_blocks_do_not_change_the_effects(comm, study, block_size):
+@pytest.mark.parametrize("solver, block_size", [("inverse", 1), ("grid", 7), ("inverse", 64), ("grid", 1000)])
+def test_teams_and_blocks_do_not_change_the_effects(comm, study, solver, block_size):
     teams = range(1, comm.size + 1)
     for size in teams:
-        scan(comm, study, f"team{size}", h2=0.4, covar=study.covar, team_size=size, block_size=block_size)
+        options = {"team_size": size, "solver": solver, "block_size": block_size}
+        scan(comm, study, f"team{size}", h2=0.4, covar=study.covar, **options)
     if comm.rank == 0:
         model = oracle.scaled(study.Phi), study.design(True), study.trait()
         for size in teams:
-            assert read_facts(study.folder / f"team{size}")["plan"]["team_size"] == size
+            plan = read_facts(study.folder / f"team{size}")["plan"]
+            assert (plan["team_size"], plan["solver"]) == (size, solver if size > 1 else "local")
             assert_effects(study.folder / f"team{size}", "trait1", 0.4, *model, study.plink.centred())
 
 
-def test_mixed_precision_is_close_to_double_and_says_how_close(comm, study):
+def test_solvers_of_teams_agree(comm, study):
+    for size in range(2, comm.size + 1):
+        inverse, grid = (
+            read_results(scan(comm, study, solver, covar=study.covar, team_size=size, solver=solver), "trait1")
+            for solver in ("inverse", "grid")
+        )
+        for name in EFFECTS:
+            atol = 1e-10 * np.abs(grid[name]).max()
+            np.testing.assert_allclose(inverse[name], grid[name], rtol=1e-10, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("solver", ["inverse", "grid"])
+def test_mixed_precision_is_close_to_double_and_says_how_close(comm, study, solver):
     double = read_results(scan(comm, study, h2=0.4, covar=study.covar), "trait1")
     for size in range(1, comm.size + 1):
-        out = scan(comm, study, f"mixed{size}", h2=0.4, covar=study.covar, precision="mixed", team_size=size)
+        options = {"precision": "mixed", "team_size": size, "solver": solver}
+        out = scan(comm, study, f"mixed{size}", h2=0.4, covar=study.covar, **options)
         mixed, facts = read_results(out, "trait1"), read_facts(out, "trait1")
         for name in ("BETA", "SE", "STAT"):
             atol = 1e-4 * np.abs(double[name]).max()
@@ -373,9 +388,10 @@ def undo(path, blocks):
 
 
 @pytest.mark.parametrize("blocks", [(0,), (1, 4, 8, 9), range(16)])
-@pytest.mark.parametrize("all_in_one_team", [False, True])
-def test_a_resumed_run_gives_the_same_bytes(comm, study, blocks, all_in_one_team):
-    options = {"team_size": comm.size if all_in_one_team else 1, "covar": study.covar}
+@pytest.mark.parametrize("solver", ["local", "inverse", "grid"])
+def test_a_resumed_run_gives_the_same_bytes(comm, study, blocks, solver):
+    teams = {"team_size": 1} if solver == "local" else {"team_size": comm.size, "solver": solver}
+    options = {"covar": study.covar, **teams}
     out = scan(comm, study, block_size=13, **options)
     table = Path(f"{out}.trait1.tsv")
     before = table.read_bytes()

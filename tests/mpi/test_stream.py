@@ -19,7 +19,7 @@ from mpgls.run.scan_ledger import whole_blocks
 from mpgls.run.world import World
 from mpgls.stream import reader
 from mpgls.stream.mark import Mark
-from mpgls.stream.reader import BlockReader, RowRuns
+from mpgls.stream.reader import BlockReader, RowFiles, RowRuns
 from mpgls.stream.store import RECORD_DTYPE, StoreShape, block_edges, create_store, open_store, save_null
 from mpgls.stream.writer import UnitWriter
 from mpgls.study.checked_rows import CheckedRows
@@ -63,7 +63,7 @@ BLOCKS = {
 def test_wanted_rows_arrive_in_order(rows, monkeypatch, blocks, largest_read):
     monkeypatch.setattr(reader, "LARGEST_READ", largest_read)
     path, content = rows
-    blocks_read = BlockReader(path, HEADER, ROW_BYTES, [RowRuns.of(block) for block in blocks])
+    blocks_read = BlockReader(RowFiles((path,), HEADER, ROW_BYTES), [RowRuns.of(block) for block in blocks])
     got = [(k, part.copy()) for k, part in blocks_read]
     assert [k for k, _ in got] == list(range(len(blocks)))
     for (_, part), block in zip(got, blocks, strict=True):
@@ -73,7 +73,9 @@ def test_wanted_rows_arrive_in_order(rows, monkeypatch, blocks, largest_read):
 def test_ranks_may_read_different_numbers_of_blocks(comm, rows):
     path, content = rows
     blocks = [np.arange(k, ROWS, 50) for k in range(comm.rank)]
-    got = [part.copy() for _, part in BlockReader(path, HEADER, ROW_BYTES, [RowRuns.of(b) for b in blocks])]
+    got = [
+        part.copy() for _, part in BlockReader(RowFiles((path,), HEADER, ROW_BYTES), [RowRuns.of(b) for b in blocks])
+    ]
     assert len(got) == comm.rank
     for part, block in zip(got, blocks, strict=True):
         np.testing.assert_array_equal(part, content[block])
@@ -88,7 +90,7 @@ def test_runs_join_over_small_gaps_only():
 
 
 def test_only_the_rows_asked_for_are_read(rows):
-    far = BlockReader(rows[0], HEADER, ROW_BYTES, [RowRuns.of(indices([0], [400]))])
+    far = BlockReader(RowFiles((rows[0],), HEADER, ROW_BYTES), [RowRuns.of(indices([0], [400]))])
     list(far)
     assert far.bytes_read == 2 * ROW_BYTES
 
@@ -98,7 +100,9 @@ def test_only_the_rows_asked_for_are_read(rows):
 def test_a_file_that_ends_early(comm, rows, left):
     """Open MPI would wait for ever for bytes beyond the end."""
     path, content = rows
-    blocks = BlockReader(path, HEADER, ROW_BYTES, [RowRuns.of(np.arange(k, k + 100)) for k in (0, 100, 250)])
+    blocks = BlockReader(
+        RowFiles((path,), HEADER, ROW_BYTES), [RowRuns.of(np.arange(k, k + 100)) for k in (0, 100, 250)]
+    )
     stream = iter(blocks)
     np.testing.assert_array_equal(next(stream)[1], content[:100])
     comm.Barrier()
@@ -111,7 +115,7 @@ def test_a_file_that_ends_early(comm, rows, left):
 
 def test_a_file_that_is_not_there(comm, shared_tmp_path):
     with pytest.raises(StorageError, match=r"cannot read .*nothing"):
-        BlockReader(shared_tmp_path / "nothing", HEADER, ROW_BYTES, [])
+        BlockReader(RowFiles((shared_tmp_path / "nothing",), HEADER, ROW_BYTES), [])
 
 
 # -- the result store ---------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ def make_samples(n: int, phenotype: Any = None) -> Any:
     ids = [(f"f{k}", f"i{k}") for k in range(n)]
     values = np.arange(n, dtype=float) if phenotype is None else np.asarray(phenotype, dtype=float)
     return SimpleNamespace(
+        path="a.fam",
         fid=np.array([f for f, _ in ids]),
         iid=np.array([i for _, i in ids]),
         phenotype=values,
@@ -138,7 +139,7 @@ def test_sample_twice_in_the_kinship() -> None:
 
 
 def test_missing_values_everywhere() -> None:
-    with pytest.raises(InputError, match=r"misses trait 'pheno' of the \.fam"):
+    with pytest.raises(InputError, match=r"misses trait 'pheno' of a\.fam"):
         align(make_samples(4, [NAN] * 4), None, "pheno", None, None)
     phenotype = make_table("p.txt", [0, 1], ("a",), [NAN, NAN])
     with pytest.raises(InputError, match=r"misses trait 'a' of p\.txt"):

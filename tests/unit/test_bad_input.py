@@ -164,7 +164,8 @@ def covariates(study: Path, columns: dict[str, np.ndarray]) -> str:
 
 def test_the_option_that_drops_everybody_is_named(study: Path) -> None:
     bed = bytearray((study / "sim.bed").read_bytes())
-    bed[3:] = b"\x55" * (len(bed) - 3)  # every genotype missing
+    row = b"\x55" * 15 + b"\x01"  # every genotype of the 61 missing, and nothing after the last
+    bed[3:] = row * ((len(bed) - 3) // len(row))
     (study / "sim.bed").write_bytes(bed)
     refused(study, f"{SCAN} --mind 0.5", INPUT, "no sample to analyse is left after --mind")
     refused(

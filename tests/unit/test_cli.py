@@ -6,7 +6,7 @@ import pytest
 
 from mpgls import __version__, cli
 from mpgls.commands import COMMANDS, options_of
-from mpgls.errors import UsageError
+from mpgls.errors import StorageError, UsageError
 from mpgls.run.options import declared, make
 from mpgls.study.filters import SnpFilter
 
@@ -82,7 +82,7 @@ def test_team_size(text, size):
     [
         ("", "no command"),
         ("scan", "scan"),
-        ("single-trait --out o", "--bfile"),
+        ("single-trait --grm K.h5 --out o", "single-trait needs genotypes: one of --bfile, "),
         ("kinship --bfile g", "--out"),
         ("single-trait --bfile g --out o", "--grm"),
         (f"{SCAN} --team-size 0", "--team-size"),
@@ -139,3 +139,47 @@ def test_a_command_runs_its_module(monkeypatch):
     monkeypatch.setattr(doctor, "run", lambda options, comm: seen.append((options.threads, comm)))
     parse("doctor --threads 2").run("a communicator")
     assert seen == [(2, "a communicator")]
+
+
+# -- options in a file ------------------------------------------------------------------------------------------------
+
+
+def test_options_of_a_file_stand_where_it_does(tmp_path):
+    path = tmp_path / "options"
+    path.write_text("--bfile 'my mice' # the mice\n\n--maf 0.1\t--pheno-name a b\n# --geno 0.5\n--out one")
+    words = ["kinship", f"@{path}", "--out", "two"]
+    with pytest.raises(UsageError, match="unrecognized arguments: --pheno-name"):
+        cli.parse(words)
+    path.write_text(path.read_text().replace("--pheno-name a b", '--chr "1-4,X"'))
+    made = cli.parse(words).options
+    assert (made.bfile, made.maf, made.chr, made.out) == ("my mice", 0.1, "1-4,X", "two")
+    assert made.typed() == (
+        "mpgls", "kinship", "--bfile", "my mice", "--maf", "0.1", "--chr", "1-4,X", "--out", "one", "--out", "two",
+    )  # fmt: skip
+    path.write_text("\ufeffkinship --bfile b --out c")
+    assert cli.parse([f"@{path}"]).options.bfile == "b"
+
+
+def test_a_value_may_begin_with_an_at(tmp_path):
+    made = cli.parse(["kinship", "--bfile", "@.v2", "--out", "@x"]).options
+    assert (made.bfile, made.out) == ("@.v2", "@x")
+    path = tmp_path / "options"
+    path.write_text("--bfile @.v2")
+    assert cli.parse(["kinship", "--out", "x", f"@{path}"]).options.bfile == "@.v2"
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, StorageError, "cannot read the options in .*: No such file"),
+        (b"--bfile 'open", UsageError, "has a quote that is not closed"),
+        (b"--bfile \xff", UsageError, "is not UTF-8 text"),
+        (b"--bfile b @more", UsageError, "unrecognized arguments: @more"),
+    ],
+)
+def test_files_of_options_that_are_none(tmp_path, content, error, message):
+    path = tmp_path / "options"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(error, match=message):
+        cli.parse(["kinship", f"@{path}", "--out", "x"])

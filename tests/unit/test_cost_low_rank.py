@@ -33,7 +33,9 @@ FACTS = {
     "sync_seconds": 0.01,
 }
 RATES = Rates.of(FACTS, "rates.json")
-STUDY = {"n": 30_000, "m": 22_000, "K": 2_200, "chromosomes": 22, "T": 1, "q": 4, "mixed": True}
+STUDY = {
+    "n": 30_000, "m": 22_000, "K": 2_200, "chromosomes": 22, "T": 1, "q": 4, "mixed": True, "dosages": False,
+}  # fmt: skip
 
 
 BESIDE = (
@@ -136,6 +138,15 @@ def test_the_plan_is_that_of_the_run():
         cost(machine(gib=0.15))
 
 
+def test_teams_by_inverse_pay_for_inverting_every_factor():
+    """K^3/3 at 0.3 of the GEMM rate in float64; on a grid the rate of GEMM does not enter."""
+    study, slow = {"K": 20_000, "m": 22 * 60_000}, Rates.of(FACTS | {"gemm_gflops_double": 25.0}, "x")
+    made = [cost(machine(16, 1, gib=1.1), rates, **study) for rates in (RATES, slow)]
+    assert made[0].plan.solver == "inverse" and made[0].plan.team_size > 1
+    one, other = (stage(each, "4").terms["hand over factor"] for each in made)
+    assert other - one == pytest.approx(22 * 20_000**3 / 3 / 16 / 0.3 * (1 / 25e9 - 1 / 50e9))
+
+
 def test_reading_hides_behind_computing_until_it_is_slower():
     fast, slow = (stage(cost(rates=Rates.of(FACTS | {"read_mb_per_s": mb}, "x")), "4").terms for mb in (1e3, 1.0))
     assert fast["read (waiting)"] == 0
@@ -179,6 +190,17 @@ def test_impossible_studies_are_refused(changes, part):
     with pytest.raises(UsageError) as caught:
         LowRankProblem(**{**STUDY, **changes})
     assert part in str(caught.value)
+
+
+def test_dosages_take_four_bytes():
+    """Where hard calls take two bits: in what is read, in blocks, and in the similarity SNPs of a node."""
+    hard, soft = ({stage.name: stage for stage in one.stages} for one in (cost(), cost(dosages=True)))
+    assert soft["0 similarity SNPs"].read == 16 * hard["0 similarity SNPs"].read == 4 * STUDY["n"] * STUDY["K"]
+    assert soft["4 scan"].read - hard["4 scan"].read == (4 - 0.25) * STUDY["n"] * STUDY["m"]
+    packed = soft["4 scan"].memory - hard["4 scan"].memory
+    assert packed >= (4 - 0.25) * STUDY["n"] * STUDY["K"] / 4  # a rank's share of the similarity SNPs
+    made = cli.parse(f"{LINE} --dosages".split()).options
+    assert made.problem == LowRankProblem(**STUDY | {"dosages": True})
 
 
 LINE = "plan low-rank --samples 30000 --snps 22000 --similarity-count 2200 --ranks 4"

@@ -170,7 +170,7 @@ def test_outputs_that_do_not_fit_are_refused() -> None:
     for outs in ([], [np.empty((9, 5))], fortran([9], 4), fortran([9], 5, "f4")):
         with pytest.raises(ValueError, match="output"):
             decoder.decode(packed, outs)
-    with pytest.raises(ValueError, match="packed"):
+    with pytest.raises(ValueError, match="genotypes of 9 samples are uint8"):
         decoder.stats(packed[:, :2])
     with pytest.raises(ValueError, match="float64 or float32"):
         Decoder(9, [np.arange(9)], "i4")

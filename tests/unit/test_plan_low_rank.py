@@ -30,8 +30,8 @@ def machine(ranks=16, ranks_per_node=1, gib=None, base=GIB // 10):
     return Machine(ranks, ranks_per_node, None if gib is None else int(gib * GIB), base)
 
 
-def plan(at, team_size=None, block=None, **changes):
-    return plan_low_rank(at, replace(STUDY, **changes), team_size, block)
+def plan(at, team_size=None, block=None, solver="auto", **changes):
+    return plan_low_rank(at, replace(STUDY, **changes), team_size, block, solver)
 
 
 def test_without_a_limit_nothing_is_spared():
@@ -64,7 +64,7 @@ def test_the_largest_team_is_all_ranks(ranks):
 
 
 def test_three_ranks_may_be_one_team():
-    study = {"n": 20_001, "K": 20_000, "block": 32}
+    study = {"n": 20_001, "K": 20_000, "block": 32, "solver": "grid"}
     room = plan(machine(3), team_size=2, **study).stages["factors"] - RESIDENT * 20_001 // 100_000 - 1
     made = plan(machine(3, gib=room / GIB), **study)
     assert made.team_size == 3 and not made.resident

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mpgls.engine.scan_plan import ScanSizes, plan_scan
+from mpgls.engine.team_solvers import MESSAGES
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine, grid_block
 
@@ -19,8 +20,8 @@ def machine(ranks=16, ranks_per_node=1, gib=None, base=GIB // 10):
     return Machine(ranks, ranks_per_node, None if gib is None else int(gib * GIB), base)
 
 
-def plan(at, team_size=None, block=None, **changes):
-    return plan_scan(at, replace(STUDY, **changes), team_size, block)
+def plan(at, team_size=None, block=None, solver="auto", **changes):
+    return plan_scan(at, replace(STUDY, **changes), team_size, block, solver)
 
 
 def test_without_a_limit_every_rank_is_a_team():
@@ -49,9 +50,9 @@ def test_mixed_precision_halves_the_factor():
 
 
 def test_a_narrower_block_comes_before_a_larger_team():
-    wide = plan(machine(ranks=64))
+    wide = plan(machine(ranks=256))
     assert wide.peak == wide.stages["scan"]
-    tight = plan(machine(ranks=64, gib=(wide.peak - 1) / GIB))
+    tight = plan(machine(ranks=256, gib=(wide.peak - 1) / GIB))
     assert tight.team_size == 1 and tight.block < wide.block
 
 
@@ -64,6 +65,40 @@ def test_every_rank_gets_several_blocks(m, block):
 def test_copies_of_the_kinship_count(kind):
     share = FACTOR // 16
     assert plan(machine(), **{kind: True}).stages["null model"] - plan(machine()).stages["null model"] == share
+
+
+def test_rows_of_the_inverse_take_half_the_memory_of_a_factor_on_a_grid():
+    """n (n + 128) / 2 numbers and no more, but L^-1 on the grid of all ranks beside L while they are dealt."""
+    inverse, grid = (plan(machine(4, 4), 4, 100, solver).stages for solver in ("inverse", "grid"))
+    share, rows = FACTOR // 4, 8 * 40_000 * 40_128 // 2 // 4
+    assert grid["scan"] - inverse["scan"] == share - rows
+    assert inverse["handing over the factor"] - grid["handing over the factor"] == MESSAGES + rows
+    assert plan(machine(4, 4), 1).stages == plan(machine(4, 4), 1, solver="grid").stages
+
+
+@pytest.mark.parametrize("m, ranks, solver", [(40_000, 2, "grid"), (400_000, 2, "inverse"), (40_000, 16, "inverse")])
+def test_the_inverse_is_taken_where_many_snps_pay_for_it(m, ranks, solver):
+    """1/0.9 + n/(3 m 0.3) against (R/2)^0.47 / 0.61."""
+    made = plan(machine(ranks), ranks, m=m)
+    assert made.solver == solver
+    asked, other = plan(machine(ranks), ranks, m=m, solver=solver), {"grid": "inverse", "inverse": "grid"}[solver]
+    assert (asked.solver, asked.why) == (solver, made.why)
+    expected = {"inverse": 1 / 0.9 + 40_000 / (0.9 * m), "grid": (ranks / 2) ** 0.47 / 0.61}
+    ratio = f"{expected[solver] / expected[other]:.2g} times the time of {other} expected, inverting L included"
+    assert f"teams of {ranks} by {solver} ({ratio}); SNP" in made.text(machine(ranks))
+
+
+def test_a_basis_needs_no_inversion_and_has_no_zeros():
+    made = plan(machine(2, 2), 2, 64, m=40_000, basis=True)
+    assert made.solver == "inverse" and "inverting" not in made.why
+    assert made.stages["scan"] == plan(machine(2, 2), 2, 64, "grid", m=40_000, basis=True).stages["scan"]
+
+
+def test_a_solver_that_does_not_fit_gives_way():
+    inverse, grid = (plan(machine(2), 2, 64, solver, m=10**6).peak for solver in ("inverse", "grid"))
+    assert grid < inverse
+    made = plan(machine(2, gib=(inverse - 1) / GIB), 2, 64, m=10**6)
+    assert made.solver == "grid" and "1.4 times the time of inverse" in made.why
 
 
 def test_wishes_are_kept():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mpgls.errors import InputError, StorageError
-from mpgls.study import plink
+from mpgls.study import variants
 from mpgls.study.plink import BedFile, VariantTable, bfile_prefix, open_fileset, read_fam
 
 
@@ -120,8 +120,8 @@ def test_fam_errors_name_the_line(tmp_path: Path, lines: str | bytes, message: s
 @pytest.mark.parametrize("last", ["", "\n", "\r\n"])
 @pytest.mark.parametrize("count", [1, 6, 7, 8, 23])
 def test_variant_table_reads_any_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, last: str) -> None:
-    monkeypatch.setattr(plink, "STRIDE", 7)
-    monkeypatch.setattr(plink, "_CHUNK_BYTES", 50)
+    monkeypatch.setattr(variants, "STRIDE", 7)
+    monkeypatch.setattr(variants, "_CHUNK_BYTES", 50)
     rows = bim_rows(count)
     table = VariantTable.open(write(tmp_path / "a.bim", "\n".join(rows) + last))
     assert (table.count, len(table.offsets)) == (count, -(-count // 7) + 1)
@@ -135,11 +135,11 @@ def test_variant_table_reads_any_range(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_variant_table_offsets_are_those_of_every_stride_th_line(tmp_path: Path) -> None:
-    rows = bim_rows(2 * plink.STRIDE + 5)
+    rows = bim_rows(2 * variants.STRIDE + 5)
     table = VariantTable.open(write(tmp_path / "a.bim", "\n".join(rows) + "\n"))
     starts = np.cumsum([0] + [len(row) + 1 for row in rows])
-    assert table.offsets.tolist() == [0, starts[plink.STRIDE], starts[2 * plink.STRIDE], starts[-1]]
-    assert table.read(plink.STRIDE - 1, plink.STRIDE + 2).id == ["rs65535", "rs65536", "rs65537"]
+    assert table.offsets.tolist() == [0, starts[variants.STRIDE], starts[2 * variants.STRIDE], starts[-1]]
+    assert table.read(variants.STRIDE - 1, variants.STRIDE + 2).id == ["rs65535", "rs65536", "rs65537"]
 
 
 def test_variant_batches_cover_all_rows(tmp_path: Path) -> None:
@@ -231,8 +231,8 @@ def test_a_fam_with_too_few_samples(tmp_path: Path, n: int) -> None:
 @pytest.mark.parametrize("tail", ["\n", "\n\n\n", "\n \t\n\r\n", "\n   "])
 @pytest.mark.parametrize("chunk", [7, 64, 1 << 24])
 def test_empty_lines_at_the_end_of_a_bim_are_no_snps(tmp_path, monkeypatch, tail: str, chunk: int) -> None:
-    monkeypatch.setattr(plink, "STRIDE", 2)
-    monkeypatch.setattr(plink, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(variants, "STRIDE", 2)
+    monkeypatch.setattr(variants, "_CHUNK_BYTES", chunk)
     rows = bim_rows(4)
     table = VariantTable.open(write(tmp_path / "a.bim", "\n".join(rows) + tail))
     assert table.count == 4 and table.offsets.size == 3
@@ -271,7 +271,7 @@ def test_a_file_of_the_set_may_be_named_in_place_of_the_prefix(tmp_path: Path) -
 
 @pytest.mark.parametrize("chunk", [1, 100, 1 << 22])
 def test_a_compressed_bim_is_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(plink, "STRIDE", 5)
+    monkeypatch.setattr(variants, "STRIDE", 5)
     monkeypatch.setattr("mpgls.study.text._CHUNK_CHARACTERS", chunk)
     rows = bim_rows(33)
     path = write(tmp_path / "a.bim", gzip.compress(("\n".join(rows) + "\n").encode()))

@@ -103,11 +103,11 @@ import shutil, sys
 from pathlib import Path
 import numpy as np
 from mpi4py import MPI
-from mpgls.stream.reader import BlockReader, RowRuns
+from mpgls.stream.reader import BlockReader, RowFiles, RowRuns
 
 for folder in Path(sys.argv[1]).glob("ompi.*"):
     shutil.rmtree(folder)
-reader = BlockReader(sys.argv[2], 3, 2, [RowRuns.of(np.arange(3))])
+reader = BlockReader(RowFiles((Path(sys.argv[2]),), 3, 2), [RowRuns.of(np.arange(3))])
 print([rows.tolist() for _, rows in reader])
 """
 

@@ -9,7 +9,7 @@ from thread_ranks import ThreadRank, on_ranks
 from mpgls.errors import InputError, StorageError
 from mpgls.model.gls import NOTE_TEXT, Note
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t
-from mpgls.report.table import COLUMNS, HEADER, format_p, format_rows, log10_p, write_table
+from mpgls.report.table import COLUMNS, format_p, format_rows, header, log10_p, write_table
 from mpgls.stream.store import RECORD_DTYPE
 from mpgls.study.plink import Variants
 
@@ -53,7 +53,7 @@ class Reader:
 
 
 def test_header_names_the_columns_in_order():
-    assert HEADER == b"CHR\tPOS\tID\tEA\tNEA\tEAF\tN\tBETA\tSE\tSTAT\tLOG10P\tP\tNOTE\n"
+    assert header() == b"CHR\tPOS\tID\tEA\tNEA\tEAF\tN\tBETA\tSE\tSTAT\tLOG10P\tP\tNOTE\n"
 
 
 def test_figures_read_back_to_the_same_floats():
@@ -92,7 +92,7 @@ def test_rows_without_an_estimate_have_na_and_the_reason(note):
 def test_filtered_rows_are_left_out_across_chunks():
     m = 20_011
     records = make_records(m)
-    records["note"][::3] = Note.FILTERED
+    records["note"][::3] = Note.HWE
     rows = parse(format_rows(make_variants(m), records, 100, "t"))
     assert [row["ID"] for row in rows] == [f"rs{k}" for k in range(m) if k % 3]
 
@@ -143,9 +143,9 @@ def test_a_standard_error_of_zero_is_infinite_evidence(test):
 def test_table_is_the_same_on_any_number_of_ranks(tmp_path, size, batch):
     m = 53
     variants, records = make_variants(m), make_records(m)
-    records["note"][5:30:2] = Note.FILTERED
+    records["note"][5:30:2] = Note.MAF
     records["note"][40] = Note.MONOMORPHIC
-    expected = HEADER + format_rows(variants, records, 90, "t")
+    expected = header() + format_rows(variants, records, 90, "t")
     seen: list[str] = []
 
     def body(comm: ThreadRank) -> int:
@@ -178,7 +178,7 @@ def test_no_rows_gives_the_header(tmp_path):
     results = on_ranks(
         2, lambda comm: write_table(comm, path, Reader(make_variants(1)), lambda a, b: make_records(0), 0, 9, "t")
     )
-    assert results == [len(HEADER)] * 2 and path.read_bytes() == HEADER
+    assert results == [len(header())] * 2 and path.read_bytes() == header()
 
 
 def test_one_failing_rank_stops_all_and_leaves_no_file(tmp_path):

@@ -65,7 +65,12 @@ def test_text_in_a_numeric_column_is_located(tmp_path: Path, text: str) -> None:
     [
         ("", "line 1: expected a header"),
         ("1 1 2.5\n", "line 1: expected a header 'FID IID name ...', found '1 1 2.5'"),
-        ("FID,IID,x\n", "expected a header"),
+        ("FID,IID,x\n", "no samples"),
+        ("FID,IID,x,x\n", "column 'x' twice"),
+        ("FID,IID,x,\n1,1,2,\n", "column 4 has no name"),
+        ("FID,IID,x\n1,1\n", "line 2: 2 fields, but the header names 3"),
+        ('FID,IID,x\n1,1,"2\n', "line 2: a quote is not closed"),
+        ("FID;IID;x\n1;1;2\n", "expected a header"),
         ("FID IID\n1 1\n", "no column besides"),
         ("FID\tIID\tx\t\n1\t1\t2\t3\n", "line 2: 4 fields, but the header names 3 columns"),
         ("FID\tIID\t\tx\n1\t1\t2\t3\n", "column 3 has no name"),
@@ -195,7 +200,8 @@ def test_wanted_columns_may_be_separated_by_commas(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (b"PK\x03\x04...", "a workbook"),
-        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5 file of traits"),
+        (b"PAR1 and no more", "damaged Parquet file"),
         (b"\x28\xb5\x2f\xfd..", "zstd"),
         (gzip.compress(b"FID IID x\n1 1 2\n1 2 3\n", mtime=0)[:-12], "compressed by gzip, but damaged or truncated"),
         (b"FID IID x\n1 1 2\n1 \xe5 3\n", "line 3 is not UTF-8 text: it has the byte e5"),

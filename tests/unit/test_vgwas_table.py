@@ -42,7 +42,7 @@ def make_records() -> np.ndarray:
     records[0] = (-6.5, 9.25, 7, 44.125, 4, 25.5, 2.75, 0.1 + 0.2, 2, 740, Note.OK)
     records[1] = (np.nan, 0.0, 0, 0.0, 0, 0.0, 0.0, 0.25, -1, 739, Note.OK)
     records[2] = (np.nan, np.nan, 0, np.nan, 0, np.nan, np.nan, 0.0, -1, 740, Note.MONOMORPHIC)
-    records[3] = (np.nan, np.nan, 0, np.nan, 0, np.nan, np.nan, np.nan, -1, 0, Note.FILTERED)
+    records[3] = (np.nan, np.nan, 0, np.nan, 0, np.nan, np.nan, np.nan, -1, 0, Note.MAF)
     records[4] = (4.25, 4.5, 1, 4.5, 1, 4.5, 0.0, 0.5, 0, 740, Note.OK)
     return records
 

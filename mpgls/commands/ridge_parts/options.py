@@ -10,7 +10,7 @@ import numpy as np
 from mpgls.errors import UsageError
 from mpgls.run.option_groups import POSITIVE, BlockOptions, CheckpointOptions, PlotOptions, PrecisionOptions
 from mpgls.run.options import Check, Options, at_least, flag, option, the_file
-from mpgls.run.study_options import GenotypeOptions, KinshipOptions, ManyTraitOptions, VoxelOptions
+from mpgls.run.study_options import GenotypeOptions, KinshipOptions, ManyTraitOptions, RintOptions, VoxelOptions
 from mpgls.study.sample_labels import BY_FAMILY
 
 ALPHAS = (0.1, 1000.0)
@@ -126,8 +126,8 @@ class FoldOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Ridge(
-    GenotypeOptions, ManyTraitOptions, KinshipOptions, ParcelOptions, PenaltyOptions, FoldOptions, BlockOptions,
-    PlotOptions, CheckpointOptions,
+    GenotypeOptions, ManyTraitOptions, RintOptions, KinshipOptions, ParcelOptions, PenaltyOptions, FoldOptions,
+    BlockOptions, PlotOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls ridge``. ``penalties`` are relative to the kernel's mean diagonal."""
 

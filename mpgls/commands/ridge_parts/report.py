@@ -18,7 +18,7 @@ from mpgls.report.figure import draw_all
 from mpgls.report.ridge_plots import r2_against_null, r2_by_alpha
 from mpgls.report.ridge_table import TargetRows, write_folds, write_null, write_targets, write_trait_file, write_weights
 from mpgls.run.job import Job
-from mpgls.study.plink import VariantTable
+from mpgls.study.variants import VariantRows
 
 if TYPE_CHECKING:
     from mpgls.commands.ridge_parts.options import Ridge
@@ -104,7 +104,7 @@ class RidgeReport:
 
     # -- SNP weights --------------------------------------------------------------------------------------------------
 
-    def write_weights(self, problem: FoldProblem, genotypes: GenotypeBlocks, used: int, variants: VariantTable) -> None:
+    def write_weights(self, problem: FoldProblem, genotypes: GenotypeBlocks, used: int, variants: VariantRows) -> None:
         """Weights of the model of all samples for the targets predicted best, per copy of EA. Collective.
 
         The penalty is the one with the largest mean R2 over the outer folds. ``problem`` has the kernel of all samples,

@@ -19,7 +19,7 @@ from mpgls.run.world import World
 from mpgls.study.fold_table import check_folds, read_folds
 from mpgls.study.sample_labels import family_note, sample_groups, sample_labels
 from mpgls.study.tables import SampleId
-from mpgls.study.trait_groups import TraitGroup, TraitStudy
+from mpgls.study.trait_groups import TraitGroup, TraitStudy, TraitUse
 from mpgls.study.trait_matrix import TraitMatrix
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class RidgeTargets:
         return [self.names[j] for j in self.traits]
 
     def read(self) -> np.ndarray:
-        """All analysed targets in their own units: (n, t) float64."""
-        return self.matrix.read(self.traits)[:, self.group.matrix_rows].T
+        """All analysed targets in their own units, or on the scale of --rint: (n, t) float64."""
+        return self.group.values(self.matrix, self.traits).T
 
     def residuals(self, Y_node: SharedArray, world: World) -> np.ndarray:
         """Fill ``Y_node`` (t, n) with what covariates leave of the targets, over its standard deviation (t,).
@@ -88,7 +88,7 @@ def open_targets(options: Ridge, pheno: str, study: Study, world: World) -> Ridg
     within a training set.
     """
     log = world.log
-    traits = open_trait_study(options, study, None, "complete", world, pheno, effects=None)
+    traits = open_trait_study(options, study, None, TraitUse("complete", options.transform, None), world, pheno)
     if not traits.groups:
         raise InputError(f"no target of {pheno} can be analysed: all are constant, missing or unknown")
     (group,) = traits.groups
@@ -114,7 +114,7 @@ def _prepare(options: Ridge, traits: TraitStudy, group: TraitGroup, ids: list[Sa
         blocks = sample_labels(options.blocks, ids)
         log.info(f"{options.blocks}: {np.unique(blocks).size:,} blocks of {len(ids):,} samples")
     folds = _folds(options, ids, log)
-    check_folds(folds, group.C, traits.cohort.covariate_names)
+    check_folds(folds, *group.covariates.columns())
     reasons = {j: flag_text(flags) for j, flags in enumerate(traits.flags.tolist()) if flags}
     kept = _varying(traits.matrix, group)
     for j in set(group.traits.tolist()) - set(kept.tolist()):
@@ -141,5 +141,5 @@ def _varying(matrix: TraitMatrix, group: TraitGroup) -> np.ndarray:
     kept = []
     for start in range(0, group.traits.size, 256):
         traits = group.traits[start : start + 256]
-        kept.append(traits[~explained(matrix.read(traits)[:, group.matrix_rows].T, group.X_L)])
+        kept.append(traits[~explained(group.values(matrix, traits).T, group.X_L)])
     return np.concatenate(kept)
