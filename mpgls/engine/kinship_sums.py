@@ -194,9 +194,8 @@ class OuterProducts(_BothSides):
             stats = self._everyone.stats(packed)
             usable = self.genotypes.usable(stats, self.dropped)
         left = usable.copy()
-        is_whole = split_rows(packed, self.genotypes.bed.n)[0].dtype == np.uint8  # dosages are not
-        if self._whole is not None and is_whole and len(packed) <= MOST:
-            whole = np.flatnonzero(usable & (stats.n_obs == stats.n))
+        if self._whole is not None and len(packed) <= MOST:
+            whole = np.flatnonzero(usable & (stats.n_obs == stats.n) & _are_whole(packed, self.genotypes.bed.n))
             left[whole] = False
             if whole.size:
                 with self.clock.phase("decode"):
@@ -221,6 +220,14 @@ class OuterProducts(_BothSides):
         if self._whole is not None:
             with self.clock.phase("product"):
                 self._whole.subtract_means()
+
+
+def _are_whole(packed: np.ndarray, n_file: int) -> np.ndarray:
+    """(B,) bool: which SNPs have whole numbers of copies in all people; of dosages where all have two copies."""
+    rows, kinds = split_rows(packed, n_file)
+    if rows.dtype == np.uint8 or kinds is not None:
+        return np.full(len(rows), rows.dtype == np.uint8)
+    return np.array([bool((np.rint(row) == row).all()) for row in rows], dtype=bool)
 
 
 def _variance(stats: SnpStats, method: str) -> np.ndarray:
