@@ -28,7 +28,7 @@ from mpgls.run.clock import Clock
 from mpgls.run.world import World
 from mpgls.study.chromosomes import Chromosomes
 from mpgls.study.count_filters import Dropped
-from mpgls.study.genotypes import Decoder, SnpStats, split_rows
+from mpgls.study.genotypes import TWO_COPIES, Decoder, SnpStats, split_rows
 from mpgls.study.tables import SampleId, show_sample
 
 METHODS = ("centered", "standardized", "gcta")
@@ -225,9 +225,10 @@ class OuterProducts(_BothSides):
 def _are_whole(packed: np.ndarray, n_file: int) -> np.ndarray:
     """(B,) bool: which SNPs have whole numbers of copies in all people; of dosages where all have two copies."""
     rows, kinds = split_rows(packed, n_file)
-    if rows.dtype == np.uint8 or kinds is not None:
-        return np.full(len(rows), rows.dtype == np.uint8)
-    return np.array([bool((np.rint(row) == row).all()) for row in rows], dtype=bool)
+    if rows.dtype == np.uint8:
+        return np.ones(len(rows), dtype=bool)
+    two = np.ones(len(rows), dtype=bool) if kinds is None else kinds == TWO_COPIES
+    return two & np.array([bool((np.rint(row) == row).all()) for row in rows], dtype=bool)
 
 
 def _variance(stats: SnpStats, method: str) -> np.ndarray:
