@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kinship_files import KinshipFile, write_gcta
 from mpgls.engine.kinship_grid import trace
-from mpgls.engine.kinship_sums import METHODS, chromosome_sums, divide_by_counts
+from mpgls.engine.kinship_sums import METHODS, STRIPS, chromosome_sums, divide_by_counts
 from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout, grid_shape
@@ -83,18 +84,19 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             job.identify()
             index = selected_rows(study, job.world)
             chromosomes = job.world.on_root(lambda: _chromosomes(options, study, index))
-        check_room(options, study.samples.size, len(chromosomes.labels), job)
-        plan = make_plan(options, job.machine(study.fileset.bed.held_bytes), study)
-        say_plan(plan, options, len(chromosomes.labels), job)
+            check_room(options, study.samples.size, len(chromosomes.labels), job)
+            plan = make_plan(options, job.machine(study.fileset.bed.held_bytes), study)
+            say_plan(plan, options, len(chromosomes.labels), job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
-        with ProcessGrid(comm) as grid:
-            return make_kinship(grid, genotypes, chromosomes, study, job, options)
+        with job.world.phase("sums"), ProcessGrid(comm) as grid:
+            files, facts = make_kinship(grid, genotypes, chromosomes, study, job, options)
+        return job.finish(facts, files=files)
 
 
 def make_kinship(
     grid: ProcessGrid, genotypes: GenotypeBlocks, chromosomes: Chromosomes, study: Study, job: Job, options: Kinship
-) -> Results:
-    """The algorithm: S_c chromosome by chromosome, K, and their files. Collective."""
+) -> tuple[list[Path], dict[str, Any]]:
+    """The algorithm: S_c chromosome by chromosome, K, and their files. Collective. Returns the files and facts."""
     world, n = job.world, study.samples.size
     everyone = study.fileset.samples.ids()
     ids = [everyone[row] for row in study.samples]
@@ -125,8 +127,7 @@ def make_kinship(
     world.log.info(f"{counted.size:,} SNPs used; mean diagonal {mean:.8f}")
     world.log.info(f"kinship of {n:,} samples: {', '.join(map(str, files))}")
     loco = dict(zip(labels, snps_of, strict=True)) if options.loco else None
-    facts = {"method": options.method, "snps": counted.size, "n": n, "mean_diagonal": mean, "loco": loco}
-    return job.finish(facts, files=files)
+    return files, {"method": options.method, "snps": counted.size, "n": n, "mean_diagonal": mean, "loco": loco}
 
 
 def _chromosomes(options: Kinship, study: Study, index: np.ndarray) -> Chromosomes:
@@ -150,8 +151,8 @@ def make_plan(options: Kinship, machine: Machine, study: Study) -> KinshipPlan:
         n, gcta = study.samples.size, options.method == "gcta"
         shape = grid_shape(machine.ranks)
         rows, cols = GridLayout.of((n, n), (grid_block(n, shape),) * 2, shape).local_shape(0, 0)
-        # K and a copy; with --loco S_c, with gcta N
-        fixed = machine.base + (2 + options.loco + gcta) * 8 * rows * cols + (16 << 20)
+        # K and a copy; with --loco S_c, with gcta N; a strip of products in each precision
+        fixed = machine.base + ((2 + options.loco + gcta) * 8 * STRIPS + 12) * rows * cols // STRIPS + (16 << 20)
         per_snp = (12 if gcta else 8) * (rows + cols) + 4 * study.fileset.bed.snp_bytes
         block = max(1, min(options.block_size or WIDEST, study.selected))
         yield KinshipPlan({"kinship": fixed + block * per_snp}, block)

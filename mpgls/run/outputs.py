@@ -262,3 +262,10 @@ def _json(text: Any) -> dict[str, Any]:
         found = json.loads(text)
         return found if isinstance(found, dict) else {}
     return {}
+
+
+def remove(paths: Iterable[str]) -> None:
+    """Remove the files that are there."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
