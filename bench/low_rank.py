@@ -169,7 +169,7 @@ def gemm_share(runs: list[Run], precision: str) -> float:
 def phases(runs: list[Run]) -> dict[str, float]:
     """Median seconds of each phase, and of what the run's own clock does not see."""
     names = dict.fromkeys(name for one in runs for name in one.manifest["timings"])
-    rest = "start and end of the processes"
+    rest = "launcher, and end of the processes"
     tables = [
         {name: one.manifest["timings"].get(name, {"seconds": 0.0})["seconds"] for name in names}
         | {rest: one.seconds - one.manifest["seconds"]}

@@ -108,7 +108,7 @@ def stages(done: Run, predicted: dict[str, Any]) -> dict[str, dict[str, float | 
     # the run reports both in one phase
     terms["report"] = terms.pop("tables") + terms.pop("plots")
     phases = {name: row["seconds"] for name, row in done.manifest["timings"].items()}
-    phases["start"] = done.seconds - done.manifest["seconds"]
+    phases["start"] += done.seconds - done.manifest["seconds"]
     names = dict.fromkeys([*phases, *terms])
     return {name: {"measured": phases.get(name), "predicted": terms.get(name)} for name in names}
 

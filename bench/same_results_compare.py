@@ -53,6 +53,7 @@ LAYOUT = (
 NOT_RESULTS = frozenset({
     "command_line", "ranks", "nodes", "threads", "gemm_gflops", "versions", "memory", "timings", "seconds", "plan",
     "inputs", "fingerprint", "made_from", "files", "gflop_per_permutation", "evaluations_single", "evaluations_double",
+    "seconds_unnamed",
     # measured rounding errors
     "residual", "orthogonality", "mixed_check_beta", "mixed_check_se",
 })  # fmt: skip

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mpgls.errors import MpglsError, StorageError, UsageError
 from mpgls.mpi import StopSignal, is_agreed, portable
+from mpgls.run.clock import begin_with_process
 from mpgls.run.launcher import check_launcher, launched_rank, launched_size, start_mpi
 from mpgls.run.log import stderr
 
@@ -31,8 +32,10 @@ _meeting: MPI.Comm | None = None
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The ``mpgls`` program; returns only by ``sys.exit`` or MPI_Abort."""
-    if argv is None and sys.getfilesystemencoding() == "ascii":
-        _start_again_in_utf8()
+    if argv is None:
+        begin_with_process()
+        if sys.getfilesystemencoding() == "ascii":
+            _start_again_in_utf8()
     with StopSignal().listening() as stop:  # before NumPy is imported: that can take seconds
         _main(list(sys.argv[1:] if argv is None else argv), stop)
 

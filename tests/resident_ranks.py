@@ -43,7 +43,7 @@ def exit_code(script: str | None, arguments: list[str]) -> int:
     sys.argv = [script or "mpgls", *arguments]
     try:
         if script is None:
-            __main__.main()
+            __main__.main(arguments)
         else:
             runpy.run_path(script, run_name="__main__")
     except SystemExit as end:

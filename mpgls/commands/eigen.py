@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,16 +62,18 @@ def run(options: Eigen, comm: MPI.Comm) -> Results:
         if job.is_complete():
             return job.results()
         world = job.world
-        kinship = world.on_root(lambda: open_kinship(options.grm, options.grm_id))
-        listed = world.on_root(lambda: SampleFilter.read(options.keep, options.remove, kinship.ids))
-        say_tables(world.log, kinship.summary, *listed.summaries())
-        index = chosen_samples(kinship, listed)
-        job.identify()
-        check_room(options, index.size, job)
-        if options.dry_run:
-            return dry_run(lambda at: cost_on(at, index.size, kinship.packed_lower), job.machine(), options.rates, job)
-        check_memory(index.size, kinship.packed_lower, job)
-        with ProcessGrid(comm) as grid:
+        with world.phase("open and check"):
+            kinship = world.on_root(lambda: open_kinship(options.grm, options.grm_id))
+            listed = world.on_root(lambda: SampleFilter.read(options.keep, options.remove, kinship.ids))
+            say_tables(world.log, kinship.summary, *listed.summaries())
+            index = chosen_samples(kinship, listed)
+            job.identify()
+            check_room(options, index.size, job)
+            if options.dry_run:
+                machine = job.machine()
+                return dry_run(lambda at: cost_on(at, index.size, kinship.packed_lower), machine, options.rates, job)
+            check_memory(index.size, kinship.packed_lower, job)
+        with world.phase("eigenpairs"), ProcessGrid(comm) as grid:
             Phi_grid = GridMatrix.square(grid, index.size, grid_block(index.size, grid.shape))
             with world.phase("load kinship") as loading:
                 loading.nbytes += load_kinship(Phi_grid, kinship, index)  # Phi_grid = Phi_cols
@@ -81,26 +84,27 @@ def run(options: Eigen, comm: MPI.Comm) -> Results:
             ids = [kinship.ids[i] for i in index]
             about = {"mean_diagonal": mean, "kinship": {"files": of_kinship(job)}}
             write = write_all if options.eigenpairs is None else write_leading
-            return write(Phi_grid, ids, about, job, options)
+            facts, tables = write(Phi_grid, ids, about, job, options)
+        facts |= {"n": len(ids), "mean_diagonal": mean}
+        return job.finish(facts, files=[job.path(".h5")], tables=tables)
 
 
 def write_all(
     Phi_grid: GridMatrix, ids: list[tuple[str, str]], about: dict[str, Any], job: Job, options: Eigen
-) -> Results:
-    """All pairs into PREFIX.h5. Collective."""
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """All pairs into PREFIX.h5. Collective. Returns facts for the manifest, and no table."""
     pairs = decompose(Phi_grid, options.eigensolver, options.slepc_options, job.world, "kinship")
-    path = job.path(".h5")
-    save_pairs(path, pairs, ids, about, job.world)
-    checks = {"residual": pairs.residual, "orthogonality": pairs.orthogonality}
-    return job.finish(
-        {"n": len(ids), "mean_diagonal": about["mean_diagonal"], "solver": pairs.how, **checks}, files=[path]
-    )
+    save_pairs(job.path(".h5"), pairs, ids, about, job.world)
+    return {"solver": pairs.how, "residual": pairs.residual, "orthogonality": pairs.orthogonality}, {}
 
 
 def write_leading(
     Phi_grid: GridMatrix, ids: list[tuple[str, str]], about: dict[str, Any], job: Job, options: Eigen
-) -> Results:
-    """The leading pairs by Krylov-Schur: PREFIX.h5, and PREFIX.pcs.tsv, a covariate table. Collective."""
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The leading pairs by Krylov-Schur: PREFIX.h5, and PREFIX.pcs.tsv, a covariate table. Collective.
+
+    Returns facts for the manifest, and the table.
+    """
     k, how = min(options.eigenpairs or 1, len(ids)), "SLEPc EPS krylovschur"
     lam, Z_rep = leading_pairs(Phi_grid, k, options.slepc_options, job.world)
     path, table = job.path(".h5"), job.path(".pcs.tsv")
@@ -109,9 +113,9 @@ def write_leading(
         write_eigen_file(path, lam[::-1], Z_rep.T[::-1], ids, {"solver": how, **about})
         write_components(table, ids, Z_rep)
 
-    job.world.on_root(save)
-    facts = {"n": len(ids), "mean_diagonal": about["mean_diagonal"], "solver": how, "eigenvalues": lam.tolist()}
-    return job.finish(facts, files=[path], tables={"pcs": table})
+    with job.world.phase("write"):
+        job.world.on_root(save)
+    return {"solver": how, "eigenvalues": lam.tolist()}, {"pcs": table}
 
 
 def chosen_samples(kinship: Kinship, listed: SampleFilter) -> np.ndarray:

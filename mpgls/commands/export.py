@@ -113,8 +113,9 @@ def run(options: Export, comm: MPI.Comm) -> Results:
         if job.is_complete():
             return job.results()
         world = job.world
-        opened = world.on_root(lambda: _open(options))
-        job.identify()
+        with world.phase("open and check"):
+            opened = world.on_root(lambda: _open(options))
+            job.identify()
         if not opened.same_bim:
             world.log.warn(
                 f"{opened.variants.path} is not what {options.store} was made with: its rows are taken to be "

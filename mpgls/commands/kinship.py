@@ -12,7 +12,8 @@ that K without a chromosome is (m K - S_c) / (m - m_c); at any time one S_c is i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -86,21 +87,22 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             job.identify()
             index = selected_rows(study, job.world)
             chromosomes = job.world.on_root(lambda: _chromosomes(options, study, index))
-        check_room(options, study.samples.size, len(chromosomes.labels), job)
-        machine = job.machine(study.fileset.bed.held_bytes)
-        if options.dry_run:
-            return dry_run(lambda at: cost_on(at, options, study, len(chromosomes.labels)), machine, options.rates, job)
-        plan = make_plan(options, machine, study)
-        say_plan(plan, options, len(chromosomes.labels), job)
+            check_room(options, study.samples.size, len(chromosomes.labels), job)
+            machine, parts = job.machine(study.fileset.bed.held_bytes), len(chromosomes.labels)
+            if options.dry_run:
+                return dry_run(lambda at: cost_on(at, options, study, parts), machine, options.rates, job)
+            plan = make_plan(options, machine, study)
+            say_plan(plan, options, parts, job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
-        with ProcessGrid(comm) as grid:
-            return make_kinship(grid, genotypes, chromosomes, study, job, options)
+        with job.world.phase("sums"), ProcessGrid(comm) as grid:
+            files, facts = make_kinship(grid, genotypes, chromosomes, study, job, options)
+        return job.finish(facts, files=files)
 
 
 def make_kinship(
     grid: ProcessGrid, genotypes: GenotypeBlocks, chromosomes: Chromosomes, study: Study, job: Job, options: Kinship
-) -> Results:
-    """The algorithm: S_c chromosome by chromosome, K, and their files. Collective."""
+) -> tuple[list[Path], dict[str, Any]]:
+    """The algorithm: S_c chromosome by chromosome, K, and their files. Collective. Returns the files and facts."""
     world, n = job.world, study.samples.size
     everyone = study.fileset.samples.ids()
     ids = [everyone[row] for row in study.samples]
@@ -131,8 +133,7 @@ def make_kinship(
     world.log.info(f"{counted.size:,} SNPs used; mean diagonal {mean:.8f}")
     world.log.info(f"kinship of {n:,} samples: {', '.join(map(str, files))}")
     loco = dict(zip(labels, snps_of, strict=True)) if options.loco else None
-    facts = {"method": options.method, "snps": counted.size, "n": n, "mean_diagonal": mean, "loco": loco}
-    return job.finish(facts, files=files)
+    return files, {"method": options.method, "snps": counted.size, "n": n, "mean_diagonal": mean, "loco": loco}
 
 
 def _chromosomes(options: Kinship, study: Study, index: np.ndarray) -> Chromosomes:

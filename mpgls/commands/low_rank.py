@@ -196,20 +196,20 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             labels = None if options.no_loco else chromosomes.labels
             given = known_h2(options, list(study.cohorts), labels, world)
             job.identify()
-        check_room(options, study, similarity, sets, job)
-        if options.dry_run:
-            problem = problem_of(study, similarity, sets, len(chromosomes.labels), options.dtype, options.is_dense)
-            return dry_run_of_stages(problem, job.machine(held_bytes(study, similarity)), options.rates, job)
-        plan = make_plan(options, study, similarity, sets, chromosomes, job)
-        made_from = similarity_mark(similarity, options.determine_similarity(), job.identities)
-        stages = Stages(world, options.out, options.stage, made_from)
-        ledger, report = None, None
-        if options.scans:
-            ledger = open_ledger(options, study, plan.block, chromosomes.blocks(plan.block)[0], given, job)
-            variants, plots = study.fileset.variants, not options.no_plots
-            report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
-        whole = Run(options, study, similarity, chromosomes, given, plan, stages, job, ledger, report)
-        with ProcessGrid(comm, plan.grid) as grid:
+            check_room(options, study, similarity, sets, job)
+            if options.dry_run:
+                problem = problem_of(study, similarity, sets, len(chromosomes.labels), options.dtype, options.is_dense)
+                return dry_run_of_stages(problem, job.machine(held_bytes(study, similarity)), options.rates, job)
+            plan = make_plan(options, study, similarity, sets, chromosomes, job)
+            made_from = similarity_mark(similarity, options.determine_similarity(), job.identities)
+            stages = Stages(world, options.out, options.stage, made_from)
+            ledger, report = None, None
+            if options.scans:
+                ledger = open_ledger(options, study, plan.block, chromosomes.blocks(plan.block)[0], given, job)
+                variants, plots = study.fileset.variants, not options.no_plots
+                report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
+            whole = Run(options, study, similarity, chromosomes, given, plan, stages, job, ledger, report)
+        with world.phase("stages"), ProcessGrid(comm, plan.grid) as grid:
             packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, world)
             for samples in sets:
                 run_set(whole, samples, packed, grid)

@@ -156,15 +156,20 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             given = known_h2(options, traits.matrix.names, labels, world)
             job.identify()
             ledger = open_trait_ledger(job.state(), job.resume, traits, job.path(HISTOGRAMS), len(given), world)
-        if options.dry_run:
-            machine = job.machine(study.fileset.bed.held_bytes)
-            return dry_run(lambda at: cost_on(at, options, study, traits, given), machine, options.rates, job)
-        plan = make_plan(options, study, traits, chromosomes, ledger.tiles, job)
-        edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
-        describe(parts, edges, plan.block, world)
-        blocks = SnpBlocks(selected_rows(study, world), edges)
+            if options.dry_run:
+                machine = job.machine(study.fileset.bed.held_bytes)
+                return dry_run(lambda at: cost_on(at, options, study, traits, given), machine, options.rates, job)
+            plan = make_plan(options, study, traits, chromosomes, ledger.tiles, job)
+            edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
+            describe(parts, edges, plan.block, world)
+            blocks = SnpBlocks(selected_rows(study, world), edges)
         facts: list[dict[str, Any]] = []
-        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size, plan.solver) as team, ledger:
+        with (
+            world.phase("scan"),
+            ProcessGrid(comm, plan.grid) as grid,
+            split_teams(comm, plan.team_size, plan.solver) as team,
+            ledger,
+        ):
             scan = Scan(options, traits, plan, blocks, ledger, team, job)
             check_room(scan, study, parts)
             ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study))

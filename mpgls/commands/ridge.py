@@ -65,17 +65,26 @@ def run(options: Ridge, comm: MPI.Comm) -> Results:
             pheno = str(options.pheno if parcels is None else parcels.table)
             targets = open_targets(options, pheno, study, job.world)
             job.identify()
-        return predict(options, study, targets, parcels, job)
+        if options.dry_run:
+            machine = job.machine(study.fileset.bed.held_bytes)
+            return dry_run(lambda at: cost_on(at, options, targets, study), machine, options.rates, job)
+        with job.world.phase("prediction"):
+            facts, report = predict(options, study, targets, parcels, job)
+        return job.finish(facts, files=report.files, tables=report.tables)
 
 
-def predict(options: Ridge, study: Study, targets: RidgeTargets, parcels: Parcels | None, job: Job) -> Results:
-    """The algorithm: the kernel, the residuals, all permutations, and what is kept of them. Collective."""
+def predict(
+    options: Ridge, study: Study, targets: RidgeTargets, parcels: Parcels | None, job: Job
+) -> tuple[dict[str, Any], RidgeReport]:
+    """The algorithm: the kernel, the residuals, all permutations, and what is kept of them. Collective.
+
+    Returns facts for the manifest, and the report.
+    """
     world, C_rep, folds = job.world, targets.group.X_L, targets.folds
-    check_room(options, targets, study, job)
-    machine, sizes = job.machine(study.fileset.bed.held_bytes), sizes_of(options, targets, study)
-    if options.dry_run:
-        return dry_run(lambda at: cost_on(at, options, targets, study), machine, options.rates, job)
-    plan = plan_kernel(machine, sizes, options.block_size)
+    with world.phase("open and check"):
+        check_room(options, targets, study, job)
+        machine, sizes = job.machine(study.fileset.bed.held_bytes), sizes_of(options, targets, study)
+        plan = plan_kernel(machine, sizes, options.block_size)
     world.log.info(f"plan: SNP blocks of {plan.block}")
     world.log.info(plan.memory_text(machine))
     rows, index = targets.group.rows, selected_rows(study, world)
@@ -114,8 +123,7 @@ def predict(options: Ridge, study: Study, targets: RidgeTargets, parcels: Parcel
     K_node.close()
     Y_node.close()
     node.Free()
-    facts |= {"targets": targets.t, "n": targets.n, "best": report.best}
-    return job.finish(facts, files=report.files, tables=report.tables)
+    return facts | {"targets": targets.t, "n": targets.n, "best": report.best}, report
 
 
 def permute(

@@ -95,14 +95,20 @@ def run(options: Simulate, comm: MPI.Comm) -> Results:
     with open_job(options, comm, SUFFIXES) as job:
         if job.is_complete():
             return job.results()
-        world, recipe = job.world, options.recipe()
-        world.log.info(
-            f"simulate {options.samples:,} samples x {options.snps:,} SNPs: {len(recipe.blocks):,} blocks, "
-            f"{recipe.snp_bytes * recipe.snps / GIB:.3f} GiB of genotypes"
-        )
-        job.check_room(file_bytes(options, recipe))
-        maker = BlockMaker(recipe)
-        with replaced_by_all(comm, job.path(".bed")) as bed, replaced_by_all(comm, job.path(".bim")) as bim:
+        world = job.world
+        with world.phase("recipe"):
+            recipe = options.recipe()
+            world.log.info(
+                f"simulate {options.samples:,} samples x {options.snps:,} SNPs: {len(recipe.blocks):,} blocks, "
+                f"{recipe.snp_bytes * recipe.snps / GIB:.3f} GiB of genotypes"
+            )
+            job.check_room(file_bytes(options, recipe))
+            maker = BlockMaker(recipe)
+        with (
+            world.phase("write"),
+            replaced_by_all(comm, job.path(".bed")) as bed,
+            replaced_by_all(comm, job.path(".bim")) as bim,
+        ):
             with world.phase("genotypes", nbytes=recipe.snp_bytes * recipe.snps / comm.size):
                 write_genotypes(maker, bed, bim, world)
             with world.phase("traits"):

@@ -95,6 +95,11 @@ class SimulateImages(GenotypeOptions, RunOptions):
         if self.effect_radius is not None and self.effect_volume is not None:
             raise UsageError("give --effect-radius or --effect-volume, not both")
 
+    @property
+    def radius(self) -> float | None:
+        """Of every effect, in mm; None where its volume is given."""
+        return RADIUS if self.effect_radius is None and self.effect_volume is None else self.effect_radius
+
 
 @dataclass(frozen=True, eq=False)
 class People:
@@ -121,19 +126,18 @@ def run(options: SimulateImages, comm: MPI.Comm) -> Results:
             mask = world.on_root(lambda: read_mask(options.mask))
             causal = world.on_root(lambda: draw(options, study))
             job.identify()
-        people, v = People.of(study), int(mask.inside.sum())
-        radius = RADIUS if options.effect_radius is None and options.effect_volume is None else options.effect_radius
-        job.check_room({".h5" if options.format == "h5" else ".images/": ITEM * len(people.ids) * v})
-        places = spheres(mask, options.causal, options.seed, radius, options.effect_volume)
-        noise = SmoothNoise(mask, options.sigma_mm, options.seed)
-        effects = np.sqrt(options.snr) * signs(options.causal, options.seed)
-        world.log.info(f"{len(people.ids):,} people x {v:,} voxels, {options.causal} causal SNPs")
-        # for each voxel of the mask its coordinates and the values, and for each of the grid the mask and the image
-        check_memory(noise.nbytes + causal.x.nbytes + 48 * v + 5 * mask.inside.size, job.machine(), world.log)
-        write = write_matrix if options.format == "h5" else write_images
-        made = write(ImageRecipe(noise, causal.x, effects, places), people, mask, job.prefix, world)
-        table = job.path(".causal.tsv")
-        world.on_root(lambda: write_causal(table, causal, effects / causal.sd, places))
+            people, v = People.of(study), int(mask.inside.sum())
+            job.check_room({".h5" if options.format == "h5" else ".images/": ITEM * len(people.ids) * v})
+            places = spheres(mask, options.causal, options.seed, options.radius, options.effect_volume)
+            noise = SmoothNoise(mask, options.sigma_mm, options.seed)
+            effects = np.sqrt(options.snr) * signs(options.causal, options.seed)
+            world.log.info(f"{len(people.ids):,} people x {v:,} voxels, {options.causal} causal SNPs")
+            # for each voxel of the mask its coordinates and the values, and for each of the grid the mask and the image
+            check_memory(noise.nbytes + causal.x.nbytes + 48 * v + 5 * mask.inside.size, job.machine(), world.log)
+        write, table = write_matrix if options.format == "h5" else write_images, job.path(".causal.tsv")
+        with world.phase("write"):
+            made = write(ImageRecipe(noise, causal.x, effects, places), people, mask, job.prefix, world)
+            world.on_root(lambda: write_causal(table, causal, effects / causal.sd, places))
         world.log.info(f"wrote {made} and {table}")
         facts = {"n": len(people.ids), "voxels": v, "snr": options.snr, "sigma_mm": options.sigma_mm}
         return job.finish({**facts, "seed": options.seed, "causal": causal.ids}, files=[made], tables={"causal": table})

@@ -81,19 +81,22 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             labels = chromosomes.labels if options.loco else None
             given = known_h2(options, list(study.cohorts), labels, world)
             job.identify()
-        job.check_room(scan_bytes(options, study))
-        if options.dry_run:
-            machine = job.machine(study.fileset.bed.held_bytes)
-            return dry_run(lambda at: cost_on(at, options, study, chromosomes, given), machine, options.rates, job)
-        plan = make_plan(options, study, chromosomes, job)
-        with world.phase("open and check"):
+            job.check_room(scan_bytes(options, study))
+            if options.dry_run:
+                machine = job.machine(study.fileset.bed.held_bytes)
+                return dry_run(lambda at: cost_on(at, options, study, chromosomes, given), machine, options.rates, job)
+            plan = make_plan(options, study, chromosomes, job)
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
             describe(parts, edges, plan.block, world)
             ledger = open_ledger(options, study, plan.block, edges, given, job, options.pcs)
 
         variants, plots = study.fileset.variants, not options.no_plots
         report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
-        with ProcessGrid(comm, plan.grid) as grid, split_teams(comm, plan.team_size, plan.solver) as team:
+        with (
+            world.phase("scan"),
+            ProcessGrid(comm, plan.grid) as grid,
+            split_teams(comm, plan.team_size, plan.solver) as team,
+        ):
             kind = TraitScan if options.ratio == "null" else RatioScan
             scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
             for part in parts:

@@ -214,18 +214,19 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
         with world.phase("open and check"):
             study = open_study(options, world, traits=False)
             job.identify()
-        store = VoxelwiseStore(job.prefix, mark_of_output(job), options.indices)
-        earlier = world.on_root(lambda: store.look_back(job.resume))
-        job.remove_earlier()
-        search = make_search(options, study, job)
-        if options.dry_run:
-            machine = job.machine(search.bed.held_bytes)
-            return dry_run(lambda at: cost_on(at, options, search), machine, options.rates, job)
-        plan = make_plan(options, search, earlier, job)
-        check_room(options, search, study, job)
+            store = VoxelwiseStore(job.prefix, mark_of_output(job), options.indices)
+            earlier = world.on_root(lambda: store.look_back(job.resume))
+            job.remove_earlier()
+            search = make_search(options, study, job)
+            if options.dry_run:
+                machine = job.machine(search.bed.held_bytes)
+                return dry_run(lambda at: cost_on(at, options, search), machine, options.rates, job)
+            plan = make_plan(options, search, earlier, job)
+            check_room(options, search, study, job)
         units = cut_units(search.m, options.indices, plan.block, plan.permutations)
         if left := what_is_left(units, earlier, job):
-            scan(options, search, plan, left, store, job)
+            with world.phase("units"):
+                scan(options, search, plan, left, store, job)
         with world.phase("report"):
             joined = JoinedUnits(units, options.indices, search.m)
             maxima = world.on_root(lambda: store.keep(joined, earlier, search))

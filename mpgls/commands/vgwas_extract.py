@@ -36,10 +36,12 @@ def run(options: VgwasExtract, comm: MPI.Comm) -> Results:
     with open_job(options, comm, (".h5",)) as job:
         if job.is_complete():
             return job.results()
-        stack = open_stack(options.images, options.image_ids, options.mask, job.world)
-        job.identify()
-        job.check_room({".h5": stack.nbytes})
-        check_memory(stack.held, job.machine(), job.world.log)
+        with job.world.phase("open and check"):
+            stack = open_stack(options.images, options.image_ids, options.mask, job.world)
+            job.identify()
+            job.check_room({".h5": stack.nbytes})
+            check_memory(stack.held, job.machine(), job.world.log)
         made = job.path(".h5")
-        extract(stack, made, job.world)
+        with job.world.phase("write"):
+            extract(stack, made, job.world)
         return job.finish({"n": stack.n, "voxels": stack.v}, files=[made])

@@ -64,16 +64,19 @@ class CholeskyCovariance:
     def start(self, F_rep: np.ndarray) -> StartSums:
         """The sums at h2 = 0: one product with Phi. Collective."""
         Phi_grid, n = self.Phi_grid, self.n
-        Phi_F_rep = multiply(Phi_grid, F_rep)
-        grams = (F_rep.T @ F_rep, F_rep.T @ Phi_F_rep, Phi_F_rep.T @ Phi_F_rep)
-        return StartSums(n, *grams, sum_of_squares(Phi_grid), log_det_gram(F_rep[:, :-1]))
+        with self.world.phase("REML, sums"):
+            Phi_F_rep = multiply(Phi_grid, F_rep)
+            grams = (F_rep.T @ F_rep, F_rep.T @ Phi_F_rep, Phi_F_rep.T @ Phi_F_rep)
+            return StartSums(n, *grams, sum_of_squares(Phi_grid), log_det_gram(F_rep[:, :-1]))
 
     def point(self, h2: float, F: np.ndarray, dtype: type) -> reml.RemlPoint:
         """The REML log-likelihood and its derivatives; FAILED where V is not positive definite. Collective."""
         try:
-            sums, *powers = self._factorise(h2, dtype).sums_and_powers(F)
+            L = self._factorise(h2, dtype)
         except scalapack.NotPositiveDefinite:
             return reml.FAILED
+        with self.world.phase("REML, sums"):
+            sums, *powers = L.sums_and_powers(F)
         return reml.reml_point(sums, *reml.derivative_grams(h2, sums.gram, *powers))
 
     def _factorise(self, h2: float, dtype: type) -> CholeskyFactor:

@@ -69,9 +69,8 @@ def open_stack(
 
     Raises InputError or StorageError, on all ranks, for whatever is wrong with a list or a header, naming the file.
     """
-    with world.phase("open and check"):
-        region = world.on_root(lambda: read_mask(mask))
-        people = world.on_root(lambda: open_images(images, image_ids, known))
+    region = world.on_root(lambda: read_mask(mask))
+    people = world.on_root(lambda: open_images(images, image_ids, known))
     stack = ImageStack(people, region)
     world.log.info(f"{region.path}: {stack.v:,} of {region.inside.size:,} voxels are inside the mask")
     world.log.info(people.summary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mpgls.engine.kinship_sums import STRIPS
 from mpgls.la.layout import GridLayout, grid_shape
 from mpgls.run.plan import NARROWEST, WIDEST, Machine, Plan, first_that_fits, grid_block
 
@@ -48,8 +49,9 @@ def plan_kinship(machine: Machine, sizes: KinshipSizes, block_size: int | None =
     def candidates() -> Iterator[KinshipPlan]:
         n, shape = sizes.n, grid_shape(machine.ranks)
         rows, cols = GridLayout.of((n, n), (grid_block(n, shape),) * 2, shape).local_shape(0, 0)
-        # K and a copy; with --loco S_c, with gcta N
-        fixed = machine.base + (2 + sizes.loco + sizes.gcta) * 8 * rows * cols + (16 << 20)
+        # K and a copy; with --loco S_c, with gcta N; a strip of products in each precision
+        whole = ((2 + sizes.loco + sizes.gcta) * 8 * STRIPS + 12) * rows * cols // STRIPS
+        fixed = machine.base + whole + (16 << 20)
         per_snp = (12 if sizes.gcta else 8) * (rows + cols) + 4 * sizes.snp_bytes
         block = max(1, min(block_size or WIDEST, sizes.m))
         yield KinshipPlan({"kinship": fixed + block * per_snp}, block)

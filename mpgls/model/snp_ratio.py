@@ -20,7 +20,7 @@ error, those of ML the likelihood ratio (Zhou and Stephens, Nature Genetics 44, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -29,7 +29,10 @@ from mpgls.model.h2_nodes import H2Nodes
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t
 
 _SETTLED = 1e-11
-_MAX_STEPS = 60
+_SECANTS, _MAX_STEPS = 20, 80
+"""Steps of the search for an optimum: secants, and after so many of them bisections."""
+_STRIP = 1 << 18
+"""Numbers of a matrix (q+1, q+1) for each of so many pairs of SNP and h2 that are fitted at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,11 @@ class _Curve:
     rss: np.ndarray
     rss_null: np.ndarray
 
+    @classmethod
+    def joined(cls, parts: Sequence[_Curve]) -> _Curve:
+        """One after the other."""
+        return cls(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(cls)))
+
 
 @dataclass(frozen=True, eq=False)
 class SnpRatios:
@@ -111,6 +119,11 @@ class SnpRatios:
 
     def curve(self, h2: np.ndarray, snps: np.ndarray, reml: bool) -> _Curve:
         """The profile likelihood of ``snps`` (k,) each at its ``h2`` (k,)."""
+        step = max(1, _STRIP // (self.null.q + 1) ** 2)
+        strips = [slice(start, start + step) for start in range(0, max(h2.size, 1), step)]
+        return _Curve.joined([self._strip(h2[strip], snps[strip], reml) for strip in strips])
+
+    def _strip(self, h2: np.ndarray, snps: np.ndarray, reml: bool) -> _Curve:
         nodes, gram = self.nodes, self.null.gram
         C, C_slope = nodes.between.coefficients(h2)
         S = self.S[:, :, snps]
@@ -152,7 +165,7 @@ class SnpRatios:
         g_left, g_right = (slope[low + k, snps] * stretch[low + k] for k in (0, 1))
         now = _cubic_top(left, right, value[low, snps], value[low + 1, snps], g_left, g_right)
         active = np.arange(low.size)  # may be none: then a step does nothing
-        for _ in range(_MAX_STEPS):
+        for attempt in range(_MAX_STEPS):
             h2 = scale.h2_at(now[active])
             g = self.curve(h2, snps[active], reml).slope * scale.stretch(h2)
             rising = g > 0
@@ -164,11 +177,11 @@ class SnpRatios:
             with np.errstate(divide="ignore", invalid="ignore"):
                 across = a + (b - a) * ga / (ga - gb)
                 along = now[active] - g * (now[active] - before) / (g - g_before)
-            proposal = np.where((along > a) & (along < b), along, across)
-            proposal = np.where((proposal >= a) & (proposal <= b), proposal, 0.5 * (a + b))
+            proposal = np.where((along > a) & (along < b), along, np.clip(across, a, b))
+            proposal = np.where(g == 0, now[active], proposal if attempt < _SECANTS else 0.5 * (a + b))
             step = np.abs(proposal - now[active])
             now[active] = proposal
-            active = active[(step > _SETTLED) & (g != 0)]
+            active = active[step > _SETTLED]
             if not active.size:
                 break
         return scale.h2_at(now)

@@ -8,8 +8,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mpgls.run.hardware import process_age
+
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+_start: float | None = None
+
+
+def begin_with_process() -> None:
+    """The clock of the next run begins with this process: it is called by a program that is one run."""
+    global _start
+    _start = time.perf_counter() - process_age()
+
+
+def take_start() -> float:
+    """Where the clock of a run begins, as ``time.perf_counter`` counts: now, if no program said otherwise."""
+    global _start
+    start, _start = _start, None
+    return time.perf_counter() if start is None else start
 
 
 @dataclass
@@ -24,18 +41,21 @@ class Phase:
 
 @dataclass
 class Clock:
-    """Seconds, floating-point operations and bytes of each phase on this rank.
+    """Seconds, floating-point operations and bytes of each phase on this rank, since ``began``.
 
-    ``open`` are the phases that it is in, with the operations that each said it would take. ``steps`` counts how often
-    one began or ended, the last time at ``stepped`` (seconds since the epoch). ``solo`` is above 0 while the rank does
-    what no other rank takes part in.
+    A second belongs to one phase: what a phase inside another one takes is not the outer one's. ``open`` are the phases
+    that the rank is in, with the operations that each said it would take. ``steps`` counts how often one began or
+    ended, the last time at ``stepped`` (seconds since the epoch). ``solo`` is above 0 while the rank does what no other
+    rank takes part in.
     """
 
+    began: float = field(default_factory=time.perf_counter)
     phases: dict[str, Phase] = field(default_factory=dict)
     open: list[tuple[str, float]] = field(default_factory=list)
     steps: int = 0
     stepped: float = field(default_factory=time.time)
     solo: int = 0
+    _inside: float = 0.0  # seconds in phases that have ended
 
     @contextlib.contextmanager
     def phase(self, name: str, flop: float = 0.0, nbytes: float = 0.0) -> Iterator[Phase]:
@@ -43,16 +63,32 @@ class Clock:
         entry = self.phases.setdefault(name, Phase())
         self.open.append((name, flop))
         self._step()
-        start = time.perf_counter()
+        start, inside = time.perf_counter(), self._inside
         try:
             yield entry
         finally:
             self.open.pop()
             self._step()
-            entry.seconds += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            entry.seconds += seconds - (self._inside - inside)
+            self._inside = inside + seconds
             entry.flop += flop
             entry.nbytes += nbytes
             entry.calls += 1
+
+    def seconds(self) -> float:
+        """Seconds since the clock began."""
+        return time.perf_counter() - self.began
+
+    def unnamed(self) -> float:
+        """Seconds since the clock began that were in no phase."""
+        return self.seconds() - self._inside
+
+    def name_start(self) -> None:
+        """Until now was the phase ``start``."""
+        start = Phase(self.unnamed(), calls=1)
+        self.phases["start"] = start
+        self._inside += start.seconds
 
     def _step(self) -> None:
         self.steps, self.stepped = self.steps + 1, time.time()
@@ -82,8 +118,11 @@ class Clock:
         return table
 
 
-def timing_table(table: dict[str, dict[str, float]], gemm_gflops: float) -> str:
-    """The timing table at the end of a run; ``gemm_gflops`` is the measured rate of all ranks together."""
+def timing_table(table: dict[str, dict[str, float]], gemm_gflops: float, unnamed: float = 0.0) -> str:
+    """The timing table at the end of a run; ``gemm_gflops`` is the measured rate of all ranks together.
+
+    ``unnamed`` are the seconds in no phase of the rank that has most of them.
+    """
     head = f"{'phase':<24}{'seconds':>9}{'min/max':>9}{'GFLOP/s':>10}{'of GEMM':>9}{'MB/s':>9}"
     lines = [head, "-" * len(head)]
     for name, row in table.items():
@@ -94,4 +133,4 @@ def timing_table(table: dict[str, dict[str, float]], gemm_gflops: float) -> str:
         flops = f"{rate:.1f}" if rate else "-"
         bandwidth = f"{row['bytes'] / seconds / 1e6:,.0f}" if row["bytes"] and seconds > 0 else "-"
         lines.append(f"{name:<24}{seconds:>9.2f}{balance:>9}{flops:>10}{share:>9}{bandwidth:>9}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"{'in no phase':<24}{unnamed:>9.2f}"])

@@ -53,15 +53,20 @@ def node_memory() -> tuple[int, int]:
     return total, available
 
 
-def startup_seconds(comm: MPI.Comm) -> float:
-    """Seconds from the start of a process until now, the longest; 0 where the kernel does not tell. Collective."""
-    from mpi4py import MPI
-
+def process_age() -> float:
+    """Seconds since this process started; 0 where the kernel does not tell."""
     age = 0.0
     with contextlib.suppress(OSError, ValueError, IndexError):
         ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return float(comm.allreduce(max(0.0, age), op=MPI.MAX))
+    return max(0.0, age)
+
+
+def startup_seconds(comm: MPI.Comm) -> float:
+    """Seconds from the start of a process until now, the longest; 0 where the kernel does not tell. Collective."""
+    from mpi4py import MPI
+
+    return float(comm.allreduce(process_age(), op=MPI.MAX))
 
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -129,7 +134,7 @@ def blas_libraries() -> list[dict[str, object]]:
     ]
 
 
-def gemm_rate(dtype: str = "float64", n: int = 1200, repeats: int = 2) -> float:
+def gemm_rate(dtype: str, n: int, repeats: int = 3) -> float:
     """GFLOP/s of the best of ``repeats`` products of two n x n matrices on this rank's threads."""
     import numpy as np
 

@@ -13,6 +13,7 @@ from mpgls.run.findings import Findings, count
 from mpgls.run.hardware import blas_libraries, node_memory
 from mpgls.run.kernels import kernel_warnings
 from mpgls.run.launcher import check_launcher
+from mpgls.run.placement import binding_notes, own_processors, places
 from mpgls.run.plan import GIB
 from mpgls.run.world import World
 from mpgls.version import __version__
@@ -141,12 +142,14 @@ def _how_to_get(package: str) -> str:
 
 
 def look_at_nodes(found: Findings, world: World, node: MPI.Comm, threads: int) -> None:
-    """Nodes with their ranks, usable cores and memory; and whether threads outnumber cores. Collective."""
-    cores = len(set().union(*node.allgather(os.sched_getaffinity(0))))
+    """Nodes with ranks, usable cores and memory; whether threads outnumber cores, or are badly bound. Collective."""
+    bound = dict(node.allgather((world.rank, own_processors())))
+    cores = len(frozenset().union(*bound.values()))
     mine = None
     if node.rank == 0:
         total, available = node_memory()
         mine = {"host": host(), "ranks": node.size, "cores": cores, "memory": total, "available": available}
+        mine["binding"] = binding_notes(bound, threads, places())
     nodes = [one for one in world.comm.gather(mine, root=0) or [] if one]
     found.facts |= {"threads": threads, "nodes": nodes}
     lines = [
@@ -161,6 +164,7 @@ def look_at_nodes(found: Findings, world: World, node: MPI.Comm, threads: int) -
                 f"{one['host']} runs {_load(one, threads)} usable cores: start fewer ranks or threads, or let the "
                 "launcher bind each rank to more cores"
             )
+        found.notes += [f"{one['host']}: {note}" for note in one["binding"]]
 
 
 def _load(node: dict[str, Any], threads: int) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import glob
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,14 @@ import numpy as np
 from mpgls.errors import Stopped, StorageError
 from mpgls.mpi import StopSignal, agree, node_of, on_root, together
 from mpgls.report.file_names import LONGEST_PART
-from mpgls.run.clock import timing_table
+from mpgls.run.clock import Clock, take_start, timing_table
 from mpgls.run.hardware import gemm_rate, limited_threads, memory_of_process, resident_memory
 from mpgls.run.identity import file_identity
-from mpgls.run.kernels import kernel_warnings
+from mpgls.run.kernels import kernel_warnings, kernels
 from mpgls.run.ledger import State
 from mpgls.run.log import Log, duration
 from mpgls.run.option_groups import OutputOptions
-from mpgls.run.outputs import PARTIAL, Outputs, read_json
+from mpgls.run.outputs import PARTIAL, Outputs, read_json, remove
 from mpgls.run.plan import GIB, Machine
 from mpgls.run.prefix_lock import PrefixLock, held
 from mpgls.run.progress_file import ENDING, ProgressFile
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 PRECISION_BITS = {"double": 64, "single": 32}
+PROBE = 640  # rows of the product that measures the GEMM rate of a thread: within 5% of that of 1,200
 
 
 @dataclass(eq=False)
@@ -183,15 +183,21 @@ class Job:
         return Machine(self.world.size, self.ranks_per_node, limit, self._base)
 
     def _measure_gemm(self) -> None:
-        comm = self.world.comm
-        self._gemm = {name: comm.allreduce(gemm_rate(f"float{bits}")) for name, bits in PRECISION_BITS.items()}
-        self.world.log.info(
-            f"GEMM of all ranks at once: {self._gemm['double']:.0f} GFLOP/s double, {self._gemm['single']:.0f} single"
-        )
+        comm, n = self.world.comm, round(PROBE * self.threads ** (1 / 3))  # each thread has as much to do
+        with self.world.phase("GEMM rate"):
+            self._gemm = {name: comm.allreduce(gemm_rate(f"float{bits}", n)) for name, bits in PRECISION_BITS.items()}
+        double, single = self._gemm.values()
+        self.world.log.info(f"GEMM of all ranks at once: {double:.0f} GFLOP/s double, {single:.0f} single")
+
+    def say_where(self) -> None:
+        """Ranks, nodes, threads and the kernels of rank 0, in the log."""
+        where = f"{self.world.size} ranks on {self.nodes} node(s), {self.threads} BLAS thread(s) a rank"
+        if self.world.rank == 0:
+            self.world.log.info(f"mpgls {self.options.command}: {where}; BLAS kernel {kernels()}")
 
     def warn_of_kernels(self) -> None:
         """Say which BLAS of rank 0 leaves the processor's instructions unused, each once: some are loaded late."""
-        for warning in kernel_warnings():
+        for warning in kernel_warnings() if self.world.rank == 0 else ():
             if warning not in self._warned:
                 self._warned.add(warning)
                 self.world.log.warn(warning)
@@ -222,23 +228,26 @@ class Job:
 
         ``files`` and ``tables`` (by name) are what the run made, ``facts`` what else the manifest says of it.
         """
-        comm, log = self.world.comm, self.world.log
-        if not self._gemm and comm.allreduce(sum(phase.flop for phase in self.world.clock.phases.values())):
-            self._measure_gemm()
-        self.warn_of_kernels()
-        now = memory_of_process()
-        self._note_memory(now)
-        everyone = comm.gather(now | self._held, root=0)
-        timings = self.world.clock.gather(comm)
+        comm, log, clock = self.world.comm, self.world.log, self.world.clock
+        with clock.phase("end"):
+            if not self._gemm and comm.allreduce(sum(phase.flop for phase in clock.phases.values())):
+                self._measure_gemm()
+            self.warn_of_kernels()
+            now = memory_of_process()
+            self._note_memory(now)
+            everyone = comm.gather(now | self._held, root=0) or []
+            head = self.world.on_root(self._head)
+        timings, unnamed = clock.gather(comm), max(comm.allgather(clock.unnamed()))
         named = {name: str(path) for name, path in (tables or {}).items()}
 
         def write() -> dict[str, Any]:
-            log.info(timing_table(timings, self._gemm.get("double", 0.0)))
-            manifest = self._head() | {
-                "memory": self._memory(everyone or []),
+            log.info(timing_table(timings, self._gemm.get("double", 0.0), unnamed))
+            manifest = head | {
+                "memory": self._memory(everyone),
                 "timings": timings,
+                "seconds_unnamed": unnamed,
                 "seconds": log.seconds(),
-                **{key: _plain(value) for key, value in facts.items()},
+                **facts,
                 "tables": named,
                 "files": list(dict.fromkeys([*map(str, files), *named.values()])),
             }
@@ -298,7 +307,7 @@ def open_job(
     ``adds`` to a finished one goes on with its log and leaves its files until ``remove_earlier``; ``reads`` are
     prefixes whose store it reads. Raises UsageError and StorageError, on all ranks, where files cannot go there.
     """
-    record = options.record
+    clock, record = Clock(began=take_start()), options.record
     outputs = Outputs(options.out, options.command, record, _paths(options))
 
     def look() -> None:
@@ -333,19 +342,20 @@ def open_job(
         node = stack.enter_context(node_of(comm))
         threads = stack.enter_context(limited_threads(node, options.threads))
         nodes, widest = comm.allreduce(1 if node.rank == 0 else 0), max(comm.allgather(node.size))
-        log = _open_log(options, comm, goes_on)
+        log = _open_log(options, comm, clock.began, goes_on)
         stack.callback(log.close)
         replaced = (*suffixes, f"{record}.json")
-        world = World(comm, log, stop=stop)
+        world = World(comm, log, clock, stop)
         job = Job(options, world, outputs, replaced, until_done, adds, nodes, widest, threads)
         if not adds:
             job.remove_earlier()
-        log.info(f"mpgls {options.command}: {comm.size} ranks on {nodes} node(s), {threads} BLAS thread(s) a rank")
+        job.say_where()
         for warning in warnings:
             log.warn(warning)
         job.warn_of_kernels()
         stack.enter_context(watched(world, job.path(WATCH), options.stall, functools.partial(_end_stalled, options)))
         stack.enter_context(_stop_is_said(log))
+        clock.name_start()
         yield job
 
 
@@ -379,22 +389,11 @@ def _same_path(one: str, other: str) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def _open_log(options: OutputOptions, comm: MPI.Comm, append: bool) -> Log:
+def _open_log(options: OutputOptions, comm: MPI.Comm, began: float, append: bool) -> Log:
     """The log, which only rank 0 writes; all ranks raise StorageError if it cannot. Collective."""
     with together(comm):
-        log = Log(comm.rank, options.out + options.record + ".log", append)
+        log = Log(comm.rank, options.out + options.record + ".log", append, began)
         if options.progress and comm.rank == 0:
             log.watch(ProgressFile(options.out + options.record + ENDING, append))
             log.progress(lambda file: file.say("start", command=options.command, ranks=comm.size))
     return log
-
-
-def remove(paths: Iterable[str]) -> None:
-    """Remove the files that are there."""
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-
-
-def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

@@ -46,6 +46,12 @@ def kernel_warning(library: str, kernel: str | None, flags: frozenset[str], forc
     return f"{who}, which leaves this processor's {unused} unused; matrix products run several times slower: {mend}"
 
 
+def kernels() -> str:
+    """The BLAS libraries that this process has loaded, each with its kernel: ``openblas SkylakeX``."""
+    named = (f"{one['library']} {one['kernel'] or ''}".strip() for one in blas_libraries())
+    return ", ".join(dict.fromkeys(named)) or "unknown"
+
+
 def kernel_warnings() -> list[str]:
     """The warnings of the BLAS libraries that this process has loaded, each once."""
     flags, found = processor_flags(), []

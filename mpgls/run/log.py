@@ -16,16 +16,19 @@ from mpgls.run.progress_file import ProgressFile
 class Log:
     """Line-based log of rank 0: to stdout and, when a path is given, to a file. Other ranks are silent.
 
+    Its lines have the seconds since ``began``, by default since the log was opened, as ``time.perf_counter`` counts.
     A run that logs to a file goes on when nobody reads its standard output any more, or when there is no room for the
     file: its results have theirs.
     """
 
-    def __init__(self, rank: int, path: str | Path | None = None, append: bool = False) -> None:
+    def __init__(
+        self, rank: int, path: str | Path | None = None, append: bool = False, began: float | None = None
+    ) -> None:
         self._speaks = rank == 0
         self._file: BinaryIO | None = None
         self._progress: ProgressFile | None = None
         self._heard = self._kept = True
-        self._start = time.perf_counter()
+        self._start = time.perf_counter() if began is None else began
         if self._speaks and path is not None:
             try:
                 self._file = open(path, "ab" if append else "wb", buffering=0)  # noqa: SIM115
@@ -86,7 +89,7 @@ class Log:
             self._progress = None
 
     def seconds(self) -> float:
-        """Seconds since the log was opened."""
+        """Seconds since the log began."""
         return time.perf_counter() - self._start
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class OutputOptions(Options):
         STALL_SECONDS,
         f"seconds in which no rank gets on, after which the run ends ({STALL_SECONDS:g}); 0: never",
         metavar="SEC",
-        check=at_least(0, " seconds or more"),
+        check=at_least(0, " seconds"),
         changes_results=False,
     )
     max_hours: float | None = option(
@@ -143,7 +143,7 @@ class CheckpointOptions(DryRunOptions):
         CHECKPOINT_SECONDS,
         f"seconds between two marks of what is done ({CHECKPOINT_SECONDS:g})",
         metavar="SEC",
-        check=at_least(0, " seconds or more"),
+        check=at_least(0, " seconds"),
         changes_results=False,
     )
 

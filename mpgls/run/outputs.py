@@ -64,7 +64,7 @@ class Outputs:
 
     def check_place(self) -> None:
         """Check that files can be made under the prefix. Raises UsageError and StorageError."""
-        if os.path.basename(self.prefix) == "":
+        if os.path.basename(self.prefix) in ("", os.curdir, os.pardir):
             raise UsageError(f"--out {self.prefix or repr('')} must end in a prefix for the names of the output files")
         if not os.path.isdir(self.directory):
             raise StorageError(f"cannot write {self.prefix}: there is no directory {self.directory}")
@@ -262,3 +262,10 @@ def _json(text: Any) -> dict[str, Any]:
         found = json.loads(text)
         return found if isinstance(found, dict) else {}
     return {}
+
+
+def remove(paths: Iterable[str]) -> None:
+    """Remove the files that are there."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

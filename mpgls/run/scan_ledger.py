@@ -12,8 +12,9 @@ from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import ENDINGS_OF_TRAIT, trait_parts
 from mpgls.report.table import FIGURES_BYTES, FIGURES_BYTES_EACH, table_bytes
 from mpgls.run.inputs import Study, selected_rows
-from mpgls.run.job import Job, remove
+from mpgls.run.job import Job
 from mpgls.run.option_groups import TraitScanOptions
+from mpgls.run.outputs import remove
 from mpgls.run.plan import block_within
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World

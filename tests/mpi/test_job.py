@@ -197,6 +197,7 @@ def test_a_failure_leaves_no_manifest_and_a_resumed_run_goes_on_with_the_log(com
     ("out", "error", "said"),
     [
         ("folder/", UsageError, "--out folder/ must end in a prefix"),
+        (".", UsageError, "--out . must end in a prefix"),
         ("", UsageError, "--out '' must end in a prefix"),
         ("none/o", StorageError, "cannot write none/o: there is no directory"),
         ("in", UsageError, "the run would overwrite its input in.tsv"),

@@ -67,6 +67,53 @@ def test_does_not_depend_on_the_ranks(comm, shared_tmp_path, plink):
         np.testing.assert_allclose(together, alone, rtol=1e-12, atol=1e-13)
 
 
+def with_gaps(comm, prefix, gaps):
+    """Replace the genotypes: missing ones in the SNPs ``gaps`` only, A1 rare in some SNPs and common in others."""
+    if comm.rank == 0:
+        rng = np.random.default_rng(11)
+        dosages = rng.binomial(2, np.concatenate([np.full(9, 0.02), np.linspace(0.05, 0.99, M - 9)]), (N, M)) * 1.0
+        holes = rng.random((N, M)) < 0.1
+        holes[:, np.setdiff1d(np.arange(M), gaps)] = False
+        write_genotypes(prefix, np.where(holes, np.nan, dosages))
+    comm.Barrier()
+
+
+@pytest.mark.parametrize("block_size", [None, 1, 10, 57])
+@pytest.mark.parametrize(
+    "gaps", [[], np.arange(20, 40), np.arange(0, M, 2), [M - 1]], ids=["none", "run", "odd", "one"]
+)
+def test_gaps_in_some_snps(comm, shared_tmp_path, plink, gaps, block_size):
+    with_gaps(comm, plink, gaps)
+    K = make(comm, plink, shared_tmp_path / "k", block_size=block_size)
+    np.testing.assert_allclose(K, dense(read_plink(plink)), rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(K, K.T)
+
+
+@pytest.mark.parametrize("gaps", [[], np.arange(0, M, 2)], ids=["none", "odd"])
+def test_gaps_in_some_snps_of_chromosomes(comm, shared_tmp_path, plink, gaps):
+    with_gaps(comm, plink, gaps)
+    K, files = make(comm, plink, shared_tmp_path / "k", loco=True), read_plink(plink)
+    np.testing.assert_allclose(K, dense(files), rtol=1e-12, atol=1e-14)
+    for label in "123":
+        own = files.chromosomes == label
+        found = open_kinship(shared_tmp_path / "k.h5").without(label).rows(0, N)
+        np.testing.assert_allclose(found, dense(files, snps=~own), rtol=1e-12, atol=1e-13)
+
+
+def test_whole_numbers_have_the_same_bits_on_any_number_of_ranks(comm, shared_tmp_path, plink):
+    """Without gaps K is a quotient of whole numbers, n^2 sum gg' - n (r 1' + 1 r') + s's over n^2 m, to rounding."""
+    with_gaps(comm, plink, [])
+    together = make(comm, plink, shared_tmp_path / "k", block_size=20)
+    if comm.rank == 0:
+        np.testing.assert_array_equal(together, make(MPI.COMM_SELF, plink, shared_tmp_path / "alone", block_size=7))
+        G = read_plink(plink).dosages.astype(np.int64)
+        G = G[:, np.ptp(G, axis=0) > 0]
+        s = G.sum(axis=0)
+        r = G @ s
+        exact = N**2 * (G @ G.T) - N * (r[:, None] + r) + s @ s
+        np.testing.assert_allclose(together, exact / (N**2 * G.shape[1]), rtol=1e-14, atol=1e-15)
+
+
 def test_snp_filters(comm, shared_tmp_path, plink):
     files = read_plink(plink)
     wanted = [*files.snps[10:190], "rs_unknown"]

@@ -209,6 +209,16 @@ def test_study_and_model_load_without_mpi() -> None:
     assert ended.returncode == 0, f"importing study and model loads: {ended.stderr}"
 
 
+def test_commands_start_without_what_they_may_not_need() -> None:
+    """The same rule as they are imported: what the modules of a command lead to is loaded when its work begins."""
+    slow = "{'matplotlib', 'scipy', 'h5py', 'petsc4py', 'slepc4py', 'mpi4py', 'threadpoolctl'}"
+    loaded = f"options_of(name); found = {slow} & set(sys.modules)"
+    code = "import sys\nfrom mpgls import __main__\nfrom mpgls.commands import COMMANDS, options_of\n"
+    code += f"for name in COMMANDS:\n    {loaded}\n    if found: sys.exit(f'{{name}} loads {{found}}')"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.parametrize(
     ("rule", "file", "source", "is_broken"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,9 +14,17 @@ import threadpoolctl
 
 from mpgls.errors import Stopped, StorageError
 from mpgls.mpi import StopSignal
+from mpgls.run import clock as clock_module
 from mpgls.run import log
-from mpgls.run.clock import Clock, timing_table
-from mpgls.run.hardware import blas_libraries, gemm_rate, limit_threads, memory_of_process, resident_memory
+from mpgls.run.clock import Clock, begin_with_process, take_start, timing_table
+from mpgls.run.hardware import (
+    blas_libraries,
+    gemm_rate,
+    limit_threads,
+    memory_of_process,
+    process_age,
+    resident_memory,
+)
 from mpgls.run.launcher import check_launcher, launched_rank, launched_size
 from mpgls.run.log import Log, Progress, duration
 from mpgls.run.plan import GIB, memory_for
@@ -109,6 +118,38 @@ def test_a_phase_that_fails_is_counted(clock):
     assert timings.phases["solve"].seconds == 1.5
 
 
+def test_a_second_belongs_to_one_phase(clock):
+    timings = Clock(began=clock.now)
+    clock.now += 1.0
+    timings.name_start()
+    clock.now += 0.25
+    with timings.phase("scan"):
+        clock.now += 2.0
+        for _ in range(2):
+            with timings.phase("solve"):
+                clock.now += 1.5
+                with timings.phase("wait"):
+                    clock.now += 4.0
+            clock.now += 0.5
+    clock.now += 0.125
+    seconds = {name: phase.seconds for name, phase in timings.phases.items()}
+    assert seconds == {"start": 1.0, "scan": 3.0, "solve": 3.0, "wait": 8.0}
+    assert (timings.seconds(), timings.unnamed()) == (15.375, 0.375)
+
+
+def test_a_program_begins_with_its_process(monkeypatch, clock):
+    monkeypatch.setattr(clock_module, "process_age", lambda: 7.5)
+    begin_with_process()
+    assert take_start() == 92.5  # of the first run
+    clock.now += 3.0
+    assert take_start() == 103.0
+
+
+def test_the_age_of_a_process_is_that_of_the_kernel():
+    started = float(subprocess.run(["ps", "-o", "etimes=", str(os.getpid())], capture_output=True, text=True).stdout)
+    assert abs(process_age() - started) < 1.5
+
+
 def test_gathering_keeps_the_slowest_and_the_fastest_rank(clock):
     here, there = Clock(), {"solve": (4.0, 3e9, 7.0), "write": (1.0, 0.0, 5.0)}
     with here.phase("solve", flop=1e9):
@@ -122,9 +163,10 @@ def test_gathering_keeps_the_slowest_and_the_fastest_rank(clock):
 def test_the_table_shows_rates_and_the_share_of_gemm():
     solve = {"seconds": 2.0, "seconds_smallest": 1.0, "gflop": 100.0, "bytes": 0.0}
     idle = {"seconds": 0.0, "seconds_smallest": 0.0, "gflop": 0.0, "bytes": 4e6}
-    _, _, first, second = timing_table({"solve": solve, "idle": idle}, gemm_gflops=80.0).splitlines()
+    _, _, first, second, rest = timing_table({"solve": solve, "idle": idle}, 80.0, unnamed=0.126).splitlines()
     assert first.split() == ["solve", "2.00", "0.50", "50.0", "62%", "-"]
     assert second.split() == ["idle", "0.00", "-", "-", "-", "-"]
+    assert rest.split() == ["in", "no", "phase", "0.13"]
 
 
 # -- the process --------------------------------------------------------------------------------------------------

@@ -54,6 +54,11 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 """What a command cannot do without."""
 BESIDE: dict[str, dict[str, Any]] = {
+    "bfile_list": {"bfile": None},
+    "pfile": {"bfile": None},
+    "pfile_list": {"bfile": None},
+    "bgen": {"bfile": None},
+    "sample": {"bfile": None, "bgen": "no"},
     "eigen": {"grm": None},
     "similarity_snps": {"similarity_every": None},
     "coordinates": {"pheno": "no", "voxels": None},
