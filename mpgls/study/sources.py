@@ -20,6 +20,7 @@ from mpgls.study.fam import Samples
 from mpgls.study.genotype_files import AS_STORED, GenotypeFiles, Genotypes, Reading
 from mpgls.study.pgen import PgenFile, open_pfile, pfile_prefix
 from mpgls.study.plink import Fileset, bfile_prefix, open_fileset
+from mpgls.study.regular import check_regular
 from mpgls.study.sample_ids import show_sample
 from mpgls.study.text import TextLines
 from mpgls.study.variant_tables import VariantTables
@@ -66,6 +67,7 @@ class GenotypeSource:
         Raises InputError where a list has no line or @ finds nothing, StorageError where a list cannot be read.
         """
         if self.listed:
+            check_regular(self.value)
             named = [line.strip() for _, line in TextLines(self.value)]
             if not named:
                 raise InputError(f"{self.value} ({self.flag}) names no genotypes: give a prefix a line")
