@@ -18,13 +18,14 @@ from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.report.component_table import COMPONENT_BYTES, write_components
+from mpgls.run.genotype_options import SampleOptions
 from mpgls.run.inputs import say_tables
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import DryRunOptions, EigensolverOptions
 from mpgls.run.options import at_least, option, required_here
 from mpgls.run.plan import Machine, grid_block
 from mpgls.run.results import Results
-from mpgls.run.study_options import KinshipOptions, SampleOptions
+from mpgls.run.study_options import KinshipOptions
 from mpgls.stream.eigen_file import write_eigen_file
 from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.sample_ids import SampleFilter

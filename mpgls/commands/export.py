@@ -16,12 +16,12 @@ import numpy as np
 from mpgls.errors import InputError, UsageError
 from mpgls.report.file_names import trait_parts
 from mpgls.report.table import table_bytes, write_table
+from mpgls.run.genotype_options import SOURCES, files_of, named_source
 from mpgls.run.identity import file_identity
 from mpgls.run.job import open_job
 from mpgls.run.option_groups import OutputOptions
 from mpgls.run.options import option, required, the_file
 from mpgls.run.results import Results
-from mpgls.run.study_options import SOURCES, files_of, named_source
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
 from mpgls.study.regular import check_regular

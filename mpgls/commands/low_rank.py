@@ -36,6 +36,7 @@ from mpgls.la.teams import Team, split_teams
 from mpgls.model.gls import fit_null
 from mpgls.model.null_record import NullFlag, unidentified
 from mpgls.report.scan_report import ScanReport
+from mpgls.run.genotype_options import BY_COUNTS, BY_SEX, SimilarityOptions, files_of, named_source
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import TraitScanOptions
@@ -43,7 +44,6 @@ from mpgls.run.options import at_least, flag, option, the_file
 from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.slots import ScanLedger
-from mpgls.run.study_options import BY_COUNTS, BY_SEX, SimilarityOptions, files_of, named_source
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -53,6 +53,7 @@ from mpgls.model.work import Work
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.multi_trait import LeftOut, TraitReport
 from mpgls.report.table import FIGURES_BYTES
+from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, known_h2, open_study, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import (
@@ -66,7 +67,7 @@ from mpgls.run.option_groups import (
 from mpgls.run.options import Check, at_least, flag, option
 from mpgls.run.outputs import check_room as check_room_at
 from mpgls.run.plan import Machine, block_within
-from mpgls.run.study_options import GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions
+from mpgls.run.study_options import ManyTraitOptions, ScaleOptions, ScanKinshipOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file

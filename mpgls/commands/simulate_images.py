@@ -18,12 +18,12 @@ import numpy as np
 from mpgls.engine.images import check_memory, each_person
 from mpgls.engine.snp_stream import read_alone
 from mpgls.errors import UsageError
+from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, open_study
 from mpgls.run.job import open_job
 from mpgls.run.option_groups import RunOptions
 from mpgls.run.options import between, option, required, the_file
 from mpgls.run.results import Results
-from mpgls.run.study_options import GenotypeOptions
 from mpgls.run.world import World
 from mpgls.stream.files import write_text, writing
 from mpgls.stream.voxel_rows import voxel_rows

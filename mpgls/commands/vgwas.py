@@ -40,6 +40,7 @@ from mpgls.report.file_names import ENDINGS_OF_MAP
 from mpgls.report.table import table_bytes
 from mpgls.report.vgwas_report import Found, correction_line
 from mpgls.report.vgwas_table import ROW_BYTES
+from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, open_study, say_tables, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.log import Log
@@ -55,7 +56,7 @@ from mpgls.run.option_groups import (
 from mpgls.run.options import Check, at_least, option, the_file
 from mpgls.run.plan import Machine
 from mpgls.run.results import Results
-from mpgls.run.study_options import NAMES, TABLE, CovariateOptions, GenotypeOptions, RintOptions, VoxelOptions
+from mpgls.run.study_options import NAMES, TABLE, CovariateOptions, RintOptions, VoxelOptions
 from mpgls.stream.mark import Mark
 from mpgls.stream.vgwas_files import pairs_bytes
 from mpgls.study.images import VoxelMatrix, open_voxels

@@ -16,8 +16,8 @@ from mpgls.engine.similarity import PackedSnps, Similarity, count_snps, usable
 from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid
 from mpgls.model import null_record
+from mpgls.run.genotype_options import SOURCES
 from mpgls.run.ledger import State
-from mpgls.run.study_options import SOURCES
 from mpgls.run.world import World
 from mpgls.stream.mark import Mark
 from mpgls.study.filters import SnpFilter

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpgls.errors import InputError, UsageError
+from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.log import Log
 from mpgls.run.option_groups import ModelOptions, TraitScanOptions
 from mpgls.run.sex_report import BLOCK, say_sex
-from mpgls.run.study_options import CovariateOptions, GenotypeOptions, KinshipOptions, TraitOptions
+from mpgls.run.study_options import CovariateOptions, KinshipOptions, TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.stream.packed import read_snps

@@ -1,6 +1,6 @@
 """Options that say how a run goes and by which model, which several commands share.
 
-`run.study_options` has those that say what is analysed.
+`run.genotype_options` and `run.study_options` have those that say what is analysed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
+from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
-from mpgls.run.study_options import GenotypeOptions, ScaleOptions, TraitOptions
+from mpgls.run.study_options import ScaleOptions, TraitOptions
 
 PRECISIONS = ("double", "mixed")
 STALL_SECONDS = 600.0

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.errors import UsageError
+from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.option_groups import POSITIVE, BlockOptions, CheckpointOptions, PlotOptions, PrecisionOptions
 from mpgls.run.options import Check, Options, at_least, flag, option, the_file
-from mpgls.run.study_options import GenotypeOptions, KinshipOptions, ManyTraitOptions, RintOptions, VoxelOptions
+from mpgls.run.study_options import KinshipOptions, ManyTraitOptions, RintOptions, VoxelOptions
 from mpgls.study.sample_labels import BY_FAMILY
 
 ALPHAS = (0.1, 1000.0)
