@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpgls.engine.covariance import log_det_gram
-from mpgls.engine.eigenpairs import decompose, load_vectors
+from mpgls.engine.eigenpairs import decompose, leading_units, load_vectors
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid
@@ -33,9 +33,7 @@ class Eigenbasis:
 
     def __init__(self, lam: np.ndarray, Z_grid: GridMatrix, X_L_rep: np.ndarray, pcs: int = 0) -> None:
         self.lam, self.Z_grid = clip_spectrum(lam), Z_grid
-        leading = np.zeros((lam.size, pcs))
-        leading[lam.size - 1 - np.arange(pcs), np.arange(pcs)] = 1.0  # Z'z_k is a unit vector
-        self.X_L_tilde_rep = np.asfortranarray(np.hstack([self.rotate(X_L_rep), leading]))
+        self.X_L_tilde_rep = np.asfortranarray(np.hstack([self.rotate(X_L_rep), leading_units(lam.size, pcs)]))
 
     def rotate(self, C_rep: np.ndarray) -> np.ndarray:
         """C~ = Z'C of replicated columns (n, k), on every rank. Collective."""

@@ -34,6 +34,13 @@ def decompose(Phi_grid: GridMatrix, solver: str, slepc_options: str, world: Worl
     return pairs
 
 
+def leading_units(n: int, k: int) -> np.ndarray:
+    """Z'z of the ``k`` leading eigenvectors z, the largest first: unit vectors (n, k), for eigenvalues ascending."""
+    units = np.zeros((n, k))
+    units[n - 1 - np.arange(k), np.arange(k)] = 1.0
+    return units
+
+
 def leading_pairs(Phi_grid: GridMatrix, k: int, slepc_options: str, world: World) -> tuple[np.ndarray, np.ndarray]:
     """The k largest eigenvalues (k,), descending, and their eigenvectors (n, k) on every rank. Collective.
 

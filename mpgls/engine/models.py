@@ -10,7 +10,7 @@ import numpy as np
 
 from mpgls.engine.cholesky import CholeskyCovariance
 from mpgls.engine.covariance import Covariance
-from mpgls.engine.eigenpairs import decompose
+from mpgls.engine.eigenpairs import decompose, leading_units
 from mpgls.engine.kinship_grid import load_columns
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.spectral import SpectralCovariance, in_eigen_order
@@ -68,28 +68,15 @@ class KinshipModels:
         return CholeskyCovariance(Phi_grid, self.world), cohort
 
 
-@dataclass(frozen=True)
-class DecomposedModels:
-    """Models of a kinship that is decomposed for each trait; ``pcs`` as in `KinshipModels`."""
-
-    study: Study
-    kinship: KinshipOnGrid
-    pcs: int
-    world: World
-
-    @property
-    def source(self) -> str:
-        """The file of the kinship."""
-        return self.kinship.path
+class DecomposedModels(KinshipModels):
+    """`KinshipModels` whose kinship is decomposed for each trait."""
 
     def take(self, trait: str, label: str) -> tuple[SpectralCovariance, Cohort]:
         """V in the eigenbasis of the samples of the trait. Collective."""
         cohort = self.study.cohorts[trait]
         pairs = decompose(self.kinship.take(cohort.rows, label, to_destroy=True), "auto", "", self.world, label)
         if self.pcs:
-            leading = np.zeros((pairs.lam.size, self.pcs))
-            leading[pairs.lam.size - 1 - np.arange(self.pcs), np.arange(self.pcs)] = 1.0
-            cohort = with_components(cohort, multiply(pairs.Z_grid, leading))
+            cohort = with_components(cohort, multiply(pairs.Z_grid, leading_units(pairs.lam.size, self.pcs)))
         return SpectralCovariance(pairs.lam, pairs.Z_grid), cohort
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.model.h2_basis import Interpolation, variance
+from mpgls.model.h2_scale import H2Scale
 from mpgls.model.products import ROWS
-from mpgls.model.spectra import upper_h2
 
 TOLERANCE = 1e-12
 """Relative error of a sum between the nodes."""
@@ -20,34 +20,6 @@ NODES = 80
 """About as many as a kinship needs; what a plan counts with."""
 _CANDIDATES = 2001
 _LOG_DET_DEGREE = 200
-
-
-@dataclass(frozen=True)
-class H2Scale:
-    """The scale on which likelihoods are smooth: log((h2 + a) / (1 - h2)) with a = ``near_zero``; h2 <= ``upper``."""
-
-    near_zero: float
-    upper: float
-
-    @classmethod
-    def of(cls, lam: np.ndarray) -> H2Scale:
-        """Of eigenvalues."""
-        return cls(1.0 / (1.0 + float(lam.max())), upper_h2(lam))
-
-    def coordinate(self, h2: np.ndarray) -> np.ndarray:
-        """The place of h2."""
-        return np.log((h2 + self.near_zero) / (1.0 - h2))
-
-    def h2_at(self, coordinate: np.ndarray) -> np.ndarray:
-        """The h2 at a place; both ends are exact."""
-        grown = np.exp(coordinate)
-        h2 = (grown - self.near_zero) / (1.0 + grown)
-        h2[coordinate <= np.log(self.near_zero)] = 0.0
-        return np.clip(h2, 0.0, self.upper)
-
-    def stretch(self, h2: np.ndarray) -> np.ndarray:
-        """dh2 / dcoordinate."""
-        return (h2 + self.near_zero) * (1.0 - h2) / (1.0 + self.near_zero)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ import numpy as np
 
 from mpgls.model.gls import Note, SnpFit, SnpTest
 from mpgls.model.h2_nodes import H2Nodes
+from mpgls.model.h2_scale import cubic_top
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t
 
 _SETTLED = 1e-11
@@ -163,7 +164,9 @@ class SnpRatios:
         u, stretch, value, slope = scale.coordinate(nodes), scale.stretch(nodes), found.value, found.slope
         left, right = u[low].copy(), u[low + 1].copy()
         g_left, g_right = (slope[low + k, snps] * stretch[low + k] for k in (0, 1))
-        now = _cubic_top(left, right, value[low, snps], value[low + 1, snps], g_left, g_right)
+        width = right - left
+        top = cubic_top(value[low, snps], value[low + 1, snps], g_left * width, g_right * width)
+        now = left + width * np.clip(top, 1e-3, 1.0 - 1e-3)
         active = np.arange(low.size)  # may be none: then a step does nothing
         for attempt in range(_MAX_STEPS):
             h2 = scale.h2_at(now[active])
@@ -289,18 +292,6 @@ def _log_det_gram(snps: SnpRatios) -> np.ndarray:
     S_TL, S = snps.null.gram[0, :-1, :-1], snps.S[0]
     left = S[-1] - np.einsum("qb,qb->b", S[:-2], np.linalg.solve(S_TL, S[:-2]))
     return np.linalg.slogdet(S_TL)[1] + np.log(left)
-
-
-def _cubic_top(
-    left: np.ndarray, right: np.ndarray, f0: np.ndarray, f1: np.ndarray, g0: np.ndarray, g1: np.ndarray
-) -> np.ndarray:
-    """Where the cubic with these values and derivatives at both ends has its maximum."""
-    width = right - left
-    g0, g1 = g0 * width, g1 * width
-    a, b = g0 + g1 - 2.0 * (f1 - f0), 3.0 * (f1 - f0) - 2.0 * g0 - g1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        part = g0 / (np.sqrt(np.maximum(b * b - 3.0 * a * g0, 0.0)) - b)
-    return left + width * np.clip(np.where(np.isfinite(part), part, 0.5), 1e-3, 1.0 - 1e-3)
 
 
 def _times(A: np.ndarray, x: np.ndarray) -> np.ndarray:

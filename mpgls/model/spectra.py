@@ -20,7 +20,7 @@ import numpy as np
 
 from mpgls.errors import NumericalError
 from mpgls.model.h2_basis import variance
-from mpgls.model.reml_curve import UPPER
+from mpgls.model.h2_scale import H2Scale, cubic_top
 from mpgls.model.reml_start import is_flat
 
 
@@ -82,11 +82,6 @@ def clip_spectrum(lam: np.ndarray) -> np.ndarray:
     return np.where((lam < 0) & (lam > -_CLIPPED * lam.max()), 0.0, lam)
 
 
-def upper_h2(lam: np.ndarray) -> float:
-    """The largest h2: 1 - 1e-6, or less where a negative eigenvalue leaves V positive definite only below."""
-    return UPPER / (1.0 - min(float(np.min(lam)), 0.0))
-
-
 def maximise_spectral_reml(
     lam: np.ndarray, X_L_tilde: np.ndarray, Y_tilde: np.ndarray, log_det_xtx: float
 ) -> SpectralReml:
@@ -127,20 +122,13 @@ class _Search:
         self.rows, self.columns = np.triu_indices(self.q)
         self.pairs = np.ascontiguousarray((self.Q[:, self.rows] * self.Q[:, self.columns]).T)
         self.flat = is_flat_spectrum(lam, self.Q)
-        self.upper = upper_h2(lam)
-        self.near_zero = 1.0 / (1.0 + float(lam.max()))
-        low, high = self.coordinate(0.0), self.coordinate(self.upper)
+        self.scale = H2Scale.of(lam)
+        self.upper = self.scale.upper
+        low, high = self.scale.coordinate(np.array([0.0, self.upper])).tolist()
         self.grid = np.linspace(low, high, int(np.ceil((high - low) / _STEP)) + 1)
-        self.grid_h2 = self.h2_at(self.grid)
+        self.grid_h2 = self.scale.h2_at(self.grid)
         self.grid_h2[0], self.grid_h2[-1] = 0.0, self.upper
         self.grid_inverse, self.grid_slope_S, self.grid_trace = self._of_h2(self.grid_h2)
-
-    def coordinate(self, h2: float) -> float:
-        return float(np.log((h2 + self.near_zero) / (1.0 - h2)))
-
-    def h2_at(self, coordinate: np.ndarray) -> np.ndarray:
-        grown = np.exp(coordinate)
-        return (grown - self.near_zero) / (1.0 + grown)
 
     def run(self, Y: np.ndarray) -> SpectralReml:
         E = np.array(Y.T, dtype=np.float64, order="C")  # (c, n): a trait is a row
@@ -184,18 +172,16 @@ class _Search:
         """A start and its bracket (c,): the largest maximum among the grid's ends and cubics between its points."""
         value, slope = self._grid_likelihood(E)
         width = self.grid[1] - self.grid[0]
-        stretch = (self.grid_h2 + self.near_zero) * (1.0 - self.grid_h2) / (1.0 + self.near_zero)  # dh2/dcoordinate
+        stretch = self.scale.stretch(self.grid_h2)
         f0, f1 = value[:, :-1], value[:, 1:]
         g0, g1 = ((slope * stretch * width)[:, part] for part in (slice(None, -1), slice(1, None)))
-        # f0 + g0 u + b u^2 + a u^3, u in [0, 1]; its maximum where the derivative falls through 0
+        # f0 + g0 u + b u^2 + a u^3, u in [0, 1]
         a, b = g0 + g1 - 2.0 * (f1 - f0), 3.0 * (f1 - f0) - 2.0 * g0 - g1
-        inside = (g0 > 0) & (g1 < 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            u = np.clip(g0 / (np.sqrt(np.maximum(b * b - 3.0 * a * g0, 0.0)) - b), 0.0, 1.0)
-            top = np.where(inside, f0 + u * (g0 + u * (b + u * a)), -np.inf)
+        u = cubic_top(f0, f1, g0, g1)
+        top = np.where((g0 > 0) & (g1 < 0), f0 + u * (g0 + u * (b + u * a)), -np.inf)
         best = np.argmax(top, axis=1)
         each = np.arange(len(E))
-        start = self.h2_at(self.grid[best] + width * u[each, best])
+        start = self.scale.h2_at(self.grid[best] + width * u[each, best])
         low, high = self.grid_h2[best], self.grid_h2[best + 1]
         highest = top[each, best]
         for end, rises in ((0, slope[:, 0] > 0), (-1, slope[:, -1] < 0)):

@@ -11,7 +11,8 @@ import oracle
 
 from mpgls.errors import NumericalError
 from mpgls.model import spectra
-from mpgls.model.spectra import TraitFlag, clip_spectrum, maximise_spectral_reml, upper_h2
+from mpgls.model.h2_scale import upper_h2
+from mpgls.model.spectra import TraitFlag, clip_spectrum, maximise_spectral_reml
 
 UPPER = 1.0 - 1e-6
 
