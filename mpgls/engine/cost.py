@@ -15,6 +15,7 @@ from mpgls.engine.probes import POTRF_SIZE
 from mpgls.engine.rates import Rates
 from mpgls.engine.team_solvers import GRID_FALLS, OF_GRID, OF_ROWS, Held
 from mpgls.errors import MemoryPlanError
+from mpgls.run.hardware import GEMM_REPEATS, GEMM_ROWS
 from mpgls.run.plan import Machine, Plan
 
 HALF_SPEED = 400
@@ -34,8 +35,8 @@ PLOT_START = 0.4
 """Loading what draws, once."""
 NUMBERS_OF_LINE = 13
 """Numbers of a table of traits that are read in the time of a row of the summary statistics."""
-PROBE_FLOP = 4 * 2.0 * 1200**3
-"""Products in each precision with which a run measures GEMM before its plan."""
+PROBE_FLOP = GEMM_REPEATS * 2.0 * GEMM_ROWS**3
+"""Products in one precision with which a run measures GEMM before its plan."""
 ROW_BYTES = 140
 """A row of the table of summary statistics."""
 MOST_RANKS = 4096
@@ -157,7 +158,7 @@ def _smallest(on: Callable[[int], Timed | None]) -> Timed | None:
 def opening(lines: float) -> Iterator[PhaseCost]:
     """Tables of SNPs and samples of so many ``lines``, read by rank 0, and the measuring of GEMM."""
     yield PhaseCost("open and check", {"rows": lines}, seconds=OPEN_SECONDS)
-    yield PhaseCost("GEMM", {"double.gemm": PROBE_FLOP / 2, "single.gemm": PROBE_FLOP / 2})
+    yield PhaseCost("GEMM rate", {"double.gemm": PROBE_FLOP, "single.gemm": PROBE_FLOP})
 
 
 def loading(name: str, n: int, count: float, ranks: int, files: int = 1) -> PhaseCost:

@@ -173,7 +173,7 @@ class _Work:
         terms = {
             "start": self.rates.startup,
             "open and check": OPEN_SECONDS + lines / self.rates.rows,
-            "GEMM": sum(PROBE_FLOP / 2 / each.gemm for each in (self.rates.double, self.rates.single)),
+            "GEMM rate": sum(PROBE_FLOP / each.gemm for each in (self.rates.double, self.rates.single)),
         }
         return Stage("start", 0.0, 0.0, 0.0, 0.0, self.machine.base, terms)
 

@@ -18,7 +18,7 @@ from mpgls.errors import Stopped, StorageError
 from mpgls.mpi import StopSignal, agree, node_of, on_root, together
 from mpgls.report.file_names import LONGEST_PART
 from mpgls.run.clock import Clock, take_start, timing_table
-from mpgls.run.hardware import gemm_rate, limited_threads, memory_of_process, resident_memory
+from mpgls.run.hardware import GEMM_ROWS, gemm_rate, limited_threads, memory_of_process, resident_memory
 from mpgls.run.identity import file_identity
 from mpgls.run.kernels import kernel_warnings, kernels
 from mpgls.run.ledger import State
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 PRECISION_BITS = {"double": 64, "single": 32}
-PROBE = 640  # rows of the product that measures the GEMM rate of a thread: within 5% of that of 1,200
 
 
 @dataclass(eq=False)
@@ -183,7 +182,7 @@ class Job:
         return Machine(self.world.size, self.ranks_per_node, limit, self._base)
 
     def _measure_gemm(self) -> None:
-        comm, n = self.world.comm, round(PROBE * self.threads ** (1 / 3))  # each thread has as much to do
+        comm, n = self.world.comm, round(GEMM_ROWS * self.threads ** (1 / 3))  # each thread has as much to do
         with self.world.phase("GEMM rate"):
             self._gemm = {name: comm.allreduce(gemm_rate(f"float{bits}", n)) for name, bits in PRECISION_BITS.items()}
         double, single = self._gemm.values()
