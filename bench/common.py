@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,20 @@ def mpirun(ranks: int, *arguments: str | Path, show: bool = False) -> Finished:
 def relaunch(ranks: int) -> None:
     """Run this same command line on ``ranks`` ranks, which print for themselves."""
     mpirun(ranks, *sys.argv, show=True)
+
+
+def add_ranks(parser: argparse.ArgumentParser, repeats: int) -> None:
+    """Options of a benchmark that measures on a number of ranks, ``repeats`` times unless told otherwise."""
+    parser.add_argument("--repeats", type=int, default=repeats, metavar="K", help=f"passes of each kind ({repeats})")
+    parser.add_argument("--ranks", type=int, default=2, metavar="P", help="ranks to start, unless mpirun did (2)")
+
+
+def measure_on_ranks(options: argparse.Namespace, on_ranks: Callable[[argparse.Namespace], None]) -> None:
+    """Call ``on_ranks`` on the ranks that there are, or start --ranks of them that do."""
+    if launched():
+        on_ranks(options)
+    else:
+        relaunch(options.ranks)
 
 
 # -- data ---------------------------------------------------------------------------------------------------------

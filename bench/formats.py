@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import finish, guarded, launched, make_parser, parse_sizes, print_table, relaunch, simulated
+from common import add_ranks, finish, guarded, make_parser, measure_on_ranks, parse_sizes, print_table, simulated
 
 if TYPE_CHECKING:
     import argparse
@@ -53,13 +53,9 @@ class Format:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=5, metavar="K", help="passes of each kind (5)")
-    parser.add_argument("--ranks", type=int, default=2, metavar="P", help="ranks to start, unless mpirun did (2)")
+    add_ranks(parser, 5)
     options = parse_sizes(parser, FULL, QUICK)
-    if launched():
-        on_ranks(options)
-    else:
-        relaunch(options.ranks)
+    measure_on_ranks(options, on_ranks)
 
 
 def on_ranks(options: argparse.Namespace) -> None:
