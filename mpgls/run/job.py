@@ -47,16 +47,15 @@ PRECISION_BITS = {"double": 64, "single": 32}
 class Job:
     """A run in progress on all ranks of ``world``; made by ``open_job``.
 
-    ``outputs`` are the files that the command makes, ``replaced`` the endings of those that a fresh run removes,
-    ``until_done`` of those that only --resume needs; ``adds``: the run adds to a finished one. ``identities`` are what
-    identifies each input file, once ``identify`` has looked. Methods that say so are collective.
+    ``outputs`` are the files that the command makes, ``replaced`` the endings of those that a fresh run removes;
+    ``adds``: the run adds to a finished one. ``identities`` are what identifies each input file, once ``identify`` has
+    looked. Methods that say so are collective.
     """
 
     options: OutputOptions
     world: World
     outputs: Outputs
     replaced: tuple[str, ...]
-    until_done: tuple[str, ...]
     adds: bool
     nodes: int
     ranks_per_node: int
@@ -143,7 +142,7 @@ class Job:
 
     def _forget(self) -> None:
         """Remove what only --resume would have needed."""
-        for ending in self.until_done:
+        for ending in self.outputs.until_done:
             remove(glob.glob(glob.escape(self.prefix) + ending))
 
     def _manifest(self) -> dict[str, Any]:
@@ -250,7 +249,7 @@ class Job:
                 "tables": named,
                 "files": list(dict.fromkeys([*map(str, files), *named.values()])),
             }
-            self.outputs.finish(manifest, self.until_done)
+            self.outputs.finish(manifest)
             self._forget()
             log.info(f"done in {duration(log.seconds())}: {self.manifest}")
             log.progress(lambda file: file.say("done"))
@@ -307,7 +306,8 @@ def open_job(
     prefixes whose store it reads. Raises UsageError and StorageError, on all ranks, where files cannot go there.
     """
     clock, record = Clock(began=take_start()), options.record
-    outputs = Outputs(options.out, options.command, record, _paths(options))
+    until_done = (*until_done, WATCH)
+    outputs = Outputs(options.out, options.command, record, _paths(options), until_done)
 
     def look() -> None:
         for path in outputs.inputs:
@@ -318,7 +318,6 @@ def open_job(
     command_line = shlex.join(options.typed())
     locks = [PrefixLock(options.out, command_line)]
     locks += [PrefixLock(one, command_line, reads=True) for one in reads if not _same_path(one, options.out)]
-    until_done = (*until_done, WATCH)
     further = (*further, *[record + ENDING] * options.progress)
     made, goes_on = (*suffixes, *further, *until_done), options.resume or adds
 
@@ -345,7 +344,7 @@ def open_job(
         stack.callback(log.close)
         replaced = (*suffixes, f"{record}.json")
         world = World(comm, log, clock, stop)
-        job = Job(options, world, outputs, replaced, until_done, adds, nodes, widest, threads)
+        job = Job(options, world, outputs, replaced, adds, nodes, widest, threads)
         if not adds:
             job.remove_earlier()
         job.say_where()

@@ -38,13 +38,15 @@ class Outputs:
 
     ``inputs`` are the files that it reads. Files are named by what follows the prefix; a name may have wildcards, and
     that of a folder ends in a slash.
-    ``known`` are those that this command has made or will make. The methods are for one rank.
+    ``until_done`` are those that go when the run has ended, ``known`` those that this command has made or will make.
+    The methods are for one rank.
     """
 
     prefix: str
     command: str
     record: str
     inputs: Sequence[str]
+    until_done: Sequence[str] = ()
     known: dict[str, None] = field(default_factory=dict)
 
     @property
@@ -92,6 +94,7 @@ class Outputs:
         ):
             found = read_json(path)
             if found.get("command") == self.command:
+                self.known.update(dict.fromkeys(self.until_done))  # a run may be killed before it has removed them
                 for name in (*found.get("files", ()), *found.get("other_files", ())):
                     self.known[os.path.basename(name.rstrip("/")).removeprefix(stem) + "/" * name.endswith("/")] = None
 
@@ -159,10 +162,10 @@ class Outputs:
         """Whether a file of these names, or a manifest, is there."""
         return any(self._at(suffix) for suffix in (*suffixes, f"{self.record}.json"))
 
-    def finish(self, manifest: dict[str, Any], until_done: Sequence[str]) -> None:
+    def finish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest in place of the list, with the other files of the command but those ``until_done``."""
         own = set(map(os.path.abspath, manifest["files"]))
-        lasting = [suffix for suffix in self.known if suffix not in until_done]
+        lasting = [suffix for suffix in self.known if suffix not in self.until_done]
         others = [path for suffix in lasting for path in self._at(suffix) if os.path.abspath(path) not in own]
         write_manifest(self.unfinished, manifest | {"other_files": others})
         with writing(self.manifest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,12 +98,12 @@ def test_a_complete_run_is_left_as_it_is(comm, folder):
 def test_what_only_resume_needs_goes_when_the_run_has_ended(comm, folder):
     """And if the run was killed before that, the next one sees to it."""
 
-    def leave():
-        for name in ("o.progress", "o.units.00000", "o.units.old", "other.progress"):
-            Path(name).write_text("")
+    def leave(text):
+        for name in ("o.progress", "o.units.00000", "o.units.old", "o.watch", "other.progress"):
+            Path(name).write_text(text)
 
-    for resume in (False, True):
-        on_root(comm, leave)
+    for resume, text in ((False, ""), (True, "of the run that has ended")):
+        on_root(comm, functools.partial(leave, text))
         run(comm, options(resume=resume), until_done=(".progress", ".units.[0-9]*"))
         comm.Barrier()
         left = {path.name for path in folder.iterdir()}

@@ -108,8 +108,10 @@ def test_without_locks_the_run_goes_on_and_is_warned(prefix: str, monkeypatch: p
 # -- what may be replaced -----------------------------------------------------------------------------------------
 
 
-def outputs(prefix: str, command: str = "kinship", inputs: tuple[str, ...] = ()) -> Outputs:
-    found = Outputs(prefix, command, "", inputs)
+def outputs(
+    prefix: str, command: str = "kinship", inputs: tuple[str, ...] = (), until_done: tuple[str, ...] = ()
+) -> Outputs:
+    found = Outputs(prefix, command, "", inputs, until_done)
     found.look_back()
     return found
 
@@ -130,12 +132,12 @@ def test_the_manifest_goes_on_with_the_list(prefix: str) -> None:
     first = outputs(prefix)
     first.claim([".a.tsv"])
     Path(f"{prefix}.a.tsv").write_text("a")
-    first.finish({"command": "kinship", "files": [f"{prefix}.a.tsv"]}, ())
-    second = outputs(prefix)
+    first.finish({"command": "kinship", "files": [f"{prefix}.a.tsv"]})
+    second = outputs(prefix, until_done=(".progress",))
     second.claim([".b.tsv", ".progress"])
     for suffix in (".b.tsv", ".progress"):
         Path(prefix + suffix).write_text("b")
-    second.finish({"command": "kinship", "files": [f"{prefix}.b.tsv"]}, (".progress",))
+    second.finish({"command": "kinship", "files": [f"{prefix}.b.tsv"]})
     assert json.loads(Path(f"{prefix}.json").read_text())["other_files"] == [f"{prefix}.a.tsv"]
     assert not Path(f"{prefix}.json.partial").exists()
     outputs(prefix).check([".a.tsv", ".b.tsv"])
