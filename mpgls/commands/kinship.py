@@ -29,13 +29,14 @@ from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import grid_shape
 from mpgls.la.matrix import GridMatrix
-from mpgls.run.genotype_options import GenotypeOptions, SimilarityOptions
+from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import BlockOptions, DryRunOptions
 from mpgls.run.options import flag, option
 from mpgls.run.plan import GIB, Machine, grid_block
 from mpgls.run.results import Results
+from mpgls.run.similarity_options import SimilarityOptions
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 from mpgls.study.filters import SnpFilter
 

@@ -36,13 +36,14 @@ from mpgls.la.teams import Team, split_teams
 from mpgls.model.gls import fit_null
 from mpgls.model.null_record import NullFlag, unidentified
 from mpgls.report.scan_report import ScanReport
-from mpgls.run.genotype_options import BY_COUNTS, BY_SEX, SimilarityOptions, files_of, named_source
+from mpgls.run.genotype_options import BY_COUNTS, BY_SEX, named_source
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import TraitScanOptions
-from mpgls.run.options import at_least, flag, option, the_file
+from mpgls.run.options import option, the_file
 from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
+from mpgls.run.similarity_options import SimilaritySnpOptions
 from mpgls.run.slots import ScanLedger
 
 if TYPE_CHECKING:
@@ -51,55 +52,15 @@ if TYPE_CHECKING:
     from mpgls.run.results import Results
     from mpgls.study.chromosomes import Chromosomes
 
-SIMILARITY = "similarity SNPs (one of the first three)"
-
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank(TraitScanOptions, SimilarityOptions):
+class LowRank(TraitScanOptions, SimilaritySnpOptions):
     """Options of ``mpgls low-rank``; exactly one of ``similarity_snps``, ``_every`` and ``_count`` is given."""
 
     command = "low-rank"
     summary = "mixed-model scan with a kinship of K similarity SNPs, for up to millions of samples"
     example = "mpirun -n 4 mpgls low-rank --bfile cohort --pheno traits.tsv --similarity-count 50000 --out lr"
 
-    similarity_snps: str | None = option(
-        None, "these SNPs (IDs separated by white space or commas)", group=SIMILARITY, metavar="FILE", reads=the_file
-    )
-    similarity_every: int | None = option(None, "every K-th SNP", group=SIMILARITY, metavar="K", check=at_least(1))
-    similarity_count: int | None = option(
-        None, "K SNPs at equal distances in the .bim", group=SIMILARITY, metavar="K", check=at_least(1)
-    )
-    similarity_bfile: str | None = option(
-        None,
-        "PLINK 1 files that they are taken from; default: the tested ones",
-        group=SIMILARITY,
-        metavar="PREFIX",
-        reads=files_of("--bfile"),
-    )
-    similarity_bfile_list: str | None = option(
-        None,
-        "several such files, a PREFIX a line",
-        group=SIMILARITY,
-        metavar="FILE",
-        reads=files_of("--bfile-list"),
-    )
-    similarity_pfile: str | None = option(
-        None,
-        "PLINK 2 files that they are taken from",
-        group=SIMILARITY,
-        metavar="PREFIX",
-        reads=files_of("--pfile"),
-    )
-    similarity_pfile_list: str | None = option(
-        None, "several such files, a PREFIX a line", group=SIMILARITY, metavar="FILE", reads=files_of("--pfile-list")
-    )
-    similarity_bgen: str | None = option(
-        None, "BGEN that they are taken from", group=SIMILARITY, metavar="FILE", reads=files_of("--bgen")
-    )
-    similarity_sample: str | None = option(
-        None, "Oxford .sample of --similarity-bgen", group=SIMILARITY, metavar="FILE", reads=the_file
-    )
-    no_loco: bool = flag("do not leave out the similarity SNPs of a SNP's chromosome", group=SIMILARITY)
     h2_file: str | None = option(
         None,
         "table with columns TRAIT, CHR (not with --no-loco) and H2; what it does not have is estimated",
@@ -119,12 +80,6 @@ class LowRank(TraitScanOptions, SimilarityOptions):
 
     def check(self) -> None:
         super().check()
-        ways = (self.similarity_snps, self.similarity_every, self.similarity_count)
-        if sum(way is not None for way in ways) != 1:
-            raise UsageError(
-                "low-rank needs one of --similarity-snps, --similarity-every and --similarity-count: "
-                "the SNPs that measure similarity"
-            )
         if self.stage is not None and self.stage not in STAGES:
             raise UsageError(f"--stage must be one of {', '.join(map(str, STAGES))}, not {self.stage}")
         _ = self.similarity  # several sources

@@ -64,15 +64,14 @@ from mpgls.run.option_groups import (
     PlotOptions,
     SolverOptions,
 )
-from mpgls.run.options import Check, at_least, flag, option
 from mpgls.run.outputs import check_room as check_room_at
 from mpgls.run.plan import Machine, block_within
 from mpgls.run.study_options import ManyTraitOptions, ScaleOptions, ScanKinshipOptions
+from mpgls.run.tile_options import TileOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
 from mpgls.study.trait_groups import TraitStudy, TraitUse
-from mpgls.study.trait_matrix import POLICIES
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -95,42 +94,13 @@ SHOWN_GROUPS = 20
 @dataclass(frozen=True, kw_only=True)
 class MultiTrait(
     GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions,
-    SolverOptions,
-    BlockOptions, PlotOptions, CheckpointOptions,
+    SolverOptions, TileOptions, BlockOptions, PlotOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls multi-trait``."""
 
     command = "multi-trait"
     summary = "mixed-model scan of many traits on every SNP, from one eigendecomposition"
     example = "mpirun -n 4 mpgls multi-trait --bfile mice --pheno traits.tsv --grm mice_K.h5 --out all"
-
-    missing: str = option(
-        "by-mask",
-        "by-mask: exact, traits grouped by their samples; complete: samples with all traits; impute: approximate",
-        group="model",
-        choices=POLICIES,
-    )
-    p_threshold: float = option(
-        5e-8,
-        "pairs with p at most P are written (5e-8)",
-        group="output",
-        metavar="P",
-        check=Check("above 0 and at most 1", lambda value: 0 < value <= 1),
-    )
-    dense: bool = flag("keep every effect and standard error, in PREFIX.h5", group="output")
-    trait_block: int | None = option(
-        None, "traits of a tile; default: chosen by the plan", metavar="T", check=at_least(1), changes_results=False
-    )
-    pass_traits: int | None = option(
-        None,
-        "traits of one pass over the SNPs, at most; default: as memory allows",
-        metavar="T",
-        check=at_least(1),
-        changes_results=False,
-    )
-    scratch: str | None = option(
-        None, "directory for rotated SNPs; default: beside the output", metavar="DIR", changes_results=False
-    )
 
     def check(self) -> None:
         super().check()

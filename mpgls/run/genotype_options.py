@@ -249,13 +249,3 @@ class GenotypeOptions(SampleOptions):
             hwe=self.hwe,
             info=self.info,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimilarityOptions(Options):
-    """Which SNPs measure similarity."""
-
-    all_chromosomes: bool = flag(
-        "X, Y, XY and MT measure similarity too; default: only where --chr of kinship or --similarity-snps names them",
-        group="genotypes and filters",
-    )
