@@ -1,4 +1,4 @@
-"""mpgls export: one trait of a result store as a table, the same that single-trait writes.
+"""mpgls export: traits of a result store as tables, the same that single-trait writes.
 
 The store is a dense one of multi-trait (``--dense``) or that of single-trait. All ranks format and write together.
 """
@@ -6,7 +6,7 @@ The store is a dense one of multi-trait (``--dense``) or that of single-trait. A
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +15,17 @@ import numpy as np
 
 from mpgls.errors import InputError, UsageError
 from mpgls.report.file_names import trait_parts
-from mpgls.report.table import table_bytes, write_table
+from mpgls.report.table import FIGURES_BYTES, FIGURES_BYTES_EACH, ScanTable, table_bytes
+from mpgls.report.table_formats import ALL_ENDINGS, endings_of, files_beside, table_paths, table_sizes
+from mpgls.report.table_lines import SsfFacts
 from mpgls.run.genotype_options import SOURCES, files_of, named_source
 from mpgls.run.identity import file_identity
 from mpgls.run.job import open_job
 from mpgls.run.option_groups import OutputOptions
 from mpgls.run.options import option, required, the_file
 from mpgls.run.results import Results
+from mpgls.run.table_options import TableOptions
+from mpgls.run.world import World
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
 from mpgls.study.regular import check_regular
@@ -38,14 +42,14 @@ _WHY_ABSENT = "it was made by an earlier version, or by a run that did not get t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(OutputOptions):
+class Export(TableOptions, OutputOptions):
     """Options of ``mpgls export``.
 
     Its manifest is PREFIX.export.json, so that tables may stand beside the store that they come from.
     """
 
     command = "export"
-    summary = "one trait of a result store as a table"
+    summary = "traits of a result store as tables"
     example = "mpgls export all.h5 --trait CD8 --out cd8"
     record = ".export"
 
@@ -73,11 +77,11 @@ class Export(OutputOptions):
         None, "BGEN, if it is no longer there", metavar="FILE", reads=files_of("--bgen", variants_only=True)
     )
 
-    def tables(self, names: Sequence[str]) -> dict[str, str]:
-        """What follows PREFIX in the name of each trait's table."""
+    def starts(self, names: Sequence[str]) -> dict[str, str]:
+        """What comes between PREFIX and the ending in the names of each trait's files."""
         if len(names) == 1:
-            return dict.fromkeys(names, ".tsv")
-        return {name: f".{part}.tsv" for name, part in zip(names, trait_parts(names, (".tsv",)), strict=True)}
+            return dict.fromkeys(names, "")
+        return {name: f".{part}" for name, part in zip(names, trait_parts(names, ALL_ENDINGS), strict=True)}
 
     @property
     def store_prefix(self) -> str:
@@ -89,11 +93,16 @@ class Export(OutputOptions):
 class Exportable:
     """One complete trait of a store: ``read(start, stop)`` gives records of `mpgls.stream.store`."""
 
-    name: str
+    facts: SsfFacts
     read: Callable[[int, int], np.ndarray]
     df: float
     test: str
     further: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the trait."""
+        return self.facts.trait
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,12 @@ class _Opened:
     variants: VariantRows
     traits: tuple[int, ...]
     same_bim: bool
+
+    @property
+    def table_bytes(self) -> int:
+        """Of a trait's table, about."""
+        further = len(store.further_fields(self.source.dtype)) if isinstance(self.source, store.ResultStore) else 0
+        return table_bytes(self.variants, self.source.count, FIGURES_BYTES + FIGURES_BYTES_EACH * further)
 
 
 def run(options: Export, comm: MPI.Comm) -> Results:
@@ -122,39 +137,45 @@ def run(options: Export, comm: MPI.Comm) -> Results:
                 "the same SNPs in the same order"
             )
         traits = [exportable(opened.source, position) for position in opened.traits]
-        endings = options.tables([trait.name for trait in traits])
-        world.on_root(lambda: job.outputs.claim(list(endings.values())))
-        nbytes = table_bytes(opened.variants, opened.source.count)
-        job.check_room(dict.fromkeys(endings.values(), nbytes))
-        tables = {}
+        starts, source = options.starts([trait.name for trait in traits]), opened.source
+        claimed = [f"{start}{ending}" for start in starts.values() for ending in endings_of(options.formats)]
+        world.on_root(lambda: job.outputs.claim(claimed))
+        sizes = [table_sizes(start, options.formats, opened.table_bytes) for start in starts.values()]
+        job.check_room({name: size for of_trait in sizes for name, size in of_trait.items()})
+        tables: dict[str, Path] = {}
+        files: list[Path] = []
         for trait in traits:
-            tables[trait.name] = path = job.path(endings[trait.name])
+            paths = table_paths(job.path(starts[trait.name]), options.formats)
             with world.phase("table"):
-                size = write_table(
-                    comm,
-                    path,
-                    opened.variants,
-                    trait.read,
-                    opened.source.count,
-                    trait.df,
-                    trait.test,
-                    index=opened.source.index,
-                    further=trait.further,
-                )
-            world.log.info(f"{trait.name}: {opened.source.count:,} SNPs, {size / 1e6:,.1f} MB in {path}")
+                files += write_trait(opened, trait, paths, world)
+            tables[trait.name] = paths[options.formats[0]]
             world.raise_if_stopped()
-        return job.finish({"snps": opened.source.count}, tables=tables)
+        return job.finish({"snps": source.count}, files=files, tables=tables)
+
+
+def write_trait(opened: _Opened, trait: Exportable, paths: Mapping[str, Path], world: World) -> list[Path]:
+    """Write a trait's table to ``paths``, by format; returns all files that were made. Collective."""
+    source = opened.source
+    rows = ScanTable(opened.variants, trait.read, source.count, trait.df, trait.test, source.index, trait.further)
+    notes = rows.write(world.comm, paths, trait.facts)
+    made = world.on_root(lambda: [*paths.values(), *files_beside(paths)])
+    nbytes = world.on_root(lambda: sum(path.stat().st_size for path in made))
+    named = ", ".join(map(str, paths.values()))
+    for line in (f"{trait.name}: {source.count:,} SNPs, {nbytes / 1e6:,.1f} MB in {named}", *notes):
+        world.log.info(line)
+    return made
 
 
 def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -> Exportable:
     """The trait at position ``trait``; InputError if it is incomplete or was not tested."""
+    covariates: Sequence[str] = ()
     if isinstance(source, dense_store.DenseStore):
         name, done, df, test = source.names[trait], source.done_of(trait), source.df(trait) or None, source.test
         if not source.is_tested(trait) and done.all():
             raise InputError(f"trait {name!r} of {source.path} was not tested: its row of the .traits.tsv says why")
     else:
         place = source.traits[trait]
-        name, done = place.name, place.done
+        name, done, covariates = place.name, place.done, source.nulls.covariates[trait]
         if source.nulls.damaged[:, trait].any():
             raise InputError(f"{source.path} is damaged: the null model of trait {name!r} is not what was written")
         df, test = int(source.nulls.records["df"][0, trait]) or None, str(source.attributes.get("test", ""))
@@ -167,7 +188,8 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
         missing = "the test" if not test else "the degrees of freedom"
         raise InputError(f"{source.path} does not say {missing} of trait {name!r}: {_WHY_ABSENT}")
     further = store.further_fields(source.dtype) if isinstance(source, store.ResultStore) else ()
-    return Exportable(name, lambda start, stop: source.read(trait, start, stop), float(df), test, further)
+    facts = SsfFacts.of(name, str(source.attributes.get("made_from", "{}")), covariates)
+    return Exportable(facts, lambda start, stop: source.read(trait, start, stop), float(df), test, further)
 
 
 def _open(options: Export) -> _Opened:

@@ -162,7 +162,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             if options.scans:
                 ledger = open_ledger(options, study, plan.block, chromosomes.blocks(plan.block)[0], given, job)
                 variants, plots = study.fileset.variants, not options.no_plots
-                report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
+                report = ScanReport(comm, options.out, options.formats, ledger.store, variants, plots, world.log.info)
             whole = Run(options, study, similarity, chromosomes, given, plan, stages, job, ledger, report)
         with world.phase("stages"), ProcessGrid(comm, plan.grid) as grid:
             packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, world)

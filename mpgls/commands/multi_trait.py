@@ -53,6 +53,7 @@ from mpgls.model.work import Work
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.multi_trait import LeftOut, TraitReport
 from mpgls.report.table import FIGURES_BYTES
+from mpgls.report.table_formats import ALL_ENDINGS, table_paths, table_sizes
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, known_h2, open_study, selected_rows
 from mpgls.run.job import Job, open_job
@@ -67,6 +68,7 @@ from mpgls.run.option_groups import (
 from mpgls.run.outputs import check_room as check_room_at
 from mpgls.run.plan import Machine, block_within
 from mpgls.run.study_options import ManyTraitOptions, ScaleOptions, ScanKinshipOptions
+from mpgls.run.table_options import TableOptions
 from mpgls.run.tile_options import TileOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
@@ -80,9 +82,10 @@ if TYPE_CHECKING:
     from mpgls.study.chromosomes import Chromosomes
 
 
-TABLES = {"hits": ".hits.tsv", "traits": ".traits.tsv", "loco": ".loco.tsv"}
+HITS = ".hits"
+TABLES = {"traits": ".traits.tsv", "loco": ".loco.tsv"}
 HISTOGRAMS = ".histograms.h5"
-FILES = (".h5", ".hits.parquet", HISTOGRAMS, ".hits.png", ".qq.png")
+FILES = (".h5", *(f"{HITS}{ending}" for ending in ALL_ENDINGS), HISTOGRAMS, ".hits.png", ".qq.png")
 SUFFIXES = (*TABLES.values(), *FILES, f"{HISTOGRAMS}.partial", ".progress")
 SCRATCH = (".scratch.[0-9]*", f"{HISTOGRAMS}.sum")
 HISTOGRAM_BYTES = 1_200
@@ -94,12 +97,13 @@ SHOWN_GROUPS = 20
 @dataclass(frozen=True, kw_only=True)
 class MultiTrait(
     GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions,
-    SolverOptions, TileOptions, BlockOptions, PlotOptions, CheckpointOptions,
+    SolverOptions, TileOptions, BlockOptions, PlotOptions, TableOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls multi-trait``."""
 
     command = "multi-trait"
     summary = "mixed-model scan of many traits on every SNP, from one eigendecomposition"
+    has_ssf = False
     example = "mpirun -n 4 mpgls multi-trait --bfile mice --pheno traits.tsv --grm mice_K.h5 --out all"
 
     def check(self) -> None:
@@ -151,7 +155,8 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
         with world.phase("report"):
             found = world.on_root(lambda: report(scan, study, parts))
         files = [path for path in map(job.path, FILES) if path.exists()]
-        tables = {name: job.path(suffix) for name, suffix in TABLES.items() if name != "loco" or options.loco}
+        hits = {"hits": table_paths(job.path(HITS), options.formats)[options.formats[0]]}
+        tables = hits | {name: job.path(suffix) for name, suffix in TABLES.items() if name != "loco" or options.loco}
         return job.finish({"plan": plan, "groups": facts, **found}, files=files, tables=tables, nulls=ledger.nulls())
 
 
@@ -286,12 +291,14 @@ def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]
     made = TraitReport(
         scan.job.prefix, ledger.names, traits.samples, study.fileset.variants, ledger.records, ledger.histograms
     )
-    files, hits = made.write_tables(), ledger.records.hits.size
-    if files.note:
-        log.info(files.note)
+    paths, hits = table_paths(scan.job.path(HITS), options.formats), ledger.records.hits.size
+    for note in made.write_hits(paths):
+        log.info(note)
+    made.write_traits()
     if options.loco:
         made.write_loco([LeftOut(str(part.label), part.left_out) for part in parts])
-    log.info(f"{hits:,} hits with p <= {options.p_threshold:g}: {files.tsv}; traits: {scan.job.path(TABLES['traits'])}")
+    table, traits_table = paths[options.formats[0]], scan.job.path(TABLES["traits"])
+    log.info(f"{hits:,} hits with p <= {options.p_threshold:g}: {table}; traits: {traits_table}")
     if not options.no_plots:
         made.draw(ledger.index, options.p_threshold, log.info)
     return {"hits": hits, "traits": len(ledger.names)}
@@ -306,8 +313,8 @@ def check_room(scan: Scan, study: Study, parts: list[KinshipPart]) -> None:
     t, m, row = len(traits.matrix.names), scan.blocks.index.size, study.fileset.variants.row_bytes + FIGURES_BYTES
     sizes = {
         TABLES["traits"]: t * row,
-        TABLES["hits"]: int(options.p_threshold * t * m) * row,  # by chance
         HISTOGRAMS: t * HISTOGRAM_BYTES,
+        **table_sizes(HITS, options.formats, int(options.p_threshold * t * m) * row),  # by chance
     }
     if options.dense and traits.groups:
         sizes[".h5"] = dense_shape(scan)[1].nbytes

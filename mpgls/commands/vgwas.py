@@ -38,6 +38,7 @@ from mpgls.model.permute import Permutations
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import ENDINGS_OF_MAP
 from mpgls.report.table import table_bytes
+from mpgls.report.table_formats import ALL_ENDINGS, files_beside, table_paths, table_sizes
 from mpgls.report.vgwas_report import Found, correction_line
 from mpgls.report.vgwas_table import ROW_BYTES
 from mpgls.run.genotype_options import GenotypeOptions
@@ -57,6 +58,7 @@ from mpgls.run.options import Check, at_least, option, the_file
 from mpgls.run.plan import Machine
 from mpgls.run.results import Results
 from mpgls.run.study_options import NAMES, TABLE, CovariateOptions, RintOptions, VoxelOptions
+from mpgls.run.table_options import TableOptions
 from mpgls.stream.mark import Mark
 from mpgls.stream.vgwas_files import pairs_bytes
 from mpgls.study.images import VoxelMatrix, open_voxels
@@ -68,7 +70,8 @@ if TYPE_CHECKING:
 
 EXTRACTED = ".extracted.h5"
 """The voxel matrix of --images, while the run needs it."""
-SUFFIXES = (".snps.tsv", *(f".null.{name}.png" for name in STATISTICS), EXTRACTED)
+SNPS = ".snps"
+SUFFIXES = (*(f"{SNPS}{ending}" for ending in ALL_ENDINGS), *(f".null.{name}.png" for name in STATISTICS), EXTRACTED)
 OF_ONE_RUN = ("--permutations", "--first-permutation", "--tail", "--maps")
 """Options that runs which add permutations to one output need not share."""
 VOXELS = "voxels and confounds"
@@ -78,19 +81,13 @@ SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Vgwas(
-    GenotypeOptions,
-    VoxelOptions,
-    CovariateOptions,
-    RintOptions,
-    BlockOptions,
-    TeamOptions,
-    PlotOptions,
-    PrecisionOptions,
-    CheckpointOptions,
-):
+    GenotypeOptions, VoxelOptions, CovariateOptions, RintOptions, BlockOptions, TeamOptions, PlotOptions, TableOptions,
+    PrecisionOptions, CheckpointOptions,
+):  # fmt: skip
     """Options of ``mpgls vgwas``. The voxels are ``voxels``, or ``images`` and ``mask``, or the traits of ``pheno``."""
 
     command = "vgwas"
+    has_ssf = False
     summary = "every SNP against every voxel, with permutations and cluster inference"
     example = (
         "mpirun -n 4 mpgls vgwas --bfile mice --voxels brain.h5 --covar covariates.tsv --permutations 1000 --out brain"
@@ -233,13 +230,16 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
             maxima = world.on_root(lambda: store.keep(joined, earlier, search))
             corrections = world.on_root(lambda: correct(maxima, options.tail == "gpd", world.log))
             found = Found(study.fileset.variants, search.index_rep, world.on_root(store.open_entries), corrections)
-            table = found.write_table(job.path(".snps.tsv"), search.voxels.coordinates, comm)
+            paths = table_paths(job.path(SNPS), options.formats)
+            for note in found.write_table(paths, search.voxels.coordinates, comm):
+                world.log.info(note)
+            table = paths[options.formats[0]]
             facts = world.on_root(lambda: found.facts() | facts_of(search, joined, world.log))
             pictures = world.on_root(lambda: draw(options, found, search, job))
         facts |= {"plan": plan, "permutations": options.indices.stop - 1}
         also = f", {dropped}" if (dropped := world.on_root(lambda: found.dropped)) else ""
         world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested{also}: {table}")
-        files = [*map(job.path, KEPT), *pictures]
+        files = [*map(job.path, KEPT), *paths.values(), *world.on_root(lambda: files_beside(paths)), *pictures]
         return job.finish(facts, files=files, tables={"snps": table})
 
 
@@ -343,7 +343,8 @@ def cost_on(machine: Machine, options: Vgwas, search: Search) -> RunCost:
 def check_room(options: Vgwas, search: Search, study: Study, job: Job) -> None:
     """The files whose sizes are known before the work must have room. Raises StorageError."""
     records, maxima = search.m * RECORD_DTYPE.itemsize, 8 * len(STATISTICS) * options.indices.stop
-    sizes = {".snps.tsv": table_bytes(study.fileset.variants, search.m, ROW_BYTES), ".maxima.h5": maxima}
+    table = table_bytes(study.fileset.variants, search.m, ROW_BYTES)
+    sizes = table_sizes(SNPS, options.formats, table) | {".maxima.h5": maxima}
     if not options.adds:
         by_chance = pairs_bytes(1 + int(options.sparsity_threshold * search.m * search.voxels.v))
         sizes |= {".voxels.h5": records + 8 * search.m + by_chance, ".units.[0-9]*": records}

@@ -1,4 +1,4 @@
-"""The significant pairs of trait and SNP, as a tab-separated table and as Parquet.
+"""The significant pairs of trait and SNP.
 
 Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, with the meaning and the digits of
 `mpgls.report.table`, sorted by trait (in the order of the analysis) and then by row of the .bim.
@@ -7,11 +7,9 @@ Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, with the meani
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,25 +17,17 @@ import numpy as np
 
 from mpgls.errors import StorageError
 from mpgls.model.pvalues import p_from_log10
-from mpgls.report.table import _TEXT_P_FROM, BATCH, VariantReader, _take, format_p
+from mpgls.report.table import _TEXT_P_FROM, VariantReader, _take, format_p
+from mpgls.report.table_files import BATCH
+from mpgls.report.table_lines import Table
 
 if TYPE_CHECKING:
     from mpgls.study.plink import Variants
 
 COLUMNS = ("TRAIT", "CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P")
 _ROW = "%s\t%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e\n"
-# Chunks whose Python strings stay in the processor's cache; rows of a Parquet row group.
-_CHUNK, _ROW_GROUP = 8192, 1 << 18
-
-
-@dataclass(frozen=True)
-class HitFiles:
-    """What `write_hits` wrote: ``parquet`` is None, and ``note`` says why, where there is no Parquet file."""
-
-    tsv: Path
-    parquet: Path | None
-    count: int
-    note: str = ""
+# Chunks whose Python strings stay in the processor's cache.
+_CHUNK = 8192
 
 
 class HitVariants:
@@ -73,42 +63,31 @@ def pieces(variants: VariantReader, rows: np.ndarray) -> Iterator[tuple[int, int
         start = last
 
 
-def write_hits(
-    prefix: str | os.PathLike[str], hits: np.ndarray, traits: Sequence[str], variants: VariantReader
-) -> HitFiles:
-    """Write ``prefix.hits.tsv`` and ``prefix.hits.parquet`` from merged hits (model.hits). Call on one rank.
+def hits_table(hits: np.ndarray, traits: Sequence[str], variants: VariantReader) -> Table:
+    """The table of merged hits (model.hits), for `mpgls.report.table_files.write_rows`.
 
-    ``traits`` are the names that ``hits['trait']`` counts. Without the pyarrow package only the .tsv is written, and
-    the result's ``note`` says so. Files appear under their names when they are complete. Raises StorageError.
+    ``traits`` are the names that ``hits['trait']`` counts.
     """
-    tsv, parquet = (Path(f"{os.fspath(prefix)}.hits.{suffix}") for suffix in ("tsv", "parquet"))
     found = HitVariants(variants, hits["row"])
-    with _completed(tsv) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.write("\t".join(COLUMNS) + "\n")
-        for columns in _chunks(hits, traits, found, _CHUNK):
-            file.writelines(_lines(columns))
-    if not _has_pyarrow():
-        with contextlib.suppress(FileNotFoundError):
-            parquet.unlink()
-        return HitFiles(tsv, None, hits.size, f"{parquet} is not written: the Python package pyarrow is not installed")
-    with _completed(parquet) as partial:
-        _write_parquet(partial, _chunks(hits, traits, found, _ROW_GROUP))
-    return HitFiles(tsv, parquet, hits.size)
+
+    def text(start: int, stop: int) -> bytes:
+        chunks = (hits[at : min(at + _CHUNK, stop)] for at in range(start, stop, _CHUNK))
+        return "".join(line for part in chunks for line in _lines(_columns(part, traits, found))).encode()
+
+    return Table(COLUMNS, text, hits.size)
 
 
-def _chunks(hits: np.ndarray, traits: Sequence[str], found: HitVariants, size: int) -> Iterator[dict[str, Any]]:
-    """The columns of consecutive hits; at least one chunk, so that an empty file has its columns too."""
-    for start in range(0, max(hits.size, 1), size):
-        part = hits[start : start + size]
-        where = found.at(part["row"])
-        chrom, name, a1, a2 = ([texts[k] for k in where.tolist()] for texts in found._texts())
-        with np.errstate(divide="ignore", invalid="ignore"):
-            stat = part["beta"] / part["se"]  # infinite where a SNP explains the trait completely
-        # adding zero turns the -0.0 of p = 1 into 0
-        log10p = part["log10p"] + 0.0
-        trait = [traits[k] for k in part["trait"].tolist()]
-        figures = (part["eaf"], part["n"], part["beta"], part["se"], stat, log10p, p_from_log10(log10p))
-        yield dict(zip(COLUMNS, (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
+def _columns(part: np.ndarray, traits: Sequence[str], found: HitVariants) -> dict[str, Any]:
+    """The columns of consecutive hits."""
+    where = found.at(part["row"])
+    chrom, name, a1, a2 = ([texts[k] for k in where.tolist()] for texts in found._texts())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stat = part["beta"] / part["se"]  # infinite where a SNP explains the trait completely
+    # adding zero turns the -0.0 of p = 1 into 0
+    log10p = part["log10p"] + 0.0
+    trait = [traits[k] for k in part["trait"].tolist()]
+    figures = (part["eaf"], part["n"], part["beta"], part["se"], stat, log10p, p_from_log10(log10p))
+    return dict(zip(COLUMNS, (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
 
 
 def _lines(columns: dict[str, Any]) -> list[str]:
@@ -130,32 +109,6 @@ def _special_line(values: list, line: str) -> str:
             fields[k] = "NA"
     fields[-1] = format_p(values[COLUMNS.index("LOG10P")])
     return "\t".join(fields) + "\n"
-
-
-def _has_pyarrow() -> bool:
-    try:
-        importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        return False
-    return True
-
-
-def _write_parquet(path: Path, chunks: Iterable[dict[str, Any]]) -> None:
-    # an optional package, so that type checking must not need it
-    pyarrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
-    kinds = {
-        "TRAIT": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
-        "CHR": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
-        "POS": pyarrow.int64(),
-        "N": pyarrow.int32(),
-        **dict.fromkeys(("ID", "EA", "NEA"), pyarrow.string()),
-    }
-    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in COLUMNS])
-    # pyarrow itself refuses a name that is not UTF-8
-    with open(path, "wb") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        for columns in chunks:
-            arrays = [pyarrow.array(columns[field.name], field.type) for field in schema]
-            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The summary statistics table: one tab-separated row a SNP, written by all ranks into one file.
+"""The summary statistics table: one tab-separated row a SNP.
 
 Columns: ``CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P NOTE``. EA is the .bim's A1, STAT is BETA / SE (Student's
 t, or the z value whose square is the Wald chi-square), LOG10P is minus the decimal logarithm of the two-sided p
@@ -9,19 +9,18 @@ the figures are ``NA`` and NOTE has the reason; otherwise NOTE is ``.``. Records
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mpgls.errors import StorageError
 from mpgls.model.gls import FILTERS, NOTE_TEXT, Note, is_filtered
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
-from mpgls.mpi import agree
-from mpgls.stream.files import write_at, writing
+from mpgls.mpi import together
+from mpgls.report.table_files import BATCH, write_rows
+from mpgls.report.table_lines import SsfFacts, Table
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -36,7 +35,6 @@ FURTHER = {
     "log10p_score": ("LOG10P_SCORE", "P_SCORE"),
 }
 """Columns of a record's further fields."""
-BATCH = 65536
 
 # Chunks whose Python strings stay in the processor's cache.
 _CHUNK = 8192
@@ -58,12 +56,6 @@ class VariantReader(Protocol):
 
     def read(self, start: int, stop: int) -> Variants:
         """Rows ``start`` to ``stop - 1`` of the .bim."""
-
-
-def header(further: Sequence[str] = ()) -> bytes:
-    """The first line of a table, with the columns of ``further`` fields."""
-    columns = (column for name in further for column in FURTHER[name])
-    return "\t".join([*COLUMNS[:-1], *columns, COLUMNS[-1]]).encode() + b"\n"
 
 
 def _further(dtype: np.dtype) -> list[str]:
@@ -121,78 +113,31 @@ def format_p(neg_log10_p: float) -> str:
     return f"{mantissa}e-{exponent:02d}"
 
 
-def write_table(
-    comm: MPI.Comm,
-    path: str | os.PathLike[str],
-    variants: VariantReader,
-    read_records: ReadRecords,
-    count: int,
-    df: float,
-    test: str,
-    *,
-    index: np.ndarray | None = None,
-    on_batch: OnBatch | None = None,
-    batch: int = BATCH,
-    further: Sequence[str] = (),
-) -> int:
-    """Write the whole table of ``count`` SNPs to ``path`` from all ranks of ``comm``; returns its size in bytes.
+@dataclass(frozen=True)
+class ScanTable:
+    """The rows of ``count`` SNPs: ``read_records(start, stop)`` gives the records of rows start to stop - 1.
 
-    Collective. ``read_records(start, stop)`` gives the records of result rows start to stop - 1. ``index`` (count,),
-    ascending, is the .bim row of each result row; without it they are the same. ``further`` are the fields of a record
-    that have columns of their own. In each round every rank formats one
-    contiguous batch and writes it at its own byte offset (the exclusive sum of the sizes), so a rank holds one batch
-    at a time and every byte is written once. ``on_batch(variants, records, log10p)`` sees each batch of this rank,
-    such as `mpgls.report.summary.Summary.add`. The file is ``path.partial`` until it is complete and synced.
-
-    Raises StorageError, or what a callable raised on any rank, on all ranks alike; no partial file is left.
+    ``df`` and ``test`` as in `log10_p`. ``index`` (count,), ascending, is the .bim row of each; without it they are the
+    same. ``further`` are the fields of a record that have columns of their own. ``on_batch(variants, records, log10p)``
+    sees each batch whose text is made, such as `mpgls.report.summary.Summary.add`.
     """
-    source = _Source(variants, read_records, index, df, test, on_batch)
-    return write_rows(comm, path, header(further), source.text, count, batch)
 
+    variants: VariantReader
+    read_records: ReadRecords
+    count: int
+    df: float
+    test: str
+    index: np.ndarray | None = None
+    further: Sequence[str] = ()
+    on_batch: OnBatch | None = None
 
-def write_rows(
-    comm: MPI.Comm,
-    path: str | os.PathLike[str],
-    header: bytes,
-    text: Callable[[int, int], bytes],
-    count: int,
-    batch: int = BATCH,
-) -> int:
-    """Write ``header`` and ``count`` rows, which ``text(start, stop)`` gives, in the way of `write_table`.
-
-    Collective; ``text`` is called on any rank for any range of at most ``batch`` rows. Returns the file's size.
-    """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    batch = max(1, min(batch, -(-count // comm.size)))
-    try:
-        with _shared_file(comm, partial, header) as file:
-            size = _write_rounds(comm, path, file, text, count, batch, len(header))
-        _agreed(comm, lambda: os.replace(partial, path) if comm.rank == 0 else None, path)
-    except BaseException:
-        if comm.rank == 0:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-        raise
-    return size
-
-
-class _Source:
-    """Formats result rows start to stop - 1, whichever .bim rows they are."""
-
-    def __init__(
-        self,
-        variants: VariantReader,
-        read_records: ReadRecords,
-        index: np.ndarray | None,
-        df: float,
-        test: str,
-        on_batch: OnBatch | None,
-    ) -> None:
-        self.variants, self.read_records, self.index = variants, read_records, index
-        self.df, self.test, self.on_batch = df, test, on_batch
+    @property
+    def columns(self) -> list[str]:
+        """Their names."""
+        return [*COLUMNS[:-1], *(column for name in self.further for column in FURTHER[name]), COLUMNS[-1]]
 
     def text(self, start: int, stop: int) -> bytes:
+        """The lines of rows start to stop - 1."""
         parts = []
         records = self.read_records(start, stop)
         for first, last, variants in read_pieces(self.variants, self.index, start, stop):
@@ -202,6 +147,21 @@ class _Source:
                 self.on_batch(variants, piece, neg_log10_p)
             parts.append(format_rows(variants, piece, self.df, self.test, neg_log10_p))
         return b"".join(parts)
+
+    def largest_log10p(self, comm: MPI.Comm) -> float:
+        """The largest of all finite -log10 p; 0 where there is none. Collective; raises what reading raised."""
+        largest = 0.0
+        with together(comm):
+            for start in range(comm.rank * BATCH, self.count, comm.size * BATCH):
+                found = log10_p(self.read_records(start, min(self.count, start + BATCH)), self.df, self.test)
+                largest = max(largest, float(found[np.isfinite(found)].max(initial=0.0)))
+        return max(comm.allgather(largest))
+
+    def write(self, comm: MPI.Comm, paths: Mapping[str, Path], facts: SsfFacts) -> list[str]:
+        """`write_rows` of them; ``facts`` are for GWAS-SSF. Collective."""
+        if "ssf" in paths:
+            facts = replace(facts, largest_log10p=self.largest_log10p(comm))
+        return write_rows(comm, paths, Table(self.columns, self.text, self.count, facts))
 
 
 def read_pieces(
@@ -225,67 +185,6 @@ def _take(variants: Variants, rows: np.ndarray) -> Variants:
     picked = rows.tolist()
     pick = {name: [getattr(variants, name)[k] for k in picked] for name in ("chrom", "id", "a1", "a2")}
     return type(variants)(pos=variants.pos[rows], **pick)
-
-
-def _write_rounds(
-    comm: MPI.Comm, path: Path, file: int, text_of: Callable[[int, int], bytes], count: int, batch: int, offset: int
-) -> int:
-    """All rounds of formatting and writing from byte ``offset`` of the open ``file`` on; returns its size."""
-    error: Exception | None = None
-    for first in range(0, count, batch * comm.size):
-        start = min(count, first + comm.rank * batch)
-        stop = min(count, start + batch)
-        text = b""
-        try:
-            # A failed write of the round before is agreed on below, with this round's formatting.
-            if error is None and start < stop:
-                text = text_of(start, stop)
-        except Exception as caught:
-            error = caught
-        agree(comm, error)
-        sizes = comm.allgather(len(text))
-        try:
-            with writing(path):
-                write_at(file, text, offset + sum(sizes[: comm.rank]))
-        except Exception as caught:
-            error = caught
-        offset += sum(sizes)
-    try:
-        if error is None:
-            with writing(path):
-                os.fsync(file)
-    except StorageError as caught:
-        error = caught
-    agree(comm, error)
-    return offset
-
-
-@contextlib.contextmanager
-def _shared_file(comm: MPI.Comm, path: Path, header: bytes) -> Iterator[int]:
-    """One file with the ``header``, created by rank 0 and then open for writing on every rank."""
-
-    def create() -> None:
-        if comm.rank == 0:
-            path.write_bytes(header)
-
-    _agreed(comm, create, path)
-    opened: list[int] = []
-    try:
-        _agreed(comm, lambda: opened.append(os.open(path, os.O_WRONLY)), path)
-        yield opened[0]
-    finally:
-        for file in opened:
-            os.close(file)
-
-
-def _agreed(comm: MPI.Comm, action: Callable[[], None], path: Path) -> None:
-    """Run ``action`` on every rank; all raise StorageError naming ``path`` if one of them failed."""
-    error: Exception | None = None
-    try:
-        action()
-    except OSError as caught:
-        error = StorageError(f"cannot write {path}: {caught.strerror or caught}")
-    agree(comm, error)
 
 
 def _statistic(records: np.ndarray) -> np.ndarray:

@@ -135,7 +135,8 @@ class Job:
             return False
         self.mark.check(manifest["made_from"], self.manifest)
         files = [*manifest.get("files", []), *manifest.get("tables", {}).values()]
-        if not all(map(os.path.exists, files)):
+        more = set(self.options.formats).difference(manifest.get("formats", ["tsv"]))
+        if more or not all(map(os.path.exists, files)):
             return False
         self._forget()  # it may have been killed before it could
         return True
@@ -246,6 +247,7 @@ class Job:
                 "seconds_unnamed": unnamed,
                 "seconds": log.seconds(),
                 **facts,
+                "formats": self.options.formats or ("tsv",),
                 "tables": named,
                 "files": list(dict.fromkeys([*map(str, files), *named.values()])),
             }

@@ -15,6 +15,7 @@ from mpgls.model.gls import SnpTest
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
 from mpgls.run.study_options import ScaleOptions, TraitOptions
+from mpgls.run.table_options import TableOptions
 
 PRECISIONS = ("double", "mixed")
 STALL_SECONDS = 600.0
@@ -64,6 +65,11 @@ class OutputOptions(Options):
     def is_dry(self) -> bool:
         """Whether the run stops before the work, and makes no file but its log."""
         return False
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of its tables, where the user may choose them."""
+        return ()
 
     @property
     def record(self) -> str:
@@ -253,6 +259,7 @@ class TraitScanOptions(
     SolverOptions,
     BlockOptions,
     PlotOptions,
+    TableOptions,
     CheckpointOptions,
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""

@@ -9,8 +9,9 @@ import numpy as np
 from mpgls.errors import InputError
 from mpgls.model.snp_ratio import fields_of
 from mpgls.report.figure import PICTURE_BYTES
-from mpgls.report.file_names import ENDINGS_OF_TRAIT, trait_parts
+from mpgls.report.file_names import BESIDE_TABLE, ENDINGS_OF_TRAIT, trait_parts
 from mpgls.report.table import FIGURES_BYTES, FIGURES_BYTES_EACH, table_bytes
+from mpgls.report.table_formats import endings_of, table_sizes
 from mpgls.run.inputs import Study, selected_rows
 from mpgls.run.job import Job
 from mpgls.run.option_groups import TraitScanOptions
@@ -48,7 +49,8 @@ def scan_bytes(options: TraitScanOptions, study: Study) -> dict[str, int]:
     fields = fields_of(options.snp_test)
     sizes = {".h5": m * (8 + record_dtype(fields).itemsize * len(traits))}
     for part in trait_parts(traits):
-        sizes[f".{part}.tsv"] = table_bytes(study.fileset.variants, m, FIGURES_BYTES + FIGURES_BYTES_EACH * len(fields))
+        nbytes = table_bytes(study.fileset.variants, m, FIGURES_BYTES + FIGURES_BYTES_EACH * len(fields))
+        sizes |= table_sizes(f".{part}", options.formats, nbytes)
         if not options.no_plots:
             sizes |= {f".{part}.{name}.png": PICTURE_BYTES for name in ("manhattan", "qq")}
     return sizes
@@ -67,7 +69,9 @@ def open_ledger(
     index, path = selected_rows(study, job.world), job.path(".h5")
     components = [f"PC{k + 1}" for k in range(pcs)]
     covariates = {name: [*cohort.covariate_names, *components] for name, cohort in study.cohorts.items()}
-    made = [f".{trait}{ending}" for trait in trait_parts(list(study.cohorts)) for ending in ENDINGS_OF_TRAIT]
+    parts, endings = trait_parts(list(study.cohorts)), [*endings_of(options.formats), *BESIDE_TABLE]
+    made = [f".{part}{ending}" for part in parts for ending in endings]
+    earlier = [f".{part}{ending}" for part in parts for ending in ENDINGS_OF_TRAIT]
 
     def make() -> ResultStore:
         if job.resume and path.exists():
@@ -76,7 +80,7 @@ def open_ledger(
             return store
         job.outputs.claim(made)
         job.starts_anew(path)
-        remove(job.prefix + suffix for suffix in made)
+        remove(job.prefix + suffix for suffix in earlier if suffix in job.outputs.known)
         shape = StoreShape(index, block, edges, covariates, len(given), record_dtype(fields_of(options.snp_test)))
         return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.snp_test.test})
 
