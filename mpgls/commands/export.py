@@ -1,6 +1,7 @@
-"""mpgls export: traits of a result store as tables, the same that single-trait writes.
+"""mpgls export: the tables of a result store, the same that the run itself writes.
 
-The store is a dense one of multi-trait (``--dense``) or that of single-trait. All ranks format and write together.
+The store is that of single-trait or low-rank, a dense one of multi-trait (``--dense``), or the voxels of vgwas. All
+ranks format and write together.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.commands.export_parts.voxelwise import ENDING, SnpsOfVoxels, open_snps
 from mpgls.errors import InputError, UsageError
 from mpgls.report.file_names import trait_parts
 from mpgls.report.table import FIGURES_BYTES, FIGURES_BYTES_EACH, ScanTable, table_bytes
-from mpgls.report.table_formats import ALL_ENDINGS, endings_of, files_beside, table_paths, table_sizes
+from mpgls.report.table_formats import ALL_ENDINGS, endings_of, made_files, table_paths, table_sizes
 from mpgls.report.table_lines import SsfFacts
 from mpgls.run.genotype_options import SOURCES, files_of, named_source
 from mpgls.run.identity import file_identity
@@ -25,9 +28,9 @@ from mpgls.run.option_groups import OutputOptions
 from mpgls.run.options import option, required, the_file
 from mpgls.run.results import Results
 from mpgls.run.table_options import TableOptions
-from mpgls.run.world import World
 from mpgls.stream import dense_store, store
 from mpgls.stream.hdf5 import store_format
+from mpgls.stream.vgwas_files import ENTRIES_FORMAT, EntriesFile
 from mpgls.study.regular import check_regular
 from mpgls.study.sources import GenotypeSource, open_variants
 from mpgls.study.text import part_names
@@ -49,14 +52,20 @@ class Export(TableOptions, OutputOptions):
     """
 
     command = "export"
-    summary = "traits of a result store as tables"
+    summary = "tables of a result store, in any format"
     example = "mpgls export all.h5 --trait CD8 --out cd8"
     record = ".export"
 
     store: str = required(
-        "PREFIX.h5 of multi-trait --dense or of single-trait", metavar="STORE", positional=True, reads=the_file
+        "PREFIX.h5 of single-trait, low-rank or multi-trait --dense; PREFIX.voxels.h5 of vgwas",
+        metavar="STORE",
+        positional=True,
+        reads=the_file,
     )
     trait: tuple[str, ...] = option((), "traits; needed if there are several", metavar="NAME")
+    tail: str = option(
+        "none", "of vgwas: gpd, if corrected p are to go on in a fitted tail, as there", choices=("none", "gpd")
+    )
     bfile: str | None = option(
         None,
         "PLINK files, if they are no longer where the run found them",
@@ -86,7 +95,7 @@ class Export(TableOptions, OutputOptions):
     @property
     def store_prefix(self) -> str:
         """The --out of the run that made the store."""
-        return self.store.removesuffix(".h5")
+        return self.store.removesuffix(ENDING if self.store.endswith(ENDING) else ".h5")
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,12 @@ class Exportable:
 
 
 @dataclass(frozen=True)
-class _Opened:
+class TablesOfTraits:
+    """The tables of the ``traits`` of a store. Picklable: rank 0 opens it and broadcasts."""
+
     source: store.ResultStore | dense_store.DenseStore
     variants: VariantRows
-    traits: tuple[int, ...]
-    same_bim: bool
+    traits: Mapping[str, int]
 
     @property
     def table_bytes(self) -> int:
@@ -118,9 +128,23 @@ class _Opened:
         further = len(store.further_fields(self.source.dtype)) if isinstance(self.source, store.ResultStore) else 0
         return table_bytes(self.variants, self.source.count, FIGURES_BYTES + FIGURES_BYTES_EACH * further)
 
+    def write(self, name: str, paths: Mapping[str, Path], comm: MPI.Comm) -> list[str]:
+        """Write a trait's table to ``paths``, by format; returns what a person should know of them. Collective."""
+        source, one = self.source, exportable(self.source, self.traits[name])
+        rows = ScanTable(self.variants, one.read, source.count, one.df, one.test, source.index, one.further)
+        return rows.write(comm, paths, one.facts)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    tables: TablesOfTraits | SnpsOfVoxels
+    names: Sequence[str]
+    variants: VariantRows
+    same_bim: bool
+
 
 def run(options: Export, comm: MPI.Comm) -> Results:
-    """Write ``OUT.tsv``, or ``OUT.TRAIT.tsv`` for each of several traits. Collective.
+    """Write ``OUT.tsv``, or ``OUT.TRAIT.tsv`` for each of several traits, or the same in other formats. Collective.
 
     Raises MpglsError, the same on all ranks, before anything is written if a trait is not there or incomplete.
     """
@@ -136,34 +160,23 @@ def run(options: Export, comm: MPI.Comm) -> Results:
                 f"{opened.variants.path} is not what {options.store} was made with: its rows are taken to be "
                 "the same SNPs in the same order"
             )
-        traits = [exportable(opened.source, position) for position in opened.traits]
-        starts, source = options.starts([trait.name for trait in traits]), opened.source
+        starts, count = options.starts(opened.names), opened.tables.source.count
         claimed = [f"{start}{ending}" for start in starts.values() for ending in endings_of(options.formats)]
         world.on_root(lambda: job.outputs.claim(claimed))
-        sizes = [table_sizes(start, options.formats, opened.table_bytes) for start in starts.values()]
-        job.check_room({name: size for of_trait in sizes for name, size in of_trait.items()})
+        sizes = [table_sizes(start, options.formats, opened.tables.table_bytes) for start in starts.values()]
+        job.check_room({name: size for of_table in sizes for name, size in of_table.items()})
         tables: dict[str, Path] = {}
         files: list[Path] = []
-        for trait in traits:
-            paths = table_paths(job.path(starts[trait.name]), options.formats)
+        for name, start in starts.items():
+            paths = table_paths(job.path(start), options.formats)
             with world.phase("table"):
-                files += write_trait(opened, trait, paths, world)
-            tables[trait.name] = paths[options.formats[0]]
+                notes = opened.tables.write(name, paths, comm)
+            files += world.on_root(partial(made_files, paths))
+            tables[name] = paths[options.formats[0]]
+            for line in (f"{name}: {count:,} SNPs: {', '.join(map(str, paths.values()))}", *notes):
+                world.log.info(line)
             world.raise_if_stopped()
-        return job.finish({"snps": source.count}, files=files, tables=tables)
-
-
-def write_trait(opened: _Opened, trait: Exportable, paths: Mapping[str, Path], world: World) -> list[Path]:
-    """Write a trait's table to ``paths``, by format; returns all files that were made. Collective."""
-    source = opened.source
-    rows = ScanTable(opened.variants, trait.read, source.count, trait.df, trait.test, source.index, trait.further)
-    notes = rows.write(world.comm, paths, trait.facts)
-    made = world.on_root(lambda: [*paths.values(), *files_beside(paths)])
-    nbytes = world.on_root(lambda: sum(path.stat().st_size for path in made))
-    named = ", ".join(map(str, paths.values()))
-    for line in (f"{trait.name}: {source.count:,} SNPs, {nbytes / 1e6:,.1f} MB in {named}", *notes):
-        world.log.info(line)
-    return made
+        return job.finish({"snps": count}, files=files, tables=tables)
 
 
 def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -> Exportable:
@@ -194,24 +207,27 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
 
 def _open(options: Export) -> _Opened:
     """Open and check everything. On one rank, so that all raise the same error."""
-    path = Path(options.store)
+    path, form = Path(options.store), store_format(options.store)
+    if form == ENTRIES_FORMAT:
+        entries = open_snps(path, bool(options.trait), options.formats)
+        variants, same = _variants(options, entries)
+        return _Opened(SnpsOfVoxels.of(entries, variants, options.tail == "gpd"), ("snps",), variants, same)
     source: store.ResultStore | dense_store.DenseStore
-    if store_format(path) == dense_store.FORMAT:
+    if form == dense_store.FORMAT:
         source = dense_store.open_dense(path)
         names = source.names
     else:
         source = store.open_store(path)
         names = tuple(place.name for place in source.traits)
     chosen = _chosen(options, names)
-    for trait in chosen:
+    for trait in chosen.values():
         exportable(source, trait)
-    variants, digest = _variants(options, source), source.attributes.get("bim_sha256")
-    found = " ".join(file_identity(path)["sha256"] for path in variant_files(variants))
-    return _Opened(source, variants, chosen, digest in (None, found))
+    variants, same = _variants(options, source)
+    return _Opened(TablesOfTraits(source, variants, chosen), tuple(chosen), variants, same)
 
 
-def _chosen(options: Export, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Positions of the traits to export."""
+def _chosen(options: Export, names: tuple[str, ...]) -> dict[str, int]:
+    """Positions of the traits to export, by name."""
     if not options.trait and len(names) > 1:
         raise UsageError(f"{options.store} holds {len(names):,} traits: choose with --trait ({_some(names)})")
     position = {name: k for k, name in enumerate(names)}
@@ -219,11 +235,13 @@ def _chosen(options: Export, names: tuple[str, ...]) -> tuple[int, ...]:
     for name in wanted:
         if name not in position:
             raise UsageError(f"{options.store} has no trait {name!r}; its traits are {_some(names)}")
-    return tuple(dict.fromkeys(position[name] for name in wanted))
+    return {name: position[name] for name in wanted}
 
 
-def _variants(options: Export, source: store.ResultStore | dense_store.DenseStore) -> VariantRows:
-    """The rows of the .bim that the store's rows belong to."""
+def _variants(
+    options: Export, source: store.ResultStore | dense_store.DenseStore | EntriesFile
+) -> tuple[VariantRows, bool]:
+    """The rows of the .bim that the store's rows belong to, and whether the file is the one of the run."""
     given = named_source(options)
     of_run = [GenotypeSource(flag, source.attributes.get(flag.lstrip("-").replace("-", "_"), "")) for flag in SOURCES]
     named = [given] if given is not None else [one for one in of_run if one.value]
@@ -240,7 +258,9 @@ def _variants(options: Export, source: store.ResultStore | dense_store.DenseStor
     if (rows is not None and int(rows) != variants.count) or needed > variants.count:
         expected = f"{int(rows):,}" if rows is not None else f"at least {needed:,}"
         raise InputError(f"{variants.path} lists {variants.count:,} SNPs, but {options.store} was made with {expected}")
-    return variants
+    digest = source.attributes.get("bim_sha256")
+    found = " ".join(file_identity(path)["sha256"] for path in variant_files(variants))
+    return variants, digest in (None, found)
 
 
 def _some(names: tuple[str, ...]) -> str:

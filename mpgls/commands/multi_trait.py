@@ -103,7 +103,7 @@ class MultiTrait(
 
     command = "multi-trait"
     summary = "mixed-model scan of many traits on every SNP, from one eigendecomposition"
-    has_ssf = False
+    has_ssf = keeps_records = False
     example = "mpirun -n 4 mpgls multi-trait --bfile mice --pheno traits.tsv --grm mice_K.h5 --out all"
 
     def check(self) -> None:

@@ -38,7 +38,7 @@ from mpgls.model.permute import Permutations
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import ENDINGS_OF_MAP
 from mpgls.report.table import table_bytes
-from mpgls.report.table_formats import ALL_ENDINGS, files_beside, table_paths, table_sizes
+from mpgls.report.table_formats import ALL_ENDINGS, made_files, table_paths, table_sizes
 from mpgls.report.vgwas_report import Found, correction_line
 from mpgls.report.vgwas_table import ROW_BYTES
 from mpgls.run.genotype_options import GenotypeOptions
@@ -87,7 +87,7 @@ class Vgwas(
     """Options of ``mpgls vgwas``. The voxels are ``voxels``, or ``images`` and ``mask``, or the traits of ``pheno``."""
 
     command = "vgwas"
-    has_ssf = False
+    has_ssf = keeps_records = False
     summary = "every SNP against every voxel, with permutations and cluster inference"
     example = (
         "mpirun -n 4 mpgls vgwas --bfile mice --voxels brain.h5 --covar covariates.tsv --permutations 1000 --out brain"
@@ -212,7 +212,8 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
         with world.phase("open and check"):
             study = open_study(options, world, traits=False)
             job.identify()
-            store = VoxelwiseStore(job.prefix, mark_of_output(job), options.indices)
+            origin = study.origin(job.identities)
+            store = VoxelwiseStore(job.prefix, mark_of_output(job), options.indices, origin)
             earlier = world.on_root(lambda: store.look_back(job.resume))
             job.remove_earlier()
             search = make_search(options, study, job)
@@ -239,7 +240,7 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
         facts |= {"plan": plan, "permutations": options.indices.stop - 1}
         also = f", {dropped}" if (dropped := world.on_root(lambda: found.dropped)) else ""
         world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested{also}: {table}")
-        files = [*map(job.path, KEPT), *paths.values(), *world.on_root(lambda: files_beside(paths)), *pictures]
+        files = [*map(job.path, KEPT), *world.on_root(lambda: made_files(paths)), *pictures]
         return job.finish(facts, files=files, tables={"snps": table})
 
 

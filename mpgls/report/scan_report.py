@@ -19,7 +19,7 @@ from mpgls.report.loco_table import LocoRow, write_loco
 from mpgls.report.plots import manhattan, qq
 from mpgls.report.summary import Summary, reduce_summary
 from mpgls.report.table import ScanTable, VariantReader
-from mpgls.report.table_formats import files_beside, table_paths
+from mpgls.report.table_formats import made_files, table_paths
 from mpgls.report.table_lines import SsfFacts
 from mpgls.stream.store import ResultStore, further_fields
 
@@ -100,7 +100,7 @@ class ScanReport:
         for note in rows.write(self.comm, paths, SsfFacts.of(name, store.attributes["made_from"], covariates)):
             self.say(note)
         self.tables[name] = table = paths[self.formats[0]]
-        self.files += [*paths.values(), *on_root(self.comm, lambda: files_beside(paths))]
+        self.files += on_root(self.comm, lambda: made_files(paths))
         whole = reduce_summary(self.comm, summary)
         if whole is None:
             return {}

@@ -27,11 +27,14 @@ def table_paths(start: str | os.PathLike[str], formats: Sequence[str]) -> dict[s
     return {form: Path(f"{os.fspath(start)}{ENDINGS[form][0]}") for form in formats}
 
 
-def files_beside(paths: Mapping[str, Path]) -> list[Path]:
-    """The files that were made beside those of a table: index and facts."""
-    beside = [f"{path}{ending.removeprefix(ENDINGS[form][0])}" for form, path in paths.items() for ending in
-              ENDINGS[form][1:]]  # fmt: skip
-    return [path for path in map(Path, beside) if path.exists()]
+def made_files(paths: Mapping[str, Path]) -> list[Path]:
+    """All files that were made of a table at ``paths``, by format: index and facts as well."""
+    beside = [
+        Path(f"{path}{ending.removeprefix(ENDINGS[form][0])}")
+        for form, path in paths.items()
+        for ending in ENDINGS[form][1:]
+    ]
+    return [*paths.values(), *(path for path in beside if path.exists())]
 
 
 def endings_of(formats: Sequence[str]) -> list[str]:

@@ -135,8 +135,7 @@ class Job:
             return False
         self.mark.check(manifest["made_from"], self.manifest)
         files = [*manifest.get("files", []), *manifest.get("tables", {}).values()]
-        more = set(self.options.formats).difference(manifest.get("formats", ["tsv"]))
-        if more or not all(map(os.path.exists, files)):
+        if self.options.lacks_tables(manifest) or not all(map(os.path.exists, files)):
             return False
         self._forget()  # it may have been killed before it could
         return True

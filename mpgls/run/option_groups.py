@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +72,10 @@ class OutputOptions(Options):
     def formats(self) -> tuple[str, ...]:
         """The formats of its tables, where the user may choose them."""
         return ()
+
+    def lacks_tables(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether the run that has ended, with this ``manifest``, wrote no tables in a format that is wanted."""
+        return False
 
     @property
     def record(self) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mpgls.errors import UsageError
 from mpgls.report.parquet import check_pyarrow
@@ -21,6 +22,8 @@ class TableOptions(Options):
 
     has_ssf: ClassVar[bool] = True
     """Whether its tables are the summary statistics of a trait."""
+    keeps_records: ClassVar[bool] = True
+    """Whether a run that is complete still has all that its tables are made of."""
 
     format: str = option(
         "tsv",
@@ -40,6 +43,21 @@ class TableOptions(Options):
                 f"--format ssf is for summary statistics of one trait, and {self.command} writes none: give another "
                 "format; mpgls export makes it from the store of multi-trait --dense"
             )
+
+    def lacks_tables(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether the run that has ended, with this ``manifest``, wrote no tables in a format that is wanted.
+
+        Raises UsageError where it could only be done all over again.
+        """
+        written = manifest.get("formats", ["tsv"])
+        lacking = not set(self.formats) <= set(written)
+        if lacking and not self.keeps_records:
+            same = f"--format {','.join(written)}"
+            raise UsageError(
+                f"the run is complete, and would begin anew to make tables in another format than {same}: give "
+                "that one; mpgls export makes tables of what a run has kept"
+            )
+        return lacking
 
     @property
     def formats(self) -> tuple[str, ...]:
