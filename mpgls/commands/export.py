@@ -125,7 +125,7 @@ class TablesOfTraits:
     @property
     def table_bytes(self) -> int:
         """Of a trait's table, about."""
-        further = len(store.further_fields(self.source.dtype)) if isinstance(self.source, store.ResultStore) else 0
+        further = len(store.further_fields(self.source.dtype))
         return table_bytes(self.variants, self.source.count, FIGURES_BYTES + FIGURES_BYTES_EACH * further)
 
     def write(self, name: str, paths: Mapping[str, Path], comm: MPI.Comm) -> list[str]:
@@ -200,7 +200,7 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
     if df is None or not test:
         missing = "the test" if not test else "the degrees of freedom"
         raise InputError(f"{source.path} does not say {missing} of trait {name!r}: {_WHY_ABSENT}")
-    further = store.further_fields(source.dtype) if isinstance(source, store.ResultStore) else ()
+    further = store.further_fields(source.dtype)
     facts = SsfFacts.of(name, str(source.attributes.get("made_from", "{}")), covariates)
     return Exportable(facts, lambda start, stop: source.read(trait, start, stop), float(df), test, further)
 

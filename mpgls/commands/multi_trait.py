@@ -262,11 +262,11 @@ def open_bases(scan: Scan, study: Study, c: int, eigen_file: EigenFile | None, g
     return KinshipBases(phi, options.eigensolver, options.slepc_options, options.pcs, world)
 
 
-def dense_shape(scan: Scan) -> tuple[TraitOrder, DenseShape]:
-    """The order of the traits in the dense store, and what it holds."""
+def dense_shape(scan: Scan, dosages: bool) -> tuple[TraitOrder, DenseShape]:
+    """The order of the traits in the dense store, and what it holds of genotypes or ``dosages``."""
     traits, blocks, parts = scan.traits, scan.blocks, len(scan.ledger.records.nulls)
     order = TraitOrder(traits.groups, traits.matrix.names)
-    return order, DenseShape(blocks.index, blocks.edges, scan.plan.block, order.names, order.group, parts)
+    return order, DenseShape(blocks.index, blocks.edges, scan.plan.block, order.names, order.group, parts, dosages)
 
 
 def open_tiles(scan: Scan, study: Study) -> DenseTiles | None:
@@ -274,7 +274,7 @@ def open_tiles(scan: Scan, study: Study) -> DenseTiles | None:
     options, job = scan.options, scan.job
     if not options.dense or not scan.traits.groups:
         return None
-    path, (order, shape) = job.path(".h5"), dense_shape(scan)
+    path, (order, shape) = job.path(".h5"), dense_shape(scan, study.fileset.bed.dosages)
 
     def make() -> DenseStore:
         if scan.ledger.done:
@@ -292,7 +292,7 @@ def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]
         scan.job.prefix, ledger.names, traits.samples, study.fileset.variants, ledger.records, ledger.histograms
     )
     paths, hits = table_paths(scan.job.path(HITS), options.formats), ledger.records.hits.size
-    for note in made.write_hits(paths):
+    for note in made.write_hits(paths, study.fileset.bed.dosages):
         log.info(note)
     made.write_traits()
     if options.loco:
@@ -317,7 +317,7 @@ def check_room(scan: Scan, study: Study, parts: list[KinshipPart]) -> None:
         **table_sizes(HITS, options.formats, int(options.p_threshold * t * m) * row),  # by chance
     }
     if options.dense and traits.groups:
-        sizes[".h5"] = dense_shape(scan)[1].nbytes
+        sizes[".h5"] = dense_shape(scan, study.fileset.bed.dosages)[1].nbytes
     if not options.no_plots:
         sizes |= dict.fromkeys((".hits.png", ".qq.png"), PICTURE_BYTES)
     several = any(len(plan.passes(0, g, group.traits.size)) > 1 for g, group in enumerate(traits.groups))

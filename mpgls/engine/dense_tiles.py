@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.stream.dense_store import DenseStore, save_nulls
+from mpgls.stream.store import further_fields
 from mpgls.stream.writer import UnitWriter
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class DenseTiles:
 
     def write_snps(self, k: int, group: int, stats: SnpStats, note: np.ndarray) -> None:
         """What the SNPs of block ``k`` are over the samples of a group; before its first tile."""
-        self.store.write_snps(group, k, stats.eaf, stats.n_obs, note)
+        further = (getattr(stats, name) for name in further_fields(self.store.dtype))
+        self.store.write_snps(group, k, stats.eaf, stats.n_obs, note, *further)
 
     def checkpoint(self) -> None:
         """Sync and mark what was written."""

@@ -201,6 +201,7 @@ class ResidentPanel:
             hits["trait"], hits["row"] = self.traits[found.trait], block.rows[here]
             hits["beta"], hits["se"], hits["log10p"] = found.beta, found.se, found.log10_p
             hits["n"], hits["eaf"] = block.stats.n_obs[here], block.stats.eaf[here]
+            hits["info"] = block.stats.info[here]
             self.hits.append(hits)
         if dense is not None and B:
             if self.first == 0:

@@ -1,7 +1,7 @@
 """The significant pairs of trait and SNP.
 
-Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, with the meaning and the digits of
-`mpgls.report.table`, sorted by trait (in the order of the analysis) and then by row of the .bim.
+Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, and ``INFO`` of dosages, with the meaning and the
+digits of `mpgls.report.table`, sorted by trait (in the order of the analysis) and then by row of the .bim.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from mpgls.study.plink import Variants
 
 COLUMNS = ("TRAIT", "CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P")
-_ROW = "%s\t%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e\n"
+_ROW = "%s\t%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e"
+INFO, _INFO = "INFO", "%.10g"
+_FINITE = ("EAF", "BETA", "SE", "STAT", INFO)
 # Chunks whose Python strings stay in the processor's cache.
 _CHUNK = 8192
 
@@ -63,18 +65,18 @@ def pieces(variants: VariantReader, rows: np.ndarray) -> Iterator[tuple[int, int
         start = last
 
 
-def hits_table(hits: np.ndarray, traits: Sequence[str], variants: VariantReader) -> Table:
+def hits_table(hits: np.ndarray, traits: Sequence[str], variants: VariantReader, dosages: bool = False) -> Table:
     """The table of merged hits (model.hits), for `mpgls.report.table_files.write_rows`.
 
-    ``traits`` are the names that ``hits['trait']`` counts.
+    ``traits`` are the names that ``hits['trait']`` counts. Of ``dosages`` it has INFO as the last column.
     """
-    found = HitVariants(variants, hits["row"])
+    found, columns = HitVariants(variants, hits["row"]), (*COLUMNS, *[INFO] * dosages)
 
     def text(start: int, stop: int) -> bytes:
         chunks = (hits[at : min(at + _CHUNK, stop)] for at in range(start, stop, _CHUNK))
-        return "".join(line for part in chunks for line in _lines(_columns(part, traits, found))).encode()
+        return "".join(line for part in chunks for line in _lines(_columns(part, traits, found), columns)).encode()
 
-    return Table(COLUMNS, text, hits.size)
+    return Table(columns, text, hits.size)
 
 
 def _columns(part: np.ndarray, traits: Sequence[str], found: HitVariants) -> dict[str, Any]:
@@ -86,29 +88,27 @@ def _columns(part: np.ndarray, traits: Sequence[str], found: HitVariants) -> dic
     # adding zero turns the -0.0 of p = 1 into 0
     log10p = part["log10p"] + 0.0
     trait = [traits[k] for k in part["trait"].tolist()]
-    figures = (part["eaf"], part["n"], part["beta"], part["se"], stat, log10p, p_from_log10(log10p))
-    return dict(zip(COLUMNS, (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
+    figures = (part["eaf"], part["n"], part["beta"], part["se"], stat, log10p, p_from_log10(log10p), part["info"])
+    return dict(zip((*COLUMNS, INFO), (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
 
 
-def _lines(columns: dict[str, Any]) -> list[str]:
-    """The text of the hits in ``columns``."""
-    lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in (columns[name] for name in COLUMNS)]
-    lines = list(map(_ROW.__mod__, zip(*lists, strict=True)))
-    log10p = columns["LOG10P"]
-    usual = np.isfinite(columns["EAF"] + columns["BETA"] + columns["SE"] + columns["STAT"]) & (log10p < _TEXT_P_FROM)
-    for k in np.flatnonzero(~usual).tolist():
-        lines[k] = _special_line([column[k] for column in lists], lines[k])
+def _lines(columns: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """The text of the hits: of the ``columns`` those with these ``names``."""
+    lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in (columns[name] for name in names)]
+    row = "\t".join([_ROW, *[_INFO] * (len(names) - len(COLUMNS))]) + "\n"
+    lines = list(map(row.__mod__, zip(*lists, strict=True)))
+    log10p, figures = columns["LOG10P"], sum(columns[name] for name in names if name in _FINITE)
+    for k in np.flatnonzero(~(np.isfinite(figures) & (log10p < _TEXT_P_FROM))).tolist():
+        lines[k] = _special_line(dict(zip(names, (column[k] for column in lists), strict=True)), lines[k])
     return lines
 
 
-def _special_line(values: list, line: str) -> str:
+def _special_line(values: dict[str, Any], line: str) -> str:
     """``line`` with NA for figures that are not finite, and with a p value that is too small for float64."""
-    fields = line.rstrip("\n").split("\t")
-    for k, value in enumerate(values):
-        if isinstance(value, float) and math.isnan(value):
-            fields[k] = "NA"
-    fields[-1] = format_p(values[COLUMNS.index("LOG10P")])
-    return "\t".join(fields) + "\n"
+    fields = dict(zip(values, line.rstrip("\n").split("\t"), strict=True))
+    fields |= {name: "NA" for name, value in values.items() if isinstance(value, float) and math.isnan(value)}
+    fields["P"] = format_p(values["LOG10P"])
+    return "\t".join(fields.values()) + "\n"
 
 
 @contextlib.contextmanager

@@ -43,11 +43,11 @@ class TraitReport:
     records: TraitRecords
     histograms: Histograms
 
-    def write_hits(self, paths: Mapping[str, Path]) -> list[str]:
-        """The hits, to the files ``paths`` by format. Returns what a person should know of them."""
+    def write_hits(self, paths: Mapping[str, Path], dosages: bool) -> list[str]:
+        """The hits, to the files ``paths`` by format, with INFO of ``dosages``. Returns what a person should know."""
         from mpi4py import MPI
 
-        return write_rows(MPI.COMM_SELF, paths, hits_table(self.records.hits, self.names, self.variants))
+        return write_rows(MPI.COMM_SELF, paths, hits_table(self.records.hits, self.names, self.variants, dosages))
 
     def write_traits(self) -> None:
         """The traits, PREFIX.traits.tsv."""

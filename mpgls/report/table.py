@@ -4,7 +4,8 @@ Columns: ``CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P NOTE``. EA is the .bim'
 t, or the z value whose square is the Wald chi-square), LOG10P is minus the decimal logarithm of the two-sided p
 value. BETA, SE and STAT have the shortest digits that read back to the same float64. Where a SNP has no estimate,
 the figures are ``NA`` and NOTE has the reason; otherwise NOTE is ``.``. Records with more fields, those of
-`mpgls.model.snp_ratio`, have their columns before NOTE: ``H2 LOGL LOG10P_LRT P_LRT LOG10P_SCORE P_SCORE``.
+`mpgls.model.snp_ratio` and INFO of dosages, have their columns before NOTE: ``INFO H2 LOGL LOG10P_LRT P_LRT
+LOG10P_SCORE P_SCORE``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P", "NOTE")
 FURTHER = {
+    "info": ("INFO",),
     "h2": ("H2",),
     "logl": ("LOGL",),
     "log10p_lrt": ("LOG10P_LRT", "P_LRT"),
@@ -206,8 +208,8 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
     all_figures: list[np.ndarray] = [*figures, p_from_log10(neg_log10_p)]
     further = _further_text(records)
     row = _ROW + ("%s.\n" if further else ".\n")
-    if further:
-        all_figures.append(np.array(further, dtype=object))
+    behind = [np.array(further, dtype=object)] if further else []
+    all_figures += behind
     if 2 * np.count_nonzero(plain) > plain.size:
         # To format a few rows in vain costs less than to pick the others.
         lines = list(map(row.__mod__, _zipped(names, all_figures)))
@@ -218,8 +220,8 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
         lines[k] = ""
     for code in np.unique(note[empty]).tolist():
         if code not in FILTERS:
-            absent = "NA\t" * sum(len(FURTHER[name]) for name in _further(records.dtype))
-            _fill(lines, empty & (note == code), _NA_ROW + absent + NOTE_TEXT[Note(code)] + "\n", names, figures[:2])
+            form = _NA_ROW + "%s" * len(behind) + NOTE_TEXT[Note(code)] + "\n"
+            _fill(lines, empty & (note == code), form, names, [*figures[:2], *behind])
     for k in np.flatnonzero(~plain & ~empty & ~is_filtered(note)).tolist():
         values = (*(column[k] for column in names), *(column[k].item() for column in figures))
         lines[k] = _special_row(values, int(note[k]), further[k] if further else "")
@@ -244,7 +246,8 @@ def _further_text(records: np.ndarray) -> list[str]:
     columns: list[list[str]] = []
     for name in _further(records.dtype):
         values = records[name].tolist()
-        columns.append([_na(value, "%.15g" if len(FURTHER[name]) == 2 else "%r") for value in values])
+        form = "%.10g" if name == "info" else "%.15g" if len(FURTHER[name]) == 2 else "%r"
+        columns.append([_na(value, form) for value in values])
         if len(FURTHER[name]) == 2:
             columns.append([format_p(value) for value in values])
     return ["\t".join(row) + "\t" for row in zip(*columns, strict=True)]

@@ -19,7 +19,7 @@ from mpgls.run.outputs import remove
 from mpgls.run.plan import block_within
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
-from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store, record_dtype
+from mpgls.stream.store import ResultStore, StoreShape, create_store, further_of, open_store, record_dtype
 from mpgls.study.checksums import ABSENT
 
 
@@ -46,7 +46,7 @@ def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | No
 def scan_bytes(options: TraitScanOptions, study: Study) -> dict[str, int]:
     """Bytes of the files of a scan, by name, about."""
     traits, m = list(study.cohorts), study.selected
-    fields = fields_of(options.snp_test)
+    fields = further_of(study.fileset.bed.dosages, fields_of(options.snp_test))
     sizes = {".h5": m * (8 + record_dtype(fields).itemsize * len(traits))}
     for part in trait_parts(traits):
         nbytes = table_bytes(study.fileset.variants, m, FIGURES_BYTES + FIGURES_BYTES_EACH * len(fields))
@@ -81,7 +81,8 @@ def open_ledger(
         job.outputs.claim(made)
         job.starts_anew(path)
         remove(job.prefix + suffix for suffix in earlier if suffix in job.outputs.known)
-        shape = StoreShape(index, block, edges, covariates, len(given), record_dtype(fields_of(options.snp_test)))
+        fields = further_of(study.fileset.bed.dosages, fields_of(options.snp_test))
+        shape = StoreShape(index, block, edges, covariates, len(given), record_dtype(fields))
         return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.snp_test.test})
 
     store = job.world.on_root(make)

@@ -11,7 +11,7 @@ from mpgls.model.gls import Note, NullFit, SnpFit
 from mpgls.model.reml import RemlResult
 from mpgls.mpi import is_agreed, together
 from mpgls.run.world import World
-from mpgls.stream.store import RECORD_DTYPE, ResultStore, further_fields, save_null
+from mpgls.stream.store import OF_GENOTYPES, RECORD_DTYPE, ResultStore, further_fields, save_null
 from mpgls.stream.writer import UnitWriter
 from mpgls.study.align import Cohort
 from mpgls.study.count_filters import dropped_by
@@ -138,7 +138,7 @@ def to_records(
     records["note"] = np.where(dropped != Note.OK, dropped, records["note"])
     unusable = records["note"] != Note.OK
     for name in further:
-        records[name] = getattr(fit, name)
-    for name in ("beta", "se", *further):
+        records[name] = getattr(stats if name in OF_GENOTYPES else fit, name)
+    for name in ("beta", "se", *(one for one in further if one not in OF_GENOTYPES)):
         records[name][unusable] = np.nan
     return records
