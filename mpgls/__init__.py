@@ -32,6 +32,7 @@ _NAMES = (
     "vgwas",
     "ridge",
     "export",
+    "merge",
     "simulate",
     "simulate_images",
     "doctor",

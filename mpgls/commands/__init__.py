@@ -18,6 +18,7 @@ COMMANDS = {
     "vgwas": "Vgwas",
     "ridge": "Ridge",
     "export": "Export",
+    "merge": "Merge",
     "simulate": "Simulate",
     "simulate-images": "SimulateImages",
     "doctor": "Doctor",

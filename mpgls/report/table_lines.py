@@ -23,11 +23,11 @@ class SsfFacts:
     largest_log10p: float = 0.0
 
     @classmethod
-    def of(cls, trait: str, made_from: str, covariates: Sequence[str] = ()) -> SsfFacts:
-        """Of a trait of a store; ``made_from`` is its `stream.mark`, whose options have the rest."""
+    def of(cls, trait: str, made_from: str, covariates: Sequence[str] = (), largest_log10p: float = 0.0) -> SsfFacts:
+        """Of a trait; ``made_from`` is the `stream.mark` of its run or store, whose options have the rest."""
         options = json.loads(made_from).get("options", {})
         named = tuple(name for name in covariates if name != INTERCEPT)
-        return cls(trait, options.get("--build"), options.get("--maf", 0.0), named)
+        return cls(trait, options.get("--build"), options.get("--maf", 0.0), named, largest_log10p)
 
 
 @dataclass(frozen=True)
