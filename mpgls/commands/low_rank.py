@@ -220,7 +220,9 @@ def scan_set(
         return {}
     checked: dict[str, float] = {}
     with split_teams(world.comm, plan.team_size, plan.solver) as team:
-        tested = TestedSnps(run.study.fileset.bed, samples.rows, samples.F_rep, G, plan.block, world)
+        tested = TestedSnps(
+            run.study.fileset.bed, samples.rows, samples.F_rep, G, plan.block, world, run.options.coding
+        )
         model = SetModel(load_gram(gram, G.n, grid, world), products, nulls, tested)
         left = [part.k for part in parts if run.ledger.unfinished(part.blocks)]
         highest = float(nulls["h2"][left].max(initial=0.0))  # rounding grows as 1/(1-h2)

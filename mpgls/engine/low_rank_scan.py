@@ -18,14 +18,16 @@ from mpgls.engine.similarity import Similarity
 from mpgls.engine.snp_scan import SnpSums
 from mpgls.engine.snp_stream import read_few
 from mpgls.la.teams import Team, TeamOperator
+from mpgls.model.coding import ADDITIVE, Coding
 from mpgls.model.gls import NullSums, SnpTest
 from mpgls.model.null_record import h2_of_V
 from mpgls.model.products import partial_products
 from mpgls.model.woodbury import inner_products, kernel_weight
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import Decoder, SnpStats
+from mpgls.study.genotypes import Decoder
 from mpgls.study.similarity import exact_shift
+from mpgls.study.snp_stats import SnpStats
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,24 @@ class TestedBlock:
 class TestedSnps:
     """Decoding and the products that no trait's model enters: X, F'X and H = G'X.
 
-    ``rows`` (n,) .fam rows of the tested genotypes; ``F_rep`` (n, q+T) covariates and traits. ``width`` SNPs at most.
+    ``rows`` (n,) .fam rows of the tested genotypes, whose columns are by ``coding``; ``F_rep`` (n, q+T) covariates and
+    traits. ``width`` SNPs at most.
     """
 
     def __init__(
-        self, bed: Genotypes, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
+        self,
+        bed: Genotypes,
+        rows: np.ndarray,
+        F_rep: np.ndarray,
+        G: Similarity,
+        width: int,
+        world: World,
+        coding: Coding = ADDITIVE,
     ) -> None:
         self.G, self.world, self.n, self.rows, self.bed, self.width = G, world, rows.size, rows, bed, width
         self.mixed = G.dtype == np.float32
-        self.decoder = Decoder(bed.n, [rows], G.dtype, bed.males)
+        self.coding = coding
+        self.decoder = Decoder(bed.n, [rows], G.dtype, bed.males, coding)
         self.F_rep: np.ndarray = np.asfortranarray(F_rep, dtype=G.dtype)
         self._F_total = self.F_rep.sum(axis=0, dtype=np.float64)
         self._X: np.ndarray = np.empty((self.n, width), dtype=G.dtype, order="F")
@@ -146,7 +157,7 @@ class SetModel:
         mixed = tested.sums(held, block, tested.cross(part, block))
 
         X_rep = np.empty((G.n, chosen.size), order="F")
-        Decoder(tested.bed.n, [tested.rows], np.float64, tested.bed.males).decode(packed, [X_rep])
+        Decoder(tested.bed.n, [tested.rows], np.float64, tested.bed.males, tested.coding).decode(packed, [X_rep])
         G_double = G.in_double(world.comm)
         H_rep = G_double.project(X_rep, world.comm) * part.kept[:, None]
         G_double.close()

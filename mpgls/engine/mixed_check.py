@@ -59,7 +59,7 @@ def sample_of(store: ResultStore, snps: WhitenedSnps) -> tuple[np.ndarray, np.nd
     sample = store.index[np.linspace(0, store.count - 1, count).astype(np.int64)]
     packed = read_few(snps.bed, sample, snps.world)
     X_rep = np.empty((snps.rows.size, count), order="F")
-    Decoder(snps.bed.n, [snps.rows], np.float64, snps.bed.males).decode(packed, [X_rep])
+    Decoder(snps.bed.n, [snps.rows], np.float64, snps.bed.males, snps.coding).decode(packed, [X_rep])
     return packed, X_rep
 
 

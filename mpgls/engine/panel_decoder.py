@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from mpgls.la.teams import TeamOperator
+from mpgls.model.coding import ADDITIVE, Coding
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import Decoder, SnpStats
+from mpgls.study.genotypes import Decoder
+from mpgls.study.snp_stats import SnpStats
 
 
 class PanelDecoder:
-    """Decodes into the panels of ``operator``; ``rows`` (n,) are the samples' positions in the .fam."""
+    """Decodes into the panels of ``operator``, by ``coding``; ``rows`` (n,) are the samples' positions in the .fam."""
 
-    def __init__(self, operator: TeamOperator, rows: np.ndarray, bed: Genotypes, world: World) -> None:
+    def __init__(
+        self, operator: TeamOperator, rows: np.ndarray, bed: Genotypes, world: World, coding: Coding = ADDITIVE
+    ) -> None:
         self.operator, self.world = operator, world
-        self._decoder = Decoder(bed.n, [rows[panel] for panel in operator.row_panels], operator.dtype, bed.males)
+        panels = [rows[panel] for panel in operator.row_panels]
+        self._decoder = Decoder(bed.n, panels, operator.dtype, bed.males, coding)
 
     def decode(self, packed: np.ndarray) -> SnpStats:
         """Centred columns of this rank's SNPs (B, snp_bytes), and of others' where the operator asks for it.

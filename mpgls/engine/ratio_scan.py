@@ -27,7 +27,7 @@ from mpgls.model.h2_nodes import H2Nodes, node_products
 from mpgls.model.snp_ratio import NullAtNodes, RatioFit, RatioModel
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.snp_stats import SnpStats
 
 
 class RatioScan(TraitScan):
@@ -85,7 +85,7 @@ class RatioSnps(WhitenedSnps):
     def __init__(
         self, Z_team: TeamOperator, model: RatioModel, F_rep: np.ndarray, rows: np.ndarray, bed: Genotypes, world: World
     ) -> None:
-        super().__init__(Z_team, F_rep, rows, bed, world)
+        super().__init__(Z_team, F_rep, rows, bed, world, model.test.coding)
         self.model, self.F_team = model, F_rep[Z_team.rows]
         self.W_team = model.null.nodes.weights(Z_team.rows)
 

@@ -10,12 +10,13 @@ import numpy as np
 from mpgls.engine.panel_decoder import PanelDecoder
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.la.teams import Team, TeamOperator
+from mpgls.model.coding import ADDITIVE, Coding
 from mpgls.model.gls import NullSums, SnpFit, SnpTest, fit_snps
 from mpgls.model.products import partial_products
 from mpgls.run.slots import Slots
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.snp_stats import SnpStats
 
 
 class Block(NamedTuple):
@@ -43,15 +44,22 @@ class WhitenedSnps:
     """From packed genotypes to the sums that a SNP's effect needs, one block at a time.
 
     ``L_team`` whitens, X~ = L^-1 X; ``F_tilde_rep`` (n, q+1) = L^-1 [X_L | y]; ``rows`` (n,) are the samples' positions
-    in the .fam. Its methods are collective over a team.
+    in the .fam; ``coding`` makes the columns. Its methods are collective over a team.
     """
 
     def __init__(
-        self, L_team: TeamOperator, F_tilde_rep: np.ndarray, rows: np.ndarray, bed: Genotypes, world: World
+        self,
+        L_team: TeamOperator,
+        F_tilde_rep: np.ndarray,
+        rows: np.ndarray,
+        bed: Genotypes,
+        world: World,
+        coding: Coding = ADDITIVE,
     ) -> None:
         self.L_team, self.F_tilde_rep, self.rows, self.bed, self.world = L_team, F_tilde_rep, rows, bed, world
+        self.coding = coding
         self.F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.dtype)
-        self.decode = PanelDecoder(L_team, rows, bed, world).decode  # X_cols, centred
+        self.decode = PanelDecoder(L_team, rows, bed, world, coding).decode  # X_cols, centred
 
     def whiten(self, B: int) -> np.ndarray:
         """X~ = L^-1 X, this rank's rows."""

@@ -61,7 +61,7 @@ class TraitScan:
         say_null(label, ledger.keep_null(part.k, trait, null, fit_null(h2, sums), cohort), models.source, world.log)
         with world.phase("hand over factor"):
             L_team = L.hold(self.team, ledger.store.block, self.test.dtype)
-        snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world)
+        snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world, self.test.coding)
         if self.test.precision == "mixed":
             with world.phase("check in double"):
                 found = check_against_double(snps, V, L, sums, self.test, ledger.store)

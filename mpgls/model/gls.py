@@ -17,6 +17,7 @@ from enum import IntEnum
 import numpy as np
 
 from mpgls.errors import NumericalError
+from mpgls.model.coding import ADDITIVE, Coding
 
 
 class Note(IntEnum):
@@ -32,6 +33,8 @@ class Note(IntEnum):
     MAX_MAF = 7
     HWE = 8
     INFO = 9
+    ONE_CODE = 10
+    CONDITIONED = 11
 
 
 FILTERS = {
@@ -48,13 +51,15 @@ NOTE_TEXT = {
     Note.MONOMORPHIC: "monomorphic",
     Note.ALL_MISSING: "all genotypes missing",
     Note.COLLINEAR: "collinear with the covariates",
+    Note.ONE_CODE: "monomorphic as coded by --model",
+    Note.CONDITIONED: "conditioned on",
     **{note: f"dropped by {flag}" for note, flag in FILTERS.items()},
 }
 
 
 def is_filtered(note: np.ndarray) -> np.ndarray:
     """(B,) bool: the notes that are those of FILTERS."""
-    return note >= min(FILTERS)
+    return (note >= min(FILTERS)) & (note <= max(FILTERS))
 
 
 COMPLETE = {"double": 1e-12, "mixed": 1e-5}
@@ -74,12 +79,13 @@ class SnpTest:
     """How SNPs are tested: ``test`` is "t" or "wald", see `fit_snps`; ``precision`` of the solve, double or mixed.
 
     ``by_ratio`` are the tests by a variance ratio of each SNP's own, of "t", "lrt" and "score"; none by the null
-    model's. See `mpgls.model.snp_ratio`.
+    model's. See `mpgls.model.snp_ratio`. ``coding`` says what the column of a SNP is.
     """
 
     test: str = "t"
     precision: str = "double"
     by_ratio: tuple[str, ...] = ()
+    coding: Coding = ADDITIVE
 
     @property
     def dtype(self) -> type:

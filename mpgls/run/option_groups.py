@@ -12,6 +12,8 @@ import numpy as np
 
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
+from mpgls.run.coding_options import CodingOptions
+from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
 from mpgls.run.study_options import ScaleOptions, TraitOptions
@@ -249,6 +251,8 @@ class TraitScanOptions(
     GenotypeOptions,
     TraitOptions,
     ScaleOptions,
+    ConditionOptions,
+    CodingOptions,
     ModelOptions,
     SolverOptions,
     BlockOptions,
@@ -260,7 +264,7 @@ class TraitScanOptions(
     @property
     def snp_test(self) -> SnpTest:
         """How SNPs are tested."""
-        return SnpTest(self.test, self.precision)
+        return SnpTest(self.test, self.precision, coding=self.coding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +299,8 @@ class RatioOptions(TraitScanOptions):
         """How SNPs are tested."""
         if self.ratio == "null":
             return super().snp_test
-        return SnpTest("t", self.precision, ("t", "lrt", "score") if self.test == "all" else ("t", self.test))
+        tests = ("t", "lrt", "score") if self.test == "all" else ("t", self.test)
+        return SnpTest("t", self.precision, tests, self.coding)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def open_ledger(
     store = job.world.on_root(make)
     if job.resume:
         store = whole_blocks(store, job.world)
-    return ScanLedger(store, options.snps, options.checkpoint, job.world, given)
+    return ScanLedger(store, study.reasons(options.snps), options.checkpoint, job.world, given)
 
 
 def whole_blocks(store: ResultStore, world: World) -> ResultStore:
