@@ -80,10 +80,10 @@ def find_snps(variants: VariantRows, asked: Sequence[str], path: str | None) -> 
         if len(found[name]) > 1:
             first, second = map(variants.place, found[name][:2])
             raise InputError(f"{first} and {second} are both SNP {name!r}: {by} does not say which is meant")
-    rows = np.sort(np.array([found[name][0] for name in names], dtype=np.int64))
-    for row in rows.tolist():
+    kept = {name: rows[0] for name, rows in found.items() if name in set(names)}
+    for row in kept.values():
         _refuse_several_alleles(variants, row)
-    return sorted(names, key=lambda name: found[name][0]), rows
+    return list(kept), np.array(list(kept.values()), dtype=np.int64)
 
 
 def _refuse_several_alleles(variants: VariantRows, row: int) -> None:
