@@ -6,7 +6,7 @@ level. Which level is the base changes no test of a SNP, because the columns spa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +39,11 @@ class Covariates:
     def take(self, samples: np.ndarray) -> Covariates:
         """Those of some samples, in their order."""
         return Covariates(self.values[samples], self.names, self.levels)
+
+    def some(self, columns: Sequence[int]) -> Covariates:
+        """Those at these positions, of the same samples."""
+        names = tuple(self.names[k] for k in columns)
+        return Covariates(self.values[:, columns], names, {one: of for one, of in self.levels.items() if one in names})
 
     def columns(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """C (n, q-1) and the names of its columns; an indicator is called ``NAME=LEVEL``.
