@@ -158,10 +158,11 @@ class Scan:
         blocks = np.arange(self.store.blocks)
         with ledger.slots([0]) as slots:
             for block in left_blocks(problem.bed, slots, blocks, self.team, world, "all SNPs"):
-                S = snps.sums(snps.decode(block.packed), snps.whiten(len(block.packed)))
+                stats = snps.decode(block.packed)
+                S = snps.sums(stats, snps.whiten(len(block.packed)))
                 with world.phase("statistics"):
                     fit = fit_snps(problem.sums, S.S_BL, S.S_BR, S.b_B, S.norm, "t", tolerance)
-                slots.keep(block.number, S.stats, [fit])
+                slots.keep(block.number, stats, [fit])
 
     def statistics(self) -> np.ndarray:
         """beta / se of every SNP, as the last run wrote it."""

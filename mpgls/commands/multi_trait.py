@@ -73,6 +73,7 @@ from mpgls.run.tile_options import TileOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
+from mpgls.study.snp_columns import SnpColumns
 from mpgls.study.trait_groups import TraitStudy, TraitUse
 
 if TYPE_CHECKING:
@@ -211,9 +212,8 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
     out = scan.job.path("")
     directory = Path(options.scratch or out.parent) if len(passes) > 1 else None
     with Z_team, scratch_file(directory, out.name, Z_team, world) as scratch:
-        snps = RotatedSnps(
-            part.study.fileset.bed, own, scan.traits.groups[g].rows, Z_team, scratch, world, options.coding
-        )
+        bed, rows, columns = part.study.fileset.bed, scan.traits.groups[g].rows, SnpColumns(coding=options.coding)
+        snps = RotatedSnps(bed, own, rows, Z_team, scratch, world, columns)
         for one in passes:
             work = Work()
             panels = [

@@ -41,6 +41,7 @@ from mpgls.run.plan import Machine, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.study_options import ScanKinshipOptions
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
+from mpgls.study.snp_columns import columns_of_all
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -63,6 +64,11 @@ class SingleTrait(RatioOptions, ScanKinshipOptions):
         super().check()
         if self.dry_run and self.ratio == "snp":
             raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
+        if self.robust != "none" and self.eigen is not None:
+            raise UsageError(
+                "--robust needs residuals of samples, and in a basis of eigenvectors there are none: give --grm, not "
+                "--eigen"
+            )
 
 
 def run(options: SingleTrait, comm: MPI.Comm) -> Results:
@@ -98,7 +104,9 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
             kind = TraitScan if options.ratio == "null" else RatioScan
-            scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
+            scan = kind(
+                study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory, columns=options.columns
+            )
             for part in parts:
                 unfinished = ledger.unfinished(part.blocks)
                 models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
@@ -159,6 +167,7 @@ def plan_on(
         several_traits=len(cohorts) > 1,
         nodes=0 if options.ratio == "null" else NODES,
         basis=options.eigen is not None or options.ratio == "snp",
+        tested=columns_of_all(study.cohorts, options.columns).count,
     )
     return plan_scan(machine, sizes, options.team_size, block, options.solver)
 

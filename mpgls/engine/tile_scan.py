@@ -13,7 +13,6 @@ import numpy as np
 from mpgls.engine.panel_decoder import PanelDecoder
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.la.teams import Team, TeamOperator
-from mpgls.model.coding import ADDITIVE, Coding
 from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.hits import HIT_DTYPE, merge_hits, no_hits
 from mpgls.model.tiles import Epilogue, LocalPanel, Partial, Tile, TraitPanel
@@ -24,6 +23,7 @@ from mpgls.stream.scratch import ScratchFile
 from mpgls.study.count_filters import Dropped
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.reasons import Reasons
+from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
 from mpgls.study.snp_stats import SnpStats
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class RotatedSnps:
     """The blocks of this rank, rotated: X~ = Z'X from the genotypes in the first pass, from ``scratch`` afterwards.
 
     ``blocks`` are as many as the other ranks of its team have; ``samples`` (n,) are the .fam rows of the analysis;
-    ``coding`` makes the columns.
+    ``columns`` are those of each SNP, one of them.
     Making it is collective; iterating is over a team.
     """
 
@@ -98,11 +98,11 @@ class RotatedSnps:
         Z_team: TeamOperator,
         scratch: ScratchFile | None,
         world: World,
-        coding: Coding = ADDITIVE,
+        columns: SnpColumns = ONE_COLUMN,
     ) -> None:
         self.blocks, self.Z_team, self.scratch, self.world = blocks, Z_team, scratch, world
         self.n = samples.size
-        self._decoder = PanelDecoder(Z_team, samples, bed, world, coding)
+        self._decoder = PanelDecoder(Z_team, samples, bed, world, columns)
         self._stream: SnpStream | None = SnpStream(bed, blocks.rows, world)
         self._stats: list[SnpStats] = []
 

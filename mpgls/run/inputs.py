@@ -198,7 +198,10 @@ def read_covariates(options: CovariateOptions, known: Sequence[SampleId]) -> Tab
     """The table of --covar, if there is one; raises as `read_table` does. Call on one rank."""
     if options.covar is None:
         return None
-    return read_table(options.covar, options.covar_name, known, options.missing_codes, options.cat_covar)
+    return read_table(
+        options.covar, options.covar_name, known, options.missing_codes, options.cat_covar,
+        further=options.further_covar,
+    )  # fmt: skip
 
 
 def _cohorts(

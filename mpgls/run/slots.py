@@ -11,7 +11,7 @@ from mpgls.model.gls import Note, NullFit, SnpFit
 from mpgls.model.reml import RemlResult
 from mpgls.mpi import is_agreed, together
 from mpgls.run.world import World
-from mpgls.stream.store import RECORD_DTYPE, ResultStore, further_fields, save_null
+from mpgls.stream.store import IN_UNITS, RECORD_DTYPE, ResultStore, further_fields, save_null
 from mpgls.stream.writer import UnitWriter
 from mpgls.study.align import Cohort
 from mpgls.study.reasons import Reasons
@@ -23,7 +23,7 @@ class ScanLedger:
 
     ``nulls`` (parts, traits) are the records of the null models so far, ``effects`` those of the covariates, the same
     on every rank; ``given`` (parts, traits) is h2 where the user gave it, or NaN. Every ``checkpoint`` seconds what was
-    written is synced and marked as done.
+    written is synced and marked as done. A SNP has so many ``columns``.
     """
 
     def __init__(
@@ -33,7 +33,9 @@ class ScanLedger:
         checkpoint: float,
         world: World,
         given: np.ndarray | None = None,
+        columns: int = 1,
     ) -> None:
+        self.columns = columns
         self.store, self.reasons, self.checkpoint, self.world = store, reasons, checkpoint, world
         self.given = np.full(store.nulls.records.shape, np.nan) if given is None else given
         self.nulls, self.effects = store.nulls.records, store.nulls.effects
@@ -64,7 +66,7 @@ class ScanLedger:
 
     def keep_null(self, part: int, trait: int, record: np.ndarray, fit: NullFit, cohort: Cohort) -> np.ndarray:
         """Keep a null model with its ``fit`` over a ``cohort``, in the user's units; returns the record. Collective."""
-        whole = null_record.fitted(record, fit, cohort.unit)
+        whole = null_record.fitted(record, fit, cohort.unit, self.columns)
         effects = cohort.design.effects(fit.beta, fit.root, fit.s2) * cohort.unit
         effects[0, 0] += cohort.center
         self.units[trait] = cohort.unit
@@ -135,7 +137,7 @@ def to_records(
     records["eaf"], records["n"], records["note"] = stats.eaf, stats.n_obs, notes
     unusable = records["note"] != Note.OK
     for name in further:
-        records[name] = getattr(fit, name)
+        records[name] = fit.further(name) * (unit if name.startswith(IN_UNITS) else 1.0)
     for name in ("beta", "se", *further):
         records[name][unusable] = np.nan
     return records

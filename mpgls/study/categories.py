@@ -6,7 +6,7 @@ level. Which level is the base changes no test of a SNP, because the columns spa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -48,6 +48,11 @@ class Covariates:
     def beside(self, snps: ConditioningSnps, rows: np.ndarray) -> Covariates:
         """The same with ``snps``; ``rows`` (n,) are the samples' positions in the .fam."""
         return replace(self, snps=snps, rows=rows)
+
+    def some(self, columns: Sequence[int]) -> Covariates:
+        """Those at these positions, of the same samples."""
+        names = tuple(self.names[k] for k in columns)
+        return Covariates(self.values[:, columns], names, {one: of for one, of in self.levels.items() if one in names})
 
     def columns(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """C (n, q-1) and the names of its columns; an indicator is called ``NAME=LEVEL``.

@@ -110,7 +110,8 @@ class SampleTable:
 class Columns:
     """Which columns of a table are read, and how.
 
-    ``wanted`` is read by `select_names`. The numbers ``missing_codes`` are missing. ``categories`` (wanted names) are
+    ``wanted`` is read by `select_names`, and so are ``further`` columns, which come behind where they are not among
+    them. The numbers ``missing_codes`` are missing. ``categories`` (wanted names) are
     taken as categories whatever is in them, and so is each column of words; None: words are an error.
     """
 
@@ -118,6 +119,7 @@ class Columns:
     missing_codes: Sequence[float] = ()
     categories: Sequence[str] | None = None
     what: str = "column"
+    further: Sequence[str] = ()
 
     def select(self, names: Sequence[str], path: str) -> tuple[list[int], frozenset[str]]:
         """Positions of the wanted columns among the ``names`` of ``path``, and the names of the categories asked for.
@@ -125,6 +127,8 @@ class Columns:
         Raises UsageError for one that is not there.
         """
         columns = select_names(names, self.wanted, path, self.what)
+        if self.further:
+            columns += [k for k in select_names(names, self.further, path, self.what) if k not in columns]
         read = [names[k] for k in columns]
         return columns, frozenset(
             read[k] for k in (select_names(read, self.categories, path, self.what) if self.categories else ())
@@ -138,21 +142,22 @@ def read_table(
     missing_codes: Sequence[float] = (),
     categories: Sequence[str] | None = None,
     what: str = "column",
+    further: Sequence[str] = (),
 ) -> Table:
     """Read a phenotype or covariate table with the columns ``FID IID name ...`` or ``IID name ...``.
 
     Text is separated by commas, tabs or other white space; two tabs or commas in a row enclose an empty, hence
     missing, value. ``NA``, ``nan``, ``NaN``, the empty field and the numbers ``missing_codes`` are missing; every other
     value is a number, but ``warnings`` count those that often mean missing. ``wanted`` selects columns, as
-    `select_names` reads it, which calls them a ``what``; the others are not looked at. Without ``wanted`` every column
-    is read. With ``categories``, the columns of these names and all columns of words become categories; a word has a
-    letter and is no number. ``known`` is as in `SampleTable`.
+    `select_names` reads it, which calls them a ``what``, and ``further`` adds some; the others are not looked at.
+    Without ``wanted`` every column is read. With ``categories``, the columns of these names and all columns of words
+    become categories; a word has a letter and is no number. ``known`` is as in `SampleTable`.
 
     Raises InputError (text in a numeric column, a line of the wrong width, samples or columns that occur
     twice), UsageError (a wanted column that does not exist) and StorageError (an unreadable file).
     """
     file = open_columns(os.fspath(path), known)
-    columns = Columns(wanted, missing_codes, categories, what)
+    columns = Columns(wanted, missing_codes, categories, what, further)
     return _of_text(SampleTable(path, known), columns) if file is None else _of_file(file, columns)
 
 

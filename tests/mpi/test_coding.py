@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,32 @@ def test_a_man_counts_by_his_coded_x(comm, shared_tmp_path):
         expected = oracle.scan(0.0, np.eye(N), np.ones((N, 1)), y, X[:, varies])
         np.testing.assert_allclose(found["BETA"][varies], expected[0], rtol=1e-8)
         np.testing.assert_allclose(found["SE"][varies], expected[1], rtol=1e-8)
+
+
+@pytest.mark.parametrize("further", [{"ratio": "snp", "h2": None}, {"interaction": "covar1", "robust": "hc3"}])
+def test_other_tests_of_a_coded_snp_are_those_of_genotypes_recoded_by_numpy(comm, study, shared_tmp_path, further):
+    prefix, plink, _ = study
+    made = str(shared_tmp_path / "made")
+
+    def write():
+        for ending in (".fam", ".bim"):
+            shutil.copy(prefix + ending, made + ending)
+        write_genotypes(made, coded(plink.dosages, "dominant"))
+
+    on_root(comm, write)
+    names = list(read_table(f"{prefix}.covar.tsv"))
+    further = {name: names[0] if value == "covar1" else value for name, value in further.items()}
+    found = []
+    for out, chosen in (("plain", {"bfile": made}), ("coded", {"model": "dominant"})):
+        options = usual(study, shared_tmp_path / out, grm=f"{prefix}.K.h5", h2=H2) | further | chosen
+        mpgls.single_trait(**options, comm=comm)
+        comm.Barrier()
+        found.append(read_columns(shared_tmp_path / f"{out}.trait1.tsv"))
+    plain, by_model = found
+    assert plain.keys() == by_model.keys() and plain["BETA"].count("NA") < 3
+    for name in plain.keys() - {"CHR", "ID", "EA", "NEA", "EAF", "NOTE"}:
+        figures = [np.array([np.nan if one == "NA" else float(one) for one in rows[name]]) for rows in found]
+        np.testing.assert_allclose(*figures, rtol=1e-9, atol=1e-12)
 
 
 def test_filters_count_alleles_whatever_the_coding(comm, study, shared_tmp_path):
