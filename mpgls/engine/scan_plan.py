@@ -19,7 +19,8 @@ class ScanSizes:
 
     ``snp_bytes`` of a packed SNP, ``item`` bytes of a streamed number (8 double, 4 mixed). ``packed_kinship``: its file
     holds a triangle; ``several_sets``: traits differ in their samples; ``several_traits`` need Phi in turn.
-    ``tested`` columns of a SNP; ``nodes`` of h2, where each SNP has its own; ``basis``: Phi is decomposed.
+    ``tested`` columns of a SNP; ``nodes`` of h2, where each SNP has its own; ``basis``: Phi is decomposed;
+    ``keeps_model``: Phi and its factor stay for further scans.
     """
 
     n: int
@@ -32,6 +33,7 @@ class ScanSizes:
     several_traits: bool = False
     nodes: int = 0
     basis: bool = False
+    keeps_model: bool = False
     tested: int = 1
 
 
@@ -93,7 +95,7 @@ def stages(machine: Machine, sizes: ScanSizes, held: Held, width: int) -> dict[s
     """Bytes a rank of each stage."""
     n, columns, base = sizes.n, sizes.columns, machine.base
     share = 8 * n * n // machine.ranks
-    kept = share * (sizes.several_sets + sizes.several_traits)
+    kept = share * (sizes.several_sets + sizes.several_traits + 2 * sizes.keeps_model)
     work = _work(sizes)
     factor, columns_here = work.operator_bytes(held, machine), work.columns_bytes(held, width * sizes.tested, machine)
     if sizes.basis and held.team == 1:  # X~ = Z'X lies beside X

@@ -17,6 +17,7 @@ from mpgls.mpi import on_root, together
 from mpgls.report.figure import draw_all
 from mpgls.report.file_names import trait_parts
 from mpgls.report.loco_table import LocoRow, write_loco
+from mpgls.report.peaks_table import Signal, write_peaks
 from mpgls.report.plots import manhattan, qq
 from mpgls.report.summary import Summary, reduce_summary
 from mpgls.report.table import VariantReader, write_table
@@ -71,6 +72,15 @@ class ScanReport:
         facts = {**self._table(name, trait), **further}
         nulls = [self._null(trait, k) for k in range(len(parts))]
         self.facts[name] = facts | (nulls[0] if parts[0].label is None else self._loco(name, trait, parts, nulls))
+
+    def peaks(self, trait: int, signals: Sequence[Signal]) -> None:
+        """Table of the independent signals of a trait. Raises StorageError on all ranks."""
+        name = self.store.traits[trait].name
+        table = self._path(name, ".peaks.tsv")
+        on_root(self.comm, lambda: write_peaks(table, signals, self.variants))
+        self.tables[f"{name}.peaks"] = table
+        self.facts[name] |= {"peaks": len(signals), "peaks_table": str(table)}
+        self.say(f"{name}: {len(signals):,} independent signals; table {table}")
 
     @cached_property
     def _parts(self) -> dict[str, str]:

@@ -37,6 +37,13 @@ class ConditioningSnps:
             columns[missing_per_sample(packed[k : k + 1], bed.n) > 0, k] = np.nan
         return cls(tuple(ids), rows, columns)
 
+    def joined(self, others: ConditioningSnps) -> ConditioningSnps:
+        """These, and then ``others``."""
+        if not self.ids or not others.ids:
+            return others if others.ids else self
+        rows, columns = np.append(self.rows, others.rows), np.column_stack([self.columns, others.columns])
+        return ConditioningSnps(self.ids + others.ids, rows, columns)
+
     def imputed(self, samples: np.ndarray) -> np.ndarray:
         """The columns over some samples (n, k), missing ones with the mean of the others.
 
