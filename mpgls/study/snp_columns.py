@@ -67,6 +67,11 @@ class SnpColumns:
         """k."""
         return len(self.names)
 
+    @property
+    def text(self) -> str:
+        """For the log."""
+        return f"each SNP has {self.count} columns: {', '.join(self.names)}"
+
     def sources(self, packed: np.ndarray, n_file: int) -> np.ndarray:
         """From the genotypes (B, bytes) of SNPs those of their columns (B k, bytes), side by side."""
         if self.count == 1:
