@@ -12,6 +12,7 @@ import numpy as np
 import oracle
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from ranks import few_ranks
 from scipy import stats
 from small_study import (
     PlinkFiles,
@@ -128,8 +129,6 @@ BY_SITE = ("SNP", "SNPxsite=south", "SNPxsite=west")
 @pytest.mark.parametrize(
     ("wanted", "genotypic", "options"),
     [
-        ("age", False, {}),
-        ("site", False, {"test": "wald"}),
         ("age,site", False, {"robust": "hc3"}),
         ("site", False, {"robust": "hc3", "test": "wald", "team_size": 2, "solver": "grid", "block_size": 5}),
         ("", True, {"covar": None}),
@@ -177,6 +176,7 @@ def read_covariate(study, name):
     return np.array([float(value) for value in read_columns(study.covar)[name]])
 
 
+@few_ranks
 def test_without_each_chromosome_and_with_eigenvectors(comm, study):
     """--loco has V without the SNP's chromosome; a basis gives what a factor gives."""
     loco = scan(comm, study, "l", loco=True, interaction="site", block_size=3)
@@ -210,6 +210,7 @@ def test_low_rank_equals_the_oracle_without_each_chromosome(comm, study, form):
             assert_joint(results, study, snp, oracle.covariance(H2, Phi), X, study.indicators, BY_SITE, test="wald")
 
 
+@few_ranks
 def test_low_rank_equals_single_trait_with_the_kinship_of_the_same_snps(comm, study):
     options = {"interaction": "age", "model": "genotypic", "h2": None}
     low = scan(comm, study, "r", mpgls.low_rank, similarity_every=1, form="low-rank", no_loco=True, **options)
@@ -225,6 +226,7 @@ def test_low_rank_equals_single_trait_with_the_kinship_of_the_same_snps(comm, st
             assert_allclose(first[name], second[name], rtol=1e-6, err_msg=name)
 
 
+@few_ranks
 @pytest.mark.parametrize("command", ["single-trait", "low-rank"])
 def test_mixed_precision_is_close_to_double(comm, study, command):
     options = {"interaction": "age,site"}
@@ -249,6 +251,7 @@ RUNS = {
 }
 
 
+@few_ranks
 @pytest.mark.parametrize("run", RUNS)
 def test_without_kinship_it_is_plink2s_glm(comm, study, run):
     """To the six digits that plink2 writes; its P of a joint F has n degrees of freedom where n - p are left."""
@@ -296,6 +299,7 @@ def read_rows_of(text):
 # -- the store and its table ----------------------------------------------------------------------------------------
 
 
+@few_ranks
 def test_a_resumed_run_and_an_export_have_the_same_table(comm, study):
     options = {"interaction": "site", "robust": "hc3", "block_size": 6}
     out = scan(comm, study, "s", **options)
@@ -319,6 +323,7 @@ def test_a_resumed_run_and_an_export_have_the_same_table(comm, study):
         scan(comm, study, "s", resume=True, **{**options, "robust": "none"})
 
 
+@few_ranks
 def test_plots_and_the_log_are_of_the_joint_test(comm, study, monkeypatch):
     drawn = []
     monkeypatch.setattr(scan_report, "draw_all", lambda draws, say: drawn.extend(draws.values()) or list(draws))
@@ -335,6 +340,7 @@ def test_plots_and_the_log_are_of_the_joint_test(comm, study, monkeypatch):
 # -- refusals -------------------------------------------------------------------------------------------------------
 
 
+@few_ranks
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
@@ -352,6 +358,7 @@ def test_what_does_not_go_together_is_refused(comm, study, options, error, text)
         scan(comm, study, "n", **options)
 
 
+@few_ranks
 def test_low_rank_has_no_robust_errors(comm, study):
     with pytest.raises(UsageError, match="--robust needs each sample's residual"):
         scan(comm, study, "n", mpgls.low_rank, similarity_every=1, interaction="age", robust="hc3")
