@@ -59,7 +59,7 @@ class InteractionOptions(CovariateOptions, CodingOptions):
 
     def columns(self, cohort: Cohort) -> SnpColumns:
         """The columns of each SNP over the samples of a cohort; raises as `SnpColumns.of` does."""
-        return SnpColumns.of(cohort, self.interaction, self.model == "genotypic")
+        return SnpColumns.of(cohort, self.model == "genotypic")
 
     @property
     def further_covar(self) -> tuple[str, ...]:

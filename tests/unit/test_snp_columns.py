@@ -33,9 +33,9 @@ def decoded(packed, n, males=None):
     return np.where(out[:, 0] == 0, np.nan, out[:, 0] - 1)
 
 
-def cohort(values, names, levels=None):
+def cohort(values, names, levels=None, interacting=()):
     """Of a cohort what columns are made of."""
-    covariates = Covariates(values, names, levels or {})
+    covariates = Covariates(values, names, levels or {}, tuple(interacting))
     return SimpleNamespace(covariates=covariates, rows=np.arange(len(values)), X_L=Design.of(*covariates.columns()).X_L)
 
 
@@ -64,7 +64,7 @@ def test_heterozygotes_of_dosages_lie_on_a_tent():
 def test_products_are_side_by_side_and_span_those_of_the_users_columns():
     rng = np.random.default_rng(1)
     n, E = 24, np.column_stack([rng.normal(1e4, 1, 24), np.repeat([0.0, 1.0, 2.0], 8)])
-    columns = SnpColumns.of(cohort(E, ("year", "site"), {"site": ("a", "b", "c")}), ["site", "year"], True)
+    columns = SnpColumns.of(cohort(E, ("year", "site"), {"site": ("a", "b", "c")}, ["site", "year"]), True)
     assert columns.names[:4] == ("SNP", "DOMDEV", "SNPxsite=b", "DOMDEVxsite=b")
     assert columns.names[-2:] == ("SNPxyear", "DOMDEVxyear") and columns.count == 8
     packed = np.vstack([packed_row(rng.integers(0, 3, n).tolist()) for _ in range(2)])
@@ -82,29 +82,30 @@ def test_products_are_side_by_side_and_span_those_of_the_users_columns():
 
 
 def test_a_plain_snp_has_one_column():
-    columns, packed = SnpColumns.of(cohort(np.empty((5, 0)), ()), (), False), packed_row([0, 1, 2, 1, 0])
+    columns, packed = SnpColumns.of(cohort(np.empty((5, 0)), ()), False), packed_row([0, 1, 2, 1, 0])
     assert columns.count == 1 and columns.model is None and columns.sources(packed, 5) is packed
 
 
 def test_traits_with_other_levels_too_many_columns_and_too_few_samples_are_refused():
-    three = cohort(np.tile([0.0, 1.0, 2.0], 8)[:, None], ("site",), {"site": ("a", "b", "c")})
-    two = cohort(np.tile([0.0, 2.0], 12)[:, None], ("site",), {"site": ("a", "b", "c")})
+    three = cohort(np.tile([0.0, 1.0, 2.0], 8)[:, None], ("site",), {"site": ("a", "b", "c")}, ["site"])
+    two = cohort(np.tile([0.0, 2.0], 12)[:, None], ("site",), {"site": ("a", "b", "c")}, ["site"])
 
     def make(one):
-        return SnpColumns.of(one, ["site"], False)
+        return SnpColumns.of(one, False)
 
     assert columns_of_all({"x": three, "y": three}, make).count == 3
     with pytest.raises(InputError, match="the samples of 'x' and 'y' have other levels of a category"):
         columns_of_all({"x": three, "y": two}, make)
     numbers = np.random.default_rng(2).normal(size=(200, MOST_COLUMNS))
-    many = cohort(numbers, tuple(f"e{k}" for k in range(MOST_COLUMNS)))
+    names = [f"e{k}" for k in range(MOST_COLUMNS)]
+    many = cohort(numbers, names, interacting=names)
     with pytest.raises(InputError, match=f"makes {MOST_COLUMNS + 1} columns of each SNP, and {MOST_COLUMNS} are"):
-        SnpColumns.of(many, ["e*"], False)
-    few = cohort(numbers[:8, :3], ("e0", "e1", "e2"))
+        make(many)
+    few = cohort(numbers[:8, :3], names[:3], interacting=names[:3])
     with pytest.raises(
         InputError, match="8 samples are too few to test trait 't' with 4 covariates and 4 columns a SNP"
     ):
-        columns_of_all({"t": few}, lambda one: SnpColumns.of(one, ["all"], False))
+        columns_of_all({"t": few}, make)
 
 
 def test_a_block_is_as_wide_as_its_columns():
