@@ -78,7 +78,7 @@ class InteractionOptions(CovariateOptions, CodingOptions):
 
     def columns(self, cohort: Cohort) -> SnpColumns:
         """The columns of each SNP over the samples of a cohort; raises as `SnpColumns.of` does."""
-        return SnpColumns.of(cohort, self.interaction, self.model == "genotypic", self.coding)
+        return SnpColumns.of(cohort, self.model == "genotypic", self.coding)
 
     @property
     def further_covar(self) -> tuple[str, ...]:

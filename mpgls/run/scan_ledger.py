@@ -84,8 +84,11 @@ def open_ledger(
     store = job.world.on_root(make)
     if job.resume:
         store = whole_blocks(store, job.world)
-    columns = columns_of_all(study.cohorts, options.columns).count
-    return ScanLedger(store, study.reasons(options.snps), options.checkpoint, job.world, given, columns)
+    columns = columns_of_all(study.cohorts, options.columns)
+    if columns.count > 1:
+        job.world.log.info(columns.text)
+    reasons = study.reasons(options.snps)
+    return ScanLedger(store, reasons, options.checkpoint, job.world, given, columns.count)
 
 
 def record_fields(options: TraitScanOptions, study: Study) -> tuple[str, ...]:

@@ -245,7 +245,7 @@ def _covariates(funnel: _Funnel, covariates: Table | None) -> Covariates:
         "with all covariates",
         f"no sample with a phenotype has all covariates of {covariates.path} ({', '.join(covariates.names)})",
     )
-    return Covariates(values, covariates.names, covariates.levels)
+    return Covariates(values, covariates.names, covariates.levels, covariates.further)
 
 
 def _take(values: np.ndarray, position: np.ndarray) -> np.ndarray:

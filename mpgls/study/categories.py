@@ -6,7 +6,7 @@ level. Which level is the base changes no test of a SNP, because the columns spa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,13 +25,14 @@ _SHOWN = 20
 class Covariates:
     """The c covariates of n samples as the user has them: ``values`` (n, c), columns called ``names``.
 
-    A column in ``levels`` holds positions among its levels. ``snps`` are beside them, ``rows`` (n,) the samples among
-    theirs.
+    A column in ``levels`` holds positions among its levels. The products of those called ``interacting`` with each SNP
+    are tested. ``snps`` are beside them, ``rows`` (n,) the samples among theirs.
     """
 
     values: np.ndarray
     names: tuple[str, ...] = ()
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    interacting: tuple[str, ...] = ()
     snps: ConditioningSnps = field(default_factory=ConditioningSnps)
     rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
@@ -43,16 +44,17 @@ class Covariates:
     def take(self, samples: np.ndarray) -> Covariates:
         """Those of some samples, in their order."""
         rows = self.rows[samples] if self.snps.ids else self.rows
-        return Covariates(self.values[samples], self.names, self.levels, self.snps, rows)
+        return replace(self, values=self.values[samples], rows=rows)
 
     def beside(self, snps: ConditioningSnps, rows: np.ndarray) -> Covariates:
         """The same with ``snps``; ``rows`` (n,) are the samples' positions in the .fam."""
         return replace(self, snps=snps, rows=rows)
 
-    def some(self, columns: Sequence[int]) -> Covariates:
-        """Those at these positions, of the same samples."""
-        names = tuple(self.names[k] for k in columns)
-        return Covariates(self.values[:, columns], names, {one: of for one, of in self.levels.items() if one in names})
+    def of_interaction(self) -> Covariates:
+        """Those that are ``interacting`` alone."""
+        at = [self.names.index(name) for name in self.interacting]
+        levels = {name: self.levels[name] for name in self.interacting if name in self.levels}
+        return Covariates(self.values[:, at], self.interacting, levels, self.interacting)
 
     def columns(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """C (n, q-1) and the names of its columns; an indicator is called ``NAME=LEVEL``.

@@ -8,7 +8,7 @@ user's columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,6 @@ from mpgls.model.gls import degrees_of_freedom
 from mpgls.model.joint_fit import JointModel, joint_products
 from mpgls.model.products import partial_products
 from mpgls.study.align import Cohort
-from mpgls.study.column_names import select_names
 from mpgls.study.design import Design
 from mpgls.study.genotypes import HAPLOID, ON_Y, split_rows
 
@@ -43,14 +42,14 @@ class SnpColumns:
     coding: Coding = ADDITIVE
 
     @classmethod
-    def of(cls, cohort: Cohort, interaction: Sequence[str], genotypic: bool, coding: Coding = ADDITIVE) -> SnpColumns:
-        """Those of a cohort: products with the covariates ``interaction``, read by `select_names`, and heterozygotes.
+    def of(cls, cohort: Cohort, genotypic: bool, coding: Coding = ADDITIVE) -> SnpColumns:
+        """Those of a cohort: products with the covariates that interact, and heterozygotes if it is ``genotypic``.
 
-        Raises UsageError for a column that is no covariate, InputError for too many columns.
+        Raises InputError for too many columns.
         """
-        if not (interaction or genotypic):
+        if not (cohort.covariates.interacting or genotypic):
             return cls(coding=coding)
-        E, T, names = _basis(cohort, interaction)
+        E, T, names = _basis(cohort)
         codings = 1 + genotypic
         own = (SNP, DOMINANCE)[:codings]
         columns = tuple(f"{one}x{name}" if name else one for name in names for one in own)
@@ -68,6 +67,11 @@ class SnpColumns:
     def count(self) -> int:
         """k."""
         return len(self.names)
+
+    @property
+    def text(self) -> str:
+        """For the log."""
+        return f"each SNP has {self.count} columns: {', '.join(self.names)}"
 
     def sources(self, packed: np.ndarray, n_file: int) -> np.ndarray:
         """From the genotypes (B, bytes) of SNPs those of their columns (B k, bytes), side by side."""
@@ -114,16 +118,9 @@ def columns_of_all(cohorts: Mapping[str, Cohort], columns: Callable[[Cohort], Sn
     return found[first]
 
 
-def _basis(cohort: Cohort, interaction: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """[1 | E] as columns of mean square 1 (n, e), the T of the user's columns, and the names of these, the first empty.
-
-    Raises UsageError for a column that is no covariate.
-    """
-    if not interaction:
-        return np.ones((cohort.rows.size, 1)), np.eye(1), ("",)
-    covariates = cohort.covariates
-    chosen = select_names(covariates.names, interaction, "--covar", "column")
-    C, names = covariates.some(chosen).columns()
+def _basis(cohort: Cohort) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """[1 | E] as columns of mean square 1 (n, e), the T of the user's columns, and their names, the first empty."""
+    C, names = cohort.covariates.of_interaction().columns()
     design, root = Design.of(C, names), np.sqrt(cohort.rows.size)
     return root * design.X_L, root * design.T, ("", *names)
 

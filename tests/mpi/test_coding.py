@@ -27,7 +27,7 @@ from small_study import (
 import mpgls
 from mpgls.errors import UsageError
 
-DATA = Path(__file__).parents[1] / "data" / "plink2_glm"
+DATA = Path(__file__).parents[1] / "data" / "plink2_coding"
 N, M, H2 = 71, 43, 0.4
 SIX_DIGITS = 5.0e-6
 """Half a unit of the last digit that plink2 writes."""
