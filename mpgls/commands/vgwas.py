@@ -32,7 +32,7 @@ from mpgls.engine.voxelwise_plan import VoxelwisePlan, Wishes, plan_voxelwise
 from mpgls.engine.voxelwise_store import KEPT, Earlier, VoxelwiseStore
 from mpgls.errors import UsageError
 from mpgls.la.teams import split_teams
-from mpgls.model.clusters import CONNECTIVITIES, RECORD_DTYPE, STATISTICS
+from mpgls.model.clusters import RECORD_DTYPE, STATISTICS
 from mpgls.model.extremes import Correction
 from mpgls.model.permute import Permutations
 from mpgls.report.figure import PICTURE_BYTES
@@ -41,12 +41,14 @@ from mpgls.report.table import table_bytes
 from mpgls.report.table_formats import ALL_ENDINGS, made_files, table_paths, table_sizes
 from mpgls.report.vgwas_report import Found, correction_line
 from mpgls.report.vgwas_table import ROW_BYTES
+from mpgls.run.coding_options import ColumnOptions
+from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
+from mpgls.run.inference_options import InferenceOptions
 from mpgls.run.inputs import Study, open_study, say_tables, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.log import Log
 from mpgls.run.option_groups import (
-    POSITIVE,
     PRECISIONS,
     BlockOptions,
     CheckpointOptions,
@@ -54,7 +56,7 @@ from mpgls.run.option_groups import (
     PrecisionOptions,
     TeamOptions,
 )
-from mpgls.run.options import Check, at_least, option, the_file
+from mpgls.run.options import at_least, option, the_file
 from mpgls.run.plan import Machine
 from mpgls.run.results import Results
 from mpgls.run.study_options import NAMES, TABLE, CovariateOptions, RintOptions, VoxelOptions
@@ -81,8 +83,8 @@ SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Vgwas(
-    GenotypeOptions, VoxelOptions, CovariateOptions, RintOptions, BlockOptions, TeamOptions, PlotOptions, TableOptions,
-    PrecisionOptions, CheckpointOptions,
+    GenotypeOptions, VoxelOptions, CovariateOptions, RintOptions, ConditionOptions, ColumnOptions, BlockOptions,
+    InferenceOptions, TeamOptions, PlotOptions, TableOptions, PrecisionOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls vgwas``. The voxels are ``voxels``, or ``images`` and ``mask``, or the traits of ``pheno``."""
 
@@ -121,34 +123,6 @@ class Vgwas(
         metavar="FILE",
         reads=the_file,
     )
-    permutations: int = option(
-        1000, "permutations of the samples (1000)", group="inference", metavar="P", check=at_least(0)
-    )
-    first_permutation: int = option(
-        1, "add permutations K, K + 1, ... to a finished run", group="inference", metavar="K", check=at_least(1)
-    )
-    seed: int = option(1, "key of the permutations (1)", group="inference", metavar="S", check=at_least(0))
-    sparsity_threshold: float = option(
-        1e-4,
-        "pairs with at most this p value are kept, and make volumes and clusters (1e-4)",
-        group="inference",
-        metavar="P",
-        check=Check("above 0 and at most 1", lambda value: 0 < value <= 1),
-    )
-    connectivity: int = option(
-        6,
-        "neighbours of a voxel in a cluster: 6, 18 or 26 (6)",
-        group="inference",
-        metavar="C",
-        check=Check("6, 18 or 26", lambda value: value in CONNECTIVITIES),
-    )
-    tfce_step: float = option(0.1, "step of TFCE, in units of t (0.1)", group="inference", metavar="T", check=POSITIVE)
-    tail: str = option(
-        "none",
-        "gpd: corrected p below 1 / (P + 1) from a generalised Pareto fit to the tail of the maxima",
-        group="inference",
-        choices=("none", "gpd"),
-    )
     precision: str = option(
         "mixed",
         "mixed searches in single precision and scores what it finds with sums in double (default)",
@@ -180,23 +154,8 @@ class Vgwas(
             raise UsageError("--blocks-file needs --blocks, the column to read")
         if self.blocks is not None and self.blocks_file is None and self.covar is None:
             raise UsageError("--blocks needs the table with its column: --covar or --blocks-file")
-        if max(self.seed, self.first_permutation + self.permutations) >= 2**63:
-            raise UsageError("--seed and the last permutation must be below 2^63")
         if self.dry_run and self.images is not None:
             raise UsageError("--dry-run needs voxels that are there: make them with mpgls vgwas-extract")
-        if self.adds and self.permutations == 0:
-            raise UsageError("--first-permutation adds permutations, so --permutations must be at least 1")
-
-    @property
-    def adds(self) -> bool:
-        """Whether the run adds permutations to a finished one."""
-        return self.first_permutation > 1
-
-    @property
-    def indices(self) -> range:
-        """The permutations of this run; the first run of an output has index 0, the data as they are, as well."""
-        first = self.first_permutation
-        return range(first if self.adds else 0, first + self.permutations)
 
 
 def run(options: Vgwas, comm: MPI.Comm) -> Results:
@@ -289,7 +248,9 @@ def open_voxel_study(options: Vgwas, study: Study, job: Job) -> VoxelStudy:
         say_tables(world.log, source.matrix, *confounds.tables())
         if source.coordinates is not None and path is None:
             world.log.info(f"{options.coordinates}: places of {len(source.coordinates):,} voxels")
-        return align_voxels(study.fileset.samples, study.samples, source, confounds, options.transform)
+        return align_voxels(
+            study.fileset.samples, study.samples, source, confounds, options.transform, study.conditioning
+        )
 
     voxels = world.on_root(align)
     for line in voxels.describe():
@@ -321,7 +282,8 @@ def make_search(options: Vgwas, study: Study, job: Job) -> Search:
     score = inference.score
     job.world.log.info(f"{score.df:,} degrees of freedom; p <= {score.p_threshold:g} is |t| >= {score.t_threshold:.4f}")
     permutations = Permutations(options.seed, voxels.n, voxels.blocks)
-    return Search(study.fileset.bed, index_rep, options.snps, voxels, permutations, inference)
+    reasons = study.reasons(options.snps)
+    return Search(study.fileset.bed, index_rep, reasons, voxels, permutations, inference, options.coding)
 
 
 def make_plan(options: Vgwas, search: Search, earlier: Earlier, job: Job) -> VoxelwisePlan:

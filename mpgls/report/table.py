@@ -22,6 +22,7 @@ from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
 from mpgls.mpi import together
 from mpgls.report.table_files import BATCH, write_rows
 from mpgls.report.table_lines import SsfFacts, Table
+from mpgls.stream.store import further_fields
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -36,7 +37,7 @@ FURTHER = {
     "log10p_lrt": ("LOG10P_LRT", "P_LRT"),
     "log10p_score": ("LOG10P_SCORE", "P_SCORE"),
 }
-"""Columns of a record's further fields."""
+"""Columns of a record's further fields; those of several columns of a SNP are named by `columns_of`."""
 
 # Chunks whose Python strings stay in the processor's cache.
 _CHUNK = 8192
@@ -60,8 +61,12 @@ class VariantReader(Protocol):
         """Rows ``start`` to ``stop - 1`` of the .bim."""
 
 
-def _further(dtype: np.dtype) -> list[str]:
-    return [name for name in FURTHER if name in (dtype.names or ())]
+def columns_of(field: str) -> tuple[str, ...]:
+    """The columns of a further field: two of a p value, the first its logarithm."""
+    if field in FURTHER:
+        return FURTHER[field]
+    what, _, of = field.partition("_")
+    return (f"LOG10P_{of}", f"P_{of}") if what == "log10p" else (f"{what.upper()}_{of}",)
 
 
 def table_bytes(variants: VariantRows, rows: int, figures: int = FIGURES_BYTES) -> int:
@@ -136,7 +141,7 @@ class ScanTable:
     @property
     def columns(self) -> list[str]:
         """Their names."""
-        return [*COLUMNS[:-1], *(column for name in self.further for column in FURTHER[name]), COLUMNS[-1]]
+        return [*COLUMNS[:-1], *(column for name in self.further for column in columns_of(name)), COLUMNS[-1]]
 
     def text(self, start: int, stop: int) -> bytes:
         """The lines of rows start to stop - 1."""
@@ -244,11 +249,11 @@ def _fill(lines: list[str], mask: np.ndarray, form: str, names: Sequence[list], 
 def _further_text(records: np.ndarray) -> list[str]:
     """The columns of further fields of each record, each with a tab behind it; nothing where there are none."""
     columns: list[list[str]] = []
-    for name in _further(records.dtype):
-        values = records[name].tolist()
-        form = "%.10g" if name == "info" else "%.15g" if len(FURTHER[name]) == 2 else "%r"
+    for name in further_fields(records.dtype):
+        values, is_p = records[name].tolist(), name.startswith("log10p")
+        form = "%.10g" if name == "info" else "%.15g" if is_p or name.startswith("df") else "%r"
         columns.append([_na(value, form) for value in values])
-        if len(FURTHER[name]) == 2:
+        if is_p:
             columns.append([format_p(value) for value in values])
     return ["\t".join(row) + "\t" for row in zip(*columns, strict=True)]
 
