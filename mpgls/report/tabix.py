@@ -55,7 +55,8 @@ def index(bins: Iterable[Bin], columns: tuple[int, int]) -> bytes:
         else:
             of_bin.append([one.begin, one.end])
     names = b"".join(name.encode() + b"\0" for name in chunks)
-    head = (len(chunks), _GENERIC, *columns, 0, _REMARK, _HEADER_LINES, len(names))
+    # a row ends where it begins: htslib finds nothing by an index without the column of the end
+    head = (len(chunks), _GENERIC, *columns, columns[1], _REMARK, _HEADER_LINES, len(names))
     parts = [b"TBI\1", struct.pack("<8i", *head), names]
     for of_chrom in chunks.values():
         parts.append(struct.pack("<i", len(of_chrom)))
@@ -63,6 +64,7 @@ def index(bins: Iterable[Bin], columns: tuple[int, int]) -> bytes:
             parts.append(struct.pack("<Ii", _FIRST_BIN + number, len(places)))
             parts += [struct.pack("<QQ", *place) for place in places]
         parts += [struct.pack("<i", max(of_chrom) + 1), _linear(of_chrom)]
+    parts.append(struct.pack("<Q", 0))  # rows without a place
     return bgzf.pack(b"".join(parts))[0] + bgzf.EOF
 
 

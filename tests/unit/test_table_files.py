@@ -110,7 +110,7 @@ def test_packed_table_is_the_text_in_blocks_with_an_index(tmp_path, size, batch)
     blocks = blocks_of(data)
     assert data.endswith(EOF) and list(blocks.values()).count(b"") == 1
     reader = Reader(paths["tsv.gz"])
-    assert (reader.format, reader.columns, reader.meta, reader.skip) == (0, (1, 2, 0), ord("#"), 1)
+    assert (reader.format, reader.columns, reader.meta, reader.skip) == (0, (1, 2, 2), ord("#"), 1)
     assert reader.names == list(LENGTHS)
     rng = np.random.default_rng(size)
     for chrom, length in LENGTHS.items():
