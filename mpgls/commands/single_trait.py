@@ -15,12 +15,14 @@ With --loco all of it is done for each chromosome in turn: Phi without its SNPs,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mpgls.engine.cost import RunCost
+from mpgls.engine.covariance import Covariance
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
@@ -28,7 +30,8 @@ from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts,
 from mpgls.engine.ratio_scan import RatioScan
 from mpgls.engine.scan_cost import ScanWork, scan_cost
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
-from mpgls.engine.trait_scan import TraitScan
+from mpgls.engine.spectral import SpectralCovariance
+from mpgls.engine.trait_scan import C, TraitScan, TraitScans
 from mpgls.errors import UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
@@ -97,42 +100,69 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             ProcessGrid(comm, plan.grid) as grid,
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
-            kind = TraitScan if options.ratio == "null" else RatioScan
-            scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
-            for part in parts:
-                unfinished = ledger.unfinished(part.blocks)
-                models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
-                for trait, cohort in enumerate(study.cohorts.values()):
-                    if trait in unfinished:
-                        scan.run(part, trait, models)
-                    if part is parts[-1]:
-                        facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scan.checked(trait)}
-                        with world.phase("report"):
-                            report.trait(trait, parts, facts)
+            of_scans = (study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
+            source = KinshipSource(options, eigen_file, grid, plan, job)
+            if options.ratio == "null":
+                scan_traits(TraitScan(*of_scans), source.models, parts, report, study)
+            else:
+                scan_traits(RatioScan(*of_scans), source.spectral_models, parts, report, study)
         return job.finish(
             {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
             nulls=ledger.nulls,
         )  # fmt: skip
 
 
-def make_models(
-    options: SingleTrait,
-    part: KinshipPart,
-    eigen_file: EigenFile | None,
-    uses: int,
-    grid: ProcessGrid,
-    plan: ScanPlan,
-    job: Job,
-) -> Models:
-    """Where each trait's covariance comes from; the kinship is loaded once for its ``uses``. Collective."""
-    if eigen_file is not None:
-        return EigenModels(part.study, eigen_file, grid, plan.grid_block, options.pcs, job.world)
-    kinship, samples, index = part.study.kinship, part.study.samples, part.study.kinship_index()
-    assert kinship is not None
-    Phi = KinshipOnGrid(kinship, samples, index, uses, grid, plan.grid_block, job.world, options.center_grm)
-    if options.ratio == "snp":
-        return DecomposedModels(part.study, Phi, options.pcs, job.world)
-    return KinshipModels(part.study, Phi, options.pcs, job.world)
+def scan_traits(
+    scans: TraitScans[C],
+    models_of: Callable[[KinshipPart, int], Models[C]],
+    parts: list[KinshipPart],
+    report: ScanReport,
+    study: Study,
+) -> None:
+    """Every trait on the SNPs of every part that its ledger lacks, and its table with the last part. Collective.
+
+    ``models_of`` gives the models of a part for so many uses.
+    """
+    for part in parts:
+        unfinished = scans.ledger.unfinished(part.blocks)
+        models = models_of(part, len(unfinished))
+        for trait, cohort in enumerate(study.cohorts.values()):
+            if trait in unfinished:
+                scans.run(part, trait, models)
+            if part is parts[-1]:
+                facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scans.checked(trait)}
+                with scans.world.phase("report"):
+                    report.trait(trait, parts, facts)
+
+
+@dataclass(frozen=True)
+class KinshipSource:
+    """Where each trait's covariance comes from: the kinship, loaded once a part, or the file of its eigenvectors."""
+
+    options: SingleTrait
+    eigen_file: EigenFile | None
+    grid: ProcessGrid
+    plan: ScanPlan
+    job: Job
+
+    def models(self, part: KinshipPart, uses: int) -> Models[Covariance]:
+        """The models of a part for so many ``uses``. Collective."""
+        if self.eigen_file is not None:
+            return self.spectral_models(part, uses)
+        return KinshipModels(part.study, self._kinship(part.study, uses), self.options.pcs, self.job.world)
+
+    def spectral_models(self, part: KinshipPart, uses: int) -> Models[SpectralCovariance]:
+        """The same, all in an eigenbasis. Collective."""
+        study, pcs, world = part.study, self.options.pcs, self.job.world
+        if self.eigen_file is not None:
+            return EigenModels(study, self.eigen_file, self.grid, self.plan.grid_block, pcs, world)
+        return DecomposedModels(study, self._kinship(study, uses), pcs, world)
+
+    def _kinship(self, study: Study, uses: int) -> KinshipOnGrid:
+        assert study.kinship is not None
+        block, center = self.plan.grid_block, self.options.center_grm
+        index, world = study.kinship_index(), self.job.world
+        return KinshipOnGrid(study.kinship, study.samples, index, uses, self.grid, block, world, center)
 
 
 def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job: Job) -> ScanPlan:

@@ -66,9 +66,9 @@ class H2Nodes:
 
 
 def node_products(F: np.ndarray, W: np.ndarray, X: np.ndarray) -> np.ndarray:
-    """Sums over the rows at hand, ((q+2) r, B) float64: of X_L and y with X (n, B) at each node, then of X with itself.
+    """Sums over the rows at hand, ((k+1) r, B) float64: of F with X (n, B) at each node, then of X with itself.
 
-    ``F`` (n, q+1) = Z'[X_L | y] and ``W`` (n, r) = 1/v at these rows; X = Z'X of any precision.
+    ``F`` (n, k) and ``W`` (n, r) = 1/v at these rows; X of any precision. All three are in the eigenbasis.
     """
     columns, r = F.shape[1], W.shape[1]
     total = np.zeros(((columns + 1) * r, X.shape[1]))
