@@ -39,7 +39,7 @@ from mpgls.model.h2_nodes import NODES
 from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import RatioOptions
+from mpgls.run.option_groups import RatioOptions, TraitScanOptions
 from mpgls.run.plan import Machine, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.study_options import ScanKinshipOptions
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleTrait(RatioOptions, ScanKinshipOptions):
+class SingleTrait(RatioOptions, TraitScanOptions, ScanKinshipOptions):
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"

@@ -20,6 +20,8 @@ NODES = 80
 """About as many as a kinship needs; what a plan counts with."""
 _CANDIDATES = 2001
 _LOG_DET_DEGREE = 200
+_WEIGHTED = 1 << 22
+"""Elements of the weighted columns of a step, at most about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +74,9 @@ def node_products(F: np.ndarray, W: np.ndarray, X: np.ndarray) -> np.ndarray:
     """
     columns, r = F.shape[1], W.shape[1]
     total = np.zeros(((columns + 1) * r, X.shape[1]))
-    for start in range(0, len(F), ROWS):
-        rows = slice(start, start + ROWS)
+    step = min(ROWS, max(32, _WEIGHTED // (columns * r)))
+    for start in range(0, len(F), step):
+        rows = slice(start, start + step)
         X_part = np.asarray(X[rows], dtype=np.float64)
         weighted = (F[rows, :, None] * W[rows, None, :]).reshape(len(X_part), -1)
         total[: columns * r] += weighted.T @ X_part

@@ -12,6 +12,7 @@ GEMMA's -lmm 4).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,10 +63,31 @@ class RatioModel:
         h2 = absent.maximise(reml=False)
         return cls(traits, h2, absent.curve(h2, np.arange(h2.size), reml=False).value, test)
 
+    @classmethod
+    def joined(cls, parts: Sequence[RatioModel]) -> RatioModel:
+        """Models of traits with the same covariates as one."""
+        arrays = [np.concatenate(one, axis=-1) for one in zip(*(part.arrays() for part in parts), strict=True)]
+        return cls.of_arrays(parts[0].design, parts[0].test, arrays)
+
+    @classmethod
+    def of_arrays(cls, design: DesignAtNodes, test: SnpTest, arrays: Sequence[np.ndarray]) -> RatioModel:
+        """The model that `arrays` described."""
+        half, rss, unit, ml_h2, ml_value = arrays
+        return cls(TraitsAtNodes(design, half, rss, unit), ml_h2, ml_value, test)
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All that depends on the traits, which are the last axis."""
+        return self.traits.half, self.traits.rss, self.traits.unit, self.ml_h2, self.ml_value
+
     @property
     def design(self) -> DesignAtNodes:
         """The covariates at the nodes."""
         return self.traits.design
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom of the t test: n - p."""
+        return self.design.n - self.design.q - 1
 
     def fit(self, pairs: PairsAtNodes, trait: np.ndarray, note: np.ndarray) -> RatioFit:
         """Effect, error, ratio and p values of k pairs with the traits of these positions (k,).
@@ -73,7 +95,7 @@ class RatioModel:
         Those whose ``note`` (k,) is not 0 have none. Whether a SNP explains the trait completely is judged at h2 = 0,
         by the limits of `gls.fit_snps`.
         """
-        design, df = self.design, self.design.n - self.design.q - 1
+        design, df = self.design, self.df
         beta, se, h2, logl, lrt, score = np.full((6, pairs.count), np.nan)
         usable = note == Note.OK
         plain_d, plain_r, plain_rss = pairs.d[0], pairs.r[0], pairs.rss[0]
@@ -104,11 +126,10 @@ class RatioModel:
 
     def _score(self, pairs: PairsAtNodes, trait: np.ndarray) -> np.ndarray:
         """Minus log10 p of n r^2 / (d rss_0) at the null model's ML ratio: F with 1 and n - p degrees of freedom."""
-        n, q = self.design.n, self.design.q
         at = pairs.curve(self.ml_h2[trait], np.arange(trait.size), reml=False)
         with np.errstate(invalid="ignore", divide="ignore"):
-            statistic = np.sqrt(n * np.square(at.r) / (at.d * at.rss_null))
-        return np.asarray(log10_p_t(statistic, n - q - 1))
+            statistic = np.sqrt(self.design.n * np.square(at.r) / (at.d * at.rss_null))
+        return np.asarray(log10_p_t(statistic, self.df))
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,8 @@ def header(further: Sequence[str] = ()) -> bytes:
     return "\t".join([*COLUMNS[:-1], *columns, COLUMNS[-1]]).encode() + b"\n"
 
 
-def _further(dtype: np.dtype) -> list[str]:
+def further_of(dtype: np.dtype) -> list[str]:
+    """The further fields that records of this type have."""
     return [name for name in FURTHER if name in (dtype.names or ())]
 
 
@@ -305,7 +306,7 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
     plain &= note == 0
     empty = (note != 0) & np.isfinite(records["eaf"])
     all_figures: list[np.ndarray] = [*figures, p_from_log10(neg_log10_p)]
-    further = _further_text(records)
+    further = further_text(records)
     row = _ROW + ("%s.\n" if further else ".\n")
     if further:
         all_figures.append(np.array(further, dtype=object))
@@ -319,7 +320,7 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
         lines[k] = ""
     for code in np.unique(note[empty]).tolist():
         if code not in FILTERS:
-            absent = "NA\t" * sum(len(FURTHER[name]) for name in _further(records.dtype))
+            absent = "NA\t" * sum(len(FURTHER[name]) for name in further_of(records.dtype))
             _fill(lines, empty & (note == code), _NA_ROW + absent + NOTE_TEXT[Note(code)] + "\n", names, figures[:2])
     for k in np.flatnonzero(~plain & ~empty & ~is_filtered(note)).tolist():
         values = (*(column[k] for column in names), *(column[k].item() for column in figures))
@@ -340,10 +341,10 @@ def _fill(lines: list[str], mask: np.ndarray, form: str, names: Sequence[list], 
         lines[k] = line
 
 
-def _further_text(records: np.ndarray) -> list[str]:
+def further_text(records: np.ndarray) -> list[str]:
     """The columns of further fields of each record, each with a tab behind it; nothing where there are none."""
     columns: list[list[str]] = []
-    for name in _further(records.dtype):
+    for name in further_of(records.dtype):
         values = records[name].tolist()
         columns.append([_na(value, "%.15g" if len(FURTHER[name]) == 2 else "%r") for value in values])
         if len(FURTHER[name]) == 2:

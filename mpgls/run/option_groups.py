@@ -264,7 +264,7 @@ class TraitScanOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class RatioOptions(TraitScanOptions):
+class RatioOptions(ModelOptions):
     """Whether each SNP has a variance ratio of its own."""
 
     ratio: str = option(
@@ -294,7 +294,7 @@ class RatioOptions(TraitScanOptions):
     def snp_test(self) -> SnpTest:
         """How SNPs are tested."""
         if self.ratio == "null":
-            return super().snp_test
+            return SnpTest(self.test, self.precision)
         return SnpTest("t", self.precision, ("t", "lrt", "score") if self.test == "all" else ("t", self.test))
 
 
