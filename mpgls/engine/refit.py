@@ -32,7 +32,7 @@ from mpgls.run.world import World
 
 PAIRS = 1024
 """Pairs that a team fits together, at most about so many."""
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 """Elements of a temporary array."""
 
 

@@ -20,7 +20,7 @@ NODES = 80
 """About as many as a kinship needs; what a plan counts with."""
 _CANDIDATES = 2001
 _LOG_DET_DEGREE = 200
-_WEIGHTED = 1 << 22
+_WEIGHTED = 1 << 20
 """Elements of the weighted columns of a step, at most about."""
 
 
