@@ -34,6 +34,8 @@ PAIRS = 1024
 """Pairs that a team fits together, at most about so many."""
 CHUNK = 1 << 20
 """Elements of a temporary array."""
+_TOGETHER = 64
+"""Pairs whose rows of a step stay in cache."""
 
 
 def design_at_nodes(basis: Eigenbasis) -> DesignAtNodes:
@@ -158,11 +160,17 @@ class Refit:
         """Over this rank's rows: the sums of the SNPs in these ``columns`` of X~, and of pairs of them and traits."""
         Q, W, lam = self._rows
         sums = np.zeros(((Q.shape[1] + 1) * W.shape[1], columns.size))
-        products = np.zeros((W.shape[1], traits.size))
+        products = np.zeros((traits.size, W.shape[1]))
+        h2 = self.h2[traits, None]
         for start in range(0, len(Q), ROWS):
             rows = slice(start, start + ROWS)
-            X_part = X[rows, columns].astype(np.float64)
-            sums += node_products(Q[rows], W[rows], X_part)
-            E_part = self.WE_team[rows, traits] * variance(self.h2[traits], lam[rows, None])  # e~ / sqrt(rss)
-            products += W[rows].T @ (X_part[:, at] * E_part)
-        return sums, products
+            X_part = X.T[columns, rows].astype(np.float64)
+            sums += node_products(Q[rows], W[rows], X_part.T)
+            for first in range(0, traits.size, _TOGETHER):
+                part = slice(first, first + _TOGETHER)
+                V = h2[part] * lam[rows]
+                V += 1.0 - h2[part]
+                V *= self.WE_team.T[traits[part], rows]  # e~ / sqrt(rss)
+                V *= X_part[at[part]]
+                products[part] += V @ W[rows]
+        return sums, products.T

@@ -12,6 +12,7 @@ Every maximum that the nodes show is refined, and the highest one taken.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,16 @@ class Curve:
     rss_null: np.ndarray
 
 
+class Sums(NamedTuple):
+    """d, r and rss_0 of pairs, or their derivatives by h2, and tr(V^-1 D) and tr(PD)."""
+
+    d: np.ndarray
+    r: np.ndarray
+    rss_null: np.ndarray
+    trace: np.ndarray
+    trace_P: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class PairsAtNodes:
     """d, r and rss_0 (r, k) of k pairs of SNP and trait at the nodes of ``design``, the first of which is h2 = 0."""
@@ -55,22 +66,20 @@ class PairsAtNodes:
 
     def curve(self, h2: np.ndarray, pairs: np.ndarray, reml: bool) -> Curve:
         """The profile likelihood of ``pairs`` (k,) each at its ``h2`` (k,)."""
-        design, nodes = self.design, self.design.nodes
-        at = nodes.between.coefficients(h2)
-        d, r, rss = (
-            [np.einsum("rk,rk->k", weights, sums) for weights in at]
-            for sums in (self.d[:, pairs], self.r[:, pairs], self.rss[:, pairs])
-        )
-        trace, log_det = (design.trace, design.log_det) if reml else (nodes.trace, nodes.log_det)
-        return self._profile((d, r, rss), trace @ at[0], log_det(nodes.scale.coordinate(h2)), reml)
+        value, slope = self._between(h2, pairs)
+        return self._curve(value, self._slope(value, slope, reml), h2, reml)
+
+    def slope(self, h2: np.ndarray, pairs: np.ndarray, reml: bool) -> np.ndarray:
+        """Its derivative by h2 (k,) alone."""
+        return self._slope(*self._between(h2, pairs), reml)
 
     def at_nodes(self, reml: bool) -> Curve:
-        """The same of every pair at every node, (r, k) each."""
-        design, nodes = self.design, self.design.nodes
+        """The likelihood of every pair at every node, (r, k) each."""
+        nodes = self.design.nodes
         slopes = nodes.between.coefficients(nodes.h2)[1].T  # (r, r): the derivative at each node
-        d, r, rss = ([sums, slopes @ sums] for sums in (self.d, self.r, self.rss))
-        trace, log_det = (design.trace, design.log_det) if reml else (nodes.trace, nodes.log_det)
-        return self._profile((d, r, rss), trace[:, None], log_det(nodes.scale.coordinate(nodes.h2))[:, None], reml)
+        value = Sums(self.d, self.r, self.rss, nodes.trace[:, None], self.design.trace[:, None])
+        slope = Sums(slopes @ self.d, slopes @ self.r, slopes @ self.rss, value.trace, value.trace_P)
+        return self._curve(value, self._slope(value, slope, reml), nodes.h2[:, None], reml)
 
     def maximise(self, reml: bool) -> np.ndarray:
         """The h2 (k,) of the highest likelihood: each maximum that the nodes show is refined."""
@@ -88,21 +97,36 @@ class PairsAtNodes:
         best[pairs[order]] = h2[order]
         return best
 
-    def _profile(self, sums: tuple[list[np.ndarray], ...], trace: np.ndarray, log_det: np.ndarray, reml: bool) -> Curve:
-        """From [value, derivative by h2] of each sum."""
-        (d, d_slope), (r, r_slope), (rss_null, rss_null_slope) = sums
-        design = self.design
-        df = design.n - design.q - 1 if reml else design.n
+    def _between(self, h2: np.ndarray, pairs: np.ndarray) -> tuple[Sums, Sums]:
+        """The sums of ``pairs`` at their h2, and their derivatives, whose traces are not derived."""
+        design, nodes = self.design, self.design.nodes
+        at = nodes.between.coefficients(h2)
+        d, r, rss = (
+            [np.einsum("rk,rk->k", C, sums) for C in at]
+            for sums in (self.d[:, pairs], self.r[:, pairs], self.rss[:, pairs])
+        )
+        trace, trace_P = nodes.trace @ at[0], design.trace @ at[0]
+        return Sums(d[0], r[0], rss[0], trace, trace_P), Sums(d[1], r[1], rss[1], trace, trace_P)
+
+    def _slope(self, value: Sums, slope: Sums, reml: bool) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            beta = r / d
-            rss = rss_null - r * beta
-            rss_slope = rss_null_slope - 2.0 * beta * r_slope + beta * beta * d_slope
-            value = df * (np.log(2.0 * np.pi * rss / df) + 1.0) + log_det
-            slope = df * rss_slope / rss + trace
-            if reml:
-                value = value + np.log(d)
-                slope = slope + d_slope / d
-        return Curve(-0.5 * value, -0.5 * slope, d, r, rss, rss_null)
+            beta = value.r / value.d
+            rss = value.rss_null - value.r * beta
+            rss_slope = slope.rss_null - 2.0 * beta * slope.r + beta * beta * slope.d
+            found = self._df(reml) * rss_slope / rss
+            return -0.5 * (found + value.trace_P + slope.d / value.d if reml else found + value.trace)
+
+    def _curve(self, sums: Sums, slope: np.ndarray, h2: np.ndarray, reml: bool) -> Curve:
+        design, df = self.design, self._df(reml)
+        place = design.nodes.scale.coordinate(h2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rss = sums.rss_null - sums.r * sums.r / sums.d
+            value = df * (np.log(2.0 * np.pi * rss / df) + 1.0)
+            value = value + (np.log(sums.d) + design.log_det(place) if reml else design.nodes.log_det(place))
+        return Curve(-0.5 * value, slope, sums.d, sums.r, rss, sums.rss_null)
+
+    def _df(self, reml: bool) -> int:
+        return self.design.n - self.design.q - 1 if reml else self.design.n
 
     def _refine(self, low: np.ndarray, pairs: np.ndarray, found: Curve, reml: bool) -> np.ndarray:
         """Zeros of the slope between nodes ``low`` and low + 1: secants in a shrinking bracket, else bisection."""
@@ -116,7 +140,7 @@ class PairsAtNodes:
         active = np.arange(low.size)  # may be none: then a step does nothing
         for attempt in range(_MAX_STEPS):
             h2 = scale.h2_at(now[active])
-            g = self.curve(h2, pairs[active], reml).slope * scale.stretch(h2)
+            g = self.slope(h2, pairs[active], reml) * scale.stretch(h2)
             rising = g > 0
             before = np.where(rising, left[active], right[active])
             g_before = np.where(rising, g_left[active], g_right[active])

@@ -61,6 +61,9 @@ class Rounded(PairsAtNodes):
         apart = h2 - self.optimum(pairs)
         return dataclasses.replace(super().curve(h2, pairs, reml), value=-0.5 * apart**2, slope=-np.round(apart, 4))
 
+    def slope(self, h2, pairs, reml):
+        return self.curve(h2, pairs, reml).slope
+
     def at_nodes(self, reml):
         parts = [self.curve(np.full(B, h2), np.arange(B), reml) for h2 in self.design.nodes.h2]
         return Curve(*(np.stack([getattr(part, one.name) for part in parts]) for one in fields(Curve)))
