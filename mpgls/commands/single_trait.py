@@ -11,6 +11,8 @@ For each trait, as `mpgls.engine.trait_scan` does it line by line:
 With --ratio snp it is `mpgls.engine.ratio_scan`, in the eigenbasis of Phi, and each SNP has its own h2.
 
 With --loco all of it is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
+
+With --joint-peak `mpgls.engine.joint_peaks` scans again, with the best SNPs among the covariates.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 from mpgls.engine.cost import RunCost
 from mpgls.engine.covariance import Covariance
 from mpgls.engine.dry_run import dry_run
+from mpgls.engine.joint_peaks import JointPeaks, PeakRule
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
@@ -40,10 +43,12 @@ from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import RatioOptions, TraitScanOptions
+from mpgls.run.peak_options import PeakOptions
 from mpgls.run.plan import Machine, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.study_options import ScanKinshipOptions
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
+from mpgls.study.snp_columns import columns_of_all
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -51,9 +56,12 @@ if TYPE_CHECKING:
     from mpgls.run.results import Results
     from mpgls.study.chromosomes import Chromosomes
 
+PEAKS = ".peaks.progress"
+"""What --joint-peak has found so far."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class SingleTrait(RatioOptions, TraitScanOptions, ScanKinshipOptions):
+class SingleTrait(PeakOptions, RatioOptions, TraitScanOptions, ScanKinshipOptions):
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
@@ -66,11 +74,22 @@ class SingleTrait(RatioOptions, TraitScanOptions, ScanKinshipOptions):
         super().check()
         if self.dry_run and self.ratio == "snp":
             raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
+        if self.ratio == "snp" and self.several_columns:
+            raise UsageError(f"--ratio snp knows SNPs of one column only: leave it or {self.several_columns} out")
+        if self.dry_run and self.joint_peak is not None:
+            raise UsageError("--dry-run does not know how many scans --joint-peak takes: leave one of them out")
+        if self.joint_peak is not None and self.several_columns:
+            raise UsageError(f"--joint-peak adds SNPs of one column, and {self.several_columns} gives them several")
+        if self.robust != "none" and self.eigen is not None:
+            raise UsageError(
+                "--robust needs residuals of samples, and in a basis of eigenvectors there are none: give --grm, not "
+                "--eigen"
+            )
 
 
 def run(options: SingleTrait, comm: MPI.Comm) -> Results:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    with open_job(options, comm, (".h5",)) as job:
+    with open_job(options, comm, (".h5",), until_done=(PEAKS,)) as job:
         if job.is_complete():
             return job.results()
         world = job.world
@@ -100,12 +119,12 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             ProcessGrid(comm, plan.grid) as grid,
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
-            of_scans = (study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
-            source = KinshipSource(options, eigen_file, grid, plan, job)
+            shared = (study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
+            source, last = KinshipSource(options, eigen_file, grid, plan, job), (parts, report, study, options, job)
             if options.ratio == "null":
-                scan_traits(TraitScan(*of_scans), source.models, parts, report, study)
+                scan_traits(TraitScan(*shared, columns=options.columns), source.models, *last)
             else:
-                scan_traits(RatioScan(*of_scans), source.spectral_models, parts, report, study)
+                scan_traits(RatioScan(*shared, columns=options.columns), source.spectral_models, *last)
         return job.finish(
             {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
             nulls=ledger.nulls,
@@ -118,8 +137,10 @@ def scan_traits(
     parts: list[KinshipPart],
     report: ScanReport,
     study: Study,
+    options: SingleTrait,
+    job: Job,
 ) -> None:
-    """Every trait on the SNPs of every part that its ledger lacks, and its table with the last part. Collective.
+    """Every trait on the SNPs of every part that its ledger lacks, and its tables. Collective; raises Stopped.
 
     ``models_of`` gives the models of a part for so many uses.
     """
@@ -133,6 +154,27 @@ def scan_traits(
                 facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scans.checked(trait)}
                 with scans.world.phase("report"):
                     report.trait(trait, parts, facts)
+    if options.joint_peak is not None:
+        look_for_peaks(scans, models_of, parts, report, study, options, job)
+
+
+def look_for_peaks(
+    scans: TraitScans[C],
+    models_of: Callable[[KinshipPart, int], Models[C]],
+    parts: list[KinshipPart],
+    report: ScanReport,
+    study: Study,
+    options: SingleTrait,
+    job: Job,
+) -> None:
+    """The independent signals of each trait, in tables of their own. Collective; raises Stopped."""
+    rule, state = PeakRule(int(options.joint_peak or 0), options.p_threshold, options.joint_max), job.state(PEAKS)
+    peaks = JointPeaks(scans, study, parts, lambda part: models_of(part, 1), rule, options.coding, options.pcs, state)
+    peaks.recall(job.resume)
+    for trait in range(len(study.cohorts)):
+        signals = peaks.signals(trait)
+        with job.world.phase("report"):
+            report.peaks(trait, signals)
 
 
 @dataclass(frozen=True)
@@ -189,6 +231,8 @@ def plan_on(
         several_traits=len(cohorts) > 1,
         nodes=0 if options.ratio == "null" else NODES,
         basis=options.eigen is not None or options.ratio == "snp",
+        keeps_model=options.joint_peak is not None,
+        tested=columns_of_all(study.cohorts, options.columns).count,
     )
     return plan_scan(machine, sizes, options.team_size, block, options.solver)
 

@@ -30,7 +30,8 @@ from mpgls.model.null_nodes import DesignAtNodes
 from mpgls.model.snp_ratio import RatioFit, TraitRatios
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.snp_columns import SnpColumns
+from mpgls.study.snp_stats import SnpStats
 
 
 class RatioScan(TraitScans[SpectralCovariance]):
@@ -55,7 +56,7 @@ class RatioScan(TraitScans[SpectralCovariance]):
         world.log.info(f"{label}: {nodes.h2.size} nodes of h2, error of a sum between them {nodes.between.error:.1e}")
         with world.phase("hand over eigenvectors"):
             Z_team = V.hold(self.team, ledger.store.block, self.test.dtype)
-        snps = RatioSnps(Z_team, ratios, cohort.rows, self.bed, world)
+        snps = RatioSnps(Z_team, ratios, cohort.rows, self.bed, world, self.columns(cohort))
         if self.test.precision == "mixed":
             with world.phase("check in double"):
                 found = self._check(snps, V)
@@ -87,9 +88,15 @@ class RatioSnps(WhitenedSnps):
     """From packed genotypes to sums at the nodes of h2, and to each SNP's ratio. Collective over a team."""
 
     def __init__(
-        self, Z_team: TeamOperator, ratios: TraitRatios, rows: np.ndarray, bed: Genotypes, world: World
+        self,
+        Z_team: TeamOperator,
+        ratios: TraitRatios,
+        rows: np.ndarray,
+        bed: Genotypes,
+        world: World,
+        columns: SnpColumns,
     ) -> None:
-        super().__init__(Z_team, ratios.F, rows, bed, world)
+        super().__init__(Z_team, ratios.F, rows, bed, world, columns)
         self.ratios, self.F_team = ratios, ratios.F[Z_team.rows]
         self.W_team = ratios.model.design.nodes.weights(Z_team.rows)
 

@@ -26,6 +26,11 @@ def hit_dtype(further: Sequence[str] = ()) -> np.dtype:
     return np.dtype([*HIT_DTYPE.descr, *((name, "<f8") for name in further)])
 
 
+def further_of(dtype: np.dtype) -> tuple[str, ...]:
+    """The fields that a hit has beyond HIT_DTYPE."""
+    return tuple(name for name in dtype.names or () if name not in (HIT_DTYPE.names or ()))
+
+
 def no_hits(further: Sequence[str] = ()) -> np.ndarray:
     """`hit_dtype` (0,)."""
     return np.empty(0, dtype=hit_dtype(further))

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.errors import StorageError
+from mpgls.model.hits import further_of
 from mpgls.model.pvalues import p_from_log10
-from mpgls.report.table import _TEXT_P_FROM, BATCH, FURTHER, VariantReader, _take, format_p, further_of, further_text
+from mpgls.report.table import _TEXT_P_FROM, BATCH, VariantReader, _take, columns_of, format_p, further_text
 
 if TYPE_CHECKING:
     from mpgls.study.plink import Variants
@@ -122,14 +123,14 @@ def _further_columns(part: np.ndarray) -> dict[str, np.ndarray]:
     """The columns of the further fields of hits, those of `mpgls.model.snp_ratio`."""
     columns = {}
     for name in further_of(part.dtype):
-        for column in FURTHER[name]:
+        for column in columns_of(name):
             columns[column] = p_from_log10(part[name]) if column.startswith("P_") else part[name]
     return columns
 
 
 def _with_further(lines: list[str], part: np.ndarray) -> list[str]:
     """The lines of hits with the text of their further fields."""
-    texts = further_text(part)
+    texts = further_text(part, further_of(part.dtype))
     return [f"{line[:-1]}\t{text[:-1]}\n" for line, text in zip(lines, texts, strict=True)] if texts else lines
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
+from mpgls.run.coding_options import InteractionOptions
+from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
 from mpgls.run.study_options import ScaleOptions, TraitOptions
@@ -243,12 +246,19 @@ class ModelOptions(PrecisionOptions):
         if self.h2 is not None and self.h2_file is not None:
             raise UsageError("give either --h2 or --h2-file")
 
+    @property
+    def snp_test(self) -> SnpTest:
+        """How SNPs are tested."""
+        return SnpTest(self.test, self.precision)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TraitScanOptions(
     GenotypeOptions,
+    InteractionOptions,
     TraitOptions,
     ScaleOptions,
+    ConditionOptions,
     ModelOptions,
     SolverOptions,
     BlockOptions,
@@ -257,10 +267,17 @@ class TraitScanOptions(
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""
 
+    def check(self) -> None:
+        super().check()
+        if self.several_columns and self.dry_run:
+            raise UsageError(f"--dry-run does not know what {self.several_columns} costs: leave one of them out")
+        if self.model == "genotypic" and self.x_model == 1:
+            raise UsageError("--model genotypic needs --x-model 2: a man with one copy is no heterozygote")
+
     @property
     def snp_test(self) -> SnpTest:
         """How SNPs are tested."""
-        return SnpTest(self.test, self.precision)
+        return dataclasses.replace(super().snp_test, robust=self.robust == "hc3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,8 +311,9 @@ class RatioOptions(ModelOptions):
     def snp_test(self) -> SnpTest:
         """How SNPs are tested."""
         if self.ratio == "null":
-            return SnpTest(self.test, self.precision)
-        return SnpTest("t", self.precision, ("t", "lrt", "score") if self.test == "all" else ("t", self.test))
+            return super().snp_test
+        tests = ("t", "lrt", "score") if self.test == "all" else ("t", self.test)
+        return SnpTest("t", self.precision, tests)
 
 
 @dataclass(frozen=True, kw_only=True)
