@@ -67,7 +67,7 @@ COMMANDS = {
     ),
     "low-rank dense": Command(mpgls.low_rank, {**SCAN, "similarity_every": 1, "form": "dense"}, (".trait1.tsv",)),
     "vgwas": Command(mpgls.vgwas, VOXELS, (".snps.tsv",)),
-    "ridge": Command(mpgls.ridge, {**FOLDS, "save_weights": 1}, (".targets.tsv", ".folds.tsv", ".weights.tsv")),
+    "ridge": Command(mpgls.ridge, {**FOLDS, "weights": 1}, (".targets.tsv", ".folds.tsv", ".weights.tsv")),
     "simulate-images": Command(
         mpgls.simulate_images, {"causal": 5, "format": "h5", "mask": "mask.nii"}, (".causal.tsv",), traits=False
     ),

@@ -244,7 +244,7 @@ LINES = {
     "simulate-images": "simulate-images --bfile sim --mask mask.nii.gz --causal 2",
     "simulate-images, matrix": "simulate-images --bfile sim --mask mask.nii.gz --causal 2 --format h5",
     "ridge": "ridge --bfile sim --images brain.images.tsv --mask mask.nii.gz --parcels 3 --outer-folds 3 "
-    "--inner-folds 2 --permutations 3 --save-predictions --save-weights 1",
+    "--inner-folds 2 --permutations 3 --save-predictions --weights 1",
 }
 NAMED_LATER = {"vgwas": (".mine.map.png", ".rs1.log10p.nii.gz"), "multi-trait": (".scratch.0",)}
 """Endings of files that a run may make, and that those of LINES do not leave."""
