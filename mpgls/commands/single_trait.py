@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.engine.blup import BlupFiles, KinshipBlups
 from mpgls.engine.cost import RunCost
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
+from mpgls.engine.kinship_snps import KinshipSnps
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.ratio_scan import RatioScan
@@ -61,6 +63,8 @@ class SingleTrait(RatioOptions, ScanKinshipOptions):
 
     def check(self) -> None:
         super().check()
+        if self.blup and self.loco:
+            raise UsageError("--blup is by the null model of the whole kinship, which --loco has not: leave one out")
         if self.dry_run and self.ratio == "snp":
             raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
 
@@ -90,6 +94,8 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             describe(parts, edges, plan.block, world)
             ledger = open_ledger(options, study, plan.block, edges, given, job, options.pcs)
 
+            blups = find_blups(options, study, job)
+
         variants, plots = study.fileset.variants, not options.no_plots
         report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
         with (
@@ -98,9 +104,9 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
             kind = TraitScan if options.ratio == "null" else RatioScan
-            scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
+            scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory, blups=blups)
             for part in parts:
-                unfinished = ledger.unfinished(part.blocks)
+                unfinished = sorted({*ledger.unfinished(part.blocks), *(blups.files.lacking() if blups else ())})
                 models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
                 for trait, cohort in enumerate(study.cohorts.values()):
                     if trait in unfinished:
@@ -110,9 +116,17 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
                         with world.phase("report"):
                             report.trait(trait, parts, facts)
         return job.finish(
-            {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
-            nulls=ledger.nulls,
+            {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files],
+            tables=report.tables | (blups.files.tables() if blups else {}), nulls=ledger.nulls,
         )  # fmt: skip
+
+
+def find_blups(options: SingleTrait, study: Study, job: Job) -> KinshipBlups | None:
+    """Where genetic values go, and the SNPs of the kinship; None without --blup. Collective."""
+    if not options.blup:
+        return None
+    files = BlupFiles(options.out, list(study.cohorts), study.fileset.variants, job.world)
+    return KinshipBlups(files, KinshipSnps.find(study, options.center_grm, job.world))
 
 
 def make_models(

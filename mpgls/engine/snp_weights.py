@@ -61,5 +61,5 @@ def snp_weights(
             found.append(SnpWeights(index, stats.eaf[usable], stats.mean[usable], weights[usable]))
     everyone = [part for theirs in world.comm.gather(found, root=0) or [found[:1]] for part in theirs]
     whole = SnpWeights(*map(np.concatenate, zip(*everyone, strict=True)))
-    order = np.argsort(whole.index)
+    order = np.argsort(whole.rows)
     return SnpWeights(*(column[order] for column in whole))

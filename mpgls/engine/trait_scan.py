@@ -18,16 +18,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mpgls.engine.blup import TraitBlups, dual
+from mpgls.engine.covariance import Whitener
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import Models
 from mpgls.engine.parts import ScanPart
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.teams import Team
 from mpgls.model import null_record
-from mpgls.model.gls import SnpTest, fit_null
+from mpgls.model.gls import NullFit, SnpTest, fit_null
 from mpgls.run.log import Log
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
+from mpgls.study.align import Cohort
 from mpgls.study.genotype_files import Genotypes
 
 
@@ -35,7 +38,8 @@ from mpgls.study.genotype_files import Genotypes
 class TraitScan:
     """What all traits and parts of a scan share. ``on_held`` is called while an operator is in memory.
 
-    ``checks`` are the largest differences between mixed and double precision, by the number of the trait.
+    ``checks`` are the largest differences between mixed and double precision, by the number of the trait. ``blups``
+    keeps what the null models predict, where that is asked for.
     """
 
     bed: Genotypes
@@ -45,6 +49,7 @@ class TraitScan:
     world: World
     on_held: Callable[[], None] = lambda: None
     checks: dict[int, MixedCheck] = field(default_factory=dict)
+    blups: TraitBlups | None = None
 
     def run(self, part: ScanPart, trait: int, models: Models) -> None:
         """Null model and scan of a trait on the SNPs of a part that its ledger lacks. Collective.
@@ -58,7 +63,9 @@ class TraitScan:
         h2 = null_record.h2_of_V(null)
         L = V.at(h2)  # line 1: L L' = V = h2 Phi + (1-h2) I
         sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
-        say_null(label, ledger.keep_null(part.k, trait, null, fit_null(h2, sums), cohort), models.source, world.log)
+        null_fit = fit_null(h2, sums)
+        say_null(label, ledger.keep_null(part.k, trait, null, null_fit, cohort), models.source, world.log)
+        self.predict(trait, cohort, null_fit, L, F_tilde_rep)
         with world.phase("hand over factor"):
             L_team = L.hold(self.team, ledger.store.block, self.test.dtype)
         snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world)
@@ -77,6 +84,11 @@ class TraitScan:
                     fit = S.fit(sums, self.test)  # line 12: the Schur complement of S_BR
                 slots.keep(block.number, stats, [fit])
             self.on_held()
+
+    def predict(self, trait: int, cohort: Cohort, fit: NullFit, L: Whitener, F_tilde_rep: np.ndarray) -> None:
+        """Genetic values by a trait's null model, where they are asked for and lacking. Collective."""
+        if self.blups is not None and trait in self.blups.files.lacking():
+            self.blups.keep(trait, cohort, fit, dual(L, fit, F_tilde_rep))
 
     def checked(self, trait: int) -> dict[str, float]:
         """What the checks of mixed precision found of a trait, for the manifest."""

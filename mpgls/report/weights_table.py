@@ -26,9 +26,9 @@ NUMBER_BYTES = 20
 
 
 class SnpWeights(NamedTuple):
-    """Weights ``values`` (m, k) per copy of EA of the .bim rows ``index`` (m,), ascending; ``eaf``, ``mean`` (m,)."""
+    """Weights ``values`` (m, k) per copy of EA of the .bim rows ``rows`` (m,), ascending; ``eaf``, ``mean`` (m,)."""
 
-    index: np.ndarray
+    rows: np.ndarray
     eaf: np.ndarray
     mean: np.ndarray
     values: np.ndarray
@@ -36,11 +36,11 @@ class SnpWeights(NamedTuple):
 
 def write_weights(path: Path, variants: VariantReader, weights: SnpWeights, names: Sequence[str]) -> None:
     """Write the weights for the traits ``names``; call on one rank. Raises StorageError."""
-    found = HitVariants(variants, weights.index)
+    found = HitVariants(variants, weights.rows)
 
     def lines() -> Iterator[str]:
         yield "\t".join([*COLUMNS, *names]) + "\n"
-        for j, k in enumerate(found.at(weights.index)):
+        for j, k in enumerate(found.at(weights.rows)):
             fields = [found.chrom[k], str(found.pos[k]), found.id[k], found.a1[k], found.a2[k]]
             figures = [f"{weights.eaf[j]:.10g}", *map(repr, [float(weights.mean[j]), *weights.values[j].tolist()])]
             yield "\t".join([*fields, *figures]) + "\n"

@@ -12,6 +12,7 @@ import numpy as np
 
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
+from mpgls.run.blup_options import BlupOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
 from mpgls.run.study_options import ScaleOptions, TraitOptions
@@ -253,6 +254,7 @@ class TraitScanOptions(
     SolverOptions,
     BlockOptions,
     PlotOptions,
+    BlupOptions,
     CheckpointOptions,
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""

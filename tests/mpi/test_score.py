@@ -21,6 +21,7 @@ from small_study import (
 )
 
 import mpgls
+from mpgls.errors import UsageError
 
 N, NEW, M = 83, 40, 61
 ALPHA = 2.0
@@ -72,7 +73,8 @@ def files(module_comm, module_folder):
 
 def score(comm, files, out, **options):
     prefix = files.folder / out
-    made = mpgls.score(weights=files.weights, out=prefix, threads=1, comm=comm, **{"bfile": files.bfile, **options})
+    given = {"bfile": files.bfile, "weights": files.weights, **options}
+    made = mpgls.score(out=prefix, threads=1, comm=comm, **given)
     comm.Barrier()
     return made
 
@@ -115,6 +117,34 @@ def test_exchanged_alleles_and_absent_snps(comm, files):
     log, swapped = Path(f"{made.prefix}.log").read_text(), sum(files.used[k] for k in exchanged if k != absent)
     assert f"{listed - 1} of {listed} SNPs are in the genotypes, {swapped} of them swapped" in log
     assert "1 SNPs count as average for everybody: 1 not there" in log
+
+
+def test_exchanged_alleles_of_snps_that_not_everybody_has_twice(comm, files):
+    """Whichever allele is A1, men and women have the same values; but not where a man's copy of X counts once."""
+    labels = ["X", "Y", "MT", *["1"] * (M - 3)]
+    first, exchanged = str(files.folder / "sexed"), str(files.folder / "exchanged")
+
+    def write():
+        rows = [line.split() for line in Path(f"{files.bfile}.bim").read_text().splitlines()]
+        men = [k % 3 == 0 for k in range(N + NEW)]
+        fam = [f"{fid} {iid} 0 0 {2 - man} -9" for (fid, iid), man in zip(files.plink.ids, men, strict=True)]
+        for prefix, swap in ((first, False), (exchanged, True)):
+            alleles = [row[4:][:: -1 if swap else 1] for row in rows]
+            parts = zip(labels, rows, alleles, strict=True)
+            write_lines(f"{prefix}.bim", [" ".join([label, *row[1:4], *pair]) for label, row, pair in parts])
+            write_lines(f"{prefix}.fam", fam)
+            write_genotypes(prefix, 2 - files.plink.dosages if swap else files.plink.dosages)
+        bim = [line.split() for line in Path(f"{first}.bim").read_text().splitlines()]
+        numbers = zip(bim, np.random.default_rng(5).standard_normal(M), strict=True)
+        table = [f"{c} {pos} {name} {a1} {a2} 0.3 0.6 {w!r}" for (c, name, _, pos, a1, a2), w in numbers]
+        write_lines(files.folder / "w.tsv", ["CHR POS ID EA NEA EAF MEAN trait", *table])
+
+    on_root(comm, write)
+    weights = files.folder / "w.tsv"
+    plain, swapped = (score(comm, files, out, bfile=out, weights=weights) for out in (first, exchanged))
+    np.testing.assert_allclose(scores(swapped), scores(plain), rtol=0, atol=1e-12)
+    with pytest.raises(UsageError, match="--x-model 1: .*, line 1 has the alleles of a SNP on X the other way round"):
+        score(comm, files, "s", bfile=exchanged, weights=weights, x_model=1)
 
 
 def test_fit_is_that_of_those_who_have_the_trait(comm, files):

@@ -235,7 +235,7 @@ LINES = {
     "kinship": "kinship --bfile sim --grm-bin",
     "eigen": "eigen --grm K.h5 --eigenpairs 2",
     "single-trait": "single-trait --bfile sim --grm K.h5 --loco",
-    "low-rank": "low-rank --bfile sim --similarity-every 3",
+    "low-rank": "low-rank --bfile sim --similarity-every 3 --no-loco --blup",
     "low-rank, one stage": "low-rank --bfile sim --similarity-every 3 --stage 0",
     "multi-trait": "multi-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --dense --p-threshold 0.5",
     "export": "export dense.h5 --trait trait1 trait2",

@@ -119,7 +119,7 @@ class RidgeReport:
             weights = snp_weights(genotypes, a_rep / used, "standardized", world)
             names = [self.targets.analysed[k] for k in chosen]
             world.on_root(lambda: write_weights(path, variants, weights, names))
-        world.log.info(f"weights of {weights.index.size:,} SNPs for {len(names)} targets: {path}")
+        world.log.info(f"weights of {weights.rows.size:,} SNPs for {len(names)} targets: {path}")
         self.tables["weights"] = path
 
     def _best_penalties(self) -> np.ndarray:
