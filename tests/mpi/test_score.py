@@ -143,7 +143,7 @@ def test_exchanged_alleles_of_snps_that_not_everybody_has_twice(comm, files):
     weights = files.folder / "w.tsv"
     plain, swapped = (score(comm, files, out, bfile=out, weights=weights) for out in (first, exchanged))
     np.testing.assert_allclose(scores(swapped), scores(plain), rtol=0, atol=1e-12)
-    with pytest.raises(UsageError, match="--x-model 1: .*, line 1 has the alleles of a SNP on X the other way round"):
+    with pytest.raises(UsageError, match=r"--x-model 1: .*, line 1 has the alleles of a SNP on X the other way round"):
         score(comm, files, "s", bfile=exchanged, weights=weights, x_model=1)
 
 
