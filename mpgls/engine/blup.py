@@ -79,6 +79,8 @@ class BlupFiles:
         with world.phase("report"):
             world.on_root(write)
         world.log.info(f"{name}: genetic values of {cohort.rows.size:,} samples: {self.path(trait, 'blup')}")
+        if weights is not None:
+            world.log.info(f"{name}: weights of SNPs: {self.path(trait, 'weights')}")
 
     def tables(self) -> dict[str, Path]:
         """The tables that are there, by name. Collective."""
