@@ -14,7 +14,7 @@ from mpgls.run.world import World
 from mpgls.study.align import Cohort
 from mpgls.study.filters import SnpFilter
 from mpgls.study.kinship_h5 import read_keys, read_method
-from mpgls.study.snp_keys import keys_of
+from mpgls.study.snp_keys import are_among, keys_of
 from mpgls.study.tables import show_sample
 
 TOLERANCE = 1e-6
@@ -92,7 +92,7 @@ def _find(study: Study, centered: bool) -> KinshipSnps | str:
     wanted = read_keys(kinship.path)
     every = np.arange(fileset.variants.count)
     rows = np.concatenate([
-        first + np.flatnonzero(np.isin(keys, wanted)) for first, keys in keys_of(fileset.variants, every)
+        first + np.flatnonzero(are_among(keys, wanted)) for first, keys in keys_of(fileset.variants, every)
     ])  # fmt: skip
     if rows.size != wanted.size:
         return (

@@ -38,7 +38,7 @@ def snp_weights(
 
     ``method`` is "centered", s_j = 1, or "standardized", s_j = 1 / variance of x_j, as in `kinship_sums`. What the
     weights give the same people, sum_j x_j w_j', is added to ``fitted`` (n, k), this rank's share. Blocks are dealt to
-    ranks. Collective. Raises StorageError on all ranks.
+    ranks. Collective. Raises StorageError, or Stopped after a signal, on all ranks.
     """
     genotypes = dataclasses.replace(genotypes, width=BLOCK)
     blocks = genotypes.cut()[world.rank :: world.size]
@@ -59,6 +59,9 @@ def snp_weights(
                 fitted += X @ weights
             index = genotypes.index[block[usable]]
             found.append(SnpWeights(index, stats.eaf[usable], stats.mean[usable], weights[usable]))
+            if world.stop.requested:
+                break
+    world.raise_if_stopped()
     everyone = [part for theirs in world.comm.gather(found, root=0) or [found[:1]] for part in theirs]
     whole = SnpWeights(*map(np.concatenate, zip(*everyone, strict=True)))
     order = np.argsort(whole.rows)

@@ -14,6 +14,7 @@ from mpgls.study.variants import Variants
 
 COLUMNS = ("CHR", "POS", "ID", "EA", "NEA", "EAF", "MEAN")
 """Columns before those of the traits."""
+_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +35,8 @@ class WeightsFile:
     @property
     def summary(self) -> str:
         """One line for the log: how the file was understood."""
-        m, t = self.values.shape
-        return "; ".join([f"{self.path}: weights of {m:,} SNPs for {', '.join(self.names[:5])}", *self.notes]) + (
-            "" if t <= 5 else f" and {t - 5:,} more"
-        )
+        shown = ", ".join(self.names[:_SHOWN]) + (", ..." if len(self.names) > _SHOWN else "")
+        return "; ".join([f"{self.path}: weights of {len(self.values):,} SNPs for {shown}", *self.notes])
 
 
 def read_weights(path: PathLike) -> WeightsFile:
