@@ -10,6 +10,8 @@ For each trait, as `mpgls.engine.trait_scan` does it line by line:
 
 With --ratio snp it is `mpgls.engine.ratio_scan`, in the eigenbasis of Phi, and each SNP has its own h2.
 
+With --blup the null model also gives u = h2 Phi V^-1 (y - X_L b), as `mpgls.engine.blup` does it.
+
 With --loco all of it is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
 """
 

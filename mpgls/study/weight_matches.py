@@ -72,7 +72,8 @@ class MatchCounts:
         said = ", ".join(f"{count:,} {why}" for why, count in left.items() if count)
         if not said:
             return []
-        return [f"weights: {self.listed - self.used:,} SNPs count as average for everybody: {said}"]
+        left_out = self.listed - self.used
+        return [f"weights: {left_out:,} of {self.listed:,} SNPs are not used, so they count as average: {said}"]
 
 
 @dataclass
