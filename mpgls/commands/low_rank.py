@@ -47,6 +47,7 @@ from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.similarity_options import SimilaritySnpOptions
 from mpgls.run.slots import ScanLedger
+from mpgls.study.snp_columns import columns_of_all
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -88,6 +89,11 @@ class LowRank(TraitScanOptions, SimilaritySnpOptions):
             raise UsageError("--blup is by the null model of all similarity SNPs: give --no-loco as well")
         if self.blup and not self.scans:
             raise UsageError("--blup belongs to the last stage: leave --stage out")
+        if self.robust != "none":
+            raise UsageError(
+                "--robust needs each sample's residual beside the whitened SNPs, which low-rank never makes: use "
+                "mpgls single-trait"
+            )
         _ = self.similarity  # several sources
 
     @property
@@ -234,7 +240,15 @@ def scan_set(
         return {}
     checked: dict[str, float] = {}
     with split_teams(world.comm, plan.team_size, plan.solver) as team:
-        tested = TestedSnps(run.study.fileset.bed, samples.rows, samples.F_rep, G, plan.block, world)
+        tested = TestedSnps(
+            run.study.fileset.bed,
+            samples.rows,
+            samples.F_rep,
+            G,
+            plan.block,
+            world,
+            run.options.columns(samples.cohort),
+        )
         model = SetModel(load_gram(gram, G.n, grid, world), products, nulls, tested)
         if (blups := run.blups_of(G, parts[0])) is not None:
             blups.keep_set(run.study, samples, model, parts[0])
@@ -307,7 +321,8 @@ def scan_dense(
     with split_teams(world.comm, run.plan.team_size, run.plan.solver) as team:
         blups = run.blups_of(G, parts[0])
         scan = TraitScan(
-            run.study.fileset.bed, options.snp_test, team, ledger, world, run.job.sample_memory, blups=blups
+            run.study.fileset.bed, options.snp_test, team, ledger, world, run.job.sample_memory,
+            columns=options.columns, blups=blups,
         )  # fmt: skip
         T_grid = sample_products(G, [slice(0, G.K)], grid, world)  # T = G G'
         for part in parts:
@@ -356,6 +371,7 @@ def make_plan(
         traits=max(len(samples.traits) for samples in sets),
         columns=max(samples.F_rep.shape[1] for samples in sets),
         dense=options.is_dense(n, K),
+        tested=columns_of_all(study.cohorts, options.columns).count,
     )
     asked = block_within(options.block_size, study.selected)
     block = planned_block(options, study, job) if options.scans else asked

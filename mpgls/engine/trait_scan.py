@@ -23,6 +23,7 @@ from mpgls.engine.covariance import Whitener
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import Models
 from mpgls.engine.parts import ScanPart
+from mpgls.engine.robust import RobustSnps
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.teams import Team
 from mpgls.model import null_record
@@ -32,14 +33,15 @@ from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
 from mpgls.study.align import Cohort
 from mpgls.study.genotype_files import Genotypes
+from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
 
 
 @dataclass(frozen=True)
 class TraitScan:
     """What all traits and parts of a scan share. ``on_held`` is called while an operator is in memory.
 
-    ``checks`` are the largest differences between mixed and double precision, by the number of the trait. ``blups``
-    keeps what the null models predict, where that is asked for.
+    ``checks`` are the largest differences between mixed and double precision, by the number of the trait; ``columns``
+    gives those of each SNP over a cohort; ``blups`` keeps what the null models predict, where that is asked for.
     """
 
     bed: Genotypes
@@ -49,6 +51,7 @@ class TraitScan:
     world: World
     on_held: Callable[[], None] = lambda: None
     checks: dict[int, MixedCheck] = field(default_factory=dict)
+    columns: Callable[[Cohort], SnpColumns] = lambda cohort: ONE_COLUMN
     blups: TraitBlups | None = None
 
     def run(self, part: ScanPart, trait: int, models: Models) -> None:
@@ -58,6 +61,7 @@ class TraitScan:
         """
         ledger, world, label = self.ledger, self.world, part.of(self.ledger.traits[trait])
         V, cohort = models.take(ledger.traits[trait], label)
+        columns = self.columns(cohort)
         F_rep = V.design(np.column_stack([cohort.X_L, cohort.y]))  # [X_L | y]
         null = ledger.null(part.k, trait, functools.partial(V.maximise, F_rep, world))
         h2 = null_record.h2_of_V(null)
@@ -67,8 +71,10 @@ class TraitScan:
         say_null(label, ledger.keep_null(part.k, trait, null, null_fit, cohort), models.source, world.log)
         self.predict(trait, cohort, null_fit, L, F_tilde_rep)
         with world.phase("hand over factor"):
-            L_team = L.hold(self.team, ledger.store.block, self.test.dtype)
-        snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world)
+            L_team = L.hold(self.team, ledger.store.block * columns.count, self.test.dtype)
+        snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world, columns)
+        if self.test.robust:
+            snps = RobustSnps(snps, sums, self.test.tolerance, self.team)
         if self.test.precision == "mixed":
             with world.phase("check in double"):
                 found = check_against_double(snps, V, L, sums, self.test, ledger.store)

@@ -66,6 +66,11 @@ class CovariateOptions(MissingCodeOptions):
         if (self.covar_name or self.cat_covar) and self.covar is None:
             raise UsageError(f"{'--covar-name' if self.covar_name else '--cat-covar'} needs --covar")
 
+    @property
+    def further_covar(self) -> tuple[str, ...]:
+        """Columns of --covar that are read whatever --covar-name chooses."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhenotypeOptions(MissingCodeOptions):
