@@ -13,11 +13,14 @@ single-trait scans so, and so does low-rank where n x n matrices are the cheaper
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from mpgls.engine.covariance import Covariance
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import Models
 from mpgls.engine.parts import ScanPart
@@ -33,13 +36,15 @@ from mpgls.study.align import Cohort
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
 
+C = TypeVar("C", bound=Covariance)
+
 
 @dataclass(frozen=True)
-class TraitScan:
-    """What all traits and parts of a scan share. ``on_held`` is called while an operator is in memory.
+class TraitScans(ABC, Generic[C]):
+    """What the scans of all traits and parts share, with models of covariance of one kind.
 
-    ``checks`` are the largest differences between mixed and double precision, by the number of the trait; ``columns``
-    gives those of each SNP over a cohort.
+    ``on_held`` is called while an operator is in memory. ``checks`` are the largest differences between mixed and
+    double precision, by the number of the trait; ``columns`` gives those of each SNP over a cohort.
     """
 
     bed: Genotypes
@@ -51,11 +56,23 @@ class TraitScan:
     checks: dict[int, MixedCheck] = field(default_factory=dict)
     columns: Callable[[Cohort], SnpColumns] = lambda cohort: ONE_COLUMN
 
-    def run(self, part: ScanPart, trait: int, models: Models) -> None:
+    @abstractmethod
+    def run(self, part: ScanPart, trait: int, models: Models[C]) -> None:
         """Null model and scan of a trait on the SNPs of a part that its ledger lacks. Collective.
 
         Raises Stopped, on all ranks, when a signal asked for it; NumericalError where V has no factor.
         """
+
+    def checked(self, trait: int) -> dict[str, float]:
+        """What the checks of mixed precision found of a trait, for the manifest."""
+        return self.checks[trait].facts() if trait in self.checks else {}
+
+
+class TraitScan(TraitScans[Covariance]):
+    """Scans with one h2, that of the null model, for all SNPs of a part."""
+
+    def run(self, part: ScanPart, trait: int, models: Models[Covariance]) -> None:
+        """As `TraitScans.run`."""
         ledger, world, label = self.ledger, self.world, part.of(self.ledger.traits[trait])
         V, cohort = models.take(ledger.traits[trait], label)
         columns = self.columns(cohort)
@@ -85,10 +102,6 @@ class TraitScan:
                     fit = S.fit(sums, self.test)  # line 12: the Schur complement of S_BR
                 slots.keep(block.number, stats, [fit])
             self.on_held()
-
-    def checked(self, trait: int) -> dict[str, float]:
-        """What the checks of mixed precision found of a trait, for the manifest."""
-        return self.checks[trait].facts() if trait in self.checks else {}
 
 
 def say_null(label: str, null: np.ndarray, kinship: str, log: Log) -> None:
