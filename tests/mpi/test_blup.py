@@ -102,9 +102,9 @@ def blup(made):
     return read_table(made.tables["trait.blup"])
 
 
-def assert_blup(study, made, fixed, genetic):
+def assert_blup(study, made, fixed, genetic, tolerance=1e-8):
     found, size = blup(made), np.abs(genetic).max()
-    np.testing.assert_allclose(found["GENETIC"], genetic, rtol=0, atol=1e-8 * size)
+    np.testing.assert_allclose(found["GENETIC"], genetic, rtol=0, atol=tolerance * size)
     np.testing.assert_allclose(found["FIXED"], fixed, rtol=1e-8)
     np.testing.assert_allclose(found["FIXED"] + found["GENETIC"] + found["RESIDUAL"], found["Y"], rtol=1e-12)
     np.testing.assert_allclose(found["Y"], study.trait("trait")[study.rows], rtol=1e-12)
@@ -162,15 +162,17 @@ def test_an_eigenbasis_gives_the_same(comm, study):
     assert "an eigendecomposition does not say which SNPs" in Path(f"{made.prefix}.log").read_text()
 
 
-@pytest.mark.parametrize("form", ["low-rank", "dense"])
-def test_similarity_snps(comm, study, form):
-    made = low_rank(comm, study, "lr", form=form, similarity_every=2)
+@pytest.mark.parametrize("form, precision, tolerance", [
+    ("low-rank", "double", 1e-8), ("dense", "double", 1e-8), ("low-rank", "mixed", 1e-5), ("dense", "mixed", 1e-5),
+])  # fmt: skip
+def test_similarity_snps(comm, study, form, precision, tolerance):
+    made = low_rank(comm, study, "lr", form=form, precision=precision, similarity_every=2)
     G = study.plink.dosages[study.rows][:, ::2]
     varies = np.nanstd(G, axis=0) > 0
     Z = np.divide(G - np.nanmean(G, axis=0), np.nanstd(G, axis=0), out=np.zeros_like(G), where=varies)
     fixed, genetic = study.expected(oracle.scaled(np.nan_to_num(Z) @ np.nan_to_num(Z).T), 0.6)
-    assert_blup(study, made, fixed, genetic)
-    np.testing.assert_allclose(scored(comm, study, made), genetic, rtol=0, atol=1e-8 * np.abs(genetic).max())
+    assert_blup(study, made, fixed, genetic, tolerance)
+    np.testing.assert_allclose(scored(comm, study, made), genetic, rtol=0, atol=tolerance * np.abs(genetic).max())
 
 
 @few_ranks
