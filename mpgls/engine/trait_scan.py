@@ -59,7 +59,7 @@ class TraitScan:
         L = V.at(h2)  # line 1: L L' = V = h2 Phi + (1-h2) I
         sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
         say_null(label, ledger.keep_null(part.k, trait, null, fit_null(h2, sums), cohort), models.source, world.log)
-        with world.phase("hand over factor"):
+        with world.phase("hand over factor", flop=L.flop_of_hold(self.team)):
             L_team = L.hold(self.team, ledger.store.block, self.test.dtype)
         snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world)
         if self.test.precision == "mixed":
