@@ -62,8 +62,8 @@ def make_study(folder: Path) -> None:
     mpgls.eigen(grm="K.h5", out="E")
 
 
-def run_twice(folder: Path) -> None:
-    """Every command twice, on the ranks of this job; a single rank makes the study."""
+def run_twice(folder: Path, names: list[str]) -> None:
+    """Each of the runs ``names`` twice, on the ranks of this job; a single rank makes the study."""
     from mpi4py import MPI
 
     import mpgls
@@ -73,7 +73,8 @@ def run_twice(folder: Path) -> None:
         return
     os.chdir(folder)
     for out in FOLDERS:
-        for name, options in commands().items():
+        for name in names:
+            options = commands()[name]
             getattr(mpgls, name.partition("-")[0])(comm=MPI.COMM_WORLD, out=f"{out}/{name}", **options)
 
 
@@ -113,10 +114,11 @@ def compare(folder: Path) -> tuple[int, list[str]]:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--ranks", type=numbers, metavar="LIST", help="numbers of ranks (3,5,6,7; 3,5 with --quick)")
+    parser.add_argument("--runs", nargs="+", default=[*commands()], choices=[*commands()], help="which runs (all)")
     options = parser.parse_args()
     folder = options.scratch / "same-bytes"
     if launched():
-        run_twice(folder)
+        run_twice(folder, options.runs)
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
