@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ranks import FEW
 
 from mpgls.run.launcher import launched_size
 
@@ -15,13 +16,12 @@ PLACES = (Path("/usr/share/doc/gemma/example"), Path(__file__).resolve().parents
 EXAMPLE = next((place for place in PLACES if (place / "mouse_hs1940.bed.gz").exists()), PLACES[-1])
 DATA = Path(__file__).resolve().parent / "data"
 
-MOST_RANKS = 2
 """Real data show whether the numbers are right; what more ranks change is shown on small data."""
-
 needs_mice = pytest.mark.skipif(
-    launched_size() > MOST_RANKS or not (EXAMPLE / "mouse_hs1940.bed.gz").exists(),
-    reason=f"more than {MOST_RANKS} ranks, or the mouse data are not here: python3 jobs/mouse_data.py",
+    launched_size() > FEW or not (EXAMPLE / "mouse_hs1940.bed.gz").exists(),
+    reason=f"more than {FEW} ranks, or the mouse data are not here: python3 jobs/mouse_data.py",
 )
+"""Real data show whether the numbers are right; what more ranks change is shown on small data."""
 
 
 def unpack_mice(prefix: str | Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import Models
 from mpgls.engine.parts import ScanPart
+from mpgls.engine.robust import RobustSnps
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.teams import Team
 from mpgls.model import null_record
@@ -28,14 +29,17 @@ from mpgls.model.gls import SnpTest, fit_null
 from mpgls.run.log import Log
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
+from mpgls.study.align import Cohort
 from mpgls.study.genotype_files import Genotypes
+from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
 
 
 @dataclass(frozen=True)
 class TraitScan:
     """What all traits and parts of a scan share. ``on_held`` is called while an operator is in memory.
 
-    ``checks`` are the largest differences between mixed and double precision, by the number of the trait.
+    ``checks`` are the largest differences between mixed and double precision, by the number of the trait; ``columns``
+    gives those of each SNP over a cohort.
     """
 
     bed: Genotypes
@@ -45,6 +49,7 @@ class TraitScan:
     world: World
     on_held: Callable[[], None] = lambda: None
     checks: dict[int, MixedCheck] = field(default_factory=dict)
+    columns: Callable[[Cohort], SnpColumns] = lambda cohort: ONE_COLUMN
 
     def run(self, part: ScanPart, trait: int, models: Models) -> None:
         """Null model and scan of a trait on the SNPs of a part that its ledger lacks. Collective.
@@ -53,6 +58,7 @@ class TraitScan:
         """
         ledger, world, label = self.ledger, self.world, part.of(self.ledger.traits[trait])
         V, cohort = models.take(ledger.traits[trait], label)
+        columns = self.columns(cohort)
         F_rep = V.design(np.column_stack([cohort.X_L, cohort.y]))  # [X_L | y]
         null = ledger.null(part.k, trait, functools.partial(V.maximise, F_rep, world))
         h2 = null_record.h2_of_V(null)
@@ -60,8 +66,10 @@ class TraitScan:
         sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
         say_null(label, ledger.keep_null(part.k, trait, null, fit_null(h2, sums), cohort), models.source, world.log)
         with world.phase("hand over factor", flop=L.flop_of_hold(self.team)):
-            L_team = L.hold(self.team, ledger.store.block, self.test.dtype)
-        snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world)
+            L_team = L.hold(self.team, ledger.store.block * columns.count, self.test.dtype)
+        snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world, columns)
+        if self.test.robust:
+            snps = RobustSnps(snps, sums, self.test.tolerance, self.team)
         if self.test.precision == "mixed":
             with world.phase("check in double"):
                 found = check_against_double(snps, V, L, sums, self.test, ledger.store)

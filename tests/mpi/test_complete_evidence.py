@@ -8,10 +8,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from ranks import few_ranks
 from small_study import on_root, read_columns, read_facts, read_plink, read_results, read_rows, write_lines, write_table
 
 import mpgls
 from mpgls.errors import NumericalError
+
+pytestmark = few_ranks
 
 N, M, SNP = 83, 60, 25
 EFFECT = {"mendel": 3.0, "far": -2.0}

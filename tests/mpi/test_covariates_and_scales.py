@@ -13,11 +13,14 @@ import h5py
 import numpy as np
 import oracle
 import pytest
+from ranks import few_ranks
 from scipy import stats
 from small_study import SimulatedStudy, on_root, read_facts, read_plink, read_rows, write_kinship, write_table
 
 import mpgls
 from mpgls.errors import InputError
+
+pytestmark = few_ranks
 
 N, M = 101, 63
 TRAITS = ("t1", "t2", "t3")

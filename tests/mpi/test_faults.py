@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from ranks import few_ranks
 from small_study import on_root, write_kinship
 
 import mpgls
@@ -25,6 +26,8 @@ from mpgls.la.grid import ProcessGrid
 from mpgls.mpi import StopSignal
 from mpgls.run.world import World
 from mpgls.study.grm import open_kinship
+
+pytestmark = few_ranks
 
 SCAN: dict[str, Any] = {"bfile": "sim", "pheno": "sim.pheno.tsv", "block_size": 10, "checkpoint": 0.0, "no_plots": True}
 RUNS: dict[str, dict[str, Any]] = {

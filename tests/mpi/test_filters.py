@@ -7,6 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from ranks import few_ranks
 from scipy import stats
 from small_study import (
     SimulatedStudy,
@@ -20,6 +21,8 @@ from small_study import (
 )
 
 import mpgls
+
+pytestmark = few_ranks
 
 N, M = 152, 211  # whole bytes: PLINK counts the bits after the last sample
 LABELS = ("1", "2", "3", "22", "0", "23", "26")

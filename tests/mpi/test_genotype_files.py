@@ -17,6 +17,7 @@ import oracle
 import pytest
 from bgen_files import NEEDS_BGEN, write_bgen
 from pgen_files import NEEDS_PGENLIB, write_pgen
+from ranks import few_ranks
 from small_study import (
     on_root,
     read_columns,
@@ -30,6 +31,8 @@ from small_study import (
 
 import mpgls
 from mpgls.errors import InputError, UsageError
+
+pytestmark = few_ranks
 
 N, M = 53, 131
 HAS_PGENLIB = importlib.util.find_spec("pgenlib") is not None

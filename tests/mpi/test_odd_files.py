@@ -17,9 +17,12 @@ import nibabel
 import numpy as np
 import odd_files
 import pytest
+from ranks import few_ranks
 from small_study import on_root, read_plink, read_rows
 
 import mpgls
+
+pytestmark = few_ranks
 
 N, M, GRID = 41, 60, (3, 2, 2)
 NAMES = {

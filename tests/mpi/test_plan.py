@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ranks import few_ranks
 
 import mpgls
 from mpgls.commands import options_of
@@ -16,7 +17,7 @@ from mpgls.errors import InputError, MemoryPlanError, StorageError
 from mpgls.run.hardware import startup_seconds
 from mpgls.run.options import make
 
-pytestmark = pytest.mark.usefixtures("small_probes")
+pytestmark = [few_ranks, pytest.mark.usefixtures("small_probes")]
 STUDY = {"samples": 40_000, "snps": 10_000, "similarity_count": 1_000, "chromosomes": 5, "traits": 2, "covariates": 2}
 
 

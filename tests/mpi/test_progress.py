@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ranks import few_ranks
 from small_study import on_root, read_plink, write_kinship
 
 import mpgls
 from mpgls.errors import UsageError
 from mpgls.run import progress_file
 from mpgls.run.progress_file import ProgressFile
+
+pytestmark = few_ranks
 
 N, M = 61, 53
 

@@ -10,6 +10,7 @@ import low_rank_oracle
 import numpy as np
 import oracle
 import pytest
+from ranks import few_ranks
 from small_study import (
     SimulatedStudy,
     on_root,
@@ -25,6 +26,8 @@ from small_study import (
 
 import mpgls
 from mpgls.errors import InputError, UsageError
+
+pytestmark = few_ranks
 
 N, M = 133, 97
 RUNS = (("1", 30), ("2", 20), ("X", 22), ("Y", 10), ("XY", 7), ("MT", 8))

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import oracle
 import pytest
+from ranks import few_ranks
 from small_study import (
     SimulatedStudy,
     on_root,
@@ -23,6 +24,8 @@ from small_study import (
 )
 
 import mpgls
+
+pytestmark = few_ranks
 
 N, M = 61, 47
 WARNING = "h2 is not identified"
