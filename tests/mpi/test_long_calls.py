@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from ranks import few_ranks
 
 import mpgls
 from mpgls.la import eigen, scalapack
 from mpgls.run.clock import Clock
 
+pytestmark = few_ranks
 N, M = 53, 90
 OF_ORDER = {"syevd": 4.0 / 3.0, "potrf": 1.0 / 3.0, "trtri": 1.0 / 3.0}
 """What a routine takes at least, in n^3."""
