@@ -33,6 +33,9 @@ class Whitener(Protocol):
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = L^-1 X on every team, for blocks of ``width`` SNPs a rank. Collective."""
 
+    def flop_of_hold(self, team: Team) -> float:
+        """Floating-point operations of a rank in `hold`."""
+
 
 class Covariance(Protocol):
     """V(h2) over n samples."""

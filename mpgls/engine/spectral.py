@@ -78,6 +78,10 @@ class SpectralFactor:
         np.multiply(Z_grid.local, self.root_weights[Z_grid.col_indices], out=scaled_grid.local)
         return hold_basis(scaled_grid, team, width, dtype)
 
+    def flop_of_hold(self, team: Team) -> float:
+        """None but those of the scaling."""
+        return 0.0
+
 
 def in_eigen_order(cohort: Cohort, eigen_file: EigenFile, trait: str) -> Cohort:
     """The cohort with its samples in the order of the eigenvectors.

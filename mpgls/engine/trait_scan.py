@@ -96,7 +96,7 @@ class TraitScan(TraitScans[Covariance]):
         null_fit = fit_null(h2, sums)
         say_null(label, ledger.keep_null(part.k, trait, null, null_fit, cohort), models.source, world.log)
         self.predict(trait, cohort, null_fit, L, F_tilde_rep)
-        with world.phase("hand over factor"):
+        with world.phase("hand over factor", flop=L.flop_of_hold(self.team)):
             L_team = L.hold(self.team, ledger.store.block * columns.count, self.test.dtype)
         snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world, columns)
         if self.test.robust:
