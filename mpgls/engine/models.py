@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from mpgls.engine.cholesky import CholeskyCovariance
 from mpgls.engine.covariance import Covariance
-from mpgls.engine.eigenpairs import decompose, leading_units
+from mpgls.engine.eigenpairs import decompose, leading_pairs, leading_units
 from mpgls.engine.kinship_grid import load_columns
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.spectral import SpectralCovariance, in_eigen_order
 from mpgls.errors import UsageError
-from mpgls.la.eigen import leading_eigenpairs, multiply
+from mpgls.la.eigen import multiply
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.model.gls import degrees_of_freedom
@@ -24,23 +24,18 @@ from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.study.align import Cohort
 
+C = TypeVar("C", bound=Covariance, covariant=True)
 
-class Models(Protocol):
+
+class Models(Protocol[C]):
     """Hands out the covariance of each trait, and its samples in the order that the covariance has."""
 
     @property
     def source(self) -> str:
         """The file of the kinship."""
 
-    def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
+    def take(self, trait: str, label: str) -> tuple[C, Cohort]:
         """The covariance and the cohort of ``trait``; ``label`` is what the log calls the model. Collective."""
-
-
-class SpectralModels(Models, Protocol):
-    """Models that are all in an eigenbasis."""
-
-    def take(self, trait: str, label: str) -> tuple[SpectralCovariance, Cohort]:
-        """As `Models.take`."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,7 @@ class KinshipModels:
         cohort = self.study.cohorts[trait]
         Phi_grid = self.kinship.take(cohort.rows, label)
         if self.pcs:
-            with self.world.phase("principal components"):
-                _, Z_rep = leading_eigenpairs(Phi_grid, self.pcs)
+            _, Z_rep = leading_pairs(Phi_grid, self.pcs, "", self.world)
             cohort = with_components(cohort, Z_rep)
         return CholeskyCovariance(Phi_grid, self.world), cohort
 

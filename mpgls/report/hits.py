@@ -1,7 +1,9 @@
 """The significant pairs of trait and SNP.
 
-Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, and ``INFO`` of dosages, with the meaning and the
-digits of `mpgls.report.table`, sorted by trait (in the order of the analysis) and then by row of the .bim.
+Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, with the meaning and the digits of
+`mpgls.report.table`, sorted by trait (in the order of the analysis) and then by row of the .bim. ``INFO`` of dosages is
+behind, and hits with further fields, those of `mpgls.model.snp_ratio`, have their columns after it: ``H2 LOGL
+LOG10P_LRT P_LRT LOG10P_SCORE P_SCORE``.
 """
 
 from __future__ import annotations
@@ -16,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.errors import StorageError
+from mpgls.model.hits import further_of
 from mpgls.model.pvalues import p_from_log10
-from mpgls.report.table import _TEXT_P_FROM, VariantReader, _take, format_p
+from mpgls.report.table import _TEXT_P_FROM, VariantReader, _take, columns_of, format_p, further_text
 from mpgls.report.table_files import BATCH
 from mpgls.report.table_lines import Table
+from mpgls.stream.store import OF_GENOTYPES
 
 if TYPE_CHECKING:
     from mpgls.study.plink import Variants
 
 COLUMNS = ("TRAIT", "CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P")
-_ROW = "%s\t%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e"
-INFO, _INFO = "INFO", "%.10g"
-_FINITE = ("EAF", "BETA", "SE", "STAT", INFO)
+_ROW = "%s\t%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e\n"
 # Chunks whose Python strings stay in the processor's cache.
 _CHUNK = 8192
 
@@ -70,11 +72,13 @@ def hits_table(hits: np.ndarray, traits: Sequence[str], variants: VariantReader,
 
     ``traits`` are the names that ``hits['trait']`` counts. Of ``dosages`` it has INFO as the last column.
     """
-    found, columns = HitVariants(variants, hits["row"]), (*COLUMNS, *[INFO] * dosages)
+    found, fields = HitVariants(variants, hits["row"]), (*OF_GENOTYPES[: int(dosages)], *further_of(hits.dtype))
+    columns = (*COLUMNS, *(column for name in fields for column in columns_of(name)))
 
     def text(start: int, stop: int) -> bytes:
-        chunks = (hits[at : min(at + _CHUNK, stop)] for at in range(start, stop, _CHUNK))
-        return "".join(line for part in chunks for line in _lines(_columns(part, traits, found), columns)).encode()
+        parts = (hits[at : min(at + _CHUNK, stop)] for at in range(start, stop, _CHUNK))
+        lines = (_with_further(_lines(_columns(part, traits, found)), part, fields) for part in parts)
+        return "".join(line for of_part in lines for line in of_part).encode()
 
     return Table(columns, text, hits.size)
 
@@ -88,27 +92,35 @@ def _columns(part: np.ndarray, traits: Sequence[str], found: HitVariants) -> dic
     # adding zero turns the -0.0 of p = 1 into 0
     log10p = part["log10p"] + 0.0
     trait = [traits[k] for k in part["trait"].tolist()]
-    figures = (part["eaf"], part["n"], part["beta"], part["se"], stat, log10p, p_from_log10(log10p), part["info"])
-    return dict(zip((*COLUMNS, INFO), (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
+    figures = (part["eaf"], part["n"], part["beta"], part["se"], stat, log10p, p_from_log10(log10p))
+    return dict(zip(COLUMNS, (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
 
 
-def _lines(columns: dict[str, Any], names: Sequence[str]) -> list[str]:
-    """The text of the hits: of the ``columns`` those with these ``names``."""
-    lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in (columns[name] for name in names)]
-    row = "\t".join([_ROW, *[_INFO] * (len(names) - len(COLUMNS))]) + "\n"
-    lines = list(map(row.__mod__, zip(*lists, strict=True)))
-    log10p, figures = columns["LOG10P"], sum(columns[name] for name in names if name in _FINITE)
-    for k in np.flatnonzero(~(np.isfinite(figures) & (log10p < _TEXT_P_FROM))).tolist():
-        lines[k] = _special_line(dict(zip(names, (column[k] for column in lists), strict=True)), lines[k])
+def _with_further(lines: list[str], part: np.ndarray, fields: Sequence[str]) -> list[str]:
+    """The lines of hits with the text of their further ``fields``."""
+    texts = further_text(part, fields)
+    return [f"{line[:-1]}\t{text[:-1]}\n" for line, text in zip(lines, texts, strict=True)] if texts else lines
+
+
+def _lines(columns: dict[str, Any]) -> list[str]:
+    """The text of the hits in ``columns``."""
+    lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in (columns[name] for name in COLUMNS)]
+    lines = list(map(_ROW.__mod__, zip(*lists, strict=True)))
+    log10p = columns["LOG10P"]
+    usual = np.isfinite(columns["EAF"] + columns["BETA"] + columns["SE"] + columns["STAT"]) & (log10p < _TEXT_P_FROM)
+    for k in np.flatnonzero(~usual).tolist():
+        lines[k] = _special_line([column[k] for column in lists], lines[k])
     return lines
 
 
-def _special_line(values: dict[str, Any], line: str) -> str:
+def _special_line(values: list, line: str) -> str:
     """``line`` with NA for figures that are not finite, and with a p value that is too small for float64."""
-    fields = dict(zip(values, line.rstrip("\n").split("\t"), strict=True))
-    fields |= {name: "NA" for name, value in values.items() if isinstance(value, float) and math.isnan(value)}
-    fields["P"] = format_p(values["LOG10P"])
-    return "\t".join(fields.values()) + "\n"
+    fields = line.rstrip("\n").split("\t")
+    for k, value in enumerate(values):
+        if isinstance(value, float) and math.isnan(value):
+            fields[k] = "NA"
+    fields[-1] = format_p(values[COLUMNS.index("LOG10P")])
+    return "\t".join(fields) + "\n"
 
 
 @contextlib.contextmanager
