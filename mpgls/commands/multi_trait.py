@@ -39,7 +39,7 @@ from mpgls.engine.eigenbasis import (
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.engine.refit import Refit, design_at_nodes, model_of_panel
+from mpgls.engine.refit import GroupNodes, Refit, model_of_panel
 from mpgls.engine.snp_scan import own_blocks
 from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
@@ -48,7 +48,6 @@ from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
 from mpgls.errors import StorageError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, TeamOperator, split_teams
-from mpgls.model.null_nodes import DesignAtNodes
 from mpgls.model.null_record import unidentified
 from mpgls.model.snp_ratio import fields_of
 from mpgls.model.trait_records import Pass
@@ -223,16 +222,16 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
     out = scan.job.path("")
     directory = Path(options.scratch or out.parent) if len(passes) > 1 else None
     with Z_team, scratch_file(directory, out.name, Z_team, world) as scratch:
-        design = None
+        nodes = None
         if scan.test.refit_p is not None:
             with world.phase("nodes of h2"):
-                design = design_at_nodes(basis)
+                nodes = GroupNodes.of(basis, Z_team)
         bed, rows, columns = part.study.fileset.bed, scan.traits.groups[g].rows, SnpColumns(coding=options.coding)
         snps = RotatedSnps(bed, own, rows, Z_team, scratch, world, columns)
         for one in passes:
             work = Work()
             panels = [
-                hold_panel(scan, one, traits, basis, given, OnTeam(Z_team, work, design))
+                hold_panel(scan, one, traits, basis, given, OnTeam(Z_team, work, nodes))
                 for traits in scan.plan.panels(one, scan.traits.groups[g].traits.size)
             ]
             label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
@@ -248,7 +247,7 @@ class OnTeam:
 
     Z_team: TeamOperator
     work: Work
-    design: DesignAtNodes | None
+    nodes: GroupNodes | None
 
 
 def hold_panel(
@@ -268,10 +267,10 @@ def hold_panel(
         panel = scan.test.panel(basis, Y_tilde_rep, nulls)  # W o E~
     scan.ledger.keep_nulls(one.part, at, panel.fitted(nulls))
     local, refit = panel.local(on.Z_team.rows, on.work), None
-    if on.design is not None:
+    if on.nodes is not None:
         with world.phase("nodes of h2"):
-            model = model_of_panel(on.design, panel, scan.test.test, world)
-        refit = Refit(model, local.WE, panel.h2, on.Z_team, scan.team)
+            model = model_of_panel(on.nodes.design, panel, scan.test.test, world)
+        refit = Refit(model, on.nodes, local.WE, panel.h2, on.Z_team, scan.team)
     panel.forget_rows()
     return ResidentPanel(one.group, first, at, panel, local, scan.test.epilogue(panel, on.work), refit)
 
