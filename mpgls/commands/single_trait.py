@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.device.card import Card
 from mpgls.engine.cost import RunCost
+from mpgls.engine.device_plan import card_sizes, choose_card, on_the_card, plan_on_cards
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
@@ -34,6 +36,7 @@ from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
 from mpgls.model.h2_nodes import NODES
 from mpgls.report.scan_report import ScanReport
+from mpgls.run.device_options import DevicePrecisionOptions
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import RatioOptions
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleTrait(RatioOptions, ScanKinshipOptions):
+class SingleTrait(DevicePrecisionOptions, RatioOptions, ScanKinshipOptions):
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
@@ -63,6 +66,10 @@ class SingleTrait(RatioOptions, ScanKinshipOptions):
         super().check()
         if self.dry_run and self.ratio == "snp":
             raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
+        if self.device != "cpu" and self.ratio == "snp":
+            raise UsageError("--ratio snp runs on ranks alone: leave out --device")
+        if self.device != "cpu" and self.dry_run:
+            raise UsageError("--dry-run does not know what a GPU costs: leave out --device")
 
 
 def run(options: SingleTrait, comm: MPI.Comm) -> Results:
@@ -73,6 +80,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
         world = job.world
         with world.phase("open and check"):
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
+            card = choose_card(options, world)
             study = open_study(options, world, eigen=eigen_file)
             check_kinship(study, options.loco, world)
             for name, cohort in study.cohorts.items():
@@ -85,7 +93,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             if options.dry_run:
                 machine = job.machine(study.fileset.bed.held_bytes)
                 return dry_run(lambda at: cost_on(at, options, study, chromosomes, given), machine, options.rates, job)
-            plan = make_plan(options, study, chromosomes, job)
+            plan = make_plan(options, study, chromosomes, card, job)
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
             describe(parts, edges, plan.block, world)
             ledger = open_ledger(options, study, plan.block, edges, given, job, options.pcs)
@@ -98,7 +106,8 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
             kind = TraitScan if options.ratio == "null" else RatioScan
-            scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
+            on_card = on_the_card(card, plan, options)
+            scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory, on_card)
             for part in parts:
                 unfinished = ledger.unfinished(part.blocks)
                 models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
@@ -135,10 +144,16 @@ def make_models(
     return KinshipModels(part.study, Phi, options.pcs, job.world)
 
 
-def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job: Job) -> ScanPlan:
+def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, card: Card | None, job: Job) -> ScanPlan:
     """The plan, in the log before anything large is allocated; a run that resumes keeps its store's block."""
     machine = job.machine(study.fileset.bed.held_bytes)
-    plan = plan_on(machine, options, study, chromosomes, planned_block(options, study, job))
+    block = planned_block(options, study, job)
+    if card is None:
+        plan = plan_on(machine, options, study, chromosomes, block)
+    else:
+        limit = job.world.comm.allreduce(card.limit, op=min)
+        of_card = card_sizes(sizes_of(options, study, chromosomes), options.precision, limit, study.fileset.bed)
+        plan = plan_on_cards(machine, of_card, options.team_size, block)
     job.world.log.info(plan.text(machine))
     return plan
 
@@ -147,8 +162,14 @@ def plan_on(
     machine: Machine, options: SingleTrait, study: Study, chromosomes: Chromosomes, block: int | None
 ) -> ScanPlan:
     """The plan. Raises MemoryPlanError."""
+    sizes = sizes_of(options, study, chromosomes)
+    return plan_scan(machine, sizes, options.team_size, block, options.solver)
+
+
+def sizes_of(options: SingleTrait, study: Study, chromosomes: Chromosomes) -> ScanSizes:
+    """What the scan is made of."""
     cohorts, n = list(study.cohorts.values()), study.samples.size
-    sizes = ScanSizes(
+    return ScanSizes(
         n,
         m=-(-study.selected // len(chromosomes.labels)),
         columns=cohorts[0].X_L.shape[1] + options.pcs + 1,
@@ -160,7 +181,6 @@ def plan_on(
         nodes=0 if options.ratio == "null" else NODES,
         basis=options.eigen is not None or options.ratio == "snp",
     )
-    return plan_scan(machine, sizes, options.team_size, block, options.solver)
 
 
 def cost_on(

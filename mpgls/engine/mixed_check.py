@@ -1,4 +1,4 @@
-"""Mixed precision, checked: a sample of SNPs is solved in double as well, before the scan."""
+"""Mixed precision and GPUs, checked: a sample of SNPs is solved in double as well, before the scan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from mpgls.engine.covariance import Covariance, Whitener
-from mpgls.engine.snp_scan import SnpSums, WhitenedSnps
+from mpgls.engine.device_scan import DeviceSnps
+from mpgls.engine.snp_scan import MIXED, SnpSums, Streamed, WhitenedSnps
 from mpgls.engine.snp_stream import read_few
 from mpgls.errors import NumericalError
 from mpgls.model.gls import Note, NullSums, SnpFit, SnpTest
@@ -42,18 +43,18 @@ class MixedCheck:
 
 
 def check_against_double(
-    snps: WhitenedSnps, V: Covariance, L: Whitener, sums: NullSums, test: SnpTest, store: ResultStore
+    snps: WhitenedSnps | DeviceSnps, V: Covariance, L: Whitener, sums: NullSums, test: SnpTest, store: ResultStore
 ) -> MixedCheck:
-    """Test evenly spaced SNPs with the float64 factor and with the team's float32 one; said in the log. Collective."""
+    """Test evenly spaced SNPs with the float64 factor and as the team streams them; said in the log. Collective."""
     packed, X_rep = sample_of(store, snps)
-    mixed = snps.sums(snps.decode(packed), snps.whiten(len(packed)))
+    mixed = snps.sums_of(packed)
     S = partial_products(snps.F_tilde_rep, L.columns(V.design(X_rep)))  # S_BL, b_B, S_BR
     double = SnpSums(mixed.stats, S[:-2], S[-2], S[-1], mixed.norm)
     with snps.world.together():
-        return compare(mixed.fit(sums, test), double.fit(sums, test), snps.world.log)
+        return compare(mixed.fit(sums, test), double.fit(sums, test), snps.world.log, snps.streamed)
 
 
-def sample_of(store: ResultStore, snps: WhitenedSnps) -> tuple[np.ndarray, np.ndarray]:
+def sample_of(store: ResultStore, snps: WhitenedSnps | DeviceSnps) -> tuple[np.ndarray, np.ndarray]:
     """Evenly spaced SNPs of a store, packed, and as columns X (n, count) float64 on every rank. Collective."""
     count = min(SAMPLED, store.block, store.count)
     sample = store.index[np.linspace(0, store.count - 1, count).astype(np.int64)]
@@ -63,7 +64,7 @@ def sample_of(store: ResultStore, snps: WhitenedSnps) -> tuple[np.ndarray, np.nd
     return packed, X_rep
 
 
-def compare(mixed: SnpFit, double: SnpFit, log: Log) -> MixedCheck:
+def compare(mixed: SnpFit, double: SnpFit, log: Log, streamed: Streamed = MIXED) -> MixedCheck:
     """The largest differences of two fits of the same SNPs; a warning where a conclusion might change.
 
     Raises NumericalError where the fits have little in common.
@@ -74,13 +75,13 @@ def compare(mixed: SnpFit, double: SnpFit, log: Log) -> MixedCheck:
         float(np.max(np.abs(beta - right) / error, initial=0.0)), float(np.max(np.abs(se / error - 1.0), initial=0.0))
     )
     text = (
-        f"mixed precision against double on {usable.size} SNPs: BETA differs by at most {found.mixed_check_beta:.1e} "
+        f"{streamed.how} against double on {usable.size} SNPs: BETA differs by at most {found.mixed_check_beta:.1e} "
         f"standard errors, SE by a share of {found.mixed_check_se:.1e}"
     )
     if found.mixed_check_beta > HOPELESS:
-        raise NumericalError(f"{text}: this model needs --precision double")
+        raise NumericalError(f"{text}: this model needs {streamed.better}")
     if max(found.mixed_check_beta, found.mixed_check_se) > TOLERATED:
-        log.warn(f"{text}: use --precision double")
+        log.warn(f"{text}: use {streamed.better}")
     else:
         log.info(text)
     return found

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from mpgls.engine.panel_decoder import PanelDecoder
 from mpgls.engine.snp_stream import SnpStream
-from mpgls.la.teams import Team, TeamOperator
+from mpgls.la.teams import Closing, Team, TeamOperator
 from mpgls.model.gls import NullSums, SnpFit, SnpTest, fit_snps
 from mpgls.model.products import partial_products
 from mpgls.run.slots import Slots
@@ -23,6 +23,16 @@ class Block(NamedTuple):
 
     number: int
     packed: np.ndarray
+
+
+class Streamed(NamedTuple):
+    """How SNPs are streamed, in words, and what would be more accurate."""
+
+    how: str
+    better: str
+
+
+MIXED = Streamed("mixed precision", "--precision double")
 
 
 class SnpSums(NamedTuple):
@@ -39,7 +49,7 @@ class SnpSums(NamedTuple):
         return fit_snps(null, self.S_BL, self.S_BR, self.b_B, self.norm, test.test, test.tolerance, test.complete)
 
 
-class WhitenedSnps:
+class WhitenedSnps(Closing):
     """From packed genotypes to the sums that a SNP's effect needs, one block at a time.
 
     ``L_team`` whitens, X~ = L^-1 X; ``F_tilde_rep`` (n, q+1) = L^-1 [X_L | y]; ``rows`` (n,) are the samples' positions
@@ -52,6 +62,18 @@ class WhitenedSnps:
         self.L_team, self.F_tilde_rep, self.rows, self.bed, self.world = L_team, F_tilde_rep, rows, bed, world
         self.F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.dtype)
         self.decode = PanelDecoder(L_team, rows, bed, world).decode  # X_cols, centred
+        self.streamed = MIXED
+
+    def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, SnpSums]]:
+        """Each block with its sums."""
+        for block in blocks:
+            yield block, self.sums_of(block.packed)
+
+    def sums_of(self, packed: np.ndarray) -> SnpSums:
+        """S_BL, b_B, S_BR of the SNPs of a block."""
+        stats = self.decode(packed)
+        X_tilde_team = self.whiten(len(packed))  # X~ = L^-1 X
+        return self.sums(stats, X_tilde_team)
 
     def whiten(self, B: int) -> np.ndarray:
         """X~ = L^-1 X, this rank's rows."""
@@ -64,6 +86,10 @@ class WhitenedSnps:
             B, q = stats.n_obs.size, self.F_tilde_team.shape[1] - 1
             S = self.L_team.sum_over_rows(partial_products(self.F_tilde_team, X_tilde_team))[:, :B]
             return SnpSums(stats, S[:q], S[q], S[q + 1], self.rows.size * stats.variance)
+
+    def close(self) -> None:
+        """Give back the operator. Collective over the team."""
+        self.L_team.close()
 
 
 def left_blocks(

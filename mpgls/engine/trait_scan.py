@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mpgls.engine.covariance import Whitener
+from mpgls.engine.device_scan import DeviceSnps, OnCard, orthonormal
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import Models
 from mpgls.engine.parts import ScanPart
@@ -35,6 +37,8 @@ from mpgls.study.genotype_files import Genotypes
 class TraitScan:
     """What all traits and parts of a scan share. ``on_held`` is called while an operator is in memory.
 
+    ``on_card``: that SNPs go through an operator on GPUs.
+
     ``checks`` are the largest differences between mixed and double precision, by the number of the trait.
     """
 
@@ -44,6 +48,7 @@ class TraitScan:
     ledger: ScanLedger
     world: World
     on_held: Callable[[], None] = lambda: None
+    on_card: OnCard | None = None
     checks: dict[int, MixedCheck] = field(default_factory=dict)
 
     def run(self, part: ScanPart, trait: int, models: Models) -> None:
@@ -59,24 +64,32 @@ class TraitScan:
         L = V.at(h2)  # line 1: L L' = V = h2 Phi + (1-h2) I
         sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
         say_null(label, ledger.keep_null(part.k, trait, null, fit_null(h2, sums), cohort), models.source, world.log)
+        if self.on_card is not None:
+            F_tilde_rep, sums = orthonormal(F_tilde_rep, sums)
         with world.phase("hand over factor"):
-            L_team = L.hold(self.team, ledger.store.block, self.test.dtype)
-        snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world)
-        if self.test.precision == "mixed":
+            snps = self._hold(L, F_tilde_rep, cohort.rows)
+        if self.test.precision == "mixed" or self.on_card is not None:
             with world.phase("check in double"):
                 found = check_against_double(snps, V, L, sums, self.test, ledger.store)
             self.checks[trait] = found.larger(self.checks.get(trait, found))
         del V, L  # the scan needs neither Phi nor the work buffer
 
-        with L_team, ledger.slots([trait]) as slots:
-            for block in left_blocks(self.bed, slots, part.blocks, self.team, world, label):  # line 5
-                stats = snps.decode(block.packed)
-                X_tilde_team = snps.whiten(len(block.packed))  # line 6: X~ = L^-1 X
-                S = snps.sums(stats, X_tilde_team)  # lines 7-11: S_BL, b_B, S_BR
+        with snps, ledger.slots([trait]) as slots:
+            blocks = left_blocks(self.bed, slots, part.blocks, self.team, world, label)  # line 5
+            for block, S in snps.stream(blocks):  # lines 6-11: X~ = L^-1 X;  S_BL, b_B, S_BR
                 with world.phase("statistics"):
                     fit = S.fit(sums, self.test)  # line 12: the Schur complement of S_BR
-                slots.keep(block.number, stats, [fit])
+                slots.keep(block.number, S.stats, [fit])
             self.on_held()
+
+    def _hold(self, L: Whitener, F_tilde_rep: np.ndarray, rows: np.ndarray) -> WhitenedSnps | DeviceSnps:
+        """The team's operator L^-1, on its ranks or on their cards. Collective."""
+        if self.on_card is not None:
+            snps = DeviceSnps(L, F_tilde_rep, rows, self.bed, self.team, self.on_card, self.world)
+            self.world.log.info(snps.text())
+            return snps
+        L_team = L.hold(self.team, self.ledger.store.block, self.test.dtype)
+        return WhitenedSnps(L_team, F_tilde_rep, rows, self.bed, self.world)
 
     def checked(self, trait: int) -> dict[str, float]:
         """What the checks of mixed precision found of a trait, for the manifest."""
