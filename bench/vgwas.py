@@ -27,6 +27,8 @@ QUICK = {"samples": 740, "snps": 1000, "voxels": 6000, "confounds": 10}
 PAPER = {"snps": 418_669, "voxels": 51_792, "permutations": 1000, "core_days": 53.6, "rate": 5.5e6}
 """[vGWAS] Figure 3: all SNPs and permutations; core-days, and associations a second and core, as published."""
 DAY = 86_400.0
+LONG = 5.0
+"""nilearn's permutations are timed by a run that takes so many times what a run of one permutation takes."""
 THRESHOLD = 1e-4
 """Sparsity threshold, a p value."""
 
@@ -197,7 +199,7 @@ def prepared(
 # -- others ---------------------------------------------------------------------------------------------------------
 
 
-def nilearn_rates(prefix: Path, sizes: dict[str, int], permutations: int = 3) -> dict[str, float]:
+def nilearn_rates(prefix: Path, sizes: dict[str, int]) -> dict[str, float]:
     """Associations a second of nilearn's permuted_ols on one core in float32: its permutations, without the set-up.
 
     ``clusters`` also takes sizes and masses of clusters, as the program does; ``max t`` takes nothing but the maximum.
@@ -218,15 +220,26 @@ def nilearn_rates(prefix: Path, sizes: dict[str, int], permutations: int = 3) ->
     for name, (snps, more) in kinds.items():
         X = np.random.default_rng(3).integers(0, 3, (matrix.n, snps)).astype(np.float32)
         given = (X, matrix.columns(0, matrix.v), Z.astype(np.float32))
-        seconds = []
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for count in (1, 1 + permutations):
-                start = time.perf_counter()
-                permuted(given, count, more)
-                seconds.append(time.perf_counter() - start)
-        rates[name] = permutations * float(snps) * matrix.v / (seconds[1] - seconds[0])
+            rates[name] = snps * matrix.v / seconds_a_permutation(given, more)
     return rates
+
+
+def seconds_a_permutation(given: tuple[np.ndarray, ...], more: dict[str, Any]) -> float:
+    """Of permuted_ols, without its set-up: from a run so long that what its set-up varies by counts for little."""
+
+    def seconds(count: int) -> float:
+        start = time.perf_counter()
+        permuted(given, count, more)
+        return time.perf_counter() - start
+
+    short = min(seconds(1) for _ in range(3))
+    permutations, whole = 2, 0.0
+    while whole < LONG * short:
+        permutations *= 2
+        whole = seconds(1 + permutations)
+    return (whole - short) / permutations
 
 
 def permuted(given: tuple[np.ndarray, ...], count: int, more: dict[str, Any]) -> None:
