@@ -22,7 +22,7 @@ import numpy as np
 
 from mpgls.device.card import Card
 from mpgls.engine.cost import RunCost
-from mpgls.engine.device_plan import card_sizes, choose_card, on_the_card, plan_on_cards
+from mpgls.engine.device_plan import card_limit, card_sizes, choose_card, on_the_card, plan_on_cards
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
@@ -148,10 +148,10 @@ def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, card
     """The plan, in the log before anything large is allocated; a run that resumes keeps its store's block."""
     machine = job.machine(study.fileset.bed.held_bytes)
     block = planned_block(options, study, job)
-    if card is None:
+    limit = card_limit(card, job.world)
+    if limit is None:
         plan = plan_on(machine, options, study, chromosomes, block)
     else:
-        limit = job.world.comm.allreduce(card.limit, op=min)
         of_card = card_sizes(sizes_of(options, study, chromosomes), options.precision, limit, study.fileset.bed)
         plan = plan_on_cards(machine, of_card, options.team_size, block)
     job.world.log.info(plan.text(machine))

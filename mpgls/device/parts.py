@@ -79,6 +79,10 @@ class Double:
         """sum_pq u_p v_q A_p B_q' (r, B), before the rows are scaled."""
         return parts[0] @ X.parts[0].T
 
+    def join(self, X: Columns) -> Any:
+        """The numbers that parts of columns stand for, float64."""
+        return X.parts[0].astype(np.float64)
+
 
 class Mixed(Double):
     """Two float16 parts."""
@@ -126,6 +130,12 @@ class Exact(Double):
     def split_dosages(self, xp: Any, x: Any) -> list[Any]:
         """The digits of its multiple of 2^-37."""
         return _digits(xp, x * 2.0**DOSAGE_BITS, DOSAGE_DIGITS)
+
+    def join(self, X: Columns) -> Any:
+        """Whole numbers, or digits of multiples of 2^-37."""
+        if X.counts:
+            return X.parts[0].astype(np.float64)
+        return sum(part * (2.0**-DOSAGE_BITS * float(BASE) ** q) for q, part in enumerate(X.parts))
 
     def product(self, xp: Any, parts: Any, X: Columns) -> Any:
         """Exact sums of each worth, added up in float64 from the lowest to the highest."""

@@ -46,6 +46,11 @@ def choose_card(options: DeviceOptions, world: World) -> Card | None:
     return None
 
 
+def card_limit(card: Card | None, world: World) -> int | None:
+    """Bytes that every rank may use of its card; None without cards. Collective."""
+    return None if card is None else world.comm.allreduce(card.limit, op=min)
+
+
 @dataclass(frozen=True)
 class CardPlan(ScanPlan):
     """A `ScanPlan` of teams of GPUs. ``on_card``: bytes of a card, by what they are for.

@@ -18,13 +18,14 @@ from mpgls.device.operator import Centring, DeviceOperator, team_blocks
 from mpgls.device.parts import Double
 from mpgls.device.products import aligned
 from mpgls.engine.covariance import Whitener
+from mpgls.engine.device_counts import CardCounter
 from mpgls.engine.snp_scan import Block, SnpSums, Streamed
 from mpgls.la.teams import Closing, Team, sum_over_team
 from mpgls.model.gls import NullSums
 from mpgls.run.plan import GIB
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import Decoder, SnpStats, split_rows
+from mpgls.study.genotypes import SnpStats
 
 
 @dataclass(frozen=True)
@@ -77,19 +78,18 @@ class DeviceSnps(Closing):
         self._comm = team.comm.Dup()
         self.operator = _hold(L, F_tilde_rep, self._comm, at, world)
         self._decoder = DeviceDecoder(at.card, bed.n, rows, at.precision)
-        self._counter = Decoder(bed.n, [rows], np.float64, bed.males)
+        self._counter = CardCounter(at.card, bed, rows)
         self.streamed = Streamed(f"{at.precision.name} precision on the GPU", "--device cpu")
         self._places = [self._place(F_tilde_rep.shape[1] + 1) for _ in range(2)]
         self._turn = 0
         at.card.settle()
 
     def _place(self, sums: int) -> _Place:
-        B, shape = aligned(self._comm.size * self._width), self.bed.snp_bytes
-        dtype = split_rows(np.zeros((0, shape), dtype=np.uint8), self.bed.n)[0].dtype
-        row = (B, shape // dtype.itemsize)
+        B = aligned(self._comm.size * self._width)
+        shape, dtype = self._counter.shape(B)
         with self.card.lane(COPIES):
-            on_card = self.card.xp.zeros(row, dtype=dtype)
-        return _Place(self.card.host_array(row, dtype), on_card, self.card.host_array((sums, B), np.float64))
+            on_card = self.card.xp.zeros(shape, dtype=dtype)
+        return _Place(self.card.host_array(shape, dtype), on_card, self.card.host_array((sums, B), np.float64))
 
     def text(self) -> str:
         """What lies on the card of this rank, for the log."""
@@ -120,7 +120,8 @@ class DeviceSnps(Closing):
             self._exchange(packed, place)
             with card.lane(COPIES):
                 card.copy_in(place.on_host, place.on_card)
-                place.stats = self._stats(packed, place)
+                first = self._comm.rank * self._width
+                place.stats = self._counter.stats(packed, place.on_card[first : first + len(packed)])
                 c, d, gaps = self._shares(place.stats)
                 place.used = tuple(card.xp.asarray(one) for one in (c, d, _padded(gaps)))
                 copied = card.mark()
@@ -159,16 +160,6 @@ class DeviceSnps(Closing):
         if self._comm.size > 1:
             everyone = here[: self._comm.size * self._width]
             self._comm.Allgather(MPI.IN_PLACE, [everyone, MPI.BYTE])
-
-    def _stats(self, packed: np.ndarray, place: _Place) -> SnpStats:
-        """The counts of this rank's SNPs: on the card, or on the host where a table of bytes does not give them."""
-        rows, kinds = split_rows(packed, self.bed.n)
-        if rows.dtype == np.float32 or (kinds is not None and kinds.any()):
-            return self._counter.stats(packed)
-        first = self._comm.rank * self._width
-        missing, one, two = self.card.to_host(self._decoder.counts(place.on_card[first : first + len(packed)]))
-        n = self.rows.size
-        return SnpStats((n - missing).astype(np.int32), one + 2.0 * two, one + 4.0 * two, n)
 
     def _shares(self, stats: SnpStats) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """c and mean - c of all columns of the team, and which columns have missing genotypes."""
