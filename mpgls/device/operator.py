@@ -115,7 +115,15 @@ class DeviceOperator:
 
         To be called in the lane of products.
         """
-        xp, total = self.card.xp, None
+        total = None
+        for panel, X_tilde in self.apply(X, centring):
+            partial = row_sums(self.card.xp, self.precision, panel.F_tilde, X_tilde)
+            total = partial if total is None else total + partial
+        return total
+
+    def apply(self, X: Columns, centring: Centring) -> Iterator[tuple[_Panel, Any]]:
+        """Rows of W times B centred SNPs, (r, B) of each panel in turn; in the lane of products."""
+        xp = self.card.xp
         for panel, parts in self._in_turn():
             X_tilde = self._product(panel, parts, X)
             X_tilde -= xp.multiply(panel.W_one[:, None], centring.d).astype(X_tilde.dtype)
@@ -123,9 +131,7 @@ class DeviceOperator:
                 gaps = centring.gaps
                 of_missing = self._product(panel, parts, centring.missing)[:, : gaps.size]
                 X_tilde[:, gaps] += of_missing * centring.d[gaps].astype(X_tilde.dtype)
-            partial = row_sums(xp, self.precision, panel.F_tilde, X_tilde)
-            total = partial if total is None else total + partial
-        return total
+            yield panel, X_tilde
 
     def _product(self, panel: _Panel, parts: Any, X: Columns) -> Any:
         """Rows of W times columns (r, B), in the precision of sums."""

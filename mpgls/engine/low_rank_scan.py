@@ -15,7 +15,7 @@ from mpgls.engine.low_rank import SimilarityGram
 from mpgls.engine.low_rank_nulls import Products, SimilarityPart
 from mpgls.engine.mixed_check import SAMPLED, MixedCheck, compare
 from mpgls.engine.similarity import Similarity
-from mpgls.engine.snp_scan import SnpSums
+from mpgls.engine.snp_scan import MIXED, SnpSums
 from mpgls.engine.snp_stream import read_few
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums, SnpTest
@@ -59,6 +59,10 @@ class TestedSnps:
 
     ``rows`` (n,) .fam rows of the tested genotypes; ``F_rep`` (n, q+T) covariates and traits. ``width`` SNPs at most.
     """
+
+    streamed = MIXED
+    """How, in words, and what would be more accurate."""
+    on_card = False
 
     def __init__(
         self, bed: Genotypes, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
@@ -159,4 +163,4 @@ class SetModel:
         S_BR = inner_products(h2, np.square(X_rep).sum(axis=0), np.square(H_tilde_rep).sum(axis=0))
         double = SnpSums(block.stats, np.array(S_BL), b_B, S_BR, mixed.norm)
         with world.together():
-            return compare(mixed.fit(held.sums, test), double.fit(held.sums, test), world.log)
+            return compare(mixed.fit(held.sums, test), double.fit(held.sums, test), world.log, tested.streamed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import low_rank_oracle
 import numpy as np
 import oracle
 import pytest
@@ -26,6 +27,7 @@ from small_study import (
 import mpgls
 from mpgls.device import cuda, operator, outer
 from mpgls.device.card import NumpyCard
+from mpgls.engine import low_rank_plan, similarity_on_card
 from mpgls.errors import MemoryPlanError, UsageError
 
 pytestmark = few_ranks
@@ -220,6 +222,42 @@ def test_kinship_of_dosages_by_chromosome(comm, study, low_strips):
 def test_kinship_that_the_cards_cannot_hold(comm, study):
     with pytest.raises(MemoryPlanError, match=r"needs 0.00 GiB of each of \d GPUs, .*: use about \d+ ranks with a GPU"):
         kinship(comm, study, "K_m", gpu_memory=2e-5)
+
+
+# -- low-rank --------------------------------------------------------------------------------------------------------
+
+
+def low_rank(comm, study, out, **options):
+    """Run the command, every second SNP for similarity. Returns the prefix of its outputs."""
+    prefix = study.folder / out
+    given = {"bfile": study.bfile, "pheno": study.pheno, "similarity_every": 2, "form": "low-rank", "no_plots": True}
+    mpgls.low_rank(out=prefix, threads=1, comm=comm, **(given | {"device": "gpu", "block_size": 20} | options))
+    comm.Barrier()
+    return prefix
+
+
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "copied"])
+def test_low_rank_with_gaps_equals_the_dense_oracle(comm, study, resident, monkeypatch):
+    monkeypatch.setattr(similarity_on_card, "PANEL", 9)
+    monkeypatch.setattr(similarity_on_card, "SHARE", 0.5 if resident else 0.0)
+    monkeypatch.setattr(low_rank_plan, "STRIP", 11)
+    out = low_rank(comm, study, f"lr_{resident}", h2=H2)
+    if comm.rank == 0:
+        plink = study.plink
+        similar = plink.dosages[:, ::2], plink.chromosomes[::2]
+        h2 = dict.fromkeys(plink.chromosomes, H2)
+        expected = low_rank_oracle.dense(
+            *similar, plink.dosages, plink.chromosomes, study.trait(), study.design(False), h2=h2
+        )
+        results = read_results(out, "trait1")
+        for name, values in (("BETA", expected.beta), ("SE", expected.se), ("LOG10P", expected.log10p)):
+            np.testing.assert_allclose(results[name], values, rtol=0, atol=1e-9 * np.abs(values).max(), err_msg=name)
+        assert "products on the GPU against double on" in out.with_name(f"{out.name}.log").read_text()
+
+
+def test_low_rank_multiplies_counts_only(comm, study):
+    with pytest.raises(UsageError, match="--device gpu has no n x n form of low-rank: give --form low-rank"):
+        low_rank(comm, study, "lr_d", form="dense")
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------

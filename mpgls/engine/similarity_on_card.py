@@ -1,0 +1,155 @@
+"""The two large products of the low-rank model on the cards of the ranks: G'G, and G'X of the tested SNPs.
+
+Genotypes go to the card packed and are counts there, so both are exact integer products (`mpgls.device.cross`), divided
+by the standard deviations in float64. F'X, of the covariates and traits, is made there as well, of F in int8 parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpgls.device.card import PRODUCTS, Card
+from mpgls.device.cross import Counted, centred_product, counted
+from mpgls.device.decoder import DeviceDecoder
+from mpgls.device.operator import Centring, DeviceOperator
+from mpgls.device.parts import PRECISIONS, Columns
+from mpgls.engine.device_counts import CardCounter
+from mpgls.engine.low_rank_nulls import SimilarityPart
+from mpgls.engine.low_rank_scan import TestedBlock, TestedSnps
+from mpgls.engine.similarity import PANEL, PackedSnps, Similarity
+from mpgls.engine.snp_scan import Streamed
+from mpgls.run.world import World
+from mpgls.study.genotype_files import Genotypes
+from mpgls.study.genotypes import SnpStats
+from mpgls.study.similarity import SimilaritySnps
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+EXACT = PRECISIONS["exact"]
+SHARE = 0.5
+"""Of a card's memory, as much may be packed similarity SNPs that stay there."""
+
+
+class SimilarityOnCard(Similarity):
+    """`Similarity` whose large products are made on ``card``; packed SNPs stay there where they fit."""
+
+    def __init__(
+        self,
+        snps: SimilaritySnps,
+        packed: PackedSnps,
+        at: np.ndarray,
+        stats: SnpStats,
+        rows: np.ndarray,
+        dtype: type,
+        card: Card,
+        comm: MPI.Comm,
+    ) -> None:
+        super().__init__(snps, packed, at, stats, rows, dtype, False, comm)
+        self.card, self._has_gaps = card, stats.n_obs < stats.n
+        self._decode_counts = DeviceDecoder(card, packed.bed.n, rows, EXACT)
+        resident = at.size * packed.bed.snp_bytes <= SHARE * card.limit
+        self._resident = card.xp.asarray(packed.rows[at]) if resident else None
+        card.settle()
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of packed SNPs that stay on the card."""
+        return 0 if self._resident is None else self._resident.nbytes
+
+    def counted(self, which: np.ndarray) -> Counted:
+        """SNPs ``which`` on the card. To be called in the lane of products."""
+        xp = self.card.xp
+        if self._resident is None:
+            packed = xp.asarray(self.packed.rows[self._at[which]])
+        else:
+            packed = self._resident[xp.asarray(which)]
+        gaps = np.flatnonzero(self._has_gaps[which])
+        return counted(self.card, self._decode_counts, packed, self.stats.mean[which], gaps)
+
+    def cross(self, which: np.ndarray, X: Counted) -> np.ndarray:
+        """G'X (k, B), float64, of the SNPs ``which`` and centred columns on the card."""
+        with self.card.lane(PRODUCTS):
+            product = centred_product(self.card.xp, self.counted(which), X, self.n)
+            return self.card.to_host(product) / self.sd[which, None]
+
+    def gram(self, rows: np.ndarray, cols: np.ndarray, world: World) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows of G_rows' G_cols, float64, in panels: their places among ``rows``, and the numbers."""
+        if not (rows.size and cols.size):
+            return
+        with world.phase("decode", nbytes=self.n * cols.size / 4), self.card.lane(PRODUCTS):
+            X = self.counted(cols)
+        for start in range(0, rows.size, PANEL):
+            part = rows[start : start + PANEL]
+            with world.phase("G'G", flop=2.0 * self.n * part.size * cols.size):
+                yield slice(start, start + part.size), self.cross(part, X) / self.sd[cols]
+
+
+@dataclass(frozen=True)
+class BlockOnCard(TestedBlock):
+    """A block whose ``columns`` are on the card; X is not made."""
+
+    columns: Counted
+
+
+class TestedOnCard(TestedSnps):
+    """`TestedSnps` that are decoded on the card of ``G``, where F'X and G'X are made."""
+
+    streamed = Streamed("products on the GPU", "--device cpu")
+    on_card = True
+
+    def __init__(
+        self, bed: Genotypes, rows: np.ndarray, F_rep: np.ndarray, G: SimilarityOnCard, width: int, world: World
+    ) -> None:
+        super().__init__(bed, rows, F_rep, G, width, world)
+        self.card, self._similarity = G.card, G
+        self._decode_counts = DeviceDecoder(G.card, bed.n, rows, EXACT)
+        self._counter = CardCounter(G.card, bed, rows)
+        self._F = DeviceOperator(G.card, EXACT, G.card.limit)
+        self._F.take(np.ascontiguousarray(F_rep.T), np.zeros((F_rep.shape[1], 0)))
+        G.card.settle()
+
+    def decode(self, packed: np.ndarray) -> BlockOnCard:
+        """B SNPs on the card, their counts, and F'x."""
+        with self.world.phase("decode", nbytes=packed.size), self.card.lane(PRODUCTS):
+            on_card = self.card.xp.asarray(packed)
+            stats = self._counter.stats(packed, on_card)
+            gaps = np.flatnonzero(stats.n_obs < stats.n)
+            columns = counted(self.card, self._decode_counts, on_card, stats.mean, gaps)
+        with self.world.phase("covariate product"), self.card.lane(PRODUCTS):
+            FX = self.card.to_host(self._covariates(columns))
+        return BlockOnCard(stats, np.empty((0, packed.shape[0])), np.zeros(0), FX, columns)
+
+    def _covariates(self, columns: Counted) -> Any:
+        """F'X of the centred SNPs (q+T, B)."""
+        xp, B = self.card.xp, columns.d.size
+        d = xp.zeros(columns.a.shape[0])
+        d[:B] = columns.d
+        missing = None if columns.m is None else Columns([columns.m], True)
+        (FX,) = self._F.apply(Columns([columns.a], True), Centring(d, columns.gaps, missing))
+        return FX[1][:, :B]
+
+    def cross(self, part: SimilarityPart, block: TestedBlock) -> np.ndarray:
+        """H (K, B) = G_c'X for the similarity SNPs of the part; the other rows are zero."""
+        assert isinstance(block, BlockOnCard)
+        B = block.X.shape[1]
+        H = self._H[:, :B]
+        for run in part.runs:
+            for start in range(run.start, run.stop, PANEL):
+                which = np.arange(start, min(start + PANEL, run.stop))
+                with self.world.phase("cross product", flop=2.0 * self.n * which.size * B):
+                    H[which] = self._similarity.cross(which, block.columns)
+        return H
+
+
+def tested_snps(
+    bed: Genotypes, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
+) -> TestedSnps:
+    """The tested SNPs of a run: on the card where G is there."""
+    if isinstance(G, SimilarityOnCard):
+        return TestedOnCard(bed, rows, F_rep, G, width, world)
+    return TestedSnps(bed, rows, F_rep, G, width, world)
