@@ -35,6 +35,7 @@ from mpgls.stream.store import StoreShape, block_edges, create_store
 from mpgls.stream.writer import CHECKPOINT_SECONDS
 from mpgls.study.filters import SnpFilter
 from mpgls.study.plink import BedFile, open_fileset
+from mpgls.study.reasons import Reasons
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -153,14 +154,15 @@ class Scan:
     def _scan(self, snps: WhitenedSnps, world: World) -> None:
         """The loop of ``mpgls single-trait``."""
         problem, tolerance = self.problem, COLLINEAR_TOLERANCE[self.precision]
-        ledger = ScanLedger(self.store, SnpFilter(), CHECKPOINT_SECONDS, world)
+        ledger = ScanLedger(self.store, Reasons(SnpFilter()), CHECKPOINT_SECONDS, world)
         blocks = np.arange(self.store.blocks)
         with ledger.slots([0]) as slots:
             for block in left_blocks(problem.bed, slots, blocks, self.team, world, "all SNPs"):
-                S = snps.sums(snps.decode(block.packed), snps.whiten(len(block.packed)))
+                stats = snps.decode(block.packed)
+                S = snps.sums(stats, snps.whiten(len(block.packed)))
                 with world.phase("statistics"):
                     fit = fit_snps(problem.sums, S.S_BL, S.S_BR, S.b_B, S.norm, "t", tolerance)
-                slots.keep(block.number, S.stats, [fit])
+                slots.keep(block.number, stats, [fit])
 
     def statistics(self) -> np.ndarray:
         """beta / se of every SNP, as the last run wrote it."""

@@ -179,6 +179,7 @@ def prepared(
     from mpgls.run.world import World
     from mpgls.study.filters import SnpFilter
     from mpgls.study.plink import open_fileset
+    from mpgls.study.reasons import Reasons
     from mpgls.study.voxel_study import Confounds, VoxelSource, align_voxels
 
     prefix, world, node = options.scratch / f"sim-{sizes['samples']}x{sizes['snps']}", World(comm), split_node(comm)
@@ -188,7 +189,7 @@ def prepared(
     table = Confounds.read(str(confounds(prefix, sizes["confounds"])), (), None, None)
     voxels = align_voxels(files.samples, np.arange(files.bed.n), source, table)
     inference, rows = Inference.of(voxels, THRESHOLD, 6, 0.1), np.arange(files.bed.m)
-    search = Search(files.bed, rows, SnpFilter(), voxels, Permutations(1, voxels.n), inference)
+    search = Search(files.bed, rows, Reasons(SnpFilter()), voxels, Permutations(1, voxels.n), inference)
     plan = plan_voxelwise(Machine(comm.size, node.size, None, 0), search.sizes(1001, np.float32), Wishes())
     share = TeamVoxels(voxels, plan, split_teams(comm, 1), world)
     scan = UnitScan(search, share)

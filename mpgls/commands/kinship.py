@@ -75,8 +75,6 @@ class Kinship(GenotypeOptions, SimilarityOptions, BlockOptions, DeviceOptions, D
 
     def check(self) -> None:
         super().check()
-        if self.device != "cpu" and self.dry_run:
-            raise UsageError("--dry-run does not know what a GPU costs: leave out --device")
         if self.loco and self.method == "gcta":
             raise UsageError(
                 "--loco keeps one number of SNPs for each chromosome, and --method gcta has one for each pair of "

@@ -49,6 +49,7 @@ from mpgls.run.plan import GIB, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.similarity_options import SimilaritySnpOptions
 from mpgls.run.slots import ScanLedger
+from mpgls.study.snp_columns import columns_of_all
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -86,9 +87,12 @@ class LowRank(TraitScanOptions, SimilaritySnpOptions, DeviceOptions):
         super().check()
         if self.stage is not None and self.stage not in STAGES:
             raise UsageError(f"--stage must be one of {', '.join(map(str, STAGES))}, not {self.stage}")
+        if self.robust != "none":
+            raise UsageError(
+                "--robust needs each sample's residual beside the whitened SNPs, which low-rank never makes: use "
+                "mpgls single-trait"
+            )
         _ = self.similarity  # several sources
-        if self.device != "cpu" and self.dry_run:
-            raise UsageError("--dry-run does not know what a GPU costs: leave out --device")
 
     @property
     def record(self) -> str:
@@ -239,7 +243,8 @@ def scan_set(
         return {}
     checked: dict[str, float] = {}
     with split_teams(world.comm, plan.team_size, plan.solver) as team:
-        tested = tested_snps(run.study.fileset.bed, samples.rows, samples.F_rep, G, plan.block, world)
+        of_snps = run.options.columns(samples.cohort)
+        tested = tested_snps(run.study.fileset.bed, samples.rows, samples.F_rep, G, plan.block, world, of_snps)
         model = SetModel(load_gram(gram, G.n, grid, world), products, nulls, tested)
         left = [part.k for part in parts if run.ledger.unfinished(part.blocks)]
         highest = float(nulls["h2"][left].max(initial=0.0))  # rounding grows as 1/(1-h2)
@@ -308,7 +313,9 @@ def scan_dense(
             "leave --stage out, or give --form low-rank"
         )
     with split_teams(world.comm, run.plan.team_size, run.plan.solver) as team:
-        scan = TraitScan(run.study.fileset.bed, options.snp_test, team, ledger, world, run.job.sample_memory)
+        scan = TraitScan(
+            run.study.fileset.bed, options.snp_test, team, ledger, world, run.job.sample_memory, columns=options.columns
+        )
         T_grid = sample_products(G, [slice(0, G.K)], grid, world)  # T = G G'
         for part in parts:
             unfinished = [trait for trait in ledger.unfinished(part.blocks) if trait in samples.numbers]
@@ -355,6 +362,7 @@ def make_plan(
         traits=max(len(samples.traits) for samples in sets),
         columns=max(samples.F_rep.shape[1] for samples in sets),
         dense=options.is_dense(n, K),
+        tested=columns_of_all(study.cohorts, options.columns).count,
     )
     asked = block_within(options.block_size, study.selected)
     block = planned_block(options, study, job) if options.scans else asked

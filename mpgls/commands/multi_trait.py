@@ -53,6 +53,8 @@ from mpgls.model.work import Work
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.multi_trait import LeftOut, TraitReport
 from mpgls.report.table import FIGURES_BYTES
+from mpgls.run.coding_options import ColumnOptions
+from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, known_h2, open_study, selected_rows
 from mpgls.run.job import Job, open_job
@@ -71,6 +73,7 @@ from mpgls.run.tile_options import TileOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
+from mpgls.study.snp_columns import SnpColumns
 from mpgls.study.trait_groups import TraitStudy, TraitUse
 
 if TYPE_CHECKING:
@@ -94,7 +97,7 @@ SHOWN_GROUPS = 20
 @dataclass(frozen=True, kw_only=True)
 class MultiTrait(
     GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions,
-    SolverOptions, TileOptions, BlockOptions, PlotOptions, CheckpointOptions,
+    ConditionOptions, ColumnOptions, SolverOptions, TileOptions, BlockOptions, PlotOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls multi-trait``."""
 
@@ -209,7 +212,8 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
     out = scan.job.path("")
     directory = Path(options.scratch or out.parent) if len(passes) > 1 else None
     with Z_team, scratch_file(directory, out.name, Z_team, world) as scratch:
-        snps = RotatedSnps(part.study.fileset.bed, own, scan.traits.groups[g].rows, Z_team, scratch, world)
+        bed, rows, columns = part.study.fileset.bed, scan.traits.groups[g].rows, SnpColumns(coding=options.coding)
+        snps = RotatedSnps(bed, own, rows, Z_team, scratch, world, columns)
         for one in passes:
             work = Work()
             panels = [
@@ -217,7 +221,7 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
                 for traits in scan.plan.panels(one, scan.traits.groups[g].traits.size)
             ]
             label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
-            scan_tiles(snps, panels, options.snps, ledger.dense, team, world, label)
+            scan_tiles(snps, panels, part.study.reasons(options.snps), ledger.dense, team, world, label)
             with world.phase("join ranks"):
                 ledger.finish(one, panels)
         scan.job.sample_memory()

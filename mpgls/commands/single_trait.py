@@ -11,6 +11,8 @@ For each trait, as `mpgls.engine.trait_scan` does it line by line:
 With --ratio snp it is `mpgls.engine.ratio_scan`, in the eigenbasis of Phi, and each SNP has its own h2.
 
 With --loco all of it is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
+
+With --joint-peak `mpgls.engine.joint_peaks` scans again, with the best SNPs among the covariates.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from mpgls.device.card import Card
 from mpgls.engine.cost import RunCost
 from mpgls.engine.device_plan import card_limit, card_sizes, choose_card, on_the_card, plan_on_cards
 from mpgls.engine.dry_run import dry_run
+from mpgls.engine.joint_peaks import JointPeaks, PeakRule
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
@@ -40,20 +43,27 @@ from mpgls.run.device_options import DevicePrecisionOptions
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import RatioOptions
+from mpgls.run.peak_options import PeakOptions
 from mpgls.run.plan import Machine, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.study_options import ScanKinshipOptions
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
+from mpgls.study.snp_columns import columns_of_all
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mpi4py import MPI
 
     from mpgls.run.results import Results
     from mpgls.study.chromosomes import Chromosomes
 
+PEAKS = ".peaks.progress"
+"""What --joint-peak has found so far."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class SingleTrait(DevicePrecisionOptions, RatioOptions, ScanKinshipOptions):
+class SingleTrait(PeakOptions, DevicePrecisionOptions, RatioOptions, ScanKinshipOptions):
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
@@ -66,15 +76,20 @@ class SingleTrait(DevicePrecisionOptions, RatioOptions, ScanKinshipOptions):
         super().check()
         if self.dry_run and self.ratio == "snp":
             raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
-        if self.device != "cpu" and self.ratio == "snp":
-            raise UsageError("--ratio snp runs on ranks alone: leave out --device")
-        if self.device != "cpu" and self.dry_run:
-            raise UsageError("--dry-run does not know what a GPU costs: leave out --device")
+        if self.dry_run and self.joint_peak is not None:
+            raise UsageError("--dry-run does not know how many scans --joint-peak takes: leave one of them out")
+        if self.joint_peak is not None and self.several_columns:
+            raise UsageError(f"--joint-peak adds SNPs of one column, and {self.several_columns} gives them several")
+        if self.robust != "none" and self.eigen is not None:
+            raise UsageError(
+                "--robust needs residuals of samples, and in a basis of eigenvectors there are none: give --grm, not "
+                "--eigen"
+            )
 
 
 def run(options: SingleTrait, comm: MPI.Comm) -> Results:
     """Scan every trait of the study. Collective over ``comm``. Raises MpglsError, the same on all ranks."""
-    with open_job(options, comm, (".h5",)) as job:
+    with open_job(options, comm, (".h5",), until_done=(PEAKS,)) as job:
         if job.is_complete():
             return job.results()
         world = job.world
@@ -106,8 +121,10 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
             kind = TraitScan if options.ratio == "null" else RatioScan
-            on_card = on_the_card(card, plan, options)
-            scan = kind(study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory, on_card)
+            scan = kind(
+                study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory, columns=options.columns,
+                on_card=on_the_card(card, plan, options),
+            )  # fmt: skip
             for part in parts:
                 unfinished = ledger.unfinished(part.blocks)
                 models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
@@ -118,10 +135,35 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
                         facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scan.checked(trait)}
                         with world.phase("report"):
                             report.trait(trait, parts, facts)
+            if options.joint_peak is not None:
+
+                def models_of(part: KinshipPart) -> Models:
+                    return make_models(options, part, eigen_file, 1, grid, plan, job)
+
+                look_for_peaks(options, study, scan, parts, models_of, report, job)
         return job.finish(
             {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
             nulls=ledger.nulls,
         )  # fmt: skip
+
+
+def look_for_peaks(
+    options: SingleTrait,
+    study: Study,
+    scan: TraitScan,
+    parts: list[KinshipPart],
+    models_of: Callable[[KinshipPart], Models],
+    report: ScanReport,
+    job: Job,
+) -> None:
+    """The independent signals of each trait, in tables of their own. Collective; raises Stopped."""
+    rule = PeakRule(int(options.joint_peak or 0), options.p_threshold, options.joint_max)
+    peaks = JointPeaks(scan, study, parts, models_of, rule, options.coding, options.pcs, job.state(PEAKS))
+    peaks.recall(job.resume)
+    for trait in range(len(study.cohorts)):
+        signals = peaks.signals(trait)
+        with job.world.phase("report"):
+            report.peaks(trait, signals)
 
 
 def make_models(
@@ -180,6 +222,8 @@ def sizes_of(options: SingleTrait, study: Study, chromosomes: Chromosomes) -> Sc
         several_traits=len(cohorts) > 1,
         nodes=0 if options.ratio == "null" else NODES,
         basis=options.eigen is not None or options.ratio == "snp",
+        keeps_model=options.joint_peak is not None,
+        tested=columns_of_all(study.cohorts, options.columns).count,
     )
 
 

@@ -40,6 +40,8 @@ from mpgls.report.file_names import ENDINGS_OF_MAP
 from mpgls.report.table import table_bytes
 from mpgls.report.vgwas_report import Found, correction_line
 from mpgls.report.vgwas_table import ROW_BYTES
+from mpgls.run.coding_options import ColumnOptions
+from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, open_study, say_tables, selected_rows
 from mpgls.run.job import Job, open_job
@@ -78,16 +80,9 @@ SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Vgwas(
-    GenotypeOptions,
-    VoxelOptions,
-    CovariateOptions,
-    RintOptions,
-    BlockOptions,
-    TeamOptions,
-    PlotOptions,
-    PrecisionOptions,
-    CheckpointOptions,
-):
+    GenotypeOptions, VoxelOptions, CovariateOptions, RintOptions, ConditionOptions, ColumnOptions, BlockOptions,
+    TeamOptions, PlotOptions, PrecisionOptions, CheckpointOptions,
+):  # fmt: skip
     """Options of ``mpgls vgwas``. The voxels are ``voxels``, or ``images`` and ``mask``, or the traits of ``pheno``."""
 
     command = "vgwas"
@@ -288,7 +283,9 @@ def open_voxel_study(options: Vgwas, study: Study, job: Job) -> VoxelStudy:
         say_tables(world.log, source.matrix, *confounds.tables())
         if source.coordinates is not None and path is None:
             world.log.info(f"{options.coordinates}: places of {len(source.coordinates):,} voxels")
-        return align_voxels(study.fileset.samples, study.samples, source, confounds, options.transform)
+        return align_voxels(
+            study.fileset.samples, study.samples, source, confounds, options.transform, study.conditioning
+        )
 
     voxels = world.on_root(align)
     for line in voxels.describe():
@@ -320,7 +317,8 @@ def make_search(options: Vgwas, study: Study, job: Job) -> Search:
     score = inference.score
     job.world.log.info(f"{score.df:,} degrees of freedom; p <= {score.p_threshold:g} is |t| >= {score.t_threshold:.4f}")
     permutations = Permutations(options.seed, voxels.n, voxels.blocks)
-    return Search(study.fileset.bed, index_rep, options.snps, voxels, permutations, inference)
+    reasons = study.reasons(options.snps)
+    return Search(study.fileset.bed, index_rep, reasons, voxels, permutations, inference, options.coding)
 
 
 def make_plan(options: Vgwas, search: Search, earlier: Earlier, job: Job) -> VoxelwisePlan:

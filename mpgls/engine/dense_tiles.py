@@ -12,7 +12,7 @@ from mpgls.stream.writer import UnitWriter
 
 if TYPE_CHECKING:
     from mpgls.run.world import World
-    from mpgls.study.genotypes import SnpStats
+    from mpgls.study.snp_stats import SnpStats
     from mpgls.study.trait_groups import TraitGroup
 
 

@@ -10,7 +10,8 @@ from mpgls.device.card import Card
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.parts import PRECISIONS
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import Decoder, SnpStats, split_rows
+from mpgls.study.genotypes import Decoder, split_rows
+from mpgls.study.snp_stats import SnpStats
 
 
 class CardCounter:

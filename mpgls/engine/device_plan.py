@@ -39,6 +39,8 @@ def choose_card(options: DeviceOptions, world: World) -> Card | None:
     if options.device == "gpu":
         agree(world.comm, problem)
         return card
+    if getattr(options, "precision", "double") == "exact":
+        agree(world.comm, problem)
     problems = [text for text in world.comm.allgather(problem and str(problem)) if text]
     if not problems:
         return card

@@ -19,13 +19,14 @@ from mpgls.device.parts import Double
 from mpgls.device.products import aligned
 from mpgls.engine.covariance import Whitener
 from mpgls.engine.device_counts import CardCounter
-from mpgls.engine.snp_scan import Block, SnpSums, Streamed
+from mpgls.engine.snp_scan import Block, SnpSums, Streamed, TestedBlock, decoded
 from mpgls.la.teams import Closing, Team, sum_over_team
 from mpgls.model.gls import NullSums
 from mpgls.run.plan import GIB
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.snp_columns import ONE_COLUMN
+from mpgls.study.snp_stats import SnpStats
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class DeviceSnps(Closing):
     Making it is collective over the world, its methods over the team.
     """
 
+    columns = ONE_COLUMN
+    """Of each SNP."""
+
     def __init__(
         self,
         L: Whitener,
@@ -97,20 +101,24 @@ class DeviceSnps(Closing):
         further = f"; {streamed / GIB:.2f} GiB more are copied to it for every block" if streamed else ""
         return f"{self.card.name}: {held / GIB:.2f} GiB of L^-1 in {self.operator.precision.text}{further}"
 
-    def sums_of(self, packed: np.ndarray) -> SnpSums:
-        """S_BL, b_B, S_BR of the SNPs of a block."""
+    def plain(self, packed: np.ndarray) -> np.ndarray:
+        """The columns X (n, B) of the SNPs ``packed``, float64, before they are whitened."""
+        return decoded(self.columns, packed, self.rows, self.bed)
+
+    def sums_of(self, packed: np.ndarray) -> tuple[SnpStats, SnpSums]:
+        """The counts of the SNPs of a block, and S_BL, b_B, S_BR."""
         return self._finish(self._start(packed))
 
-    def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, SnpSums]]:
-        """Each block with its sums; the one after it is on its way by then."""
+    def stream(self, blocks: Iterable[Block]) -> Iterator[TestedBlock]:
+        """The sums of each block; the one after it is on its way by then."""
         waiting: tuple[Block, _Place] | None = None
         for block in blocks:
             started = block, self._start(block.packed)
             if waiting is not None:
-                yield waiting[0], self._finish(waiting[1])
+                yield TestedBlock(waiting[0].number, *self._finish(waiting[1]))
             waiting = started
         if waiting is not None:
-            yield waiting[0], self._finish(waiting[1])
+            yield TestedBlock(waiting[0].number, *self._finish(waiting[1]))
 
     def _start(self, packed: np.ndarray) -> _Place:
         """Begin to work on a block, in the place whose turn it is."""
@@ -139,7 +147,7 @@ class DeviceSnps(Closing):
         missing = self._decoder.missing(packed[of_gaps]) if gaps else None
         return self.operator.sums(decode(packed, c), Centring(d, of_gaps[:gaps], missing))
 
-    def _finish(self, place: _Place) -> SnpSums:
+    def _finish(self, place: _Place) -> tuple[SnpStats, SnpSums]:
         """The sums of this rank's SNPs, when they are there."""
         assert place.stats is not None
         with self.world.phase("solve"):
@@ -148,7 +156,7 @@ class DeviceSnps(Closing):
             R, B, q = self._comm.size, place.stats.n_obs.size, self.F_tilde_rep.shape[1] - 1
             S = place.sums[:, : R * self._width]
             S = (S.copy() if R == 1 else sum_over_team(S, self._comm))[:, :B]
-            return SnpSums(place.stats, S[:q], S[q], S[q + 1], self.rows.size * place.stats.variance)
+            return place.stats, SnpSums(S[:q], S[q], S[q + 1], self.rows.size * place.stats.variance)
 
     def _exchange(self, packed: np.ndarray, place: _Place) -> None:
         """The packed genotypes of all ranks of the team, ``width`` rows each, to every rank."""

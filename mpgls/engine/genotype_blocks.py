@@ -13,7 +13,7 @@ from mpgls.run.world import World
 from mpgls.study.count_filters import Dropped, dropped_by
 from mpgls.study.filters import SnpFilter
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.snp_stats import SnpStats
 
 
 @dataclass(frozen=True, eq=False)

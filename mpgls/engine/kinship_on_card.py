@@ -22,7 +22,8 @@ from mpgls.engine.kinship_sums import OuterProducts, PairCounts, SnpPairs, SnpPr
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.clock import Clock
 from mpgls.study.count_filters import Dropped
-from mpgls.study.genotypes import SnpStats, split_rows
+from mpgls.study.genotypes import split_rows
+from mpgls.study.snp_stats import SnpStats
 
 
 def products_and_pairs(

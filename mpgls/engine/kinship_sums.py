@@ -29,7 +29,8 @@ from mpgls.run.clock import Clock
 from mpgls.run.world import World
 from mpgls.study.chromosomes import Chromosomes
 from mpgls.study.count_filters import Dropped
-from mpgls.study.genotypes import TWO_COPIES, Decoder, SnpStats, split_rows
+from mpgls.study.genotypes import TWO_COPIES, Decoder, split_rows
+from mpgls.study.snp_stats import SnpStats
 from mpgls.study.tables import SampleId, show_sample
 
 METHODS = ("centered", "standardized", "gcta")

@@ -14,10 +14,10 @@ from mpgls.study.align import Cohort
 from mpgls.study.chromosome_names import check_left_out
 from mpgls.study.chromosomes import Chromosomes
 from mpgls.study.filters import BY_DEFAULT, SnpFilter, select_snps
-from mpgls.study.genotypes import SnpStats
 from mpgls.study.plink import Fileset
 from mpgls.study.ploidy import SexRule, with_sex
 from mpgls.study.similarity import SimilaritySnps, by_chromosome, evenly_spaced, every_kth, matching_rows
+from mpgls.study.snp_stats import SnpStats
 from mpgls.study.sources import GenotypeSource, open_genotypes
 
 

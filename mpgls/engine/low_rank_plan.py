@@ -21,7 +21,7 @@ class LowRankSizes:
     """What a run is made of: n samples, K similarity SNPs, ``largest_part`` tested SNPs of the largest chromosome.
 
     Bytes of a packed SNP of the tested and of the similarity genotypes; ``item`` bytes of a streamed number;
-    ``columns`` of [X_L | Y]; ``dense``: n x n matrices.
+    ``columns`` of [X_L | Y]; ``dense``: n x n matrices; ``tested`` columns of a SNP.
     """
 
     n: int
@@ -33,6 +33,7 @@ class LowRankSizes:
     traits: int
     columns: int
     dense: bool = False
+    tested: int = 1
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _plan(
 
 def _work(sizes: LowRankSizes) -> TeamWork:
     """Of one trait's factor: the SNPs of a chromosome through L_c^-1, or through L^-1 of the n x n form."""
-    return TeamWork(sizes.n if sizes.dense else sizes.K, sizes.largest_part, sizes.item)
+    return TeamWork(sizes.n if sizes.dense else sizes.K, sizes.largest_part * sizes.tested, sizes.item)
 
 
 def _null_team(machine: Machine, sizes: LowRankSizes, resident: bool, teams: list[int]) -> int:
@@ -125,7 +126,7 @@ def stages(machine: Machine, sizes: LowRankSizes, plan: LowRankPlan) -> dict[str
     n, K, item, columns, base = sizes.n, sizes.K, sizes.item, sizes.columns, machine.base
     here, (p_r, p_c) = machine.ranks_per_node, plan.grid
     work, held = _work(sizes), Held(plan.team_size, plan.solver)
-    factor, X = work.operator_bytes(held, machine), work.columns_bytes(held, plan.block, machine)
+    factor, X = work.operator_bytes(held, machine), work.columns_bytes(held, plan.block * sizes.tested, machine)
     G = (n * K * item if plan.resident else 0) // here + K * sizes.similarity_bytes // here + 8 * n * columns
     if sizes.dense:
         square = 8 * n * n // machine.ranks
@@ -137,7 +138,7 @@ def stages(machine: Machine, sizes: LowRankSizes, plan: LowRankPlan) -> dict[str
     factor, making = factor * plan.traits_at_once, work.hand_over_bytes(held, machine)
     world = 8 * K * K // machine.ranks
     panels = 0 if plan.resident else n * item * PANEL
-    block = plan.block * (n * item + 2 * sizes.snp_bytes + K * (2 * item + 16)) + X + panels
+    block = plan.block * sizes.tested * (n * item + 2 * sizes.snp_bytes + K * (2 * item + 16)) + X + panels
     return {
         "G'G": base + G + decoding + SLACK,
         "REML": base + G + 8 * K * columns + 3 * 8 * K * K // plan.null_team + SLACK,

@@ -15,7 +15,7 @@ from mpgls.engine.low_rank import SimilarityGram
 from mpgls.engine.low_rank_nulls import Products, SimilarityPart
 from mpgls.engine.mixed_check import SAMPLED, MixedCheck, compare
 from mpgls.engine.similarity import Similarity
-from mpgls.engine.snp_scan import MIXED, SnpSums
+from mpgls.engine.snp_scan import MIXED, SeveralSums, SnpSums, decoded, sums_of
 from mpgls.engine.snp_stream import read_few
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums, SnpTest
@@ -24,8 +24,10 @@ from mpgls.model.products import partial_products
 from mpgls.model.woodbury import inner_products, kernel_weight
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import Decoder, SnpStats
+from mpgls.study.genotypes import Decoder
 from mpgls.study.similarity import exact_shift
+from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
+from mpgls.study.snp_stats import SnpStats
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,23 @@ class HeldTrait:
 
 @dataclass(frozen=True)
 class TestedBlock:
-    """B decoded SNPs: counts, ``X`` (n, B) less a shift, what is left of the mean, and F'x (q+T, B) of the centred."""
+    """B decoded SNPs of k columns: counts, ``X`` (n, B k) less a shift, and the sums ``total`` (B k,) of its columns.
+
+    ``FX`` (q+T, B k) = F'x of the centred, ``XX`` (k, B k) the products of each with the columns of its SNP.
+    """
 
     stats: SnpStats
     X: np.ndarray
-    off_center: np.ndarray
+    total: np.ndarray
     FX: np.ndarray
+    XX: np.ndarray
 
 
 class TestedSnps:
     """Decoding and the products that no trait's model enters: X, F'X and H = G'X.
 
-    ``rows`` (n,) .fam rows of the tested genotypes; ``F_rep`` (n, q+T) covariates and traits. ``width`` SNPs at most.
+    ``rows`` (n,) .fam rows of the tested genotypes; ``F_rep`` (n, q+T) covariates and traits. ``width`` SNPs at most,
+    each of the ``columns``.
     """
 
     streamed = MIXED
@@ -65,18 +72,41 @@ class TestedSnps:
     on_card = False
 
     def __init__(
-        self, bed: Genotypes, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
+        self,
+        bed: Genotypes,
+        rows: np.ndarray,
+        F_rep: np.ndarray,
+        G: Similarity,
+        width: int,
+        world: World,
+        columns: SnpColumns = ONE_COLUMN,
     ) -> None:
         self.G, self.world, self.n, self.rows, self.bed, self.width = G, world, rows.size, rows, bed, width
+        self.columns = columns
         self.mixed = G.dtype == np.float32
-        self.decoder = Decoder(bed.n, [rows], G.dtype, bed.males)
+        self.decoder = Decoder(bed.n, [rows], G.dtype, bed.males, columns.coding)
         self.F_rep: np.ndarray = np.asfortranarray(F_rep, dtype=G.dtype)
         self._F_total = self.F_rep.sum(axis=0, dtype=np.float64)
-        self._X: np.ndarray = np.empty((self.n, width), dtype=G.dtype, order="F")
-        self._H: np.ndarray = np.zeros((G.K, width), dtype=G.dtype, order="F")
+        self._X: np.ndarray = np.empty((self.n, width * columns.count), dtype=G.dtype, order="F")
+        self._H: np.ndarray = np.zeros((G.K, width * columns.count), dtype=G.dtype, order="F")
 
     def decode(self, packed: np.ndarray) -> TestedBlock:
         """Decode B SNPs; the block is valid until the next."""
+        return self._decode_one(packed) if self.columns.count == 1 else self._decode_several(packed)
+
+    def _decode_several(self, packed: np.ndarray) -> TestedBlock:
+        """Products with covariates are no short fractions, so nothing is gained by a shift."""
+        k = self.columns.count
+        X = self._X[:, : k * len(packed)]
+        with self.world.phase("decode", nbytes=packed.size):
+            stats = self.decoder.stats(packed)
+            self.decoder.decode(self.columns.sources(packed, self.bed.n), [X])
+            self.columns.multiply(X, np.arange(self.n))
+        with self.world.phase("covariate product"):
+            products = self.columns.products(self.F_rep, X)
+        return TestedBlock(stats, X, X.sum(axis=0, dtype=np.float64), products[:-k], products[-k:])
+
+    def _decode_one(self, packed: np.ndarray) -> TestedBlock:
         with self.world.phase("decode", nbytes=packed.size):
             stats = self.decoder.stats(packed)
             shift = exact_shift(stats.mean, stats.n_obs == stats.n, self.n) if self.mixed else stats.mean
@@ -84,40 +114,39 @@ class TestedSnps:
             self.decoder.decode(packed, [X], stats, shift)
         with self.world.phase("covariate product"):
             FX = partial_products(self.F_rep, X)[:-1] - np.multiply.outer(self._F_total, off_center)
-        return TestedBlock(stats, X, off_center, FX)
+        return TestedBlock(stats, X, self.n * off_center, FX, (stats.n * stats.variance)[None])
 
     def begin(self, part: SimilarityPart) -> None:
         """The rows of H that the part leaves out are zero from now on."""
         self._H[~part.kept] = 0.0
 
     def cross(self, part: SimilarityPart, block: TestedBlock) -> np.ndarray:
-        """H (K, B) = G_c'X for the similarity SNPs of the part; the other rows are zero."""
-        H, total = self._H[:, : block.X.shape[1]], self.n * block.off_center  # X's column sums
+        """H (K, B k) = G_c'X for the similarity SNPs of the part; the other rows are zero."""
+        H = self._H[:, : block.X.shape[1]]
         for run in part.runs:
             for columns, D in self.G.panels(run):
                 k = columns.stop - columns.start
                 with self.world.phase("cross product", flop=2.0 * self.n * k * block.X.shape[1]):
                     product = (block.X.T @ D).T
                 with self.world.phase("scale products"):
-                    H[columns] = self.G.correct(product, columns, total)
+                    H[columns] = self.G.correct(product, columns, block.total)
         return H
 
-    def sums(self, trait: HeldTrait, block: TestedBlock, H: np.ndarray) -> SnpSums:
+    def sums(self, trait: HeldTrait, block: TestedBlock, H: np.ndarray) -> SnpSums | SeveralSums:
         """(F'X - w (L_c^-1 G_c'F)'L_c^-1 H) / (1-h2) of the SNPs for one trait. Collective over a team."""
-        L_team, B, q = trait.L_team, H.shape[1], trait.F_tilde_team.shape[1] - 1
+        L_team, B, q, k = trait.L_team, H.shape[1], trait.F_tilde_team.shape[1] - 1, self.columns.count
         with self.world.phase("solve", flop=float(H.shape[0]) ** 2 * B):
             for columns, panels in L_team.exchange(H.T):
                 for panel, rows in zip(panels, L_team.row_panels, strict=True):
                     panel[...] = columns.T if rows.size == H.shape[0] else columns.T[rows]
             H_tilde_team = L_team.apply(B)  # L_c^-1 H
         with self.world.phase("statistics"):
-            through_G = L_team.sum_over_rows(partial_products(trait.F_tilde_team, H_tilde_team))[:, :B]
-            through_G[:-1] *= np.sqrt(trait.w)
-            through_G[-1] *= trait.w
-            norm = block.stats.n * block.stats.variance
-            plain = np.vstack([block.FX[[*range(q), q + trait.column]], norm])
+            through_G = L_team.sum_over_rows(self.columns.products(trait.F_tilde_team, H_tilde_team))[:, :B]
+            through_G[:-k] *= np.sqrt(trait.w)
+            through_G[-k:] *= trait.w
+            plain = np.vstack([block.FX[[*range(q), q + trait.column]], block.XX])
             S = inner_products(trait.h2, plain, through_G)
-            return SnpSums(block.stats, S[:q], S[q], S[q + 1], norm)
+            return sums_of(self.columns, S, block.stats.n * block.stats.variance)
 
 
 @dataclass(frozen=True)
@@ -135,7 +164,7 @@ class SetModel:
         L = self.GG.covariance(part.kept, part.scale, world).at(h2)
         sums, F_tilde_rep = L.sums(F), L.columns(F.GF_rep)
         with world.phase("hand over factor"):
-            L_team = L.hold(team, self.tested.width, self.tested.G.dtype.type)
+            L_team = L.hold(team, self.tested.width * self.tested.columns.count, self.tested.G.dtype.type)
         F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.dtype)
         return HeldTrait(column, h2, kernel_weight(h2, part.scale), sums, L_team, F_tilde_team)
 
@@ -149,8 +178,7 @@ class SetModel:
         block = tested.decode(packed)
         mixed = tested.sums(held, block, tested.cross(part, block))
 
-        X_rep = np.empty((G.n, chosen.size), order="F")
-        Decoder(tested.bed.n, [tested.rows], np.float64, tested.bed.males).decode(packed, [X_rep])
+        X_rep = decoded(tested.columns, packed, tested.rows, tested.bed)
         G_double = G.in_double(world.comm)
         H_rep = G_double.project(X_rep, world.comm) * part.kept[:, None]
         G_double.close()
@@ -159,8 +187,8 @@ class SetModel:
         H_tilde_rep = L.columns(H_rep)
         # S_BL, b_B = (F'X - F~'H~) / (1-h2);  S_BR = (x'x - h~'h~) / (1-h2)
         F_rep = self.products.F_rep[:, self.products.columns(held.column)]
-        *S_BL, b_B = inner_products(h2, F_rep.T @ X_rep, F_tilde_rep.T @ H_tilde_rep)
-        S_BR = inner_products(h2, np.square(X_rep).sum(axis=0), np.square(H_tilde_rep).sum(axis=0))
-        double = SnpSums(block.stats, np.array(S_BL), b_B, S_BR, mixed.norm)
+        plain, through_G = tested.columns.products(F_rep, X_rep), tested.columns.products(F_tilde_rep, H_tilde_rep)
+        norm = block.stats.n * block.stats.variance
+        double = sums_of(tested.columns, inner_products(h2, plain, through_G), norm)
         with world.together():
             return compare(mixed.fit(held.sums, test), double.fit(held.sums, test), world.log, tested.streamed)

@@ -21,7 +21,7 @@ from mpgls.run.ledger import State
 from mpgls.run.world import World
 from mpgls.stream.mark import Mark
 from mpgls.study.filters import SnpFilter
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.snp_stats import SnpStats
 
 T = TypeVar("T")
 STAGES = (0, 1, 2, 4)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from mpgls.engine.covariance import Covariance, Whitener
 from mpgls.engine.device_scan import DeviceSnps
-from mpgls.engine.snp_scan import MIXED, SnpSums, Streamed, WhitenedSnps
+from mpgls.engine.snp_scan import MIXED, Streamed, WhitenedSnps, sums_of
 from mpgls.engine.snp_stream import read_few
 from mpgls.errors import NumericalError
 from mpgls.model.gls import Note, NullSums, SnpFit, SnpTest
-from mpgls.model.products import partial_products
 from mpgls.run.log import Log
 from mpgls.stream.store import ResultStore
-from mpgls.study.genotypes import Decoder
 
 SAMPLED = 32
 TOLERATED = 0.01
@@ -47,21 +45,20 @@ def check_against_double(
 ) -> MixedCheck:
     """Test evenly spaced SNPs with the float64 factor and as the team streams them; said in the log. Collective."""
     packed, X_rep = sample_of(store, snps)
-    mixed = snps.sums_of(packed)
-    S = partial_products(snps.F_tilde_rep, L.columns(V.design(X_rep)))  # S_BL, b_B, S_BR
-    double = SnpSums(mixed.stats, S[:-2], S[-2], S[-1], mixed.norm)
+    own_errors = replace(test, robust=False)
+    stats, mixed = snps.sums_of(packed)
+    S = snps.columns.products(snps.F_tilde_rep, L.columns(V.design(X_rep)))  # S_BL, b_B, S_BR
+    double = sums_of(snps.columns, S, snps.rows.size * stats.variance)
     with snps.world.together():
-        return compare(mixed.fit(sums, test), double.fit(sums, test), snps.world.log, snps.streamed)
+        return compare(mixed.fit(sums, own_errors), double.fit(sums, own_errors), snps.world.log, snps.streamed)
 
 
 def sample_of(store: ResultStore, snps: WhitenedSnps | DeviceSnps) -> tuple[np.ndarray, np.ndarray]:
-    """Evenly spaced SNPs of a store, packed, and as columns X (n, count) float64 on every rank. Collective."""
+    """Evenly spaced SNPs of a store, packed, and their columns X (n, count k) float64 on every rank. Collective."""
     count = min(SAMPLED, store.block, store.count)
     sample = store.index[np.linspace(0, store.count - 1, count).astype(np.int64)]
     packed = read_few(snps.bed, sample, snps.world)
-    X_rep = np.empty((snps.rows.size, count), order="F")
-    Decoder(snps.bed.n, [snps.rows], np.float64, snps.bed.males).decode(packed, [X_rep])
-    return packed, X_rep
+    return packed, snps.plain(packed)
 
 
 def compare(mixed: SnpFit, double: SnpFit, log: Log, streamed: Streamed = MIXED) -> MixedCheck:
@@ -70,7 +67,7 @@ def compare(mixed: SnpFit, double: SnpFit, log: Log, streamed: Streamed = MIXED)
     Raises NumericalError where the fits have little in common.
     """
     usable = (mixed.note == Note.OK) & (double.note == Note.OK) & (double.se > 0)
-    beta, se, right, error = (values[usable] for values in (mixed.beta, mixed.se, double.beta, double.se))
+    (beta, se), (right, error) = mixed.effects[:, usable], double.effects[:, usable]
     found = MixedCheck(
         float(np.max(np.abs(beta - right) / error, initial=0.0)), float(np.max(np.abs(se / error - 1.0), initial=0.0))
     )

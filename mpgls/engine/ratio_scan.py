@@ -27,7 +27,8 @@ from mpgls.model.h2_nodes import H2Nodes, node_products
 from mpgls.model.snp_ratio import NullAtNodes, RatioFit, RatioModel
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.snp_columns import SnpColumns
+from mpgls.study.snp_stats import SnpStats
 
 
 class RatioScan(TraitScan):
@@ -51,7 +52,7 @@ class RatioScan(TraitScan):
         world.log.info(f"{label}: {nodes.h2.size} nodes of h2, error of a sum between them {nodes.between.error:.1e}")
         with world.phase("hand over eigenvectors"):
             Z_team = V.hold(self.team, ledger.store.block, self.test.dtype)
-        snps = RatioSnps(Z_team, model, F_rep, cohort.rows, self.bed, world)
+        snps = RatioSnps(Z_team, model, F_rep, cohort.rows, self.bed, world, self.columns(cohort))
         if self.test.precision == "mixed":
             with world.phase("check in double"):
                 found = self._check(snps, V)
@@ -83,9 +84,16 @@ class RatioSnps(WhitenedSnps):
     """From packed genotypes to sums at the nodes of h2, and to each SNP's ratio. Collective over a team."""
 
     def __init__(
-        self, Z_team: TeamOperator, model: RatioModel, F_rep: np.ndarray, rows: np.ndarray, bed: Genotypes, world: World
+        self,
+        Z_team: TeamOperator,
+        model: RatioModel,
+        F_rep: np.ndarray,
+        rows: np.ndarray,
+        bed: Genotypes,
+        world: World,
+        columns: SnpColumns,
     ) -> None:
-        super().__init__(Z_team, F_rep, rows, bed, world)
+        super().__init__(Z_team, F_rep, rows, bed, world, columns)
         self.model, self.F_team = model, F_rep[Z_team.rows]
         self.W_team = model.null.nodes.weights(Z_team.rows)
 

@@ -9,6 +9,9 @@ from mpgls.engine.team_solvers import Held, TeamWork, teams_text
 from mpgls.la.layout import grid_shape
 from mpgls.run.plan import Machine, Plan, block_widths, check_team_size, first_that_fits, grid_block
 
+SEVERAL = 32 << 20
+"""Bytes of a strip of SNPs of several columns, whose squares and residuals are looked at together."""
+
 
 @dataclass(frozen=True)
 class ScanSizes:
@@ -16,7 +19,8 @@ class ScanSizes:
 
     ``snp_bytes`` of a packed SNP, ``item`` bytes of a streamed number (8 double, 4 mixed). ``packed_kinship``: its file
     holds a triangle; ``several_sets``: traits differ in their samples; ``several_traits`` need Phi in turn.
-    ``nodes`` of h2, where each SNP has its own; ``basis``: Phi is decomposed.
+    ``tested`` columns of a SNP; ``nodes`` of h2, where each SNP has its own; ``basis``: Phi is decomposed;
+    ``keeps_model``: Phi and its factor stay for further scans.
     """
 
     n: int
@@ -29,6 +33,8 @@ class ScanSizes:
     several_traits: bool = False
     nodes: int = 0
     basis: bool = False
+    keeps_model: bool = False
+    tested: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,19 +88,22 @@ def _candidates(
 
 def _work(sizes: ScanSizes) -> TeamWork:
     """Of the teams: L^-1 X, or Z'X in a basis."""
-    return TeamWork(sizes.n, sizes.m, sizes.item, triangle=not sizes.basis)
+    return TeamWork(sizes.n, sizes.m * sizes.tested, sizes.item, triangle=not sizes.basis)
 
 
 def stages(machine: Machine, sizes: ScanSizes, held: Held, width: int) -> dict[str, int]:
     """Bytes a rank of each stage."""
     n, columns, base = sizes.n, sizes.columns, machine.base
     share = 8 * n * n // machine.ranks
-    kept = share * (sizes.several_sets + sizes.several_traits)
+    kept = share * (sizes.several_sets + sizes.several_traits + 2 * sizes.keeps_model)
     work = _work(sizes)
-    factor, columns_here = work.operator_bytes(held, machine), work.columns_bytes(held, width, machine)
+    factor, columns_here = work.operator_bytes(held, machine), work.columns_bytes(held, width * sizes.tested, machine)
     if sizes.basis and held.team == 1:  # X~ = Z'X lies beside X
         columns_here *= 2
     sums = 48 * columns + 64 * sizes.nodes * (columns + 1)
+    if sizes.tested > 1:  # packed once for each column, and matrices of the columns of a SNP
+        sums = sizes.tested * (sizes.snp_bytes + 48 * (columns + 2 * sizes.tested))
+        base += SEVERAL
     buffers = columns_here + width * (2 * sizes.snp_bytes + sums) + (4 << 20)
     null = share * (2 + sizes.several_sets) + (share if sizes.packed_kinship else 0)
     if sizes.nodes:

@@ -25,8 +25,9 @@ from mpgls.run.world import World
 from mpgls.study.count_filters import Dropped, dropped_by
 from mpgls.study.filters import SnpFilter
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import Decoder, SnpStats
+from mpgls.study.genotypes import Decoder
 from mpgls.study.similarity import SimilaritySnps, exact_shift
+from mpgls.study.snp_stats import SnpStats
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -24,8 +24,9 @@ from mpgls.engine.similarity import PANEL, PackedSnps, Similarity
 from mpgls.engine.snp_scan import Streamed
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import SnpStats
 from mpgls.study.similarity import SimilaritySnps
+from mpgls.study.snp_columns import SnpColumns
+from mpgls.study.snp_stats import SnpStats
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -91,9 +92,9 @@ class SimilarityOnCard(Similarity):
 
 @dataclass(frozen=True)
 class BlockOnCard(TestedBlock):
-    """A block whose ``columns`` are on the card; X is not made."""
+    """A block whose ``counts`` are on the card; X is not made."""
 
-    columns: Counted
+    counts: Counted
 
 
 class TestedOnCard(TestedSnps):
@@ -122,7 +123,8 @@ class TestedOnCard(TestedSnps):
             columns = counted(self.card, self._decode_counts, on_card, stats.mean, gaps)
         with self.world.phase("covariate product"), self.card.lane(PRODUCTS):
             FX = self.card.to_host(self._covariates(columns))
-        return BlockOnCard(stats, np.empty((0, packed.shape[0])), np.zeros(0), FX, columns)
+        XX = (stats.n * stats.variance)[None]
+        return BlockOnCard(stats, np.empty((0, packed.shape[0])), np.zeros(0), FX, XX, columns)
 
     def _covariates(self, columns: Counted) -> Any:
         """F'X of the centred SNPs (q+T, B)."""
@@ -142,14 +144,20 @@ class TestedOnCard(TestedSnps):
             for start in range(run.start, run.stop, PANEL):
                 which = np.arange(start, min(start + PANEL, run.stop))
                 with self.world.phase("cross product", flop=2.0 * self.n * which.size * B):
-                    H[which] = self._similarity.cross(which, block.columns)
+                    H[which] = self._similarity.cross(which, block.counts)
         return H
 
 
 def tested_snps(
-    bed: Genotypes, rows: np.ndarray, F_rep: np.ndarray, G: Similarity, width: int, world: World
+    bed: Genotypes,
+    rows: np.ndarray,
+    F_rep: np.ndarray,
+    G: Similarity,
+    width: int,
+    world: World,
+    columns: SnpColumns,
 ) -> TestedSnps:
     """The tested SNPs of a run: on the card where G is there."""
     if isinstance(G, SimilarityOnCard):
         return TestedOnCard(bed, rows, F_rep, G, width, world)
-    return TestedSnps(bed, rows, F_rep, G, width, world)
+    return TestedSnps(bed, rows, F_rep, G, width, world, columns)

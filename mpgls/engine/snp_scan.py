@@ -10,12 +10,14 @@ import numpy as np
 from mpgls.engine.panel_decoder import PanelDecoder
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.la.teams import Closing, Team, TeamOperator
-from mpgls.model.gls import NullSums, SnpFit, SnpTest, fit_snps
-from mpgls.model.products import partial_products
+from mpgls.model.gls import NullSums, SnpFit, SnpTest, fit_null, fit_snps
+from mpgls.model.joint_fit import JointFit, JointModel, JointSums
 from mpgls.run.slots import Slots
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.genotypes import Decoder
+from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
+from mpgls.study.snp_stats import SnpStats
 
 
 class Block(NamedTuple):
@@ -36,9 +38,8 @@ MIXED = Streamed("mixed precision", "--precision double")
 
 
 class SnpSums(NamedTuple):
-    """Of B SNPs: counts, S_BL (q, B) = X_L~'X~, b_B (B,) = y~'X~, S_BR (B,) = x~'x~, and |x|^2 of the centred SNPs."""
+    """Of B SNPs: S_BL (q, B) = X_L~'X~, b_B (B,) = y~'X~, S_BR (B,) = x~'x~, and |x|^2 of the centred SNPs."""
 
-    stats: SnpStats
     S_BL: np.ndarray
     b_B: np.ndarray
     S_BR: np.ndarray
@@ -49,47 +50,97 @@ class SnpSums(NamedTuple):
         return fit_snps(null, self.S_BL, self.S_BR, self.b_B, self.norm, test.test, test.tolerance, test.complete)
 
 
+class SeveralSums(NamedTuple):
+    """Of B SNPs of several columns: the sums, what the columns mean, and M (B, k, k) where errors are HC3's."""
+
+    sums: JointSums
+    model: JointModel
+    meat: np.ndarray | None = None
+
+    def fit(self, null: NullSums, test: SnpTest) -> JointFit:
+        """Effects and joint tests, see `joint_fit`."""
+        fitted = fit_null(np.nan, null)
+        return self.model.fit(self.sums.solve(fitted, test.tolerance), fitted, test, self.meat if test.robust else None)
+
+
+def sums_of(columns: SnpColumns, products: np.ndarray, norm: np.ndarray) -> SnpSums | SeveralSums:
+    """From the `products` of [X_L~ | y~] and the ``columns`` of SNPs with squared norms ``norm`` (B,)."""
+    if columns.model is not None:
+        return SeveralSums(JointSums.of(products, columns.count, norm), columns.model)
+    *S_BL, b_B, S_BR = products
+    return SnpSums(np.array(S_BL), b_B, S_BR, norm)
+
+
+class TestedBlock(NamedTuple):
+    """A block by its ``number``, with the counts and the sums of its SNPs."""
+
+    number: int
+    stats: SnpStats
+    sums: SnpSums | SeveralSums
+
+
 class WhitenedSnps(Closing):
     """From packed genotypes to the sums that a SNP's effect needs, one block at a time.
 
     ``L_team`` whitens, X~ = L^-1 X; ``F_tilde_rep`` (n, q+1) = L^-1 [X_L | y]; ``rows`` (n,) are the samples' positions
-    in the .fam. Its methods are collective over a team.
+    in the .fam; ``columns`` are those of each SNP. Its methods are collective over a team.
     """
 
     def __init__(
-        self, L_team: TeamOperator, F_tilde_rep: np.ndarray, rows: np.ndarray, bed: Genotypes, world: World
+        self,
+        L_team: TeamOperator,
+        F_tilde_rep: np.ndarray,
+        rows: np.ndarray,
+        bed: Genotypes,
+        world: World,
+        columns: SnpColumns = ONE_COLUMN,
     ) -> None:
+        self.columns = columns
         self.L_team, self.F_tilde_rep, self.rows, self.bed, self.world = L_team, F_tilde_rep, rows, bed, world
         self.F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.dtype)
-        self.decode = PanelDecoder(L_team, rows, bed, world).decode  # X_cols, centred
-        self.streamed = MIXED
-
-    def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, SnpSums]]:
-        """Each block with its sums."""
-        for block in blocks:
-            yield block, self.sums_of(block.packed)
-
-    def sums_of(self, packed: np.ndarray) -> SnpSums:
-        """S_BL, b_B, S_BR of the SNPs of a block."""
-        stats = self.decode(packed)
-        X_tilde_team = self.whiten(len(packed))  # X~ = L^-1 X
-        return self.sums(stats, X_tilde_team)
+        self.decode = PanelDecoder(L_team, rows, bed, world, columns).decode  # X_cols, centred
 
     def whiten(self, B: int) -> np.ndarray:
-        """X~ = L^-1 X, this rank's rows."""
-        with self.world.phase("solve", flop=float(self.rows.size) ** 2 * B):
-            return self.L_team.apply(B)
+        """X~ = L^-1 X of B SNPs, this rank's rows."""
+        count = B * self.columns.count
+        with self.world.phase("solve", flop=float(self.rows.size) ** 2 * count):
+            return self.L_team.apply(count)
 
-    def sums(self, stats: SnpStats, X_tilde_team: np.ndarray) -> SnpSums:
-        """p+1 numbers a SNP, summed over the rows of all ranks of the team."""
+    def sums(self, stats: SnpStats, X_tilde_team: np.ndarray) -> SnpSums | SeveralSums:
+        """p+1 numbers a SNP, or p+k a column, summed over the rows of all ranks of the team."""
         with self.world.phase("statistics"):
-            B, q = stats.n_obs.size, self.F_tilde_team.shape[1] - 1
-            S = self.L_team.sum_over_rows(partial_products(self.F_tilde_team, X_tilde_team))[:, :B]
-            return SnpSums(stats, S[:q], S[q], S[q + 1], self.rows.size * stats.variance)
+            count = stats.n_obs.size * self.columns.count
+            S = self.L_team.sum_over_rows(self.columns.products(self.F_tilde_team, X_tilde_team))[:, :count]
+            return sums_of(self.columns, S, self.rows.size * stats.variance)
+
+    streamed = MIXED
+
+    def stream(self, blocks: Iterable[Block]) -> Iterator[TestedBlock]:
+        """The sums of each block."""
+        for block in blocks:
+            yield TestedBlock(block.number, *self.sums_of(block.packed))
+
+    def sums_of(self, packed: np.ndarray) -> tuple[SnpStats, SnpSums | SeveralSums]:
+        """The counts of the SNPs of a block, and S_BL, b_B, S_BR."""
+        stats = self.decode(packed)
+        X_tilde_team = self.whiten(len(packed))  # X~ = L^-1 X
+        return stats, self.sums(stats, X_tilde_team)
+
+    def plain(self, packed: np.ndarray) -> np.ndarray:
+        """The columns X (n, B k) of the SNPs ``packed``, float64, before they are whitened."""
+        return decoded(self.columns, packed, self.rows, self.bed)
 
     def close(self) -> None:
         """Give back the operator. Collective over the team."""
         self.L_team.close()
+
+
+def decoded(columns: SnpColumns, packed: np.ndarray, rows: np.ndarray, bed: Genotypes) -> np.ndarray:
+    """X (n, B k), float64, of the SNPs ``packed`` over the samples ``rows`` (n,) of the .fam."""
+    X = np.empty((rows.size, len(packed) * columns.count), order="F")
+    Decoder(bed.n, [rows], np.float64, bed.males, columns.coding).decode(columns.sources(packed, bed.n), [X])
+    columns.multiply(X, np.arange(rows.size))
+    return X
 
 
 def left_blocks(

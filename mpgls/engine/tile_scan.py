@@ -13,7 +13,6 @@ import numpy as np
 from mpgls.engine.panel_decoder import PanelDecoder
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.la.teams import Team, TeamOperator
-from mpgls.model.gls import Note
 from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.hits import HIT_DTYPE, merge_hits, no_hits
 from mpgls.model.tiles import Epilogue, LocalPanel, Partial, Tile, TraitPanel
@@ -21,10 +20,11 @@ from mpgls.model.trait_records import PanelTotals
 from mpgls.model.work import Work
 from mpgls.run.world import World
 from mpgls.stream.scratch import ScratchFile
-from mpgls.study.count_filters import Dropped, dropped_by
-from mpgls.study.filters import SnpFilter
+from mpgls.study.count_filters import Dropped
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.reasons import Reasons
+from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
+from mpgls.study.snp_stats import SnpStats
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -85,7 +85,8 @@ class RotatedBlock(NamedTuple):
 class RotatedSnps:
     """The blocks of this rank, rotated: X~ = Z'X from the genotypes in the first pass, from ``scratch`` afterwards.
 
-    ``blocks`` are as many as the other ranks of its team have; ``samples`` (n,) are the .fam rows of the analysis.
+    ``blocks`` are as many as the other ranks of its team have; ``samples`` (n,) are the .fam rows of the analysis;
+    ``columns`` are those of each SNP, one of them.
     Making it is collective; iterating is over a team.
     """
 
@@ -97,10 +98,11 @@ class RotatedSnps:
         Z_team: TeamOperator,
         scratch: ScratchFile | None,
         world: World,
+        columns: SnpColumns = ONE_COLUMN,
     ) -> None:
         self.blocks, self.Z_team, self.scratch, self.world = blocks, Z_team, scratch, world
         self.n = samples.size
-        self._decoder = PanelDecoder(Z_team, samples, bed, world)
+        self._decoder = PanelDecoder(Z_team, samples, bed, world, columns)
         self._stream: SnpStream | None = SnpStream(bed, blocks.rows, world)
         self._stats: list[SnpStats] = []
 
@@ -225,7 +227,7 @@ class ResidentPanel:
 def scan_tiles(
     blocks: RotatedSnps,
     panels: Sequence[ResidentPanel],
-    snp_filter: SnpFilter,
+    reasons: Reasons,
     dense: DenseTiles | None,
     team: Team,
     world: World,
@@ -240,18 +242,15 @@ def scan_tiles(
     done, dropped = 0, Dropped()
     for block in blocks:
         B, stats = len(block.rows), block.stats
-        filtered = dropped_by(stats, snp_filter)
-        dropped.add(filtered)
         for one in panels:
             with world.phase("tiles", flop=2.0 * n * B * one.panel.t):
                 partial = one.local.partial_products(block.X_tilde_team)  # R = (W o E~)'X~, and the sums at the nodes
                 partial = Partial(*(Z_team.sum_over_rows(sums)[:, :B] for sums in partial))
                 tile = one.panel.finish(partial, n * stats.variance)  # d = B'D
             with world.phase("epilogue"):
-                note = tile.note.copy()
-                note[stats.n_obs == 0] = Note.ALL_MISSING
-                note = np.where(filtered != Note.OK, filtered, note)
+                note = reasons.notes(tile.note, stats, block.rows)
                 one.take(block, Tile(tile.R, tile.d, note), dense)
+        dropped.add(note)
         done += B
         progress.at(done)
         if team.any(world.stop.requested):

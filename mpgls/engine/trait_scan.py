@@ -23,23 +23,25 @@ from mpgls.engine.device_scan import DeviceSnps, OnCard, orthonormal
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import Models
 from mpgls.engine.parts import ScanPart
+from mpgls.engine.robust import RobustSnps
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.teams import Team
 from mpgls.model import null_record
-from mpgls.model.gls import SnpTest, fit_null
+from mpgls.model.gls import NullSums, SnpTest, fit_null
 from mpgls.run.log import Log
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
+from mpgls.study.align import Cohort
 from mpgls.study.genotype_files import Genotypes
+from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
 
 
 @dataclass(frozen=True)
 class TraitScan:
     """What all traits and parts of a scan share. ``on_held`` is called while an operator is in memory.
 
-    ``on_card``: that SNPs go through an operator on GPUs.
-
-    ``checks`` are the largest differences between mixed and double precision, by the number of the trait.
+    ``checks`` are the largest differences between mixed and double precision, by the number of the trait; ``columns``
+    gives those of each SNP over a cohort; ``on_card``: that SNPs go through an operator on GPUs.
     """
 
     bed: Genotypes
@@ -48,8 +50,9 @@ class TraitScan:
     ledger: ScanLedger
     world: World
     on_held: Callable[[], None] = lambda: None
-    on_card: OnCard | None = None
     checks: dict[int, MixedCheck] = field(default_factory=dict)
+    columns: Callable[[Cohort], SnpColumns] = lambda cohort: ONE_COLUMN
+    on_card: OnCard | None = None
 
     def run(self, part: ScanPart, trait: int, models: Models) -> None:
         """Null model and scan of a trait on the SNPs of a part that its ledger lacks. Collective.
@@ -58,6 +61,7 @@ class TraitScan:
         """
         ledger, world, label = self.ledger, self.world, part.of(self.ledger.traits[trait])
         V, cohort = models.take(ledger.traits[trait], label)
+        columns = self.columns(cohort)
         F_rep = V.design(np.column_stack([cohort.X_L, cohort.y]))  # [X_L | y]
         null = ledger.null(part.k, trait, functools.partial(V.maximise, F_rep, world))
         h2 = null_record.h2_of_V(null)
@@ -67,7 +71,7 @@ class TraitScan:
         if self.on_card is not None:
             F_tilde_rep, sums = orthonormal(F_tilde_rep, sums)
         with world.phase("hand over factor"):
-            snps = self._hold(L, F_tilde_rep, cohort.rows)
+            snps = self._hold(L, F_tilde_rep, sums, cohort.rows, columns)
         if self.test.precision == "mixed" or self.on_card is not None:
             with world.phase("check in double"):
                 found = check_against_double(snps, V, L, sums, self.test, ledger.store)
@@ -76,20 +80,23 @@ class TraitScan:
 
         with snps, ledger.slots([trait]) as slots:
             blocks = left_blocks(self.bed, slots, part.blocks, self.team, world, label)  # line 5
-            for block, S in snps.stream(blocks):  # lines 6-11: X~ = L^-1 X;  S_BL, b_B, S_BR
+            for number, stats, S in snps.stream(blocks):  # lines 6-11: X~ = L^-1 X;  S_BL, b_B, S_BR
                 with world.phase("statistics"):
                     fit = S.fit(sums, self.test)  # line 12: the Schur complement of S_BR
-                slots.keep(block.number, S.stats, [fit])
+                slots.keep(number, stats, [fit])
             self.on_held()
 
-    def _hold(self, L: Whitener, F_tilde_rep: np.ndarray, rows: np.ndarray) -> WhitenedSnps | DeviceSnps:
+    def _hold(
+        self, L: Whitener, F_tilde_rep: np.ndarray, sums: NullSums, rows: np.ndarray, columns: SnpColumns
+    ) -> WhitenedSnps | DeviceSnps:
         """The team's operator L^-1, on its ranks or on their cards. Collective."""
         if self.on_card is not None:
-            snps = DeviceSnps(L, F_tilde_rep, rows, self.bed, self.team, self.on_card, self.world)
-            self.world.log.info(snps.text())
-            return snps
-        L_team = L.hold(self.team, self.ledger.store.block, self.test.dtype)
-        return WhitenedSnps(L_team, F_tilde_rep, rows, self.bed, self.world)
+            on_card = DeviceSnps(L, F_tilde_rep, rows, self.bed, self.team, self.on_card, self.world)
+            self.world.log.info(on_card.text())
+            return on_card
+        L_team = L.hold(self.team, self.ledger.store.block * columns.count, self.test.dtype)
+        snps = WhitenedSnps(L_team, F_tilde_rep, rows, self.bed, self.world, columns)
+        return RobustSnps(snps, sums, self.test.tolerance, self.team) if self.test.robust else snps
 
     def checked(self, trait: int) -> dict[str, float]:
         """What the checks of mixed precision found of a trait, for the manifest."""

@@ -23,13 +23,14 @@ from mpgls.engine.voxels import Chunk, TeamVoxels
 from mpgls.engine.voxelwise_plan import VoxelwiseSizes
 from mpgls.la.teams import Team
 from mpgls.model.clusters import RECORD_DTYPE, STATISTICS, Heights, Neighbours, snp_statistics
+from mpgls.model.coding import ADDITIVE, Coding
 from mpgls.model.gls import Note
 from mpgls.model.mulm import Score, SnpBlock, TileScan
 from mpgls.model.permute import Permutations
-from mpgls.study.count_filters import dropped_by
-from mpgls.study.filters import SnpFilter
 from mpgls.study.genotype_files import Genotypes
-from mpgls.study.genotypes import Decoder, SnpStats
+from mpgls.study.genotypes import Decoder
+from mpgls.study.reasons import Reasons
+from mpgls.study.snp_stats import SnpStats
 from mpgls.study.voxel_study import VoxelStudy
 
 TOGETHER = 1 << 18
@@ -68,10 +69,11 @@ class Search:
 
     bed: Genotypes
     index_rep: np.ndarray
-    snp_filter: SnpFilter
+    reasons: Reasons
     voxels: VoxelStudy
     permutations: Permutations
     inference: Inference
+    coding: Coding = ADDITIVE
 
     @property
     def m(self) -> int:
@@ -97,13 +99,8 @@ class Search:
 class SnpsOfUnit:
     """The decoded block of a unit: counts, notes, and the residuals of the SNPs that can be ``tested`` (k,)."""
 
-    def __init__(self, stats: SnpStats, X: np.ndarray, Z_w: np.ndarray, dtype: type, snp_filter: SnpFilter) -> None:
-        self.stats = stats
-        self.note = np.full(stats.n_obs.size, Note.OK, dtype=np.int32)
-        self.note[stats.monomorphic] = Note.MONOMORPHIC
-        self.note[stats.n_obs == 0] = Note.ALL_MISSING
-        dropped = dropped_by(stats, snp_filter)
-        self.note = np.where(dropped != Note.OK, dropped, self.note)
+    def __init__(self, stats: SnpStats, note: np.ndarray, X: np.ndarray, Z_w: np.ndarray, dtype: type) -> None:
+        self.stats, self.note = stats, note
         self.tested = np.flatnonzero(self.note == Note.OK)
         self.residuals = SnpBlock(X[self.tested], Z_w, dtype)
         self.note[self.tested[self.residuals.lengths == 0]] = Note.COLLINEAR
@@ -139,7 +136,7 @@ class UnitScan:
     def __init__(self, search: Search, R_Y_team: TeamVoxels) -> None:
         self.search, self.share, self.n = search, R_Y_team, search.voxels.n
         self.team, self.world = R_Y_team.team, R_Y_team.world
-        self.decoder = Decoder(search.bed.n, [search.voxels.cohort.rows], np.float64, search.bed.males)
+        self.decoder = Decoder(search.bed.n, [search.voxels.cohort.rows], np.float64, search.bed.males, search.coding)
         self.tiles = TileScan(search.inference.score, len(R_Y_team.Z_w_rep), self.n, R_Y_team.dtype)
 
     def results(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, UnitResult]]:
@@ -164,7 +161,7 @@ class UnitScan:
         """The result of a unit, whole on the first rank of the team; None to stop. Collective over the team."""
         world, comm = self.world, self.team.comm
         with world.phase("decode", nbytes=packed.size):
-            block = self._block(packed)
+            block = self._block(packed, self.search.index_rep[unit.start : unit.stop])
         entries = self._search(unit, block)
         stopped = world.stop.requested
         if stopped if comm.size == 1 else comm.allreduce(stopped):
@@ -174,10 +171,11 @@ class UnitScan:
         with world.phase("clusters"):
             return self._joined(*self._statistics(unit, block, entries))
 
-    def _block(self, packed: np.ndarray) -> SnpsOfUnit:
+    def _block(self, packed: np.ndarray, rows: np.ndarray) -> SnpsOfUnit:
         X = np.empty((len(packed), self.n))
         stats = self.decoder.decode(packed, [X.T])
-        return SnpsOfUnit(stats, X, self.share.Z_w_rep, self.share.dtype, self.search.snp_filter)
+        note = self.search.reasons.notes(np.where(stats.monomorphic, Note.MONOMORPHIC, Note.OK), stats, rows)
+        return SnpsOfUnit(stats, note, X, self.share.Z_w_rep, self.share.dtype)
 
     def _search(self, unit: Unit, block: SnpsOfUnit) -> np.ndarray:
         """Entries of this rank's voxels under all the unit's permutations, which are the inner loop."""

@@ -32,6 +32,10 @@ class Note(IntEnum):
     MAX_MAF = 7
     HWE = 8
     INFO = 9
+    ONE_CODE = 10
+    CONDITIONED = 11
+    DEPENDENT = 12
+    LEVERAGE = 13
 
 
 FILTERS = {
@@ -48,13 +52,17 @@ NOTE_TEXT = {
     Note.MONOMORPHIC: "monomorphic",
     Note.ALL_MISSING: "all genotypes missing",
     Note.COLLINEAR: "collinear with the covariates",
+    Note.ONE_CODE: "monomorphic as coded by --model",
+    Note.CONDITIONED: "conditioned on",
+    Note.DEPENDENT: "a column of the SNP depends on the others",
+    Note.LEVERAGE: "a sample alone decides an effect",
     **{note: f"dropped by {flag}" for note, flag in FILTERS.items()},
 }
 
 
 def is_filtered(note: np.ndarray) -> np.ndarray:
     """(B,) bool: the notes that are those of FILTERS."""
-    return note >= min(FILTERS)
+    return (note >= min(FILTERS)) & (note <= max(FILTERS))
 
 
 COMPLETE = {"double": 1e-12, "mixed": 1e-5, "exact": 1e-12}
@@ -74,12 +82,13 @@ class SnpTest:
     """How SNPs are tested: ``test`` is "t" or "wald", see `fit_snps`; ``precision``: double, mixed or exact.
 
     ``by_ratio`` are the tests by a variance ratio of each SNP's own, of "t", "lrt" and "score"; none by the null
-    model's. See `mpgls.model.snp_ratio`.
+    model's. See `mpgls.model.snp_ratio`. ``robust``: errors are HC3's, see `mpgls.model.joint_fit`.
     """
 
     test: str = "t"
     precision: str = "double"
     by_ratio: tuple[str, ...] = ()
+    robust: bool = False
 
     @property
     def dtype(self) -> type:
@@ -149,6 +158,16 @@ class SnpFit:
     se: np.ndarray
     note: np.ndarray
 
+    @property
+    def effects(self) -> np.ndarray:
+        """Effects and standard errors (2, B, k) of the k columns of each SNP."""
+        return np.array([self.beta, self.se])[:, :, None]
+
+    def further(self, name: str) -> np.ndarray:
+        """A field (B,) of a record beyond effect and error."""
+        found: np.ndarray = getattr(self, name)
+        return found
+
 
 def fit_null(h2: float, sums: NullSums) -> NullFit:
     """Fit y = X_L beta + e, e ~ s2 V(h2), from the sums at that h2.
@@ -177,9 +196,9 @@ def profile_reml(sums: NullSums) -> float:
     return _reml(sums, root, _rss(sums, half))
 
 
-def degrees_of_freedom(n: int, q: int) -> int:
-    """Residual degrees of freedom of the t test with one SNP beside q columns of X_L: n - p."""
-    return n - q - 1
+def degrees_of_freedom(n: int, q: int, columns: int = 1) -> int:
+    """Residual degrees of freedom of the t test with the columns of a SNP beside q columns of X_L: n - p."""
+    return n - q - columns
 
 
 def fit_snps(

@@ -84,12 +84,15 @@ def h2_of_V(record: np.ndarray) -> float:
     return float(record["h2"]) if is_identified(record) else 0.0
 
 
-def fitted(record: np.ndarray, fit: NullFit, unit: float = 1.0) -> np.ndarray:
-    """The record (0-d) with what the fit at its h2 says, of a trait that was divided by ``unit``."""
+def fitted(record: np.ndarray, fit: NullFit, unit: float = 1.0, columns: int = 1) -> np.ndarray:
+    """The record (0-d) with what the fit at its h2 says, of a trait that was divided by ``unit``.
+
+    The degrees of freedom are those beside the ``columns`` of a SNP.
+    """
     made = record.copy()
     made["s2"] = fit.s2 * unit**2
     made["log_likelihood"] = fit.log_likelihood - (fit.n - fit.q) * np.log(unit)
-    made["df"] = degrees_of_freedom(fit.n, fit.q)
+    made["df"] = degrees_of_freedom(fit.n, fit.q, columns)
     return made
 
 

@@ -92,7 +92,7 @@ def _centre(t: np.ndarray, df: float) -> np.ndarray:
         term *= y * ((a + 0.5 + k) / (1.5 + k))
         total += term
         k += 1
-    factor = 2.0 * np.sqrt(y) * np.exp(-a * np.log1p(np.square(t) / df) - _log_beta_half(a))
+    factor = 2.0 * np.sqrt(y) * np.exp(-a * np.log1p(np.square(t) / df) - log_beta_half(a))
     return -np.log1p(-factor * total) / _LN10
 
 
@@ -108,7 +108,7 @@ def _log_tail(t: np.ndarray, df: float, terms: int) -> np.ndarray:
         alpha = (a + k - 1) * (a + b + k - 1) * k * (b - k) / (a + 2 * k - 1) ** 2 * np.square(x)
         rest = alpha / (_beta_coefficient(k, a, b, x, one_minus_x, gap) + rest)
     fraction = _beta_coefficient(0, a, b, x, one_minus_x, gap) + rest
-    return 0.5 * np.log(one_minus_x) - a * np.log1p(np.square(ratio)) - _log_beta_half(a) - np.log(fraction)
+    return 0.5 * np.log(one_minus_x) - a * np.log1p(np.square(ratio)) - log_beta_half(a) - np.log(fraction)
 
 
 def _beta_coefficient(
@@ -119,7 +119,7 @@ def _beta_coefficient(
     return first + (a + k) / (a + 2 * k + 1) * (gap + 1.0 + k * (1.0 + one_minus_x))
 
 
-def _log_beta_half(a: float) -> float:
+def log_beta_half(a: float) -> float:
     """log B(a, 1/2), right to rounding also for large a (the difference of two log-gammas would cancel)."""
     log_ratio = 0.0  # log Gamma(a + 1/2) - log Gamma(a), raised to a >= 20 by the recurrence
     while a < 20.0:

@@ -221,7 +221,7 @@ class RatioModel:
         note[~(plain.d > self.test.tolerance * snps.S[0, -1])] = Note.COLLINEAR
         note[~(norm > 0)] = Note.MONOMORPHIC
         complete = (note == Note.OK) & (plain.rss <= self.test.complete * plain.rss_null)
-        beta[complete], se[complete], logl[complete] = (plain.r / plain.d)[complete], 0.0, np.inf
+        beta[complete], se[complete], logl[complete] = plain.r[complete] / plain.d[complete], 0.0, np.inf
 
         fitted = np.flatnonzero((note == Note.OK) & ~complete)
         some, each = snps.some(fitted), np.arange(fitted.size)

@@ -12,10 +12,12 @@ import numpy as np
 
 from mpgls.model import null_record
 from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.model.joint_fit import P_OF_JOINT
 from mpgls.mpi import on_root, together
 from mpgls.report.figure import draw_all
 from mpgls.report.file_names import trait_parts
 from mpgls.report.loco_table import LocoRow, write_loco
+from mpgls.report.peaks_table import Signal, write_peaks
 from mpgls.report.plots import manhattan, qq
 from mpgls.report.summary import Summary, reduce_summary
 from mpgls.report.table import VariantReader, write_table
@@ -23,6 +25,8 @@ from mpgls.stream.store import ResultStore, further_fields
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpgls.study.variants import Variants
 
 
 class Part(Protocol):
@@ -69,11 +73,25 @@ class ScanReport:
         nulls = [self._null(trait, k) for k in range(len(parts))]
         self.facts[name] = facts | (nulls[0] if parts[0].label is None else self._loco(name, trait, parts, nulls))
 
+    def peaks(self, trait: int, signals: Sequence[Signal]) -> None:
+        """Table of the independent signals of a trait. Raises StorageError on all ranks."""
+        name = self.store.traits[trait].name
+        table = self._path(name, ".peaks.tsv")
+        on_root(self.comm, lambda: write_peaks(table, signals, self.variants))
+        self.tables[f"{name}.peaks"] = table
+        self.facts[name] |= {"peaks": len(signals), "peaks_table": str(table)}
+        self.say(f"{name}: {len(signals):,} independent signals; table {table}")
+
     @cached_property
     def _parts(self) -> dict[str, str]:
         """Of each trait its part in the names of files."""
         names = [place.name for place in self.store.traits]
         return dict(zip(names, trait_parts(names), strict=True))
+
+    @property
+    def _tested_by(self) -> str:
+        """What stands before the p values that are summed up and drawn: of all columns of a SNP, if it has several."""
+        return "joint " if P_OF_JOINT in further_fields(self.store.dtype) else ""
 
     def _path(self, name: str, suffix: str) -> Path:
         return Path(f"{self.prefix}.{self._parts[name]}{suffix}")
@@ -91,7 +109,7 @@ class ScanReport:
         df, test = int(store.nulls.records["df"][0, trait]), str(store.attributes["test"])
         write_table(
             self.comm, table, self.variants, lambda start, stop: store.read(trait, start, stop), store.count,
-            df, test, index=store.index, on_batch=summary.add, further=further_fields(store.dtype),
+            df, test, index=store.index, on_batch=partial(_add, summary), further=further_fields(store.dtype),
         )  # fmt: skip
         self.tables[name] = table
         whole = reduce_summary(self.comm, summary)
@@ -100,14 +118,16 @@ class ScanReport:
         facts = _facts(whole) | {"table": str(table)}
         self.say(f"{name}: {_counts_text(whole)}; lambda GC {facts['lambda_gc']:.4f}; table {table}")
         for hit in whole.top_hits[:5]:
-            self.say(f"  {hit.id}  chr {hit.chrom}:{hit.pos}  -log10 p {hit.log10p:.2f}  beta {hit.beta:.4g}")
+            tested = f"{self._tested_by}-log10 p {hit.log10p:.2f}"
+            self.say(f"  {hit.id}  chr {hit.chrom}:{hit.pos}  {tested}  beta {hit.beta:.4g}")
         return facts | (self._draw(whole, name) if self.plots else {})
 
     def _draw(self, summary: Summary, name: str) -> dict[str, str]:
         """The plots of a trait; where each that was made is, for the manifest."""
         draws = {"manhattan": manhattan, "qq": qq}
         paths = {kind: self._path(name, f".{kind}.png") for kind in draws}
-        made = draw_all({paths[kind]: partial(draw, summary, title=name) for kind, draw in draws.items()}, self.say)
+        title = f"{name}, {self._tested_by}test" if self._tested_by else name
+        made = draw_all({paths[kind]: partial(draw, summary, title=title) for kind, draw in draws.items()}, self.say)
         self.files += made
         return {kind: str(path) for kind, path in paths.items() if path in made}
 
@@ -140,6 +160,12 @@ class ScanReport:
                     tested[k] += np.count_nonzero(self.store.read(trait, snps.start, snps.stop)["note"] == Note.OK)
         comm.Allreduce(tested.copy(), tested)
         return tested.tolist()
+
+
+def _add(summary: Summary, variants: Variants, records: np.ndarray, neg_log10_p: np.ndarray) -> None:
+    """A batch into a summary, by the p values of the joint test where there is one."""
+    joint = P_OF_JOINT in further_fields(records.dtype)
+    summary.add(variants, records, records[P_OF_JOINT] if joint else neg_log10_p)
 
 
 def _facts(summary: Summary) -> dict[str, Any]:

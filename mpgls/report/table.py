@@ -22,6 +22,7 @@ from mpgls.model.gls import FILTERS, NOTE_TEXT, Note, is_filtered
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
 from mpgls.mpi import agree
 from mpgls.stream.files import write_at, writing
+from mpgls.stream.store import further_fields
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -35,7 +36,7 @@ FURTHER = {
     "log10p_lrt": ("LOG10P_LRT", "P_LRT"),
     "log10p_score": ("LOG10P_SCORE", "P_SCORE"),
 }
-"""Columns of a record's further fields."""
+"""Columns of a record's further fields; those of several columns of a SNP are named by `columns_of`."""
 BATCH = 65536
 
 # Chunks whose Python strings stay in the processor's cache.
@@ -62,12 +63,16 @@ class VariantReader(Protocol):
 
 def header(further: Sequence[str] = ()) -> bytes:
     """The first line of a table, with the columns of ``further`` fields."""
-    columns = (column for name in further for column in FURTHER[name])
+    columns = (column for name in further for column in columns_of(name))
     return "\t".join([*COLUMNS[:-1], *columns, COLUMNS[-1]]).encode() + b"\n"
 
 
-def _further(dtype: np.dtype) -> list[str]:
-    return [name for name in FURTHER if name in (dtype.names or ())]
+def columns_of(field: str) -> tuple[str, ...]:
+    """The columns of a further field: two of a p value, the first its logarithm."""
+    if field in FURTHER:
+        return FURTHER[field]
+    what, _, of = field.partition("_")
+    return (f"LOG10P_{of}", f"P_{of}") if what == "log10p" else (f"{what.upper()}_{of}",)
 
 
 def table_bytes(variants: VariantRows, rows: int, figures: int = FIGURES_BYTES) -> int:
@@ -319,7 +324,7 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
         lines[k] = ""
     for code in np.unique(note[empty]).tolist():
         if code not in FILTERS:
-            absent = "NA\t" * sum(len(FURTHER[name]) for name in _further(records.dtype))
+            absent = "NA\t" * sum(len(columns_of(name)) for name in further_fields(records.dtype))
             _fill(lines, empty & (note == code), _NA_ROW + absent + NOTE_TEXT[Note(code)] + "\n", names, figures[:2])
     for k in np.flatnonzero(~plain & ~empty & ~is_filtered(note)).tolist():
         values = (*(column[k] for column in names), *(column[k].item() for column in figures))
@@ -343,10 +348,10 @@ def _fill(lines: list[str], mask: np.ndarray, form: str, names: Sequence[list], 
 def _further_text(records: np.ndarray) -> list[str]:
     """The columns of further fields of each record, each with a tab behind it; nothing where there are none."""
     columns: list[list[str]] = []
-    for name in _further(records.dtype):
-        values = records[name].tolist()
-        columns.append([_na(value, "%.15g" if len(FURTHER[name]) == 2 else "%r") for value in values])
-        if len(FURTHER[name]) == 2:
+    for name in further_fields(records.dtype):
+        values, is_p = records[name].tolist(), name.startswith("log10p")
+        columns.append([_na(value, "%.15g" if is_p or name.startswith("df") else "%r") for value in values])
+        if is_p:
             columns.append([format_p(value) for value in values])
     return ["\t".join(row) + "\t" for row in zip(*columns, strict=True)]
 

@@ -11,6 +11,8 @@ from mpgls.run.option_groups import POSITIVE, PRECISIONS, PrecisionOptions
 from mpgls.run.options import Options, option
 
 DEVICES = ("cpu", "gpu", "auto")
+ONLY_ON_RANKS = {"ratio": "null", "model": "additive", "interaction": (), "joint_peak": None, "dry_run": False}
+"""Options, by name, that GPUs know one value of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,13 @@ class DeviceOptions(Options):
 
     def check(self) -> None:
         super().check()
-        if self.gpu_memory is not None and self.device == "cpu":
-            raise UsageError("--gpu-memory needs --device gpu or auto")
+        if self.device == "cpu":
+            if self.gpu_memory is not None:
+                raise UsageError("--gpu-memory needs --device gpu or auto")
+            return
+        for name, plain in ONLY_ON_RANKS.items():
+            if getattr(self, name, plain) != plain:
+                raise UsageError(f"--{name.replace('_', '-')} is not there for GPUs: leave out either it or --device")
 
 
 @dataclass(frozen=True, kw_only=True)

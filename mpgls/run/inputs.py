@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpgls.errors import InputError, UsageError
+from mpgls.run.conditioning import open_conditioning
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.log import Log
 from mpgls.run.option_groups import ModelOptions, TraitScanOptions
@@ -20,13 +21,15 @@ from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.stream.packed import read_snps
 from mpgls.study.align import Cohort, align, check_explained
-from mpgls.study.filters import Selection, select_snps
+from mpgls.study.conditioning import ConditioningSnps
+from mpgls.study.filters import Selection, SnpFilter, select_snps
 from mpgls.study.genotypes import ON_Y, missing_per_sample
 from mpgls.study.grm import Kinship, open_kinship
 from mpgls.study.h2_file import given_h2
 from mpgls.study.hdf5 import path_attribute
 from mpgls.study.plink import Fileset
 from mpgls.study.ploidy import SexedGenotypes, with_sex
+from mpgls.study.reasons import Reasons
 from mpgls.study.sample_ids import FAMILIES_TAKEN, SampleFilter, with_families
 from mpgls.study.sources import GenotypeSource, open_genotypes
 from mpgls.study.tables import SampleId, Table, read_table
@@ -51,6 +54,11 @@ class Study:
     cohorts: dict[str, Cohort]
     selected: int
     selection: Selection | None
+    conditioning: ConditioningSnps
+
+    def reasons(self, filters: SnpFilter) -> Reasons:
+        """Why SNPs have no estimate."""
+        return Reasons(filters, self.conditioning.rows)
 
     def origin(self, identities: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What a result store says of the SNPs that its rows belong to; `mpgls export` looks for it."""
@@ -99,6 +107,7 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
     listed = world.on_root(lambda: SampleFilter.read(options.keep, options.remove, known))
     say_tables(world.log, *listed.summaries())
     too_incomplete = _incomplete_samples(options, fileset, selection, world)
+    conditioning = open_conditioning(options, fileset, selection, world)
     kinship, model_ids = None, None
     if isinstance(options, KinshipOptions) and options.grm is not None:
         grm, grm_id = options.grm, options.grm_id
@@ -112,7 +121,9 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
         assert isinstance(options, TraitScanOptions)
         tables = world.on_root(lambda: _read_tables(options, known))
         say_tables(world.log, *filter(None, tables), *_phenotype_notes(fileset, tables[0] is None))
-        cohorts = world.on_root(lambda: _cohorts(options, tables, fileset, model_ids, listed, too_incomplete))
+        cohorts = world.on_root(
+            lambda: _cohorts(options, tables, fileset, model_ids, listed, too_incomplete, conditioning)
+        )
         if options.transform.changes:
             world.log.info(f"traits: {options.transform.text}, over the samples of each")
         samples = np.unique(np.concatenate([cohort.rows for cohort in cohorts.values()]))
@@ -124,7 +135,7 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
         _describe(world.log, fileset, selection, cohorts, samples.size)
     if isinstance(fileset.bed, SexedGenotypes):
         say_sex(fileset.bed, selection, samples, world)
-    return Study(options.source, fileset, kinship, samples, cohorts, selected, selection)
+    return Study(options.source, fileset, kinship, samples, cohorts, selected, selection, conditioning)
 
 
 def selected_rows(study: Study, world: World) -> np.ndarray:
@@ -187,7 +198,10 @@ def read_covariates(options: CovariateOptions, known: Sequence[SampleId]) -> Tab
     """The table of --covar, if there is one; raises as `read_table` does. Call on one rank."""
     if options.covar is None:
         return None
-    return read_table(options.covar, options.covar_name, known, options.missing_codes, options.cat_covar)
+    return read_table(
+        options.covar, options.covar_name, known, options.missing_codes, options.cat_covar,
+        further=options.further_covar,
+    )  # fmt: skip
 
 
 def _cohorts(
@@ -197,6 +211,7 @@ def _cohorts(
     model_ids: Sequence[SampleId] | None,
     listed: SampleFilter,
     too_incomplete: list[SampleId],
+    conditioning: ConditioningSnps,
 ) -> dict[str, Cohort]:
     """The analysed samples of each trait."""
     phenotype, covariates = tables
@@ -214,7 +229,8 @@ def _cohorts(
         trait: align(fileset.samples, phenotype, trait, covariates, model_ids, keep, dropped, remove_by=by)
         for trait in traits
     }
-    for trait, cohort in cohorts.items():
+    for trait, aligned in cohorts.items():
+        cohort = aligned.beside(conditioning, trait)
         check_explained(cohort, trait)  # of its residuals only rounding would be left to rank
         cohorts[trait] = cohort.transformed(options.transform, trait)
         check_explained(cohorts[trait], trait)

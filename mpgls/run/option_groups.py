@@ -12,6 +12,8 @@ import numpy as np
 
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
+from mpgls.run.coding_options import InteractionOptions
+from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
 from mpgls.run.study_options import ScaleOptions, TraitOptions
@@ -247,8 +249,10 @@ class ModelOptions(PrecisionOptions):
 @dataclass(frozen=True, kw_only=True)
 class TraitScanOptions(
     GenotypeOptions,
+    InteractionOptions,
     TraitOptions,
     ScaleOptions,
+    ConditionOptions,
     ModelOptions,
     SolverOptions,
     BlockOptions,
@@ -257,10 +261,17 @@ class TraitScanOptions(
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""
 
+    def check(self) -> None:
+        super().check()
+        if self.several_columns and self.dry_run:
+            raise UsageError(f"--dry-run does not know what {self.several_columns} costs: leave one of them out")
+        if self.model == "genotypic" and self.x_model == 1:
+            raise UsageError("--model genotypic needs --x-model 2: a man with one copy is no heterozygote")
+
     @property
     def snp_test(self) -> SnpTest:
         """How SNPs are tested."""
-        return SnpTest(self.test, self.precision)
+        return SnpTest(self.test, self.precision, robust=self.robust == "hc3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,13 +300,16 @@ class RatioOptions(TraitScanOptions):
             raise UsageError("--test wald keeps the variances of the null model, so it cannot have --ratio snp")
         if self.ratio == "snp" and (self.h2 is not None or self.h2_file is not None):
             raise UsageError("--ratio snp estimates h2 with each SNP: give no --h2 or --h2-file beside it")
+        if self.ratio == "snp" and self.several_columns:
+            raise UsageError(f"--ratio snp knows SNPs of one column only: leave it or {self.several_columns} out")
 
     @property
     def snp_test(self) -> SnpTest:
         """How SNPs are tested."""
         if self.ratio == "null":
             return super().snp_test
-        return SnpTest("t", self.precision, ("t", "lrt", "score") if self.test == "all" else ("t", self.test))
+        tests = ("t", "lrt", "score") if self.test == "all" else ("t", self.test)
+        return SnpTest("t", self.precision, tests)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
 from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store, record_dtype
 from mpgls.study.checksums import ABSENT
+from mpgls.study.snp_columns import columns_of_all
 
 
 def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | None:
@@ -45,7 +46,7 @@ def planned_block(options: TraitScanOptions, study: Study, job: Job) -> int | No
 def scan_bytes(options: TraitScanOptions, study: Study) -> dict[str, int]:
     """Bytes of the files of a scan, by name, about."""
     traits, m = list(study.cohorts), study.selected
-    fields = fields_of(options.snp_test)
+    fields = record_fields(options, study)
     sizes = {".h5": m * (8 + record_dtype(fields).itemsize * len(traits))}
     for part in trait_parts(traits):
         sizes[f".{part}.tsv"] = table_bytes(study.fileset.variants, m, FIGURES_BYTES + FIGURES_BYTES_EACH * len(fields))
@@ -77,13 +78,23 @@ def open_ledger(
         job.outputs.claim(made)
         job.starts_anew(path)
         remove(job.prefix + suffix for suffix in made)
-        shape = StoreShape(index, block, edges, covariates, len(given), record_dtype(fields_of(options.snp_test)))
+        shape = StoreShape(index, block, edges, covariates, len(given), record_dtype(record_fields(options, study)))
         return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.snp_test.test})
 
     store = job.world.on_root(make)
     if job.resume:
         store = whole_blocks(store, job.world)
-    return ScanLedger(store, options.snps, options.checkpoint, job.world, given)
+    columns = columns_of_all(study.cohorts, options.columns)
+    if columns.count > 1:
+        job.world.log.info(columns.text)
+    reasons = study.reasons(options.snps)
+    return ScanLedger(store, reasons, options.checkpoint, job.world, given, columns.count)
+
+
+def record_fields(options: TraitScanOptions, study: Study) -> tuple[str, ...]:
+    """The fields of a SNP's record beyond effect and error; raises as `columns_of_all` does."""
+    model = columns_of_all(study.cohorts, options.columns).model
+    return fields_of(options.snp_test) if model is None else model.fields(options.snp_test)
 
 
 def whole_blocks(store: ResultStore, world: World) -> ResultStore:

@@ -11,31 +11,32 @@ from mpgls.model.gls import Note, NullFit, SnpFit
 from mpgls.model.reml import RemlResult
 from mpgls.mpi import is_agreed, together
 from mpgls.run.world import World
-from mpgls.stream.store import RECORD_DTYPE, ResultStore, further_fields, save_null
+from mpgls.stream.store import IN_UNITS, RECORD_DTYPE, ResultStore, further_fields, save_null
 from mpgls.stream.writer import UnitWriter
 from mpgls.study.align import Cohort
-from mpgls.study.count_filters import dropped_by
-from mpgls.study.filters import SnpFilter
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.reasons import Reasons
+from mpgls.study.snp_stats import SnpStats
 
 
 class ScanLedger:
-    """What is done of a scan, in ``store``; SNPs that ``snp_filter`` drops are noted as such.
+    """What is done of a scan, in ``store``; ``reasons`` say which SNPs have no estimate whatever their fit.
 
     ``nulls`` (parts, traits) are the records of the null models so far, ``effects`` those of the covariates, the same
     on every rank; ``given`` (parts, traits) is h2 where the user gave it, or NaN. Every ``checkpoint`` seconds what was
-    written is synced and marked as done.
+    written is synced and marked as done. A SNP has so many ``columns``.
     """
 
     def __init__(
         self,
         store: ResultStore,
-        snp_filter: SnpFilter,
+        reasons: Reasons,
         checkpoint: float,
         world: World,
         given: np.ndarray | None = None,
+        columns: int = 1,
     ) -> None:
-        self.store, self.snp_filter, self.checkpoint, self.world = store, snp_filter, checkpoint, world
+        self.columns = columns
+        self.store, self.reasons, self.checkpoint, self.world = store, reasons, checkpoint, world
         self.given = np.full(store.nulls.records.shape, np.nan) if given is None else given
         self.nulls, self.effects = store.nulls.records, store.nulls.effects
         self.units = np.ones(len(store.traits))
@@ -65,7 +66,7 @@ class ScanLedger:
 
     def keep_null(self, part: int, trait: int, record: np.ndarray, fit: NullFit, cohort: Cohort) -> np.ndarray:
         """Keep a null model with its ``fit`` over a ``cohort``, in the user's units; returns the record. Collective."""
-        whole = null_record.fitted(record, fit, cohort.unit)
+        whole = null_record.fitted(record, fit, cohort.unit, self.columns)
         effects = cohort.design.effects(fit.beta, fit.root, fit.s2) * cohort.unit
         effects[0, 0] += cohort.center
         self.units[trait] = cohort.unit
@@ -82,7 +83,7 @@ class Slots:
     """The places of traits that are scanned together. A context: in its body blocks can be written."""
 
     def __init__(self, ledger: ScanLedger, traits: Sequence[int]) -> None:
-        self.store, self.snp_filter, self.checkpoint = ledger.store, ledger.snp_filter, ledger.checkpoint
+        self.store, self.reasons, self.checkpoint = ledger.store, ledger.reasons, ledger.checkpoint
         self.world = ledger.world
         self.places = [ledger.store.traits[trait] for trait in traits]
         self.traits, self.units = list(traits), ledger.units
@@ -111,10 +112,11 @@ class Slots:
         """Start to write the effects of a block on each trait, without waiting for it; nothing for block -1."""
         if block < 0:
             return
-        start = self.store.block_range(block).start * self.store.dtype.itemsize
+        start, rows = self.store.block_range(block).start * self.store.dtype.itemsize, self.snps(block)
         with self.world.phase("write") as writing:
             for place, unit, fit in zip(self.places, self.units[self.traits], fits, strict=True):
-                records = to_records(fit, stats, self.snp_filter, unit, self.store.dtype)
+                notes = self.reasons.notes(fit.note, stats, rows)
+                records = to_records(fit, stats, notes, unit, self.store.dtype)
                 self._writer.write([(place.records_offset + start, records[None])], place.sum_offset(block))
                 writing.nbytes += records.nbytes
 
@@ -126,19 +128,16 @@ class Slots:
 
 
 def to_records(
-    fit: SnpFit, stats: SnpStats, snp_filter: SnpFilter, unit: float = 1.0, dtype: np.dtype = RECORD_DTYPE
+    fit: SnpFit, stats: SnpStats, notes: np.ndarray, unit: float = 1.0, dtype: np.dtype = RECORD_DTYPE
 ) -> np.ndarray:
-    """The stored form of a block, ``dtype`` (B,): effects on a trait that was divided by ``unit``."""
+    """The stored form of a block, ``dtype`` (B,), with its ``notes``: effects on a trait divided by ``unit``."""
     records = np.zeros(fit.beta.size, dtype=dtype)
     further = further_fields(dtype)
     records["beta"], records["se"] = fit.beta * unit, fit.se * unit
-    records["eaf"], records["n"], records["note"] = stats.eaf, stats.n_obs, fit.note
-    records["note"][stats.n_obs == 0] = Note.ALL_MISSING
-    dropped = dropped_by(stats, snp_filter)
-    records["note"] = np.where(dropped != Note.OK, dropped, records["note"])
+    records["eaf"], records["n"], records["note"] = stats.eaf, stats.n_obs, notes
     unusable = records["note"] != Note.OK
     for name in further:
-        records[name] = getattr(fit, name)
+        records[name] = fit.further(name) * (unit if name.startswith(IN_UNITS) else 1.0)
     for name in ("beta", "se", *further):
         records[name][unusable] = np.nan
     return records

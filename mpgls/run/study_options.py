@@ -53,6 +53,11 @@ class CovariateOptions(Options):
         _ = self.missing_codes  # what is no number
 
     @property
+    def further_covar(self) -> tuple[str, ...]:
+        """Columns of --covar that are read whatever --covar-name chooses."""
+        return ()
+
+    @property
     def missing_codes(self) -> tuple[float, ...]:
         """The numbers of --missing-code. Raises UsageError."""
         return parse_missing_codes(self.missing_code) if self.missing_code else ()

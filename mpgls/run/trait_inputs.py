@@ -34,7 +34,7 @@ def open_trait_study(
         matrix = open_traits(pheno or str(options.pheno), options.pheno_name, known, codes)
         covariates = read_covariates(options, known)
         say_tables(world.log, matrix, *([covariates] if covariates is not None else []))
-        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, use)
+        return group_study(matrix, covariates, study.fileset.samples, study.samples, model, use, study.conditioning)
 
     made = world.on_root(read)
     for line in made.lines():

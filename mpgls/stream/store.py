@@ -36,6 +36,9 @@ FORMAT, VERSION = "mpgls-results", 3
 RECORD_DTYPE = np.dtype([("beta", "<f8"), ("se", "<f8"), ("eaf", "<f8"), ("n", "<i4"), ("note", "<i4")])
 """One SNP: effect, standard error, frequency of A1, samples with a genotype, and a code of model.gls.Note."""
 
+IN_UNITS = ("beta", "se")
+"""How the names of fields begin that are in units of the trait."""
+
 
 def record_dtype(further: Sequence[str] = ()) -> np.dtype:
     """RECORD_DTYPE with ``further`` fields of float64, such as those of `model.snp_ratio`."""

@@ -12,6 +12,7 @@ from mpgls.errors import InputError, UsageError
 from mpgls.model.deviations import deviations, in_range
 from mpgls.model.transform import Transform
 from mpgls.study.categories import Covariates
+from mpgls.study.conditioning import ConditioningSnps
 from mpgls.study.design import Design, named
 from mpgls.study.tables import SampleId, Table, index_ids, show_sample
 
@@ -66,6 +67,18 @@ class Cohort:
             design=self.design.ordered(order),
             kinship_index=self.kinship_index[order],
         )
+
+    def beside(self, snps: ConditioningSnps, trait: str) -> Cohort:
+        """The same samples with ``snps`` among the covariates of the trait.
+
+        Raises InputError where one does not vary, or depends on covariates, or too few samples are left for a SNP.
+        """
+        if not snps.ids:
+            return self
+        covariates = self.covariates.beside(snps, self.rows)
+        design = Design.of(*covariates.columns())
+        _check_trait(self.y, trait, columns=len(design.names) + 1)
+        return replace(self, covariates=covariates, design=design)
 
     def transformed(self, transform: Transform, trait: str) -> Cohort:
         """The same samples with the trait, which is called ``trait``, on another scale."""
@@ -232,7 +245,7 @@ def _covariates(funnel: _Funnel, covariates: Table | None) -> Covariates:
         "with all covariates",
         f"no sample with a phenotype has all covariates of {covariates.path} ({', '.join(covariates.names)})",
     )
-    return Covariates(values, covariates.names, covariates.levels)
+    return Covariates(values, covariates.names, covariates.levels, covariates.further)
 
 
 def _take(values: np.ndarray, position: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ level. Which level is the base changes no test of a SNP, because the columns spa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mpgls.errors import InputError
+from mpgls.study.conditioning import ConditioningSnps
 
 MANY = 10
 """Levels of a category that are not warned of."""
@@ -24,12 +25,16 @@ _SHOWN = 20
 class Covariates:
     """The c covariates of n samples as the user has them: ``values`` (n, c), columns called ``names``.
 
-    A column in ``levels`` holds positions among its levels.
+    A column in ``levels`` holds positions among its levels. The products of those called ``interacting`` with each SNP
+    are tested. ``snps`` are beside them, ``rows`` (n,) the samples among theirs.
     """
 
     values: np.ndarray
     names: tuple[str, ...] = ()
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    interacting: tuple[str, ...] = ()
+    snps: ConditioningSnps = field(default_factory=ConditioningSnps)
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @classmethod
     def none(cls, n: int) -> Covariates:
@@ -38,12 +43,23 @@ class Covariates:
 
     def take(self, samples: np.ndarray) -> Covariates:
         """Those of some samples, in their order."""
-        return Covariates(self.values[samples], self.names, self.levels)
+        rows = self.rows[samples] if self.snps.ids else self.rows
+        return replace(self, values=self.values[samples], rows=rows)
+
+    def beside(self, snps: ConditioningSnps, rows: np.ndarray) -> Covariates:
+        """The same with ``snps``; ``rows`` (n,) are the samples' positions in the .fam."""
+        return replace(self, snps=snps, rows=rows)
+
+    def of_interaction(self) -> Covariates:
+        """Those that are ``interacting`` alone."""
+        at = [self.names.index(name) for name in self.interacting]
+        levels = {name: self.levels[name] for name in self.interacting if name in self.levels}
+        return Covariates(self.values[:, at], self.interacting, levels, self.interacting)
 
     def columns(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """C (n, q-1) and the names of its columns; an indicator is called ``NAME=LEVEL``.
 
-        Raises InputError for a category with a single level, or with too many.
+        Raises InputError for a category with a single level, or with too many, and for a SNP that does not vary.
         """
         columns, names = [], []
         for name, column in zip(self.names, self.values.T, strict=True):
@@ -55,6 +71,9 @@ class Covariates:
             category.check()
             columns += [(column == code).astype(np.float64) for code in category.others]
             names += [f"{name}={category.levels[code]}" for code in category.others]
+        if self.snps.ids:
+            columns += list(self.snps.imputed(self.rows).T)
+            names += self.snps.ids
         return np.column_stack([np.empty((len(self.values), 0)), *columns]), tuple(names)
 
     def lines(self) -> Iterator[str]:

@@ -7,7 +7,7 @@ import numpy as np
 from mpgls.model.gls import FILTERS, NOTE_TEXT, Note
 from mpgls.model.hwe import fails_hwe
 from mpgls.study.filters import SnpFilter
-from mpgls.study.genotypes import SnpStats
+from mpgls.study.snp_stats import SnpStats
 
 
 class Dropped:

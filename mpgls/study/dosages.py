@@ -9,13 +9,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mpgls.model.coding import ADDITIVE, Coding
+
 _STEP_BYTES = 1 << 20
 
 
 class DosagePanels:
-    """Sums and decodes dosages for a fixed choice of samples; ``panels`` as in `genotypes.Decoder`."""
+    """Sums and decodes dosages for a fixed choice of samples; ``panels`` and ``coding`` as in `genotypes.Decoder`."""
 
-    def __init__(self, panels: Sequence[np.ndarray]) -> None:
+    def __init__(self, panels: Sequence[np.ndarray], coding: Coding = ADDITIVE) -> None:
+        self._coding = coding
         self._panels = [as_slice(panel) for panel in panels]
         # in the samples' own order, so that a sum is the same whatever the panels
         self._analysed = as_slice(np.sort(np.concatenate([np.empty(0, dtype=np.intp), *panels])))
@@ -35,12 +38,22 @@ class DosagePanels:
             total[part] = x.sum(axis=1)
             squares[part] = np.einsum("ij,ij->i", x, x)
 
+    def column_sums(self, dosages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of ``dosages`` (B, n_file) as coded, over the analysed samples that have them: sums and sums of squares."""
+        total, squares = np.empty(len(dosages)), np.empty(len(dosages))
+        for part in self._steps(dosages):
+            x = dosages[part][:, self._analysed].astype(np.float64)
+            columns = np.where(x >= 0, self._coding.of(x), 0.0)
+            total[part] = columns.sum(axis=1)
+            squares[part] = np.einsum("ij,ij->i", columns, columns)
+        return total, squares
+
     def centre(self, dosages: np.ndarray, center: np.ndarray, outs: Sequence[np.ndarray]) -> None:
-        """Dosages less ``center`` (B,), 0 where missing: outs[k] is (len(panels[k]), B), Fortran order."""
+        """Columns less ``center`` (B,), 0 where missing: outs[k] is (len(panels[k]), B), Fortran order."""
         for part in self._steps(dosages):
             for panel, out in zip(self._panels, outs, strict=True):
                 x, target = dosages[part][:, panel], out.T[part]
-                np.subtract(x, center[part, None], out=target, casting="same_kind")
+                np.subtract(self._coding.of(x), center[part, None], out=target, casting="same_kind")
                 missing = x < 0
                 if missing.any():
                     target[missing] = 0.0

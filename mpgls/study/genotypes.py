@@ -9,12 +9,14 @@ A .bed row holds one SNP: four samples a byte, two bits a sample, the first samp
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mpgls.model.coding import ADDITIVE, Coding
 from mpgls.study.dosages import DosagePanels, as_slice
+from mpgls.study.snp_stats import AlleleCounts, ColumnSums, SnpStats
 
 SAMPLES_PER_BYTE = 4
 TWO_COPIES, ON_X, ON_Y, HAPLOID = range(4)
@@ -22,13 +24,10 @@ TWO_COPIES, ON_X, ON_Y, HAPLOID = range(4)
 ON_X_SINGLE = 4
 """X, of dosages of males that go from 0 to 1."""
 CODE_NONE = 0b11
-ROUNDING = 1e-13
-"""Share of a sum of squares up to which a difference of such sums is none."""
 
 # the four codes of every byte, first sample first: (256, 4)
 _CODES = (np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 0b11
-# per genotype: copies of A1, and whether it is observed; flattened so that row b is byte b
-_DOSAGE = np.array([2.0, 0.0, 1.0, 0.0])[_CODES].ravel()
+# per genotype: whether it is observed; flattened so that row b is byte b
 _OBSERVED = np.array([1.0, 0.0, 1.0, 1.0])[_CODES].ravel()
 
 # how many of the four samples of a byte have two copies, none known, one copy: three fields in one word
@@ -98,101 +97,6 @@ def missing_per_sample(packed: np.ndarray, n_file: int) -> np.ndarray:
     return missing.ravel()[:n_file]
 
 
-@dataclass(frozen=True, eq=False)
-class AlleleCounts:
-    """Of B SNPs of which not everybody has two copies, (B,) each: what cannot be told from sums of x."""
-
-    copies: np.ndarray
-    """Copies of A1."""
-    chromosomes: np.ndarray
-    """Copies of A1 and A2 together."""
-    able: np.ndarray
-    """Analysed samples that have the chromosome, missing genotypes included."""
-    genotypes: tuple[np.ndarray, np.ndarray, np.ndarray]
-    """People who have two copies: how many have A1 twice, once, and not at all."""
-
-
-@dataclass(frozen=True, eq=False)
-class SnpStats:
-    """Counts of a block of B SNPs over the ``n`` analysed samples; x is the number of copies of A1, or its dosage."""
-
-    n_obs: np.ndarray
-    """(B,) int32: samples whose genotype is not missing."""
-    a1_sum: np.ndarray
-    """(B,) float64: sum of x over them."""
-    sum_sq: np.ndarray
-    """(B,) float64: sum of x squared over them."""
-    n: int
-    """Analysed samples, missing genotypes included."""
-    alleles: AlleleCounts | None = None
-    """Where not everybody has two copies of all SNPs."""
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(B,) mean of x over the observed genotypes; 0 where there are none."""
-        return self.a1_sum / np.maximum(self.n_obs, 1)
-
-    @property
-    def eaf(self) -> np.ndarray:
-        """(B,) frequency of A1 among the observed genotypes; NaN where there are none."""
-        return np.divide(self.copies, self.chromosomes, out=np.full(self.n_obs.size, np.nan), where=self.n_obs > 0)
-
-    @property
-    def copies(self) -> np.ndarray:
-        """(B,) copies of A1 in the observed genotypes."""
-        return self.a1_sum if self.alleles is None else self.alleles.copies
-
-    @property
-    def chromosomes(self) -> np.ndarray:
-        """(B,) copies of both alleles in the observed genotypes."""
-        return 2.0 * self.n_obs if self.alleles is None else self.alleles.chromosomes
-
-    @property
-    def able(self) -> int | np.ndarray:
-        """Analysed samples that have the chromosome, the same for all SNPs or (B,)."""
-        return self.n if self.alleles is None else self.alleles.able
-
-    @property
-    def monomorphic(self) -> np.ndarray:
-        """(B,) bool: the observed genotypes, if any, are all the same."""
-        return self._scatter() == 0
-
-    @property
-    def genotypes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(B,) int64 each: samples with two copies of A1, with one and with none; of those who have two copies."""
-        if self.alleles is not None:
-            return self.alleles.genotypes
-        one = np.rint(2 * self.a1_sum - self.sum_sq).astype(np.int64)
-        two = np.rint(self.sum_sq - self.a1_sum).astype(np.int64) // 2
-        return two, one, self.n_obs - one - two
-
-    @property
-    def variance(self) -> np.ndarray:
-        """(B,) sum over the observed genotypes of (x - mean)^2, divided by n: mean imputation adds nothing to it."""
-        return self._scatter() / np.maximum(self.n_obs, 1) / max(self.n, 1)
-
-    @property
-    def info(self) -> np.ndarray:
-        """(B,) variance of x over that of Hardy and Weinberg, 2 p (1-p).
-
-        NaN where x does not vary, and where not everybody has two copies.
-
-        Of dosages it is MaCH's r2: the share of the genotypes' variance that imputation kept (Li et al., Genetic
-        Epidemiology 34, 2010).
-        """
-        scatter = self._scatter()
-        of_genotypes = self.mean * (1.0 - self.mean / 2.0) * np.square(self.n_obs, dtype=np.float64)
-        known = (scatter > 0) & (self.chromosomes == 2 * self.n_obs)
-        return np.divide(scatter, of_genotypes, out=np.full(scatter.shape, np.nan), where=known)
-
-    def _scatter(self) -> np.ndarray:
-        """(B,) n_obs sum_sq - a1_sum^2. Of genotypes it is a whole number, so nothing cancels."""
-        largest = self.n_obs * self.sum_sq
-        scatter = largest - self.a1_sum**2
-        # of genotypes that vary it is at least 1/(4n) of the largest term; of dosages less than this is rounding
-        return np.where(scatter > ROUNDING * largest, scatter, 0.0)
-
-
 class Decoder:
     """Counts and decodes SNPs for a fixed choice of samples, reusing its working memory (one caller at a time).
 
@@ -203,6 +107,7 @@ class Decoder:
         panels are the analysed samples; no sample is in two of them.
     dtype : float64 or float32, of the decoded dosages.
     males : (n_file,) bool, where rows end in the kind of their chromosome.
+    coding : what a column has for each number of copies.
 
     Raises
     ------
@@ -210,9 +115,14 @@ class Decoder:
     """
 
     def __init__(
-        self, n_file: int, panels: Sequence[np.ndarray], dtype: DTypeLike, males: np.ndarray | None = None
+        self,
+        n_file: int,
+        panels: Sequence[np.ndarray],
+        dtype: DTypeLike,
+        males: np.ndarray | None = None,
+        coding: Coding = ADDITIVE,
     ) -> None:
-        self.n_file = n_file
+        self.n_file, self.coding = n_file, coding
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
             raise ValueError(f"dosages are float64 or float32, not {self.dtype}")
@@ -229,18 +139,20 @@ class Decoder:
         in_order = len(indices) == 1 and isinstance(self._sources[0], slice) and self.n == n_file
         self._direct = in_order and n_file % SAMPLES_PER_BYTE == 0
         self._allocate()
-        self._dosages = DosagePanels(indices)
+        self._dosages = DosagePanels(indices, coding)
+        none, one, two = coding.codes
+        self._columns = np.array([two, 0.0, one, none])[_CODES].ravel()
 
     def _allocate(self) -> None:
         row_bytes, item = self._mask.size, self.dtype.itemsize
-        per_snp = row_bytes * (8 + SAMPLES_PER_BYTE * item) + _DOSAGE.size * (8 + item)
+        per_snp = row_bytes * (8 + SAMPLES_PER_BYTE * item) + _OBSERVED.size * (8 + item)
         self._step = min(_STEP_SNPS, max(1, _STEP_BYTES // per_snp))
         self._lookup = np.empty((self._step, row_bytes), dtype=np.intp)
         self._values = np.empty((self._step, row_bytes * SAMPLES_PER_BYTE), dtype=self.dtype)
         # counting ends before decoding begins, so both use the same memory
         self._words = self._values.reshape(-1).view(np.uint64)[: self._step * row_bytes].reshape(self._lookup.shape)
-        self._shift = np.empty((self._step, _DOSAGE.size))
-        self._table = np.empty((self._step, _DOSAGE.size), dtype=self.dtype)
+        self._shift = np.empty((self._step, _OBSERVED.size))
+        self._table = np.empty((self._step, _OBSERVED.size), dtype=self.dtype)
         self._table_start = 256 * np.arange(self._step, dtype=np.intp)[:, None]
 
     @property
@@ -251,7 +163,15 @@ class Decoder:
     def stats(self, packed: np.ndarray) -> SnpStats:
         """The counts of the SNPs ``packed``, uint8 (B, snp_bytes), over the analysed samples."""
         rows, kinds = split_rows(packed, self.n_file)
-        return self._by_sex(self._sums(rows), rows, kinds)
+        return self._by_sex(self._of_columns(self._sums(rows), rows), rows, kinds)
+
+    def _of_columns(self, stats: SnpStats, rows: np.ndarray) -> SnpStats:
+        """The counts with those of columns, where these are no copies."""
+        if self.coding.counts_copies:
+            return stats
+        if rows.dtype == np.float32:
+            return replace(stats, column=ColumnSums(*self._dosages.column_sums(rows)))
+        return replace(stats, column=ColumnSums(*self.coding.sums(stats.n_obs, stats.a1_sum, stats.sum_sq)))
 
     def _sums(self, rows: np.ndarray) -> SnpStats:
         """Over the analysed samples, of rows of a .bed or of dosages."""
@@ -270,7 +190,7 @@ class Decoder:
         stats: SnpStats | None = None,
         shift: np.ndarray | None = None,
     ) -> SnpStats:
-        """Write the centred dosages x - mean, 0 where missing, of the SNPs ``packed`` into ``outs``.
+        """Write the centred columns, 0 where missing, of the SNPs ``packed`` into ``outs``: x - mean, or as coded.
 
         Parameters
         ----------
@@ -298,9 +218,14 @@ class Decoder:
             lookup = self._load(rows[part])
             if stats is None:
                 self._count(lookup, counted, part)
-            center = counted.mean[part] if shift is None else shift[part]
+            center = self._mean(counted, part) if shift is None else shift[part]
             self._write(lookup, center, [out.T[part] for out in outs])
-        return self._by_sex(counted, rows, kinds) if stats is None else counted
+        return self._by_sex(self._of_columns(counted, rows), rows, kinds) if stats is None else counted
+
+    def _mean(self, stats: SnpStats, part: slice) -> np.ndarray:
+        """The columns' means of the SNPs of a step, hard calls."""
+        n_obs = stats.n_obs[part]
+        return self.coding.sums(n_obs, stats.a1_sum[part], stats.sum_sq[part])[0] / np.maximum(n_obs, 1)
 
     def _by_sex(self, stats: SnpStats, rows: np.ndarray, kinds: np.ndarray | None) -> SnpStats:
         """The counts with those of alleles, where some SNPs are on a chromosome that not everybody has twice."""
@@ -342,9 +267,9 @@ class Decoder:
     def _write(self, lookup: np.ndarray, center: np.ndarray, targets: Sequence[np.ndarray]) -> None:
         """Fill ``targets[k]``, (SNPs of the step, samples of panel k), through one table of centred values a SNP."""
         snps = lookup.shape[0]
-        # table = dosage - center where observed, 0 where missing
+        # table = column - center where observed, 0 where missing
         shift = np.multiply(center[:, None], _OBSERVED, out=self._shift[:snps])
-        table = np.subtract(_DOSAGE, shift, out=self._table[:snps], casting="same_kind")
+        table = np.subtract(self._columns, shift, out=self._table[:snps], casting="same_kind")
         lookup += self._table_start[:snps]
         values = targets[0] if self._direct else self._values[:snps]
         quads = values.reshape(*lookup.shape, SAMPLES_PER_BYTE)

@@ -6,7 +6,8 @@ import math
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Table:
     ``ids`` holds k pairs (FID, IID), ``names`` the c columns that were read, and ``values`` is (k, c) float64
     with NaN where the file says that a value is missing. A column of categories has ``levels``, and its values are
     positions among them. ``notes`` say how the file was understood, ``warnings`` what in it may mean something else
-    than it was taken for.
+    than it was taken for. ``further`` are the names of the further columns that were asked for.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Table:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    further: tuple[str, ...] = ()
 
     @classmethod
     def of_everyone(cls, path: str, ids: list[SampleId], name: str) -> Table:
@@ -110,7 +112,8 @@ class SampleTable:
 class Columns:
     """Which columns of a table are read, and how.
 
-    ``wanted`` is read by `select_names`. The numbers ``missing_codes`` are missing. ``categories`` (wanted names) are
+    ``wanted`` is read by `select_names`, and so are ``further`` columns, which come behind where they are not among
+    them. The numbers ``missing_codes`` are missing. ``categories`` (wanted names) are
     taken as categories whatever is in them, and so is each column of words; None: words are an error.
     """
 
@@ -118,17 +121,24 @@ class Columns:
     missing_codes: Sequence[float] = ()
     categories: Sequence[str] | None = None
     what: str = "column"
+    further: Sequence[str] = ()
 
-    def select(self, names: Sequence[str], path: str) -> tuple[list[int], frozenset[str]]:
-        """Positions of the wanted columns among the ``names`` of ``path``, and the names of the categories asked for.
-
-        Raises UsageError for one that is not there.
-        """
+    def select(self, names: Sequence[str], path: str) -> Selected:
+        """What is meant of the columns ``names`` of ``path``. Raises UsageError for one that is not there."""
         columns = select_names(names, self.wanted, path, self.what)
+        further = select_names(names, self.further, path, self.what) if self.further else []
+        columns += [k for k in further if k not in columns]
         read = [names[k] for k in columns]
-        return columns, frozenset(
-            read[k] for k in (select_names(read, self.categories, path, self.what) if self.categories else ())
-        )
+        categories = select_names(read, self.categories, path, self.what) if self.categories else []
+        return Selected(columns, frozenset(read[k] for k in categories), tuple(names[k] for k in further))
+
+
+class Selected(NamedTuple):
+    """Positions of the columns that are read, and the names of the categories and the further columns asked for."""
+
+    positions: list[int]
+    categories: frozenset[str]
+    further: tuple[str, ...]
 
 
 def read_table(
@@ -138,32 +148,33 @@ def read_table(
     missing_codes: Sequence[float] = (),
     categories: Sequence[str] | None = None,
     what: str = "column",
+    further: Sequence[str] = (),
 ) -> Table:
     """Read a phenotype or covariate table with the columns ``FID IID name ...`` or ``IID name ...``.
 
     Text is separated by commas, tabs or other white space; two tabs or commas in a row enclose an empty, hence
     missing, value. ``NA``, ``nan``, ``NaN``, the empty field and the numbers ``missing_codes`` are missing; every other
     value is a number, but ``warnings`` count those that often mean missing. ``wanted`` selects columns, as
-    `select_names` reads it, which calls them a ``what``; the others are not looked at. Without ``wanted`` every column
-    is read. With ``categories``, the columns of these names and all columns of words become categories; a word has a
-    letter and is no number. ``known`` is as in `SampleTable`.
+    `select_names` reads it, which calls them a ``what``, and ``further`` adds some; the others are not looked at.
+    Without ``wanted`` every column is read. With ``categories``, the columns of these names and all columns of words
+    become categories; a word has a letter and is no number. ``known`` is as in `SampleTable`.
 
     Raises InputError (text in a numeric column, a line of the wrong width, samples or columns that occur
     twice), UsageError (a wanted column that does not exist) and StorageError (an unreadable file).
     """
     file = open_columns(os.fspath(path), known)
-    columns = Columns(wanted, missing_codes, categories, what)
+    columns = Columns(wanted, missing_codes, categories, what, further)
     return _of_text(SampleTable(path, known), columns) if file is None else _of_file(file, columns)
 
 
 def _of_text(table: SampleTable, columns: Columns) -> Table:
     """The chosen columns of a text file."""
-    positions, asked = columns.select(table.header[table.first :], table.path)
-    at = [table.first + k for k in positions]
+    selected = columns.select(table.header[table.first :], table.path)
+    at = [table.first + k for k in selected.positions]
     names = tuple(table.header[k] for k in at)
     if columns.categories is None:
         ids, values = _numbers(table, at)
-        return _finished(table.path, ids, names, values, table.notes, columns)
+        return _finished(Table(table.path, ids, names, values, table.notes), columns.missing_codes)
     ids, lines, rows = [], [], []
     for number, sample, fields in table:
         ids.append(sample)
@@ -171,50 +182,43 @@ def _of_text(table: SampleTable, columns: Columns) -> Table:
         rows.append([fields[k] for k in at])
     values, levels = np.empty((len(ids), len(at))), {}
     for k, (name, texts) in enumerate(zip(names, zip(*rows, strict=True), strict=True)):
-        if name in asked or _all_words(texts):
+        if name in selected.categories or _all_words(texts):
             values[:, k], levels[name] = _as_category(texts, columns.missing_codes)
         else:
             values[:, k] = _as_numbers(texts, table.path, lines, name)
-    return _finished(table.path, ids, names, values, table.notes, columns, levels)
+    read = Table(table.path, ids, names, values, table.notes, levels=levels, further=selected.further)
+    return _finished(read, columns.missing_codes)
 
 
 def _of_file(file: ColumnFile, columns: Columns) -> Table:
     """The chosen columns of an HDF5 or Parquet file."""
-    positions, asked = columns.select(file.names, file.path)
-    names = tuple(file.names[k] for k in positions)
+    selected = columns.select(file.names, file.path)
+    names = tuple(file.names[k] for k in selected.positions)
     values, levels = np.empty((len(file.ids), len(names))), {}
-    for k, (position, name) in enumerate(zip(positions, names, strict=True)):
+    for k, (position, name) in enumerate(zip(selected.positions, names, strict=True)):
         texts = None if columns.categories is None else file.texts(position)
         if texts is None:
             values[:, k] = file.read(np.array([position]))[0]
             check_finite(file.path, [name], file.ids, values[None, :, k])
-        if texts is None and name in asked:
+        if texts is None and name in selected.categories:
             texts = ["" if math.isnan(value) else f"{value:.15g}" for value in values[:, k]]
         if texts is not None:
             values[:, k], levels[name] = _as_category(texts, columns.missing_codes)
-    return _finished(file.path, file.ids, names, values, file.notes, columns, levels)
+    read = Table(file.path, file.ids, names, values, file.notes, levels=levels, further=selected.further)
+    return _finished(read, columns.missing_codes)
 
 
-def _finished(
-    path: str,
-    ids: list[SampleId],
-    names: tuple[str, ...],
-    values: np.ndarray,
-    notes: tuple[str, ...],
-    columns: Columns,
-    levels: Mapping[str, tuple[str, ...]] | None = None,
-) -> Table:
-    """The table, with what is missing taken out and what may be missing warned of."""
-    levels, codes = levels or {}, columns.missing_codes
-    numeric = np.array([name not in levels for name in names], dtype=bool)
-    numbers = values[:, numeric]
+def _finished(read: Table, codes: Sequence[float]) -> Table:
+    """The table as it was ``read``, with what is missing taken out and what may be missing warned of."""
+    notes, numeric = read.notes, np.array([name not in read.levels for name in read.names], dtype=bool)
+    numbers = read.values[:, numeric]
     if codes:
         notes += (codes_note(take_codes(numbers, codes), codes),)
-        values[:, numeric] = numbers
-    if levels:
-        notes += (f"categories: {', '.join(levels)}",)
-    doubts = doubtful_codes(path, [name for name in names if name not in levels], numbers)
-    return Table(path, ids, names, values, notes, doubts, levels)
+        read.values[:, numeric] = numbers
+    if read.levels:
+        notes += (f"categories: {', '.join(read.levels)}",)
+    doubts = doubtful_codes(read.path, [name for name in read.names if name not in read.levels], numbers)
+    return replace(read, notes=notes, warnings=doubts)
 
 
 def _numbers(table: SampleTable, at: Sequence[int]) -> tuple[list[SampleId], np.ndarray]:

@@ -14,6 +14,7 @@ from mpgls.model.trait_flags import NOT_ANALYSED, Flag
 from mpgls.model.transform import AS_IT_IS, Transform
 from mpgls.study.align import Cohort, align
 from mpgls.study.categories import Covariates
+from mpgls.study.conditioning import ConditioningSnps
 from mpgls.study.design import Design
 from mpgls.study.plink import Samples
 from mpgls.study.tables import SampleId, Table
@@ -123,13 +124,17 @@ def group_study(
     kept: np.ndarray,
     model: ModelSamples | None,
     use: TraitUse,
+    conditioning: ConditioningSnps | None = None,
 ) -> TraitStudy:
     """Intersect the samples of all sources, and group the traits for their ``use``.
 
-    ``samples`` are those of the .fam, ``kept`` the rows that --keep, --remove and --mind leave. Raises InputError when
-    no sample or too few are left, or a group's samples are not those of a given eigendecomposition.
+    ``samples`` are those of the .fam, ``kept`` the rows that --keep, --remove and --mind leave; the SNPs of
+    ``conditioning`` are covariates of every trait. Raises InputError when no sample or too few are left, or a group's
+    samples are not those of a given eigendecomposition.
     """
     cohort = _common_samples(matrix, covariates, samples, kept, model)
+    if conditioning is not None:
+        cohort = cohort.beside(conditioning, "any")
     position = {name: k for k, name in enumerate(matrix.ids)}
     matrix_rows = np.array([position[name] for name in cohort.ids], dtype=np.int64)
     flags = np.zeros(len(matrix.names), dtype=np.uint8)

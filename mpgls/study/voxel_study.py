@@ -10,6 +10,7 @@ import numpy as np
 from mpgls.errors import InputError, UsageError
 from mpgls.model.transform import AS_IT_IS, Transform
 from mpgls.study.align import Cohort, align
+from mpgls.study.conditioning import ConditioningSnps
 from mpgls.study.coordinates import read_coordinates
 from mpgls.study.images import VoxelMatrix, open_voxels, show_voxel
 from mpgls.study.plink import Samples
@@ -167,9 +168,16 @@ class VoxelStudy:
 
 
 def align_voxels(
-    samples: Samples, kept: np.ndarray, source: VoxelSource, confounds: Confounds, transform: Transform = AS_IT_IS
+    samples: Samples,
+    kept: np.ndarray,
+    source: VoxelSource,
+    confounds: Confounds,
+    transform: Transform = AS_IT_IS,
+    conditioning: ConditioningSnps | None = None,
 ) -> VoxelStudy:
     """Intersect the .fam rows ``kept`` with the people of the voxels, the covariates and the blocks.
+
+    SNPs of ``conditioning`` are confounds.
 
     Raises InputError where nobody or too few are left, or where confounds are collinear or constant.
     """
@@ -184,6 +192,8 @@ def align_voxels(
             raise InputError(f"{groups.path}, column {groups.names[0]!r}: no analysed sample has a block")
     by = "--keep, --remove and --mind" + (" and with a block" if groups is not None else "")
     cohort = align(samples, everyone, "voxels", confounds.covariates, None, keep, keep_by=by)
+    if conditioning is not None:
+        cohort = cohort.beside(conditioning, "voxels")
     if cohort.rows.size < cohort.X_L.shape[1] + 3:
         raise InputError(f"{cohort.rows.size} samples are too few for {cohort.X_L.shape[1]} confounds and a SNP")
     position = {name: k for k, name in enumerate(matrix.ids)}

@@ -268,8 +268,9 @@ def test_low_rank_multiplies_counts_only(comm, study):
     [
         ({"device": "cpu", "precision": "exact"}, "--precision exact needs --device gpu"),
         ({"device": "cpu", "gpu_memory": 1.0}, "--gpu-memory needs --device gpu or auto"),
-        ({"ratio": "snp", "h2": None}, "--ratio snp runs on ranks alone: leave out --device"),
-        ({"dry_run": True}, "--dry-run does not know what a GPU costs: leave out --device"),
+        ({"ratio": "snp", "h2": None}, "--ratio is not there for GPUs: leave out either it or --device"),
+        ({"model": "dominant"}, "--model is not there for GPUs"),
+        ({"dry_run": True}, "--dry-run is not there for GPUs"),
     ],
 )
 def test_options_that_do_not_go_together(comm, study, options, sentence):

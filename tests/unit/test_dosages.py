@@ -7,8 +7,9 @@ import pytest
 
 from mpgls.study.count_filters import passes
 from mpgls.study.filters import SnpFilter
-from mpgls.study.genotypes import HAPLOID, ON_X, ON_Y, TWO_COPIES, Decoder, SnpStats, missing_per_sample
+from mpgls.study.genotypes import HAPLOID, ON_X, ON_Y, TWO_COPIES, Decoder, missing_per_sample
 from mpgls.study.ploidy import SexedGenotypes
+from mpgls.study.snp_stats import SnpStats
 
 N, B = 43, 9
 

@@ -12,8 +12,8 @@ from mpgls.model.gls import Note
 from mpgls.study import variants
 from mpgls.study.count_filters import Dropped, dropped_by, passes
 from mpgls.study.filters import SnpFilter, parse_chromosomes, select_snps
-from mpgls.study.genotypes import SnpStats
 from mpgls.study.plink import VariantTable
+from mpgls.study.snp_stats import SnpStats
 
 #       0         1         2           3           4           5           6
 ROWS = ["1 a 0 5", "1 b 0 -5", "2 c 0 7", "chr2 d 0 -1", "X e 0 9", "12 f 0 3", "1 a 0 6"]

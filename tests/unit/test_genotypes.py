@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mpgls.study import genotypes
-from mpgls.study.genotypes import Decoder, SnpStats, bytes_per_snp, keep_bytes, missing_per_sample
+from mpgls.study.genotypes import Decoder, bytes_per_snp, keep_bytes, missing_per_sample
+from mpgls.study.snp_stats import SnpStats
 
 COPIES_OF_CODE = np.array([2.0, np.nan, 1.0, 0.0])
 
