@@ -17,6 +17,7 @@ With --joint-peak `mpgls.engine.joint_peaks` scans again, with the best SNPs amo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from mpgls.device.card import Card
 from mpgls.engine.cost import RunCost
+from mpgls.engine.covariance import Covariance
 from mpgls.engine.device_plan import card_limit, card_sizes, choose_card, on_the_card, plan_on_cards
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.joint_peaks import JointPeaks, PeakRule
@@ -33,7 +35,8 @@ from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts,
 from mpgls.engine.ratio_scan import RatioScan
 from mpgls.engine.scan_cost import ScanWork, scan_cost
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
-from mpgls.engine.trait_scan import TraitScan
+from mpgls.engine.spectral import SpectralCovariance
+from mpgls.engine.trait_scan import C, TraitScan, TraitScans
 from mpgls.errors import UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
@@ -42,7 +45,7 @@ from mpgls.report.scan_report import ScanReport
 from mpgls.run.device_options import DevicePrecisionOptions
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import RatioOptions
+from mpgls.run.option_groups import RatioOptions, TraitScanOptions
 from mpgls.run.peak_options import PeakOptions
 from mpgls.run.plan import Machine, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
@@ -51,8 +54,6 @@ from mpgls.stream.eigen_file import EigenFile, open_eigen_file
 from mpgls.study.snp_columns import columns_of_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mpi4py import MPI
 
     from mpgls.run.results import Results
@@ -63,7 +64,7 @@ PEAKS = ".peaks.progress"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleTrait(PeakOptions, DevicePrecisionOptions, RatioOptions, ScanKinshipOptions):
+class SingleTrait(PeakOptions, DevicePrecisionOptions, RatioOptions, TraitScanOptions, ScanKinshipOptions):
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
@@ -76,6 +77,8 @@ class SingleTrait(PeakOptions, DevicePrecisionOptions, RatioOptions, ScanKinship
         super().check()
         if self.dry_run and self.ratio == "snp":
             raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
+        if self.ratio == "snp" and self.several_columns:
+            raise UsageError(f"--ratio snp knows SNPs of one column only: leave it or {self.several_columns} out")
         if self.dry_run and self.joint_peak is not None:
             raise UsageError("--dry-run does not know how many scans --joint-peak takes: leave one of them out")
         if self.joint_peak is not None and self.several_columns:
@@ -120,45 +123,58 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             ProcessGrid(comm, plan.grid) as grid,
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
-            kind = TraitScan if options.ratio == "null" else RatioScan
-            scan = kind(
-                study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory, columns=options.columns,
-                on_card=on_the_card(card, plan, options),
-            )  # fmt: skip
-            for part in parts:
-                unfinished = ledger.unfinished(part.blocks)
-                models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
-                for trait, cohort in enumerate(study.cohorts.values()):
-                    if trait in unfinished:
-                        scan.run(part, trait, models)
-                    if part is parts[-1]:
-                        facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scan.checked(trait)}
-                        with world.phase("report"):
-                            report.trait(trait, parts, facts)
-            if options.joint_peak is not None:
-
-                def models_of(part: KinshipPart) -> Models:
-                    return make_models(options, part, eigen_file, 1, grid, plan, job)
-
-                look_for_peaks(options, study, scan, parts, models_of, report, job)
+            shared = (study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
+            source, last = KinshipSource(options, eigen_file, grid, plan, job), (parts, report, study, options, job)
+            if options.ratio == "null":
+                on_card = on_the_card(card, plan, options)
+                scan_traits(TraitScan(*shared, columns=options.columns, on_card=on_card), source.models, *last)
+            else:
+                scan_traits(RatioScan(*shared, columns=options.columns), source.spectral_models, *last)
         return job.finish(
             {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
             nulls=ledger.nulls,
         )  # fmt: skip
 
 
-def look_for_peaks(
-    options: SingleTrait,
-    study: Study,
-    scan: TraitScan,
+def scan_traits(
+    scans: TraitScans[C],
+    models_of: Callable[[KinshipPart, int], Models[C]],
     parts: list[KinshipPart],
-    models_of: Callable[[KinshipPart], Models],
     report: ScanReport,
+    study: Study,
+    options: SingleTrait,
+    job: Job,
+) -> None:
+    """Every trait on the SNPs of every part that its ledger lacks, and its tables. Collective; raises Stopped.
+
+    ``models_of`` gives the models of a part for so many uses.
+    """
+    for part in parts:
+        unfinished = scans.ledger.unfinished(part.blocks)
+        models = models_of(part, len(unfinished))
+        for trait, cohort in enumerate(study.cohorts.values()):
+            if trait in unfinished:
+                scans.run(part, trait, models)
+            if part is parts[-1]:
+                facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scans.checked(trait)}
+                with scans.world.phase("report"):
+                    report.trait(trait, parts, facts)
+    if options.joint_peak is not None:
+        look_for_peaks(scans, models_of, parts, report, study, options, job)
+
+
+def look_for_peaks(
+    scans: TraitScans[C],
+    models_of: Callable[[KinshipPart, int], Models[C]],
+    parts: list[KinshipPart],
+    report: ScanReport,
+    study: Study,
+    options: SingleTrait,
     job: Job,
 ) -> None:
     """The independent signals of each trait, in tables of their own. Collective; raises Stopped."""
-    rule = PeakRule(int(options.joint_peak or 0), options.p_threshold, options.joint_max)
-    peaks = JointPeaks(scan, study, parts, models_of, rule, options.coding, options.pcs, job.state(PEAKS))
+    rule, state = PeakRule(int(options.joint_peak or 0), options.p_threshold, options.joint_max), job.state(PEAKS)
+    peaks = JointPeaks(scans, study, parts, lambda part: models_of(part, 1), rule, options.coding, options.pcs, state)
     peaks.recall(job.resume)
     for trait in range(len(study.cohorts)):
         signals = peaks.signals(trait)
@@ -166,24 +182,34 @@ def look_for_peaks(
             report.peaks(trait, signals)
 
 
-def make_models(
-    options: SingleTrait,
-    part: KinshipPart,
-    eigen_file: EigenFile | None,
-    uses: int,
-    grid: ProcessGrid,
-    plan: ScanPlan,
-    job: Job,
-) -> Models:
-    """Where each trait's covariance comes from; the kinship is loaded once for its ``uses``. Collective."""
-    if eigen_file is not None:
-        return EigenModels(part.study, eigen_file, grid, plan.grid_block, options.pcs, job.world)
-    kinship, samples, index = part.study.kinship, part.study.samples, part.study.kinship_index()
-    assert kinship is not None
-    Phi = KinshipOnGrid(kinship, samples, index, uses, grid, plan.grid_block, job.world, options.center_grm)
-    if options.ratio == "snp":
-        return DecomposedModels(part.study, Phi, options.pcs, job.world)
-    return KinshipModels(part.study, Phi, options.pcs, job.world)
+@dataclass(frozen=True)
+class KinshipSource:
+    """Where each trait's covariance comes from: the kinship, loaded once a part, or the file of its eigenvectors."""
+
+    options: SingleTrait
+    eigen_file: EigenFile | None
+    grid: ProcessGrid
+    plan: ScanPlan
+    job: Job
+
+    def models(self, part: KinshipPart, uses: int) -> Models[Covariance]:
+        """The models of a part for so many ``uses``. Collective."""
+        if self.eigen_file is not None:
+            return self.spectral_models(part, uses)
+        return KinshipModels(part.study, self._kinship(part.study, uses), self.options.pcs, self.job.world)
+
+    def spectral_models(self, part: KinshipPart, uses: int) -> Models[SpectralCovariance]:
+        """The same, all in an eigenbasis. Collective."""
+        study, pcs, world = part.study, self.options.pcs, self.job.world
+        if self.eigen_file is not None:
+            return EigenModels(study, self.eigen_file, self.grid, self.plan.grid_block, pcs, world)
+        return DecomposedModels(study, self._kinship(study, uses), pcs, world)
+
+    def _kinship(self, study: Study, uses: int) -> KinshipOnGrid:
+        assert study.kinship is not None
+        block, center = self.plan.grid_block, self.options.center_grm
+        index, world = study.kinship_index(), self.job.world
+        return KinshipOnGrid(study.kinship, study.samples, index, uses, self.grid, block, world, center)
 
 
 def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, card: Card | None, job: Job) -> ScanPlan:

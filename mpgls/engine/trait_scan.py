@@ -13,12 +13,14 @@ single-trait scans so, and so does low-rank where n x n matrices are the cheaper
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from mpgls.engine.covariance import Whitener
+from mpgls.engine.covariance import Covariance, Whitener
 from mpgls.engine.device_scan import DeviceSnps, OnCard, orthonormal
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import Models
@@ -35,13 +37,16 @@ from mpgls.study.align import Cohort
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
 
+C = TypeVar("C", bound=Covariance)
+
 
 @dataclass(frozen=True)
-class TraitScan:
-    """What all traits and parts of a scan share. ``on_held`` is called while an operator is in memory.
+class TraitScans(ABC, Generic[C]):
+    """What the scans of all traits and parts share, with models of covariance of one kind.
 
-    ``checks`` are the largest differences between mixed and double precision, by the number of the trait; ``columns``
-    gives those of each SNP over a cohort; ``on_card``: that SNPs go through an operator on GPUs.
+    ``on_held`` is called while an operator is in memory. ``checks`` are the largest differences between mixed and
+    double precision, by the number of the trait; ``columns`` gives those of each SNP over a cohort; ``on_card``: that
+    SNPs go through an operator on GPUs.
     """
 
     bed: Genotypes
@@ -54,11 +59,23 @@ class TraitScan:
     columns: Callable[[Cohort], SnpColumns] = lambda cohort: ONE_COLUMN
     on_card: OnCard | None = None
 
-    def run(self, part: ScanPart, trait: int, models: Models) -> None:
+    @abstractmethod
+    def run(self, part: ScanPart, trait: int, models: Models[C]) -> None:
         """Null model and scan of a trait on the SNPs of a part that its ledger lacks. Collective.
 
         Raises Stopped, on all ranks, when a signal asked for it; NumericalError where V has no factor.
         """
+
+    def checked(self, trait: int) -> dict[str, float]:
+        """What the checks of mixed precision found of a trait, for the manifest."""
+        return self.checks[trait].facts() if trait in self.checks else {}
+
+
+class TraitScan(TraitScans[Covariance]):
+    """Scans with one h2, that of the null model, for all SNPs of a part."""
+
+    def run(self, part: ScanPart, trait: int, models: Models[Covariance]) -> None:
+        """As `TraitScans.run`."""
         ledger, world, label = self.ledger, self.world, part.of(self.ledger.traits[trait])
         V, cohort = models.take(ledger.traits[trait], label)
         columns = self.columns(cohort)
@@ -97,10 +114,6 @@ class TraitScan:
         L_team = L.hold(self.team, self.ledger.store.block * columns.count, self.test.dtype)
         snps = WhitenedSnps(L_team, F_tilde_rep, rows, self.bed, self.world, columns)
         return RobustSnps(snps, sums, self.test.tolerance, self.team) if self.test.robust else snps
-
-    def checked(self, trait: int) -> dict[str, float]:
-        """What the checks of mixed precision found of a trait, for the manifest."""
-        return self.checks[trait].facts() if trait in self.checks else {}
 
 
 def say_null(label: str, null: np.ndarray, kinship: str, log: Log) -> None:
