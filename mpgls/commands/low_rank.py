@@ -93,6 +93,8 @@ class LowRank(TraitScanOptions, SimilaritySnpOptions, DeviceOptions):
                 "mpgls single-trait"
             )
         _ = self.similarity  # several sources
+        if self.device != "cpu" and self.team_size not in (None, 1):
+            raise UsageError("each GPU holds a whole factor of low-rank: leave out either --team-size or --device")
 
     @property
     def record(self) -> str:
@@ -366,7 +368,8 @@ def make_plan(
     )
     asked = block_within(options.block_size, study.selected)
     block = planned_block(options, study, job) if options.scans else asked
-    plan = plan_low_rank(machine, sizes, options.team_size, block, options.solver)
+    team_size = options.team_size if options.device == "cpu" else 1
+    plan = plan_low_rank(machine, sizes, team_size, block, options.solver)
     job.world.log.info(plan.text(machine))
     return plan
 

@@ -121,6 +121,17 @@ class DeviceOperator:
             total = partial if total is None else total + partial
         return total
 
+    def sums_of_any(self, H: Any) -> Any:
+        """`sums` of columns of any numbers H (n, B), float64 on the card; in the lane of products."""
+        X, scale = self.precision.split_columns(self.card.xp, H)
+        total = None
+        for panel, parts in self._in_turn():
+            H_tilde = self._product(panel, parts, X) * scale.astype(self.precision.sums)
+            partial = row_sums(self.card.xp, self.precision, panel.F_tilde, H_tilde)
+            total = partial if total is None else total + partial
+        assert total is not None
+        return total[:, : H.shape[1]]
+
     def apply(self, X: Columns, centring: Centring) -> Iterator[tuple[_Panel, Any]]:
         """Rows of W times B centred SNPs, (r, B) of each panel in turn; in the lane of products."""
         xp = self.card.xp

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.device.products import INT8, half_product, integer_product
+from mpgls.device.products import INT8, aligned, half_product, integer_product
 
 SECOND = 2048.0
 """What a second float16 part is multiplied by: float16 has 11 bits."""
@@ -75,6 +75,14 @@ class Double:
         """The parts of float64 dosages (B, k) less a whole number."""
         return [x]
 
+    def split_columns(self, xp: Any, H: Any) -> tuple[Columns, Any]:
+        """Columns of any numbers H (k, B), float64, in parts, and the scale of each: of B, or more, columns."""
+        k, B = H.shape
+        X = xp.zeros((aligned(B), aligned(k)))
+        X[:B, :k] = H.T
+        parts, scale = self.split(xp, X)
+        return Columns(list(parts), False), scale
+
     def product(self, xp: Any, parts: Any, X: Columns) -> Any:
         """sum_pq u_p v_q A_p B_q' (r, B), before the rows are scaled."""
         return parts[0] @ X.parts[0].T
@@ -126,6 +134,11 @@ class Exact(Double):
         """The digits of W in base 256, from -128 to 127, the lowest first."""
         scale = _row_scale(xp, W, TOP)
         return xp.stack(_digits(xp, W / scale[:, None], DIGITS)), scale
+
+    def split_columns(self, xp: Any, H: Any) -> tuple[Columns, Any]:
+        """As digits of dosages are, in units of 2^-37."""
+        X, scale = super().split_columns(xp, H)
+        return X, scale * 2.0**DOSAGE_BITS
 
     def split_dosages(self, xp: Any, x: Any) -> list[Any]:
         """The digits of its multiple of 2^-37."""

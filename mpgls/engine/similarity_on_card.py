@@ -15,13 +15,15 @@ import numpy as np
 from mpgls.device.card import PRODUCTS, Card
 from mpgls.device.cross import Counted, centred_product, counted
 from mpgls.device.decoder import DeviceDecoder
-from mpgls.device.operator import Centring, DeviceOperator
+from mpgls.device.operator import Centring, DeviceOperator, row_panels
 from mpgls.device.parts import PRECISIONS, Columns
 from mpgls.engine.device_counts import CardCounter
+from mpgls.engine.low_rank import LowRankFactor
 from mpgls.engine.low_rank_nulls import SimilarityPart
-from mpgls.engine.low_rank_scan import TestedBlock, TestedSnps
+from mpgls.engine.low_rank_scan import HeldTrait, TestedBlock, TestedSnps
 from mpgls.engine.similarity import PANEL, PackedSnps, Similarity
 from mpgls.engine.snp_scan import Streamed
+from mpgls.la.teams import Closing, Team
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.similarity import SimilaritySnps
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 EXACT = PRECISIONS["exact"]
-SHARE = 0.5
-"""Of a card's memory, as much may be packed similarity SNPs that stay there."""
+SHARE, OF_FACTORS = 0.4, 0.3
+"""Of a card's memory, as much may be packed similarity SNPs that stay there, and factors of traits."""
 
 
 class SimilarityOnCard(Similarity):
@@ -72,11 +74,12 @@ class SimilarityOnCard(Similarity):
         gaps = np.flatnonzero(self._has_gaps[which])
         return counted(self.card, self._decode_counts, packed, self.stats.mean[which], gaps)
 
-    def cross(self, which: np.ndarray, X: Counted) -> np.ndarray:
-        """G'X (k, B), float64, of the SNPs ``which`` and centred columns on the card."""
+    def cross(self, which: np.ndarray, X: Counted) -> Any:
+        """G'X (k, B), float64 on the card, of the SNPs ``which`` and centred columns on the card."""
         with self.card.lane(PRODUCTS):
             product = centred_product(self.card.xp, self.counted(which), X, self.n)
-            return self.card.to_host(product) / self.sd[which, None]
+            product /= self.card.xp.asarray(self.sd[which, None])
+            return product
 
     def gram(self, rows: np.ndarray, cols: np.ndarray, world: World) -> Iterator[tuple[slice, np.ndarray]]:
         """Rows of G_rows' G_cols, float64, in panels: their places among ``rows``, and the numbers."""
@@ -87,7 +90,9 @@ class SimilarityOnCard(Similarity):
         for start in range(0, rows.size, PANEL):
             part = rows[start : start + PANEL]
             with world.phase("G'G", flop=2.0 * self.n * part.size * cols.size):
-                yield slice(start, start + part.size), self.cross(part, X) / self.sd[cols]
+                with self.card.lane(PRODUCTS):
+                    product = self.card.to_host(self.cross(part, X))
+                yield slice(start, start + part.size), product / self.sd[cols]
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ class TestedOnCard(TestedSnps):
         self.card, self._similarity = G.card, G
         self._decode_counts = DeviceDecoder(G.card, bed.n, rows, EXACT)
         self._counter = CardCounter(G.card, bed, rows)
+        self._precision, self._room = PRECISIONS["mixed" if self.mixed else "double"], OF_FACTORS * G.card.limit
         self._F = DeviceOperator(G.card, EXACT, G.card.limit)
         self._F.take(np.ascontiguousarray(F_rep.T), np.zeros((F_rep.shape[1], 0)))
         G.card.settle()
@@ -135,17 +141,56 @@ class TestedOnCard(TestedSnps):
         (FX,) = self._F.apply(Columns([columns.a], True), Centring(d, columns.gaps, missing))
         return FX[1][:, :B]
 
-    def cross(self, part: SimilarityPart, block: TestedBlock) -> np.ndarray:
-        """H (K, B) = G_c'X for the similarity SNPs of the part; the other rows are zero."""
+    def begin(self, part: SimilarityPart) -> None:
+        """H is made anew for every block."""
+
+    def cross(self, part: SimilarityPart, block: TestedBlock) -> Any:
+        """H (K, B) = G_c'X on the card for the similarity SNPs of the part; the other rows are zero."""
         assert isinstance(block, BlockOnCard)
         B = block.X.shape[1]
-        H = self._H[:, :B]
+        with self.card.lane(PRODUCTS):
+            H = self.card.xp.zeros((self.G.K, B))
         for run in part.runs:
             for start in range(run.start, run.stop, PANEL):
                 which = np.arange(start, min(start + PANEL, run.stop))
-                with self.world.phase("cross product", flop=2.0 * self.n * which.size * B):
-                    H[which] = self._similarity.cross(which, block.counts)
+                with self.world.phase("cross product", flop=2.0 * self.n * which.size * B), self.card.lane(PRODUCTS):
+                    H[which[0] : which[-1] + 1] = self._similarity.cross(which, block.counts)
         return H
+
+    def hold(self, L: LowRankFactor, F_tilde_rep: np.ndarray, team: Team) -> CardFactor:
+        """L_c^-1 on the card of each rank. Collective."""
+        K = len(F_tilde_rep)
+        (panels,) = row_panels(K, 1, triangle=True)
+        of_ranks = L.row_blocks([panels] * self.world.size)[::-1]
+        operator = DeviceOperator(self.card, self._precision, int(self._room))
+        for rows, _ in panels:
+            operator.take(of_ranks.pop(), F_tilde_rep[rows.start : rows.stop])
+        self.card.settle()
+        self._room -= operator.resident_bytes
+        return CardFactor(operator, K, self)
+
+    def give_back(self, nbytes: int) -> None:
+        """Room of the card for further factors."""
+        self._room += nbytes
+
+    def through_factor(self, trait: HeldTrait, H: Any) -> np.ndarray:
+        """F~'L_c^-1 H and, below, the squares of L_c^-1 H."""
+        assert isinstance(trait.L_team, CardFactor)
+        with self.world.phase("solve", flop=float(H.shape[0]) ** 2 * H.shape[1]), self.card.lane(PRODUCTS):
+            return self.card.to_host(trait.L_team.operator.sums_of_any(H)).copy()
+
+
+class CardFactor(Closing):
+    """L_c^-1 (K, K) of a trait, as ``operator`` on the card of this rank."""
+
+    def __init__(self, operator: DeviceOperator, K: int, owner: TestedOnCard) -> None:
+        self.operator, self._owner = operator, owner
+        self.rows, self.dtype = np.arange(K), np.dtype(np.float64)
+
+    def close(self) -> None:
+        """Give the room back."""
+        self._owner.give_back(self.operator.resident_bytes)
+        del self.operator
 
 
 def tested_snps(

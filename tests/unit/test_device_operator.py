@@ -254,3 +254,20 @@ def test_cublas_gets_panels_of_many_terms():
     k = aligned(2 * most_terms(128) + 5)
     A, G = np.full((1, k), -128, dtype=np.int8), np.full((16, k), 127, dtype=np.int8)
     assert np.all(integer_product(FakeCupy, on_device(A), on_device(G), 128) == -128.0 * 127.0 * k)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_columns_of_any_numbers_are_whitened(precision):
+    """As those of G'X are, whose sizes differ much from SNP to SNP."""
+    rng = np.random.default_rng(9)
+    W, F = np.tril(rng.normal(size=(N, N))), rng.normal(size=(N, Q))
+    H = rng.normal(size=(N, 5)) * 10.0 ** np.arange(-6, 9, 3)
+    H[:, 2] = 0.0
+    operator = DeviceOperator(NumpyCard(), PRECISIONS[precision], 2**40)
+    for rows, cols in row_panels(N, 1, True)[0]:
+        operator.take(W[rows.start : rows.stop, : cols.stop], F[rows.start : rows.stop])
+    H_tilde = W.astype(np.longdouble) @ H
+    expected = np.vstack([F.T @ H_tilde, (H_tilde**2).sum(axis=0)])
+    found, some = operator.sums_of_any(H), [0, 1, 3, 4]
+    assert not found[:, 2].any()
+    assert scaled_difference(found[:, some], expected[:, some], F) < TOLERANCE[precision]
