@@ -73,7 +73,7 @@ class CudaCard:
             raise MemoryPlanError(
                 f"the GPU has no room ({error}): give a smaller --block-size or more ranks with a GPU each"
             ) from None
-        except cuda.runtime.CUDARuntimeError as error:
+        except (cuda.runtime.CUDARuntimeError, cuda.cublas.CUBLASError) as error:
             raise StorageError(f"the GPU {self.name} failed: {error}") from None
 
     def mark(self) -> Any:

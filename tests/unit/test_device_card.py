@@ -24,6 +24,10 @@ class OutOfMemoryError(MemoryError):
     """As cupy.cuda.memory has it."""
 
 
+class CUBLASError(RuntimeError):
+    """As cupy.cuda.cublas has it."""
+
+
 class Event:
     def __init__(self, disable_timing):
         assert disable_timing
@@ -82,6 +86,7 @@ def fake_cupy(count=2, free=8 * GIB):
     cuda = SimpleNamespace(
         runtime=runtime,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+        cublas=SimpleNamespace(CUBLASError=CUBLASError),
         Device=lambda number: SimpleNamespace(use=lambda: setattr(said, "used", number)),
         Stream=Stream,
         Event=Event,
@@ -129,6 +134,7 @@ def test_what_is_missing_is_said_in_a_sentence(monkeypatch, count, ranks, limit,
             MemoryPlanError,
             r"no room \(allocating 9 bytes\): give a smaller --bl",
         ),
+        (CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED"), StorageError, "the GPU Card 0 failed: CUBLAS_STATUS_NOT_S"),
         (CUDARuntimeError("cudaErrorECCUncorrectable"), StorageError, "the GPU Card 0 failed: cudaErrorECC"),
     ],
 )
