@@ -1,7 +1,8 @@
 """Random faults on small studies: kills, full disks, mutated inputs and mutated files of earlier runs.
 
     python bench/faults.py --quick
-    python bench/faults.py --kinds kills,state --seed 3 --count 40
+    python bench/faults.py --kinds kills,state --seed 3 --count 40 --json 3.json
+    python bench/faults.py --join 3.json 4.json --json faults.json
 
 * kills: a rank or the launcher is killed, or gets TERM or USR1, at a random moment of a run on 2 or 3 ranks; then
   --resume must give the bytes of an undisturbed run.
@@ -12,13 +13,15 @@
   refuse it or give the same numbers.
 
 Each kind makes ``--count`` runs. ``--seed S`` chooses other moments, files and bytes. The JSON has how many runs of
-each kind there were, and how many ended well or badly; ``bad`` lists what ended badly, and how.
+each kind there were, and how many ended well or badly; ``bad`` lists what ended badly, and how. ``--join`` adds up
+the JSON of several such runs, which have seeds of their own.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import json
 import random
 import shutil
 import time
@@ -38,6 +41,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kinds", default=",".join(FULL), metavar="LIST", help=f"kinds of faults ({','.join(FULL)})")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of all random choices (1)")
     parser.add_argument("--count", type=int, metavar="N", help="runs of each kind (100, 60, 300 and 100)")
+    parser.add_argument(
+        "--join", type=Path, nargs="+", metavar="JSON", help="make no runs: add up those of these files"
+    )
     options = parser.parse_args()
     options.kinds = options.kinds.split(",")
     for kind in options.kinds:
@@ -58,8 +64,27 @@ def run_kind(kind: str, count: int, seed: int, folder: Path) -> list[Trial]:
     return trials
 
 
+def joined(paths: list[Path]) -> dict[str, Any]:
+    """What the files of ``--json`` say together: numbers are added, and the seeds are listed."""
+    seeds: set[int] = set()
+    counts: collections.Counter[str] = collections.Counter()
+    tables: dict[str, collections.Counter[str]] = {}
+    for path in paths:
+        piece = json.loads(path.read_text(encoding="utf-8"))
+        seeds.add(piece.pop("seed"))
+        for name, value in piece.items():
+            if isinstance(value, dict):
+                tables.setdefault(name, collections.Counter()).update(value)
+            else:
+                counts[name] += value
+    return {"seeds": sorted(seeds), **counts, **{name: dict(sorted(table.items())) for name, table in tables.items()}}
+
+
 def main() -> None:
     options = parse()
+    if options.join:
+        finish(joined(options.join), options.json)
+        return
     study = options.scratch / "faults" / "study"
     make_study(study)
     found: dict[str, Any] = {"seed": options.seed}

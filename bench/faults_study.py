@@ -27,8 +27,8 @@ LIMIT = 60.0
 NOT_COMPARED = {".json", ".log", ".lock", ".png"}
 """Endings of files that say when and how fast a run was, or are drawn of the others."""
 TOKEN = "token"
-NOT_OF_NUMBERS = (f"/@{TOKEN}", "/@kinship", "/@made_from")
-"""Attributes that tell files apart: random bytes, and hashes of inputs."""
+NOT_OF_NUMBERS = (f"/@{TOKEN}", "/@kinship", "/@made_from", "/@sum")
+"""Attributes that tell files apart: random bytes, hashes of inputs, and the checksum of a file with these."""
 SIGNALS = ("signal 11", "Segmentation fault", "signal 6", "signal 7", "signal 8")
 """What a launcher says when a rank crashed."""
 MEMORY_LIMIT = 6 << 30

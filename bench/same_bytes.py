@@ -25,6 +25,8 @@ NOT_COMPARED = {".json", ".log"}
 """Endings of files that say when and how fast a run was."""
 TOKEN = "token"
 """What tells a store from another one; it is random."""
+SEAL = "sum"
+"""The checksum of a file with its token."""
 STUDY: dict[str, Any] = {"bfile": "sim", "pheno": "sim.pheno.tsv", "no_plots": True, "threads": 1}
 FOLDS = {"outer_folds": 3, "inner_folds": 2, "permutations": 9}
 
@@ -36,10 +38,15 @@ def commands() -> dict[str, dict[str, Any]]:
         "eigen": {"grm": "K.h5", "threads": 1},
         "single_trait": {"grm": "K.h5"} | STUDY,
         "single_trait-loco": {"grm": "K.h5", "loco": True} | STUDY,
+        "single_trait-grid": {"grm": "K.h5", "solver": "grid", "team_size": 3} | STUDY,
+        "single_trait-inverse": {"grm": "K.h5", "solver": "inverse", "team_size": 3} | STUDY,
+        "single_trait-ratio": {"grm": "K.h5", "ratio": "snp"} | STUDY,
         "single_trait-mixed": {"grm": "K.h5", "precision": "mixed"} | STUDY,
         "single_trait-eigen": {"eigen": "E.h5"} | STUDY,
         "multi_trait": {"grm": "K.h5", "dense": True} | STUDY,
+        "multi_trait-team": {"grm": "K.h5", "dense": True, "team_size": 2} | STUDY,
         "low_rank": {"similarity_every": 9} | STUDY,
+        "low_rank-team": {"similarity_every": 9, "team_size": 2} | STUDY,
         "vgwas": {"permutations": 9} | STUDY,
         "ridge": FOLDS | STUDY,
     }
@@ -55,15 +62,19 @@ def make_study(folder: Path) -> None:
     mpgls.eigen(grm="K.h5", out="E")
 
 
-def run_twice(folder: Path) -> None:
-    """Every command twice, on the ranks of this job."""
+def run_twice(folder: Path, names: list[str]) -> None:
+    """Each of the runs ``names`` twice, on the ranks of this job; a single rank makes the study."""
     from mpi4py import MPI
 
     import mpgls
 
+    if MPI.COMM_WORLD.size == 1:
+        make_study(folder)
+        return
     os.chdir(folder)
     for out in FOLDERS:
-        for name, options in commands().items():
+        for name in names:
+            options = commands()[name]
             getattr(mpgls, name.partition("-")[0])(comm=MPI.COMM_WORLD, out=f"{out}/{name}", **options)
 
 
@@ -78,7 +89,7 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
         names: list[str] = ["/"]
         file.visit(names.append)
         for name in names:
-            attributes = {key: value for key, value in file[name].attrs.items() if key != TOKEN}
+            attributes = {key: value for key, value in file[name].attrs.items() if key not in (TOKEN, SEAL)}
             yield from ((f"{name}@{key}", as_bytes(np.asarray(value))) for key, value in attributes.items())
             if name != TOKEN and isinstance(file[name], h5py.Dataset):
                 yield name, as_bytes(np.asarray(file[name][()]))
@@ -103,14 +114,15 @@ def compare(folder: Path) -> tuple[int, list[str]]:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--ranks", type=numbers, metavar="LIST", help="numbers of ranks (3,5,6,7; 3,5 with --quick)")
+    parser.add_argument("--runs", nargs="+", default=[*commands()], choices=[*commands()], help="which runs (all)")
     options = parser.parse_args()
     folder = options.scratch / "same-bytes"
     if launched():
-        run_twice(folder)
+        run_twice(folder, options.runs)
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    mpirun(1, "-c", f"import same_bytes; from pathlib import Path; same_bytes.make_study(Path({str(folder)!r}))")
+    mpirun(1, *sys.argv)
     rows: list[tuple[Any, ...]] = []
     for ranks in options.ranks or ([3, 5] if options.quick else [3, 5, 6, 7]):
         for name in FOLDERS:

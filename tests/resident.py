@@ -37,9 +37,9 @@ def mpgls(ranks: int, arguments: str | Sequence[str], folder: Path, script: str 
             _kept.pop(ranks).close()
 
 
-def must_succeed(ranks: int, arguments: str | Sequence[str], folder: Path) -> Ended:
-    """Run ``mpgls``, which must end with exit code 0."""
-    ended = mpgls(ranks, arguments, folder)
+def must_succeed(ranks: int, arguments: str | Sequence[str], folder: Path, script: str | None = None) -> Ended:
+    """`mpgls`, which must end with exit code 0."""
+    ended = mpgls(ranks, arguments, folder, script)
     assert ended.code == 0, ended.err
     return ended
 

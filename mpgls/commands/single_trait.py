@@ -10,6 +10,8 @@ For each trait, as `mpgls.engine.trait_scan` does it line by line:
 
 With --ratio snp it is `mpgls.engine.ratio_scan`, in the eigenbasis of Phi, and each SNP has its own h2.
 
+With --blup the null model also gives u = h2 Phi V^-1 (y - X_L b), as `mpgls.engine.blup` does it.
+
 With --loco all of it is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
 
 With --joint-peak `mpgls.engine.joint_peaks` scans again, with the best SNPs among the covariates.
@@ -24,12 +26,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.device.card import Card
+from mpgls.engine.blup import BlupFiles, KinshipBlups
 from mpgls.engine.cost import RunCost
 from mpgls.engine.covariance import Covariance
 from mpgls.engine.device_plan import card_limit, card_sizes, choose_card, on_the_card, plan_on_cards
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.joint_peaks import JointPeaks, PeakRule
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
+from mpgls.engine.kinship_snps import KinshipSnps
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.ratio_scan import RatioScan
@@ -75,6 +79,8 @@ class SingleTrait(PeakOptions, DevicePrecisionOptions, RatioOptions, TraitScanOp
 
     def check(self) -> None:
         super().check()
+        if self.blup and self.loco:
+            raise UsageError("--blup is by the null model of the whole kinship, which --loco has not: leave one out")
         if self.dry_run and self.ratio == "snp":
             raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
         if self.ratio == "snp" and self.several_columns:
@@ -115,6 +121,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
             describe(parts, edges, plan.block, world)
             ledger = open_ledger(options, study, plan.block, edges, given, job, options.pcs)
+            blups = find_blups(options, study, job)
 
         variants, plots = study.fileset.variants, not options.no_plots
         report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
@@ -127,13 +134,22 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             source, last = KinshipSource(options, eigen_file, grid, plan, job), (parts, report, study, options, job)
             if options.ratio == "null":
                 on_card = on_the_card(card, plan, options)
-                scan_traits(TraitScan(*shared, columns=options.columns, on_card=on_card), source.models, *last)
+                scan = TraitScan(*shared, columns=options.columns, blups=blups, on_card=on_card)
+                scan_traits(scan, source.models, *last)
             else:
-                scan_traits(RatioScan(*shared, columns=options.columns), source.spectral_models, *last)
+                scan_traits(RatioScan(*shared, columns=options.columns, blups=blups), source.spectral_models, *last)
         return job.finish(
-            {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
-            nulls=ledger.nulls,
+            {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files],
+            tables=report.tables | (blups.files.tables() if blups else {}), nulls=ledger.nulls,
         )  # fmt: skip
+
+
+def find_blups(options: SingleTrait, study: Study, job: Job) -> KinshipBlups | None:
+    """Where genetic values go, and the SNPs of the kinship; None without --blup. Collective."""
+    if not options.blup:
+        return None
+    files = BlupFiles(options.out, list(study.cohorts), study.fileset.variants, job.world)
+    return KinshipBlups(files, KinshipSnps.find(study, options.center_grm, job.world))
 
 
 def scan_traits(
@@ -150,7 +166,7 @@ def scan_traits(
     ``models_of`` gives the models of a part for so many uses.
     """
     for part in parts:
-        unfinished = scans.ledger.unfinished(part.blocks)
+        unfinished = scans.unfinished(part)
         models = models_of(part, len(unfinished))
         for trait, cohort in enumerate(study.cohorts.values()):
             if trait in unfinished:

@@ -35,6 +35,7 @@ from mpgls.la.teams import split_teams
 from mpgls.model.clusters import CONNECTIVITIES, RECORD_DTYPE, STATISTICS
 from mpgls.model.extremes import Correction
 from mpgls.model.permute import Permutations
+from mpgls.report.brain_maps import map_bytes
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import ENDINGS_OF_MAP
 from mpgls.report.table import table_bytes
@@ -347,6 +348,9 @@ def check_room(options: Vgwas, search: Search, study: Study, job: Job) -> None:
         sizes |= {".voxels.h5": records + 8 * search.m + by_chance, ".units.[0-9]*": records}
     if not options.no_plots:
         sizes |= {f".null.{name}.png": PICTURE_BYTES for name in STATISTICS}
+    if isinstance(search.voxels.matrix, VoxelMatrix):
+        of_map = map_bytes(search.voxels.matrix.shape)
+        sizes |= {f".*{ending}": min(options.maps, search.m) * nbytes for ending, nbytes in of_map.items()}
     job.check_room(sizes)
 
 

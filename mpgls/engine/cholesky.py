@@ -20,7 +20,7 @@ from mpgls.errors import NumericalError
 from mpgls.la import scalapack
 from mpgls.la.eigen import multiply, sum_of_squares
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
-from mpgls.la.hold import blocks_of_inverse, hold_factor
+from mpgls.la.hold import blocks_of_inverse, factor_flop, hold_factor
 from mpgls.la.layout import Block
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator
@@ -129,6 +129,12 @@ class CholeskyFactor:
         scalapack.trsm(self.L_grid, C_grid)
         return whole_columns(C_grid)
 
+    def adjoint(self, C_tilde_rep: np.ndarray) -> np.ndarray:
+        """L^-T C~, all of it on every rank. Collective."""
+        C_grid = columns_on_grid(self.L_grid, C_tilde_rep)
+        scalapack.trsm(self.L_grid, C_grid, transposed=True)
+        return whole_columns(C_grid)
+
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = L^-1 X on every team. Collective."""
         return hold_factor(self.L_grid, team, width, dtype)
@@ -136,3 +142,7 @@ class CholeskyFactor:
     def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
         """Blocks of L^-1. Collective."""
         return blocks_of_inverse(self.L_grid, wanted)
+
+    def flop_of_hold(self, team: Team) -> float:
+        """Floating-point operations of a rank in `hold`."""
+        return factor_flop(self.L_grid.shape[0], team, self.L_grid.grid.size)

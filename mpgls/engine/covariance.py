@@ -32,11 +32,17 @@ class Whitener(Protocol):
     def columns(self, C_rep: np.ndarray) -> np.ndarray:
         """C~ = L^-1 C (n, k), float64 on every rank, of a few columns as ``design`` made them. Collective."""
 
+    def adjoint(self, C_tilde_rep: np.ndarray) -> np.ndarray:
+        """L^-T C~, float64 on every rank, of a few whitened columns (n, k), in the order of the samples. Collective."""
+
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = L^-1 X on every team, for blocks of ``width`` SNPs a rank. Collective."""
 
     def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
         """Of the blocks of L^-1 that each rank wants, this rank's, float64; zero above a diagonal. Collective."""
+
+    def flop_of_hold(self, team: Team) -> float:
+        """Floating-point operations of a rank in `hold`."""
 
 
 class Covariance(Protocol):

@@ -46,8 +46,9 @@ def leading_pairs(Phi_grid: GridMatrix, k: int, slepc_options: str, world: World
 
     Raises NumericalError when fewer converge, UsageError without slepc4py.
     """
-    with world.phase("eigendecomposition"):
-        lam, Z_rep = eigen.leading_eigenpairs(Phi_grid, k, slepc_options)
+    basis = 2.0 * Phi_grid.shape[0] ** 2 * (2 * k + 15) / world.size  # products with Phi between two restarts, at most
+    with world.phase("eigendecomposition", flop=basis):
+        lam, Z_rep = eigen.leading_eigenpairs(Phi_grid, k, slepc_options, world.clock.step)
     world.log.info(f"{k} leading eigenvalues: {', '.join(f'{value:.6g}' for value in lam)}")
     return lam, Z_rep
 

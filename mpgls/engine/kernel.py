@@ -40,12 +40,16 @@ class KernelTiles:
             if k % comm.size == comm.rank
         }
 
-    def add(self, X: np.ndarray) -> float:
-        """K += X X' for X (n, B); returns the operations of this rank."""
+    @property
+    def flop(self) -> float:
+        """Operations of this rank for one SNP."""
+        return 2.0 * sum(tile.size for tile in self.mine.values())
+
+    def add(self, X: np.ndarray) -> None:
+        """K += X X' for X (n, B)."""
         for k, tile in self.mine.items():
             rows, cols = self.places[k]
             tile += X[rows] @ X[cols].T
-        return 2.0 * X.shape[1] * sum(tile.size for tile in self.mine.values())
 
     def share(self, K_node: SharedArray, divisor: float) -> None:
         """Bring all tiles to every node, divided: both triangles of ``K_node``. Collective."""
@@ -76,8 +80,8 @@ def genotype_kernel(
     tiles = KernelTiles(genotypes.rows.size, world.comm)
     used = 0
     for X, usable in _standardised(genotypes, world, training):
-        with world.phase("kernel") as product:
-            product.flop += tiles.add(X)
+        with world.phase("kernel", flop=tiles.flop * X.shape[1]):
+            tiles.add(X)
         used += int(usable.sum())
     if used == 0:
         raise InputError("no SNP is left after the filters: the kernel would be empty")

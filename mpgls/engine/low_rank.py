@@ -16,7 +16,7 @@ from mpgls.errors import NumericalError
 from mpgls.la import scalapack
 from mpgls.la.eigen import multiply, sum_of_squares
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
-from mpgls.la.hold import blocks_of_inverse, hold_factor
+from mpgls.la.hold import blocks_of_inverse, factor_flop, hold_factor
 from mpgls.la.layout import Block
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator
@@ -157,6 +157,12 @@ class LowRankFactor:
         scalapack.trsm(self.L_grid, C_grid)
         return whole_columns(C_grid)
 
+    def adjoint(self, C_tilde_rep: np.ndarray) -> np.ndarray:
+        """L^-T C~ of a few columns (K, k); whole on every rank. Collective."""
+        C_grid = columns_on_grid(self.L_grid, C_tilde_rep)
+        scalapack.trsm(self.L_grid, C_grid, transposed=True)
+        return whole_columns(C_grid)
+
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """H -> L^-1 H on every team. Collective."""
         return hold_factor(self.L_grid, team, width, dtype)
@@ -164,6 +170,10 @@ class LowRankFactor:
     def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
         """Of the blocks of L^-1 that each rank wants, this rank's, float64; zero above the diagonal. Collective."""
         return blocks_of_inverse(self.L_grid, wanted)
+
+    def flop_of_hold(self, team: Team) -> float:
+        """Floating-point operations of a rank in `hold`."""
+        return factor_flop(self.L_grid.shape[0], team, self.L_grid.grid.size)
 
 
 def log_det_of(F: LowRankDesign) -> float:

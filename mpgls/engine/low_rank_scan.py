@@ -174,7 +174,7 @@ class SetModel:
         world, F, h2 = self.tested.world, self.products.design(column, part), h2_of_V(self.nulls[part.k, column])
         L = self.GG.covariance(part.kept, part.scale, world).at(h2)
         sums, F_tilde_rep = L.sums(F), L.columns(F.GF_rep)
-        with world.phase("hand over factor"):
+        with world.phase("hand over factor", flop=L.flop_of_hold(team)):
             L_team = self.tested.hold(L, F_tilde_rep, team)
         F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.dtype)
         return HeldTrait(column, h2, kernel_weight(h2, part.scale), sums, L_team, F_tilde_team)

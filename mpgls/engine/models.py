@@ -10,12 +10,12 @@ import numpy as np
 
 from mpgls.engine.cholesky import CholeskyCovariance
 from mpgls.engine.covariance import Covariance
-from mpgls.engine.eigenpairs import decompose, leading_units
+from mpgls.engine.eigenpairs import decompose, leading_pairs, leading_units
 from mpgls.engine.kinship_grid import load_columns
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.spectral import SpectralCovariance, in_eigen_order
 from mpgls.errors import UsageError
-from mpgls.la.eigen import leading_eigenpairs, multiply
+from mpgls.la.eigen import multiply
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.matrix import GridMatrix
 from mpgls.model.gls import degrees_of_freedom
@@ -57,8 +57,7 @@ class KinshipModels:
         cohort = self.study.cohorts[trait]
         Phi_grid = self.kinship.take(cohort.rows, label)
         if self.pcs:
-            with self.world.phase("principal components"):
-                _, Z_rep = leading_eigenpairs(Phi_grid, self.pcs)
+            _, Z_rep = leading_pairs(Phi_grid, self.pcs, "", self.world)
             cohort = with_components(cohort, Z_rep)
         return CholeskyCovariance(Phi_grid, self.world), cohort
 

@@ -47,8 +47,10 @@ class RatioScan(TraitScans[SpectralCovariance]):
         F_rep = V.design(np.column_stack([cohort.X_L, cohort.y]))  # Z'[X_L | y]
         record = ledger.null(part.k, trait, functools.partial(V.maximise, F_rep, world))
         h2 = null_record.h2_of_V(record)
-        kept = ledger.keep_null(part.k, trait, record, fit_null(h2, V.at(h2).sums(F_rep)), cohort)
-        say_null(label, kept, models.source, world.log)
+        L = V.at(h2)
+        fit = fit_null(h2, L.sums(F_rep))
+        say_null(label, ledger.keep_null(part.k, trait, record, fit, cohort), models.source, world.log)
+        self.predict(trait, cohort, fit, L, L.columns(F_rep))
         with world.phase("nodes of h2"):
             nodes = H2Nodes.of(V.lam, null_record.is_identified(record))
             design = DesignAtNodes.of(nodes, F_rep[:, :-1])

@@ -23,6 +23,7 @@ from mpgls.engine.low_rank_nulls import SimilarityPart
 from mpgls.engine.low_rank_scan import HeldTrait, TestedBlock, TestedSnps
 from mpgls.engine.similarity import PANEL, PackedSnps, Similarity
 from mpgls.engine.snp_scan import Streamed
+from mpgls.errors import UsageError
 from mpgls.la.teams import Closing, Team
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
 EXACT = PRECISIONS["exact"]
 SHARE, OF_FACTORS = 0.4, 0.3
 """Of a card's memory, as much may be packed similarity SNPs that stay there, and factors of traits."""
+
+
+def check_for_cards(dosages: bool, dense: bool) -> None:
+    """UsageError for what is not multiplied on GPUs: ``dosages``, and the n x n form."""
+    if dosages:
+        raise UsageError("low-rank --device gpu multiplies counts of alleles: give --dosage hard-call")
+    if dense:
+        raise UsageError("--device gpu has no n x n form of low-rank: give --form low-rank")
 
 
 class SimilarityOnCard(Similarity):

@@ -71,6 +71,10 @@ class SpectralFactor:
         """C~ = D^-1/2 Z'C of Z'C."""
         return C_rep * self.root_weights[:, None]
 
+    def adjoint(self, C_tilde_rep: np.ndarray) -> np.ndarray:
+        """Z D^-1/2 C~, in the order of the eigenvectors' samples. Collective."""
+        return multiply(self.Z_grid, C_tilde_rep * self.root_weights[:, None])
+
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = (Z D^-1/2)'X on every team. Collective."""
         return hold_basis(self._scaled_grid(), team, width, dtype)
@@ -85,6 +89,10 @@ class SpectralFactor:
         scaled_grid = GridMatrix(Z_grid.grid, Z_grid.layout, Z_grid.dtype.type)
         np.multiply(Z_grid.local, self.root_weights[Z_grid.col_indices], out=scaled_grid.local)
         return scaled_grid
+
+    def flop_of_hold(self, team: Team) -> float:
+        """None but those of the scaling."""
+        return 0.0
 
 
 def in_eigen_order(cohort: Cohort, eigen_file: EigenFile, trait: str) -> Cohort:

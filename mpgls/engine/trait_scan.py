@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from mpgls.engine.blup import TraitBlups, dual
 from mpgls.engine.covariance import Covariance, Whitener
 from mpgls.engine.device_scan import DeviceSnps, OnCard, orthonormal
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
@@ -29,7 +30,7 @@ from mpgls.engine.robust import RobustSnps
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.teams import Team
 from mpgls.model import null_record
-from mpgls.model.gls import NullSums, SnpTest, fit_null
+from mpgls.model.gls import NullFit, NullSums, SnpTest, fit_null
 from mpgls.run.log import Log
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
@@ -45,8 +46,9 @@ class TraitScans(ABC, Generic[C]):
     """What the scans of all traits and parts share, with models of covariance of one kind.
 
     ``on_held`` is called while an operator is in memory. ``checks`` are the largest differences between mixed and
-    double precision, by the number of the trait; ``columns`` gives those of each SNP over a cohort; ``on_card``: that
-    SNPs go through an operator on GPUs.
+    double precision, by the number of the trait; ``columns`` gives those of each SNP over a cohort; ``blups`` keeps
+    what the null models predict, where that is asked for; ``on_card``: that SNPs go through an
+    operator on GPUs.
     """
 
     bed: Genotypes
@@ -57,6 +59,7 @@ class TraitScans(ABC, Generic[C]):
     on_held: Callable[[], None] = lambda: None
     checks: dict[int, MixedCheck] = field(default_factory=dict)
     columns: Callable[[Cohort], SnpColumns] = lambda cohort: ONE_COLUMN
+    blups: TraitBlups | None = None
     on_card: OnCard | None = None
 
     @abstractmethod
@@ -65,6 +68,15 @@ class TraitScans(ABC, Generic[C]):
 
         Raises Stopped, on all ranks, when a signal asked for it; NumericalError where V has no factor.
         """
+
+    def unfinished(self, part: ScanPart) -> list[int]:
+        """The traits that lack SNPs of a part, or genetic values."""
+        return sorted({*self.ledger.unfinished(part.blocks), *(self.blups.files.lacking() if self.blups else ())})
+
+    def predict(self, trait: int, cohort: Cohort, fit: NullFit, L: Whitener, F_tilde_rep: np.ndarray) -> None:
+        """Genetic values by a trait's null model, where they are asked for and lacking. Collective."""
+        if self.blups is not None and trait in self.blups.files.lacking():
+            self.blups.keep(trait, cohort, fit, dual(L, fit, F_tilde_rep))
 
     def checked(self, trait: int) -> dict[str, float]:
         """What the checks of mixed precision found of a trait, for the manifest."""
@@ -84,10 +96,12 @@ class TraitScan(TraitScans[Covariance]):
         h2 = null_record.h2_of_V(null)
         L = V.at(h2)  # line 1: L L' = V = h2 Phi + (1-h2) I
         sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
-        say_null(label, ledger.keep_null(part.k, trait, null, fit_null(h2, sums), cohort), models.source, world.log)
+        null_fit = fit_null(h2, sums)
+        say_null(label, ledger.keep_null(part.k, trait, null, null_fit, cohort), models.source, world.log)
+        self.predict(trait, cohort, null_fit, L, F_tilde_rep)
         if self.on_card is not None:
             F_tilde_rep, sums = orthonormal(F_tilde_rep, sums)
-        with world.phase("hand over factor"):
+        with world.phase("hand over factor", flop=L.flop_of_hold(self.team)):
             snps = self._hold(L, F_tilde_rep, sums, cohort.rows, columns)
         if self.test.precision == "mixed" or self.on_card is not None:
             with world.phase("check in double"):

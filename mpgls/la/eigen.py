@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +73,13 @@ def eigh(A_grid: GridMatrix, solver: str = "auto", slepc_options: str = "") -> E
     return Eigenpairs(lam, Z_grid, how, residual, orthogonality)
 
 
-def leading_eigenpairs(A_grid: GridMatrix, k: int, slepc_options: str = "") -> tuple[np.ndarray, np.ndarray]:
+def leading_eigenpairs(
+    A_grid: GridMatrix, k: int, slepc_options: str = "", restarted: Callable[[], None] = lambda: None
+) -> tuple[np.ndarray, np.ndarray]:
     """The k largest eigenvalues (k,), descending, and their eigenvectors (n, k) on every rank, by Krylov-Schur.
 
-    Collective. Raises NumericalError when fewer than k pairs converge, UsageError without slepc4py.
+    ``restarted`` is called whenever the solver goes on from the best part of its basis. Collective.
+    Raises NumericalError when fewer than k pairs converge, UsageError without slepc4py.
     """
     PETSc, SLEPc = _libraries(
         slepc_options,
@@ -88,6 +92,7 @@ def leading_eigenpairs(A_grid: GridMatrix, k: int, slepc_options: str = "") -> t
     eps.setWhichEigenpairs(SLEPc.EPS.Which.LARGEST_REAL)
     eps.setTolerances(1e-12, 500)
     _take_options(PETSc, eps, slepc_options)
+    eps.setMonitor(lambda *_: restarted())
     eps.solve()
     if eps.getConverged() < k:
         raise NumericalError(f"Krylov-Schur found {eps.getConverged()} of {k} leading eigenpairs")

@@ -44,6 +44,11 @@ def _inverse(L_grid: GridMatrix) -> GridMatrix:
     return W_grid
 
 
+def factor_flop(n: int, team: Team, ranks: int) -> float:
+    """Operations of each of the ``ranks`` in `hold_factor` of order ``n``: those of L^-1, where it is made."""
+    return n**3 / 3 / ranks if team.count < ranks and team.solver != "grid" else 0.0
+
+
 def hold_basis(Z_grid: GridMatrix, team: Team, width: int, dtype: type) -> TeamOperator:
     """Give every team its own copy of the basis Z, for blocks of ``width`` columns a rank. Collective."""
     if team.count < Z_grid.grid.size:

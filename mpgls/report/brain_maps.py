@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.report.figure import FAINT, INK, saved_figure
+from mpgls.report.figure import FAINT, INK, PICTURE_BYTES, saved_figure
+from mpgls.report.file_names import ENDINGS_OF_MAP
 from mpgls.report.pixels import with_finite
 from mpgls.report.plots import _short
 from mpgls.study.images import VoxelGrid
@@ -24,6 +26,16 @@ _HEAT = ("#fdc98a", "#f48a4a", "#d94a32", "#9e1b3c", "#4f0b33")
 _BRAIN, _EDGE = "#e3e6ea", "#7d868f"
 _PANEL_INCHES = 2.7
 _FINE = 8
+
+
+_ZEROS = 200
+"""How many times smaller zeros become in an image, about."""
+
+
+def map_bytes(shape: Sequence[int]) -> dict[str, int]:
+    """Bytes of the files of a SNP's map on a grid of this shape, about, by the endings of their names."""
+    image = 4 * math.prod(shape) // _ZEROS
+    return dict(zip(ENDINGS_OF_MAP, (image, image, PICTURE_BYTES), strict=True))
 
 
 def write_maps(

@@ -44,8 +44,8 @@ class Clock:
     """Seconds, floating-point operations and bytes of each phase on this rank, since ``began``.
 
     A second belongs to one phase: what a phase inside another one takes is not the outer one's. ``open`` are the phases
-    that the rank is in, with the operations that each said it would take. ``steps`` counts how often one began or
-    ended, the last time at ``stepped`` (seconds since the epoch). ``solo`` is above 0 while the rank does what no other
+    that the rank is in, with the operations that each said it would take. ``steps`` counts how often the rank got
+    on, the last time at ``stepped`` (seconds since the epoch). ``solo`` is above 0 while the rank does what no other
     rank takes part in.
     """
 
@@ -62,13 +62,13 @@ class Clock:
         """Time the body as part of phase ``name``; the body may add to ``flop`` and ``nbytes``."""
         entry = self.phases.setdefault(name, Phase())
         self.open.append((name, flop))
-        self._step()
+        self.step()
         start, inside = time.perf_counter(), self._inside
         try:
             yield entry
         finally:
             self.open.pop()
-            self._step()
+            self.step()
             seconds = time.perf_counter() - start
             entry.seconds += seconds - (self._inside - inside)
             self._inside = inside + seconds
@@ -90,7 +90,8 @@ class Clock:
         self.phases["start"] = start
         self._inside += start.seconds
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """The rank gets on: a phase begins or ends, or comes back from a part of a long call."""
         self.steps, self.stepped = self.steps + 1, time.time()
 
     @contextlib.contextmanager

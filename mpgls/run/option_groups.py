@@ -13,6 +13,7 @@ import numpy as np
 
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
+from mpgls.run.blup_options import BlupOptions
 from mpgls.run.coding_options import InteractionOptions
 from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
@@ -263,6 +264,7 @@ class TraitScanOptions(
     SolverOptions,
     BlockOptions,
     PlotOptions,
+    BlupOptions,
     CheckpointOptions,
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mpgls.errors import StorageError
+from mpgls.errors import MpglsError, StorageError, UsageError
 from mpgls.mpi import on_root
 from mpgls.stream.files import writing
 from mpgls.study.regular import irregular
@@ -28,6 +28,8 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a file system without locks says."""
 PATIENCE = 2.0
 """Seconds in which a run that was killed is gone, after its launcher is."""
+FIRST = b'{"does": "'
+"""What a lock begins with; a full disk may have cut it."""
 SHOWN = 300
 """Characters of a command line that a message shows."""
 
@@ -52,12 +54,13 @@ class PrefixLock:
     def take(self) -> str | None:
         """Take the prefix; returns a warning where the file system has no locks.
 
-        Raises StorageError when another run has it, and names that run.
+        Raises StorageError when another run has it, and names that run; UsageError for a file that is no lock.
         """
         while (file := self._open()) is not None:
             try:
+                self._refuse_foreign(file)
                 warning = self._lock(file)
-            except StorageError:
+            except MpglsError:
                 os.close(file)
                 raise
             if self._is_at_path(file):
@@ -93,6 +96,13 @@ class PrefixLock:
             return os.open(self.path, os.O_RDONLY)
         except OSError:
             return None
+
+    def _refuse_foreign(self, file: int) -> None:
+        """UsageError for a file of something else; an empty one has nothing to lose."""
+        found = os.pread(file, len(FIRST), 0)
+        if not FIRST.startswith(found):
+            instead = "move it away" if self.reads else "give another --out"
+            raise UsageError(f"{self.path} was not made by mpgls and is not replaced: {instead}")
 
     def _lock(self, file: int) -> str | None:
         end = time.monotonic() + PATIENCE
@@ -147,7 +157,7 @@ class PrefixLock:
 
 @contextlib.contextmanager
 def held(comm: MPI.Comm, locks: Sequence[PrefixLock]) -> Iterator[list[str]]:
-    """All ``locks``, while the body runs; gives the warnings. Collective; raises StorageError on all ranks.
+    """All ``locks``, while the body runs; gives the warnings. Collective; raises what `take` raises on all ranks.
 
     They are given back when every rank is through; after an error at once, because not every rank need have it.
     """

@@ -12,12 +12,13 @@ import pytest
 from small_images import AFFINE, SHAPE, small_mask
 from small_study import unchecked
 
-from mpgls.errors import InputError
+from mpgls.errors import InputError, StorageError
 from mpgls.model.clusters import RECORD_DTYPE
 from mpgls.model.histograms import Bins, Statistic
 from mpgls.stream.eigen_file import open_eigen_file, write_eigen_file
 from mpgls.stream.histogram_file import Histograms
 from mpgls.stream.mark import Mark
+from mpgls.stream.scratch import ScratchFile
 from mpgls.stream.vgwas_files import load_maxima, open_entries, save_entries, save_maxima
 from mpgls.study.checksums import ABSENT, checksum, row_checksums, segment_checksums
 from mpgls.study.grm import open_kinship
@@ -262,3 +263,19 @@ def test_damaged_pairs_and_records_are_refused(tmp_path: Path) -> None:
         stored["index"][5] = 6
     with pytest.raises(InputError, match=r"o\.voxels\.h5 is damaged"):
         open_entries(path, MARK)
+
+
+def test_a_damaged_block_of_rotated_snps_is_refused(tmp_path: Path) -> None:
+    """One that was damaged before the next pass is not believed; those before it are as they were."""
+    scratch = ScratchFile(tmp_path / "o.scratch.0", (5, 3), np.float32)
+    blocks = np.random.default_rng(2).standard_normal((4, 5, 3), dtype=np.float32)
+    for block in blocks:
+        scratch.write(block)
+    scratch.finish_writing()
+    np.testing.assert_array_equal([block.copy() for block in scratch.read()], blocks)
+    flip(scratch.path, 2 * scratch.block_bytes + 17)
+    found = []
+    with pytest.raises(StorageError, match=r"o\.scratch\.0 is damaged: its block 2 is not what was written"):
+        found.extend(block.copy() for block in scratch.read())
+    np.testing.assert_array_equal(found, blocks[:2])
+    scratch.remove()

@@ -5,23 +5,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import LIMIT, MPIRUN, environment, mpgls, must_succeed, program, run, under_mpirun
+from launch import LIMIT, MPIRUN, environment, program, ranks_of, under_mpirun
 from refusals import STORAGE, USAGE, check
+from resident import mpgls, must_succeed
 from small_images import save, small_mask
 
 from mpgls.errors import StorageError, UsageError
 from mpgls.model.null_record import given, unknown
+from mpgls.run import prefix_lock
 from mpgls.run.outputs import Outputs, maker_of
 from mpgls.run.prefix_lock import PrefixLock
 from mpgls.stream.dense_store import DenseShape, create_dense, save_nulls
@@ -32,7 +35,9 @@ from mpgls.stream.store import StoreShape, block_edges, create_store, save_null
 
 
 @pytest.fixture
-def prefix(tmp_path: Path) -> str:
+def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of runs that do not wait for one another."""
+    monkeypatch.setattr(prefix_lock, "PATIENCE", 0.05)
     return str(tmp_path / "o")
 
 
@@ -56,6 +61,27 @@ def test_what_a_killed_run_left_keeps_nobody_out(prefix: str) -> None:
     assert lock.take() is None
     assert json.loads(Path(lock.path).read_text())["command"] == "mpgls vgwas"
     lock.give_back()
+
+
+@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.parametrize("content", [b"mine", b"{}\n", b'{"name": "x", "lockfileVersion": 3}', b"\x89HDF\r\n\x1a\n"])
+def test_a_file_of_that_name_which_is_no_lock_stays(prefix: str, content: bytes, reads: bool) -> None:
+    """The lock file of a package manager, such as bun.lock of `--out bun`."""
+    path = Path(f"{prefix}.lock")
+    path.write_bytes(content)
+    lock = PrefixLock(prefix, "mpgls kinship", reads)
+    with pytest.raises(UsageError, match=r"o\.lock was not made by mpgls and is not replaced: "):
+        lock.take()
+    lock.give_back()
+    assert path.read_bytes() == content
+
+
+def test_a_lock_that_a_full_disk_has_cut_is_one(prefix: str) -> None:
+    for content in ('{"does": "writes", "comm', "{", ""):
+        Path(f"{prefix}.lock").write_text(content)
+        lock = PrefixLock(prefix, "mpgls kinship")
+        assert lock.take() is None
+        lock.give_back()
 
 
 def test_a_run_that_removes_its_lock_is_not_taken_for_one_that_holds_it(
@@ -233,9 +259,9 @@ def test_a_store_that_was_made_anew_is_not_the_same(tmp_path: Path) -> None:
 LINES = {
     "simulate": "simulate --samples 41 --snps 60 --chromosomes 2",
     "kinship": "kinship --bfile sim --grm-bin",
-    "eigen": "eigen --grm K.h5 --eigenpairs 2",
+    "eigen": "eigen --grm K.h5" + " --eigenpairs 2" * (importlib.util.find_spec("slepc4py") is not None),
     "single-trait": "single-trait --bfile sim --grm K.h5 --loco",
-    "low-rank": "low-rank --bfile sim --similarity-every 3",
+    "low-rank": "low-rank --bfile sim --similarity-every 3 --no-loco --blup",
     "low-rank, one stage": "low-rank --bfile sim --similarity-every 3 --stage 0",
     "multi-trait": "multi-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --dense --p-threshold 0.5",
     "export": "export dense.h5 --trait trait1 trait2",
@@ -244,14 +270,20 @@ LINES = {
     "simulate-images": "simulate-images --bfile sim --mask mask.nii.gz --causal 2",
     "simulate-images, matrix": "simulate-images --bfile sim --mask mask.nii.gz --causal 2 --format h5",
     "ridge": "ridge --bfile sim --images brain.images.tsv --mask mask.nii.gz --parcels 3 --outer-folds 3 "
-    "--inner-folds 2 --permutations 3 --save-predictions --save-weights 1",
+    "--inner-folds 2 --permutations 3 --save-predictions --weights 1",
+    "score": "score --bfile sim --weights weights.tsv --pheno sim.pheno.tsv --pheno-name trait1",
 }
 NAMED_LATER = {"vgwas": (".mine.map.png", ".rs1.log10p.nii.gz"), "multi-trait": (".scratch.0",)}
 """Endings of files that a run may make, and that those of LINES do not leave."""
 EVERY_FILE = """
-import json, os, shutil, sys
+import json, os, shutil, sys, unittest.mock
+from matplotlib.figure import Figure
 from mpgls import cli
+from mpgls.run import job
 from mpi4py import MPI
+
+def save(figure, path, **_):
+    open(path, "w").write("a picture")
 
 def run(line):
     try:
@@ -262,24 +294,27 @@ def run(line):
 def files():
     return sorted(os.path.relpath(os.path.join(at, name), "out") for at, _, names in os.walk("out") for name in names)
 
-told = {}
-for name, line in json.load(open("lines.json")).items():
-    shutil.rmtree("out", ignore_errors=True)
-    os.mkdir("out")
+def tell(line, later):
+    os.makedirs("out")
     assert run(line) is None, line
     made = files()
     again = run(line)  # over its own files
-    same = files() == made
-    told[name] = {"made": made, "again": again, "same": same, "foreign": {}}
-    for one in [*made, *("o" + ending for ending in json.load(open("later.json")).get(name, ()))]:
+    told = {"made": made, "again": again, "same": files() == made, "foreign": {}}
+    for one in [*made, "o.lock", *("o" + ending for ending in later)]:
         shutil.rmtree("out")
         os.makedirs(os.path.dirname(os.path.join("out", one)))
         with open(os.path.join("out", one), "w") as file:
             file.write("mine")
         said = run(line)
         with open(os.path.join("out", one)) as file:
-            told[name]["foreign"][one] = [said, file.read(), files() == [one] or files()]
-json.dump(told, open("told.json", "w"))
+            told["foreign"][one] = [said, file.read(), files() == [one] or files()]
+    return told
+
+shutil.rmtree("out", ignore_errors=True)
+with unittest.mock.patch.object(Figure, "savefig", save), unittest.mock.patch.object(job, "gemm_rate", lambda *_: 1.0):
+    told = tell(*json.loads(sys.argv[1]))
+with open("told.json", "w") as file:
+    json.dump(told, file)
 """
 
 
@@ -292,6 +327,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     must_succeed(0, f"{LINES['multi-trait']} --no-plots --out dense", folder)
     save(folder / "mask.nii.gz", small_mask().astype(np.uint8))
     must_succeed(0, "simulate-images --bfile sim --mask mask.nii.gz --causal 2 --out brain", folder)
+    chrom, name, _, pos, *alleles = (folder / "sim.bim").read_text().split("\n")[0].split()
+    lines = ["CHR POS ID EA NEA EAF MEAN trait1", " ".join([chrom, pos, name, *alleles, "0.5", "1", "0.25"])]
+    (folder / "weights.tsv").write_text("\n".join(lines) + "\n")
     return folder
 
 
@@ -302,24 +340,20 @@ def fresh(study: Path) -> Iterator[Path]:
         path.unlink()
 
 
-def test_no_command_replaces_a_file_that_it_did_not_make(study: Path) -> None:
+@pytest.mark.parametrize("name", LINES)
+def test_no_command_replaces_a_file_that_it_did_not_make(study: Path, name: str) -> None:
     """Each file that each command makes, one at a time, as a file of the user; nothing else is made then."""
     (study / "every.py").write_text(EVERY_FILE)
-    (study / "lines.json").write_text(json.dumps(LINES))
-    (study / "later.json").write_text(json.dumps(NAMED_LATER))
-    done = subprocess.run(
-        [sys.executable, "every.py"], cwd=study, env=environment(), capture_output=True, text=True, timeout=4 * LIMIT
-    )
-    assert done.returncode == 0, done.stderr
-    for name, told in json.loads((study / "told.json").read_text()).items():
-        assert told["again"] is None and told["same"], (name, told)
-        assert len(told["made"]) > 2
-        for one, (said, content, alone) in told["foreign"].items():
-            shown = "out/o.images" if ".images/" in one else f"out/{one}"
-            assert content == "mine", (name, one, said)
-            assert said is not None and shown in said, (name, one, said)
-            known_later = name in ("single-trait", "low-rank", "export") and one.endswith((".tsv", ".png"))
-            assert alone is True or known_later, (name, one, alone)
+    must_succeed(0, [json.dumps([LINES[name], NAMED_LATER.get(name, ())])], study, "every.py")
+    told = json.loads((study / "told.json").read_text())
+    assert told["again"] is None and told["same"], told
+    assert len(told["made"]) > 2
+    for one, (said, content, alone) in told["foreign"].items():
+        shown = "out/o.images" if ".images/" in one else f"out/{one}"
+        assert content == "mine", (one, said)
+        assert said is not None and shown in said, (one, said)
+        known_later = name in ("single-trait", "low-rank", "export") and one.endswith((".tsv", ".png"))
+        assert alone is True or known_later, (one, alone)
 
 
 def test_the_traits_that_simulate_made_stay(fresh: Path) -> None:
@@ -335,7 +369,8 @@ def test_the_traits_that_simulate_made_stay(fresh: Path) -> None:
 
 def test_json_of_doctor_and_plan(fresh: Path) -> None:
     (fresh / "out.json").write_text('{"mine": 1}')
-    line = "--samples 1000 --snps 1000 --similarity-count 100 --ranks 2 --json out.json"
+    rates = Path(__file__).parents[2] / "bench" / "results" / "plan_rates.json"
+    line = f"--samples 1000 --snps 1000 --similarity-count 100 --ranks 2 --rates {rates} --json out.json"
     for command in ("doctor --json out.json", f"plan low-rank {line}"):
         check(mpgls(0, command, fresh), USAGE, "out.json was not made by mpgls", "--json")
     (fresh / "out.json").unlink()
@@ -345,22 +380,44 @@ def test_json_of_doctor_and_plan(fresh: Path) -> None:
 
 SCAN = "single-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --no-plots --block-size 7 --checkpoint 0"
 needs_mpirun = pytest.mark.skipif(MPIRUN is None, reason="needs mpirun")
+CHANGED = """
+import errno, fcntl, os, unittest.mock
+from mpgls import __main__
+from mpgls.run import prefix_lock
+
+def none(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+with {patch}:
+    __main__.main()
+"""
+IMPATIENT = "unittest.mock.patch.object(prefix_lock, 'PATIENCE', 0.05)"
+WITHOUT_LOCKS = (
+    "unittest.mock.patch.object(fcntl, 'flock', none), "
+    "unittest.mock.patch.dict(os.environ, HDF5_USE_FILE_LOCKING='FALSE')"
+)
+
+
+@pytest.fixture(scope="module")
+def impatient(study: Path) -> str:
+    """A program that does not wait for a prefix; what it changes is as before at its end."""
+    (study / "impatient.py").write_text(CHANGED.format(patch=IMPATIENT))
+    return "impatient.py"
 
 
 @contextlib.contextmanager
-def held_up(folder: Path, ranks: int, line: str, when: Callable[[], bool]) -> Iterator[subprocess.Popen[str]]:
-    """A run that is stopped by SIGSTOP as soon as ``when``, and goes on after the body."""
+def held_up(folder: Path, ranks: int, words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """A run that stands still, by SIGSTOP, as soon as its store is there, and goes on after the body."""
     process = subprocess.Popen(
-        under_mpirun(ranks, [*program(), *line.split()] if line.startswith("single") else line.split()),
-        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        under_mpirun(ranks, words), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
     )  # fmt: skip
     try:
         end = time.monotonic() + LIMIT
-        while not when():
+        while not (folder / "out.h5").exists():
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.002)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split() if ranks else []
-        stopped = [*map(int, children), *([] if ranks else [process.pid])]
+        stopped = ranks_of(process.pid) if ranks else [process.pid]
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         assert process.poll() is None
@@ -375,64 +432,47 @@ def held_up(folder: Path, ranks: int, line: str, when: Callable[[], bool]) -> It
         process.wait()
 
 
-def has_begun(folder: Path) -> Callable[[], bool]:
-    """Whether the store of a run is there, and no manifest yet."""
-    return lambda: (folder / "out.h5").exists()
+def refused(ranks: int, folder: Path, impatient: str) -> None:
+    """Neither a run that writes under the prefix nor one that reads its store begins; they say who has it."""
+    second = mpgls(ranks, f"{SCAN} --pheno-name trait2 --out out", folder, impatient)
+    check(second, STORAGE, "another run writes out (process", "--pheno-name trait1 --out out", "another --out")
+    table = mpgls(0, "export out.h5 --trait trait1 --out elsewhere", folder, impatient)
+    check(table, STORAGE, "another run writes out (process")
 
 
-@needs_mpirun
-@pytest.mark.parametrize("ranks", [0, 2])
-def test_two_runs_at_once_with_one_prefix(fresh: Path, ranks: int) -> None:
+def test_two_runs_at_once_with_one_prefix(fresh: Path, impatient: str) -> None:
     """An array job over traits: the second run is refused, the table of the first is what it is alone."""
-    must_succeed(ranks, f"{SCAN} --pheno-name trait1 --out alone", fresh)
-    with held_up(fresh, ranks, f"{SCAN} --pheno-name trait1 --out out", has_begun(fresh)) as first:
-        second = mpgls(ranks, f"{SCAN} --pheno-name trait2 --out out", fresh)
-        check(second, STORAGE, "another run writes out (process", "--pheno-name trait1 --out out", "another --out")
-        table = mpgls(0, "export out.h5 --trait trait1 --out elsewhere", fresh)
-        check(table, STORAGE, "another run writes out (process")
+    with held_up(fresh, 0, [*program(), *SCAN.split(), "--pheno-name", "trait1", "--out", "out"]) as first:
+        refused(0, fresh, impatient)
     assert first.returncode == 0, first.stderr
-    assert (fresh / "out.trait1.tsv").read_bytes() == (fresh / "alone.trait1.tsv").read_bytes()
     assert not (fresh / "out.trait2.tsv").exists() and not (fresh / "out.lock").exists()
-    must_succeed(ranks, f"{SCAN} --pheno-name trait2 --out out", fresh)  # one after the other both tables are there
-    assert (fresh / "out.trait1.tsv").read_bytes() == (fresh / "alone.trait1.tsv").read_bytes()
+    must_succeed(0, f"{SCAN} --pheno-name trait1 trait2 --out alone", fresh)
+    must_succeed(0, f"{SCAN} --pheno-name trait2 --out out", fresh)  # one after the other both tables are there
+    for name in ("trait1.tsv", "trait2.tsv"):
+        assert (fresh / f"out.{name}").read_bytes() == (fresh / f"alone.{name}").read_bytes()
 
 
 @needs_mpirun
-@pytest.mark.parametrize("ranks", [0, 2])
-def test_a_kill_frees_the_prefix_and_its_files(fresh: Path, ranks: int) -> None:
-    with held_up(fresh, ranks, f"{SCAN} --pheno-name trait1 --out out", has_begun(fresh)) as first:
+def test_several_ranks_are_refused_and_a_kill_frees_the_prefix_and_its_files(fresh: Path, impatient: str) -> None:
+    with held_up(fresh, 2, [*program(), *SCAN.split(), "--pheno-name", "trait1", "--out", "out"]) as first:
+        refused(2, fresh, impatient)
         of_rank_0 = json.loads((fresh / "out.lock").read_text())["pid"]
         os.kill(of_rank_0, signal.SIGKILL)
     assert first.returncode != 0 and (fresh / "out.lock").exists()
-    must_succeed(ranks, f"{SCAN} --pheno-name trait2 --out out", fresh)
+    must_succeed(2, f"{SCAN} --pheno-name trait2 --out out", fresh)
     assert not (fresh / "out.lock").exists() and not (fresh / "out.json.partial").exists()
 
 
-WITHOUT_LOCKS = """
-import errno, fcntl, os
-from mpgls import __main__
-
-os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
-
-def none(*_):
-    raise OSError(errno.ENOLCK, "No locks available")
-
-fcntl.flock = none
-__main__.main()
-"""
-
-
 @needs_mpirun
-@pytest.mark.parametrize("ranks", [0, 2])
-def test_without_locks_no_run_tabulates_the_records_of_another(fresh: Path, ranks: int) -> None:
-    (fresh / "without.py").write_text(WITHOUT_LOCKS)
-    must_succeed(ranks, f"{SCAN} --pheno-name trait2 --out alone", fresh)
-    scan = f"{sys.executable} without.py {SCAN}"
+def test_without_locks_no_run_tabulates_the_records_of_another(fresh: Path) -> None:
+    (fresh / "without.py").write_text(CHANGED.format(patch=WITHOUT_LOCKS))
+    must_succeed(2, f"{SCAN} --pheno-name trait2 --out alone", fresh)
+    scan = [sys.executable, "without.py", *SCAN.split(), "--out", "out", "--pheno-name"]
     for _ in range(3):  # the first run may have been past its last look at the store when it was held up
         for path in fresh.glob("out.*"):
             path.unlink()
-        with held_up(fresh, ranks, f"{scan} --pheno-name trait1 --out out", has_begun(fresh)) as first:
-            second = run(ranks, f"{scan} --pheno-name trait2 --out out".split(), fresh)
+        with held_up(fresh, 2, [*scan, "trait1"]) as first:
+            second = mpgls(2, [*scan[2:], "trait2"], fresh, "without.py")
             assert second.code == 0 and "has no locks" in second.out, second.err
         if first.returncode == STORAGE:
             break

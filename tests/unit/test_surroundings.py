@@ -91,11 +91,18 @@ def test_a_process_alone_runs_in_a_slurm_step_without_pmi(study):
 
 
 def test_several_tasks_without_pmi_are_told_what_to_do(study):
+    """Open MPI would abort; other MPIs start each task alone."""
+    vendor = subprocess.run(
+        [sys.executable, "-c", "from mpi4py import MPI; print(MPI.get_vendor()[0])"], env=environment(),
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
     ended = mpgls(0, PLAN, study, **slurm_step(4))
-    assert ended.code == 2 and ended.sentences == [
+    assert ended.code == 2 and len(ended.sentences) == 1
+    assert ended.sentences[0].startswith(
         "mpgls: srun started 4 tasks without PMI, so they cannot find each other: start with mpirun, or with "
-        "srun --mpi=pmix"
-    ]
+        "srun --mpi=pmix" if vendor == "Open MPI" else
+        "mpgls plan: the launcher started 4 ranks but MPI.COMM_WORLD holds 1: "
+    )  # fmt: skip
 
 
 AFTER_ANOTHER_RUN = """

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from mpgls.commands.ridge_parts.options import Ridge
 
 
+EXTRACTED, MEANS = ".voxels.h5", ".parcels.h5"
+"""Endings of the voxel matrix made of images, and of the trait file of means."""
+
+
 @dataclass(frozen=True, eq=False)
 class Parcels:
     """``labels`` (v,) says of which parcel each of the ``voxels`` is, from 0. ``table`` is the trait file of means."""
@@ -47,7 +51,7 @@ def open_parcels(options: Ridge, study: Study, job: Job) -> Parcels | None:
     """
     if options.parcels is None:
         return None
-    world, count, table = job.world, options.parcels, job.path(".parcels.h5")
+    world, count, table = job.world, options.parcels, job.path(MEANS)
     voxels = _open_voxels(options, study.fileset.samples.ids(), job)
 
     def make() -> Parcels:
@@ -72,9 +76,16 @@ def _open_voxels(options: Ridge, known: Sequence[SampleId], job: Job) -> VoxelMa
     if options.voxels is not None:
         path = options.voxels
         voxels = job.world.on_root(lambda: open_voxels(path, known))
+        job.check_room({MEANS: _mean_bytes(options, len(voxels.ids))})
         say_tables(job.world.log, voxels)
         return voxels
     assert options.images is not None and options.mask is not None
     stack = open_stack(options.images, options.image_ids, options.mask, job.world, known)
+    job.check_room({EXTRACTED: stack.nbytes, MEANS: _mean_bytes(options, stack.n)})
     check_memory(stack.held, job.machine(), job.world.log)
-    return extract(stack, job.path(".voxels.h5"), job.world)
+    return extract(stack, job.path(EXTRACTED), job.world)
+
+
+def _mean_bytes(options: Ridge, people: int) -> int:
+    """Of the means of all parcels."""
+    return 8 * (options.parcels or 0) * people
