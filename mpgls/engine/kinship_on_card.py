@@ -81,7 +81,8 @@ class OuterProductsOnCard:
         self._counter = CardCounter(card, genotypes.bed, genotypes.rows)
         self.block = card.xp.zeros(*self._counter.shape(genotypes.width))
         self._on_host = card.host_array(*self._counter.shape(genotypes.width))
-        self._done: Any = None
+        self.done: Any = None
+        """The end of what reads ``block``."""
         self._begin()
         card.settle()
 
@@ -93,8 +94,8 @@ class OuterProductsOnCard:
         """Add the SNPs ``packed`` (B, snp_bytes) that are usable; returns their counts, and which are, (B,) bool."""
         card = self.card
         with self.clock.phase("decode", nbytes=packed.size), card.lane(COPIES):
-            if self._done is not None:
-                card.wait(self._done)
+            if self.done is not None:
+                card.wait(self.done)
             self._on_host.view(np.uint8)[: len(packed)] = packed
             card.copy_in(self._on_host, self.block)
             stats = self._counter.stats(packed, self.block[: len(packed)])
@@ -108,11 +109,11 @@ class OuterProductsOnCard:
                 self._add_whole(stats, np.flatnonzero(alike))
             if (usable & ~alike).any():
                 self._add_weighted(stats, np.flatnonzero(usable & ~alike))
-            self._done = card.mark()
+            self.done = card.mark()
         return stats, usable
 
     def choose(self, chosen: np.ndarray, mean: np.ndarray) -> _Chosen:
-        """Some SNPs of the block, to be decoded; those beyond have no copies and nothing missing after `_blank`."""
+        """Some SNPs of the block, to be decoded; those beyond, up to whole memory accesses, are `_blank`."""
         xp, c = self.card.xp, np.rint(mean)
         short = aligned(chosen.size) - chosen.size
         at = xp.asarray(np.concatenate([chosen, np.repeat(chosen[:1], short)]))
@@ -176,6 +177,7 @@ class PairCountsOnCard:
                 O = [1 - side.missing(of_gaps).parts[0] for side in (products.rows, products.cols)]
                 O[0][:, gaps.size :] = 0
                 self.sums.add_whole(O[0], O[1], 1)
+                products.done = products.card.mark()
 
     def finish(self) -> None:
         """N has all of its SNPs."""

@@ -88,8 +88,13 @@ class TestedSnps:
         self.decoder = Decoder(bed.n, [rows], G.dtype, bed.males, columns.coding)
         self.F_rep: np.ndarray = np.asfortranarray(F_rep, dtype=G.dtype)
         self._F_total = self.F_rep.sum(axis=0, dtype=np.float64)
-        self._X: np.ndarray = np.empty((self.n, width * columns.count), dtype=G.dtype, order="F")
-        self._H: np.ndarray = np.zeros((G.K, width * columns.count), dtype=G.dtype, order="F")
+        self._X, self._H = self._memory(width * columns.count)
+
+    def _memory(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where X (n, columns) and H (K, columns) of a block lie."""
+        X: np.ndarray = np.empty((self.n, columns), dtype=self.G.dtype, order="F")
+        H: np.ndarray = np.zeros((self.G.K, columns), dtype=self.G.dtype, order="F")
+        return X, H
 
     def decode(self, packed: np.ndarray) -> TestedBlock:
         """Decode B SNPs; the block is valid until the next."""

@@ -129,6 +129,10 @@ class TestedOnCard(TestedSnps):
         self._F.take(np.ascontiguousarray(F_rep.T), np.zeros((F_rep.shape[1], 0)))
         G.card.settle()
 
+    def _memory(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """None on the host."""
+        return np.empty((0, 0)), np.empty((0, 0))
+
     def decode(self, packed: np.ndarray) -> BlockOnCard:
         """B SNPs on the card, their counts, and F'x."""
         with self.world.phase("decode", nbytes=packed.size), self.card.lane(PRODUCTS):
