@@ -233,9 +233,7 @@ def ridges() -> list[Run]:
     voxels = "--voxels extract-list/out.h5 --parcels 12"
     images = "--images brain.images.tsv --mask mask.nii.gz --parcels 5"
     return [
-        _run(
-            "ridge-targets", (2, f"{traits} {covar} --permutations 20 --save-predictions --save-weights 2"), quick=True
-        ),
+        _run("ridge-targets", (2, f"{traits} {covar} --permutations 20 --save-predictions --weights 2"), quick=True),
         _run("ridge-shared", (3, f"{traits} --permutations 10 --alpha-choice shared --alphas 0.5 2 10 50")),
         _run("ridge-fold", (2, f"{traits} {covar} --permutations 3 --standardize fold --alpha-count 3")),
         _run("ridge-double", (1, f"{traits} --permutations 10 --precision double --maf 0.05")),
@@ -244,7 +242,7 @@ def ridges() -> list[Run]:
         _run("ridge-groups", (2, f"{traits} --groups fid --blocks labels.tsv --permutations 10 --save-predictions")),
         _run("ridge-folds-file", (1, f"{traits} --folds-file ridge-groups/out.folds.tsv --permutations 4")),
         _run("ridge-parcels", (2, f"{start} {voxels} {covar} --permutations 6 --save-predictions")),
-        _run("ridge-images", (3, f"{start} {images} --permutations 4 --save-weights 1")),
+        _run("ridge-images", (3, f"{start} {images} --permutations 4 --weights 1")),
         _resumed("ridge-term", 2, slow, "TERM", "out.progress*", 3),
         _resumed("ridge-kill", 2, f"{slow} --alpha-choice shared", "KILL", "out.progress*", 3),
     ]

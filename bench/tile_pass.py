@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.engine.tile_plan import TileSizes, TileWishes, plan_tiles
+from mpgls.model.epilogue import Epilogue
 from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.spectra import clip_spectrum, maximise_spectral_reml
-from mpgls.model.tiles import Epilogue, LocalPanel, TraitPanel
+from mpgls.model.tiles import LocalPanel, TraitPanel
 from mpgls.run.plan import Machine
 from mpgls.stream.eigen_file import open_eigen_file
 from mpgls.study.genotypes import Decoder

@@ -31,6 +31,7 @@ _NAMES = (
     "vgwas_extract",
     "vgwas",
     "ridge",
+    "score",
     "export",
     "simulate",
     "simulate_images",

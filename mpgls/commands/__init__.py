@@ -17,6 +17,7 @@ COMMANDS = {
     "vgwas-extract": "VgwasExtract",
     "vgwas": "Vgwas",
     "ridge": "Ridge",
+    "score": "Score",
     "export": "Export",
     "simulate": "Simulate",
     "simulate-images": "SimulateImages",

@@ -166,7 +166,7 @@ def exportable(source: store.ResultStore | dense_store.DenseStore, trait: int) -
     if df is None or not test:
         missing = "the test" if not test else "the degrees of freedom"
         raise InputError(f"{source.path} does not say {missing} of trait {name!r}: {_WHY_ABSENT}")
-    further = store.further_fields(source.dtype) if isinstance(source, store.ResultStore) else ()
+    further = store.further_fields(source.dtype)
     return Exportable(name, lambda start, stop: source.read(trait, start, stop), float(df), test, further)
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpgls.engine.blup import BlupFiles
 from mpgls.engine.dry_run import dry_run_of_stages, held_bytes, problem_of
+from mpgls.engine.low_rank_blup import SimilarityBlups
 from mpgls.engine.low_rank_inputs import (
     SampleSet,
     SimilarityChoice,
@@ -83,6 +85,10 @@ class LowRank(TraitScanOptions, SimilaritySnpOptions):
         super().check()
         if self.stage is not None and self.stage not in STAGES:
             raise UsageError(f"--stage must be one of {', '.join(map(str, STAGES))}, not {self.stage}")
+        if self.blup and not self.no_loco:
+            raise UsageError("--blup is by the null model of all similarity SNPs: give --no-loco as well")
+        if self.blup and not self.scans:
+            raise UsageError("--blup belongs to the last stage: leave --stage out")
         if self.robust != "none":
             raise UsageError(
                 "--robust needs each sample's residual beside the whitened SNPs, which low-rank never makes: use "
@@ -141,6 +147,11 @@ class Run:
     job: Job
     ledger: ScanLedger | None
     report: ScanReport | None
+    blups: BlupFiles | None
+
+    def blups_of(self, G: Similarity, part: SimilarityPart) -> SimilarityBlups | None:
+        """What keeps the predictions of all similarity SNPs; None without --blup."""
+        return None if self.blups is None else SimilarityBlups(self.blups, G, part.scale)
 
 
 def run(options: LowRank, comm: MPI.Comm) -> Results:
@@ -169,7 +180,10 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
                 ledger = open_ledger(options, study, plan.block, chromosomes.blocks(plan.block)[0], given, job)
                 variants, plots = study.fileset.variants, not options.no_plots
                 report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
-            whole = Run(options, study, similarity, chromosomes, given, plan, stages, job, ledger, report)
+            blups = None
+            if options.blup:
+                blups = BlupFiles(options.out, list(study.cohorts), similarity.fileset.variants, world)
+            whole = Run(options, study, similarity, chromosomes, given, plan, stages, job, ledger, report, blups)
         with world.phase("stages"), ProcessGrid(comm, plan.grid) as grid:
             packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, world)
             for samples in sets:
@@ -179,8 +193,8 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             files = [path for samples in sets if (path := stages.path(samples, options.stage or 0)).exists()]
             return job.finish({"plan": plan}, files=files)
         return job.finish(
-            {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
-            nulls=ledger.nulls,
+            {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files],
+            tables=report.tables | (blups.tables() if blups else {}), nulls=ledger.nulls,
         )  # fmt: skip
 
 
@@ -236,6 +250,8 @@ def scan_set(
             run.options.columns(samples.cohort),
         )
         model = SetModel(load_gram(gram, G.n, grid, world), products, nulls, tested)
+        if (blups := run.blups_of(G, parts[0])) is not None:
+            blups.keep_set(run.study, samples, model, parts[0])
         left = [part.k for part in parts if run.ledger.unfinished(part.blocks)]
         highest = float(nulls["h2"][left].max(initial=0.0))  # rounding grows as 1/(1-h2)
         for part in parts:
@@ -303,12 +319,15 @@ def scan_dense(
             "leave --stage out, or give --form low-rank"
         )
     with split_teams(world.comm, run.plan.team_size, run.plan.solver) as team:
+        blups = run.blups_of(G, parts[0])
         scan = TraitScan(
-            run.study.fileset.bed, options.snp_test, team, ledger, world, run.job.sample_memory, columns=options.columns
-        )
+            run.study.fileset.bed, options.snp_test, team, ledger, world, run.job.sample_memory,
+            columns=options.columns, blups=blups,
+        )  # fmt: skip
         T_grid = sample_products(G, [slice(0, G.K)], grid, world)  # T = G G'
         for part in parts:
-            unfinished = [trait for trait in ledger.unfinished(part.blocks) if trait in samples.numbers]
+            left = {*ledger.unfinished(part.blocks), *(blups.files.lacking() if blups else ())}
+            unfinished = sorted(left.intersection(samples.numbers))
             if unfinished:
                 Phi_grid = without(T_grid, G, part, world)  # Phi_c = (T - G_out G_out') / s_c
                 models = SampleModels(Phi_grid, run.study.cohorts, run.options.similarity_name, world)

@@ -19,7 +19,7 @@ With --loco all of this is done for each chromosome in turn: Phi without its SNP
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ from mpgls.engine.eigenbasis import (
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
+from mpgls.engine.refit import GroupNodes, Refit, model_of_panel
 from mpgls.engine.snp_scan import own_blocks
 from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
@@ -48,6 +49,7 @@ from mpgls.errors import StorageError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, TeamOperator, split_teams
 from mpgls.model.null_record import unidentified
+from mpgls.model.snp_ratio import fields_of
 from mpgls.model.trait_records import Pass
 from mpgls.model.work import Work
 from mpgls.report.figure import PICTURE_BYTES
@@ -62,16 +64,15 @@ from mpgls.run.option_groups import (
     BlockOptions,
     CheckpointOptions,
     EigensolverOptions,
-    ModelOptions,
     PlotOptions,
     SolverOptions,
 )
 from mpgls.run.outputs import check_room as check_room_at
 from mpgls.run.plan import Machine, block_within
+from mpgls.run.refit_options import RefitOptions
 from mpgls.run.study_options import ManyTraitOptions, ScaleOptions, ScanKinshipOptions
-from mpgls.run.tile_options import TileOptions
 from mpgls.run.trait_inputs import open_trait_study
-from mpgls.stream.dense_store import DenseShape, DenseStore, create_dense, open_dense
+from mpgls.stream.dense_store import RATIO_TILES, DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
 from mpgls.study.snp_columns import SnpColumns
 from mpgls.study.trait_groups import TraitStudy, TraitUse
@@ -96,8 +97,8 @@ SHOWN_GROUPS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class MultiTrait(
-    GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ModelOptions,
-    ConditionOptions, ColumnOptions, SolverOptions, TileOptions, BlockOptions, PlotOptions, CheckpointOptions,
+    GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ConditionOptions,
+    ColumnOptions, SolverOptions, RefitOptions, BlockOptions, PlotOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls multi-trait``."""
 
@@ -109,6 +110,8 @@ class MultiTrait(
         super().check()
         if self.pheno is None:
             raise UsageError("multi-trait needs traits: --pheno FILE")
+        if self.dry_run and self.ratio == "snp":
+            raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
 
 
 def run(options: MultiTrait, comm: MPI.Comm) -> Results:
@@ -129,7 +132,9 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             labels = chromosomes.labels if options.loco else None
             given = known_h2(options, traits.matrix.names, labels, world)
             job.identify()
-            ledger = open_trait_ledger(job.state(), job.resume, traits, job.path(HISTOGRAMS), len(given), world)
+            ledger = open_trait_ledger(
+                job.state(), job.resume, traits, job.path(HISTOGRAMS), len(given), world, fields_of(options.snp_test)
+            )
             if options.dry_run:
                 machine = job.machine(study.fileset.bed.held_bytes)
                 return dry_run(lambda at: cost_on(at, options, study, traits, given), machine, options.rates, job)
@@ -173,7 +178,7 @@ class Scan:
     @property
     def test(self) -> TileTest:
         """How SNPs are tested."""
-        return TileTest(self.options.test, self.options.p_threshold, self.options.precision)
+        return TileTest(self.options.snp_test, self.options.p_threshold, self.options.refit_threshold)
 
     def left(self, c: int) -> list[list[Pass]]:
         """The passes of each group that are not done over the SNPs of part ``c``."""
@@ -212,12 +217,16 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
     out = scan.job.path("")
     directory = Path(options.scratch or out.parent) if len(passes) > 1 else None
     with Z_team, scratch_file(directory, out.name, Z_team, world) as scratch:
+        nodes = None
+        if scan.test.refit_p is not None:
+            with world.phase("nodes of h2"):
+                nodes = GroupNodes.of(basis, Z_team)
         bed, rows, columns = part.study.fileset.bed, scan.traits.groups[g].rows, SnpColumns(coding=options.coding)
         snps = RotatedSnps(bed, own, rows, Z_team, scratch, world, columns)
         for one in passes:
             work = Work()
             panels = [
-                hold_panel(scan, one, traits, basis, given, Z_team, work)
+                hold_panel(scan, one, traits, basis, given, OnTeam(Z_team, work, nodes))
                 for traits in scan.plan.panels(one, scan.traits.groups[g].traits.size)
             ]
             label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
@@ -227,14 +236,22 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
         scan.job.sample_memory()
 
 
+@dataclass(frozen=True)
+class OnTeam:
+    """What the panels of a group share: its basis, work arrays, and the nodes of h2 where pairs are fitted anew."""
+
+    Z_team: TeamOperator
+    work: Work
+    nodes: GroupNodes | None
+
+
 def hold_panel(
     scan: Scan,
     one: Pass,
     traits: tuple[int, int],
     basis: Eigenbasis,
     given: np.ndarray,
-    Z_team: TeamOperator,
-    work: Work,
+    on: OnTeam,
 ) -> ResidentPanel:
     """Rotate some ``traits`` of the pass's group, fit their null models, keep this rank's rows. Collective."""
     (first, stop), group, world = traits, scan.traits.groups[one.group], scan.job.world
@@ -244,9 +261,13 @@ def hold_panel(
     with world.phase("prepare panels"):
         panel = scan.test.panel(basis, Y_tilde_rep, nulls)  # W o E~
     scan.ledger.keep_nulls(one.part, at, panel.fitted(nulls))
-    local = panel.local(Z_team.rows, work)
+    local, refit = panel.local(on.Z_team.rows, on.work), None
+    if on.nodes is not None:
+        with world.phase("nodes of h2"):
+            model = model_of_panel(on.nodes.design, panel, scan.test.test, world)
+        refit = Refit(model, on.nodes, local.WE, panel.h2, on.Z_team, scan.team)
     panel.forget_rows()
-    return ResidentPanel(one.group, first, at, panel, local, scan.test.epilogue(panel, work))
+    return ResidentPanel(one.group, first, at, panel, local, scan.test.epilogue(panel, on.work), refit)
 
 
 def open_bases(scan: Scan, study: Study, c: int, eigen_file: EigenFile | None, grid: ProcessGrid) -> Bases:
@@ -265,7 +286,9 @@ def dense_shape(scan: Scan) -> tuple[TraitOrder, DenseShape]:
     """The order of the traits in the dense store, and what it holds."""
     traits, blocks, parts = scan.traits, scan.blocks, len(scan.ledger.records.nulls)
     order = TraitOrder(traits.groups, traits.matrix.names)
-    return order, DenseShape(blocks.index, blocks.edges, scan.plan.block, order.names, order.group, parts)
+    further = RATIO_TILES if scan.options.ratio == "snp" else ()
+    shape = DenseShape(blocks.index, blocks.edges, scan.plan.block, order.names, order.group, parts, further)
+    return order, shape
 
 
 def open_tiles(scan: Scan, study: Study, parts: list[KinshipPart]) -> DenseTiles | None:
@@ -278,7 +301,7 @@ def open_tiles(scan: Scan, study: Study, parts: list[KinshipPart]) -> DenseTiles
     def make() -> DenseStore:
         if scan.ledger.done:
             return open_dense(path, job.mark)
-        return create_dense(path, shape, job.mark, {"test": options.test, **study.origin(job.identities)})
+        return create_dense(path, shape, job.mark, {"test": options.snp_test.test, **study.origin(job.identities)})
 
     store = job.world.on_root(make)
     check_passes(store, order, scan.ledger.done, [part.blocks for part in parts], job.world)
@@ -356,7 +379,8 @@ def make_plan(
 
 def sizes_of(options: MultiTrait, study: Study, traits: TraitStudy, parts: int) -> TileSizes:
     """What the plan depends on."""
-    return TileSizes.of(study, traits, parts, options.pcs, options.dtype, options.dense)
+    sizes = TileSizes.of(study, traits, parts, options.pcs, options.dtype, options.dense)
+    return replace(sizes, ratios=options.ratio == "snp")
 
 
 def wishes_of(options: MultiTrait, study: Study) -> TileWishes:

@@ -38,8 +38,8 @@ from mpgls.la.shared import SharedArray, split_node
 from mpgls.model.kernel_ridge import Direct, LeaveOut
 from mpgls.model.nested_scores import Scatter
 from mpgls.report.figure import PICTURE_BYTES
-from mpgls.report.ridge_table import NUMBER_BYTES
 from mpgls.report.table import table_bytes
+from mpgls.report.weights_table import NUMBER_BYTES
 from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.plan import GIB, Machine
@@ -115,7 +115,7 @@ def predict(
 
     report = RidgeReport(options, targets, null, job)
     report.write(scale, parcels)
-    if options.save_weights:
+    if options.weights:
         if options.by_fold:  # K is that of the last fold
             make_kernel(K_node, genotypes, study, targets, job)
         report.write_weights(problem, genotypes, made["snps"], study.fileset.variants)
@@ -189,8 +189,8 @@ def check_room(options: Ridge, targets: RidgeTargets, study: Study, job: Job) ->
         ".predictions.h5": errors,
         ".progress": errors + 8 * (options.permutations + t * (4 + 3 * outer)),
     }
-    if options.save_weights:
-        weights = NUMBER_BYTES * min(options.save_weights, t)
+    if options.weights:
+        weights = NUMBER_BYTES * (1 + min(options.weights, t))
         sizes[".weights.tsv"] = table_bytes(study.fileset.variants, study.selected, 12 + weights)
     if not options.no_plots:
         sizes |= dict.fromkeys((".null.png", ".alphas.png"), PICTURE_BYTES)

@@ -10,6 +10,8 @@ For each trait, as `mpgls.engine.trait_scan` does it line by line:
 
 With --ratio snp it is `mpgls.engine.ratio_scan`, in the eigenbasis of Phi, and each SNP has its own h2.
 
+With --blup the null model also gives u = h2 Phi V^-1 (y - X_L b), as `mpgls.engine.blup` does it.
+
 With --loco all of it is done for each chromosome in turn: Phi without its SNPs, then its SNPs' blocks.
 
 With --joint-peak `mpgls.engine.joint_peaks` scans again, with the best SNPs among the covariates.
@@ -17,21 +19,26 @@ With --joint-peak `mpgls.engine.joint_peaks` scans again, with the best SNPs amo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.engine.blup import BlupFiles, KinshipBlups
 from mpgls.engine.cost import RunCost
+from mpgls.engine.covariance import Covariance
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.joint_peaks import JointPeaks, PeakRule
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
+from mpgls.engine.kinship_snps import KinshipSnps
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.ratio_scan import RatioScan
 from mpgls.engine.scan_cost import ScanWork, scan_cost
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
-from mpgls.engine.trait_scan import TraitScan
+from mpgls.engine.spectral import SpectralCovariance
+from mpgls.engine.trait_scan import C, TraitScan, TraitScans
 from mpgls.errors import UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
@@ -39,7 +46,7 @@ from mpgls.model.h2_nodes import NODES
 from mpgls.report.scan_report import ScanReport
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import RatioOptions
+from mpgls.run.option_groups import RatioOptions, TraitScanOptions
 from mpgls.run.peak_options import PeakOptions
 from mpgls.run.plan import Machine, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
@@ -48,8 +55,6 @@ from mpgls.stream.eigen_file import EigenFile, open_eigen_file
 from mpgls.study.snp_columns import columns_of_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mpi4py import MPI
 
     from mpgls.run.results import Results
@@ -60,7 +65,7 @@ PEAKS = ".peaks.progress"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleTrait(PeakOptions, RatioOptions, ScanKinshipOptions):
+class SingleTrait(PeakOptions, RatioOptions, TraitScanOptions, ScanKinshipOptions):
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
@@ -71,8 +76,12 @@ class SingleTrait(PeakOptions, RatioOptions, ScanKinshipOptions):
 
     def check(self) -> None:
         super().check()
+        if self.blup and self.loco:
+            raise UsageError("--blup is by the null model of the whole kinship, which --loco has not: leave one out")
         if self.dry_run and self.ratio == "snp":
             raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
+        if self.ratio == "snp" and self.several_columns:
+            raise UsageError(f"--ratio snp knows SNPs of one column only: leave it or {self.several_columns} out")
         if self.dry_run and self.joint_peak is not None:
             raise UsageError("--dry-run does not know how many scans --joint-peak takes: leave one of them out")
         if self.joint_peak is not None and self.several_columns:
@@ -108,6 +117,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
             describe(parts, edges, plan.block, world)
             ledger = open_ledger(options, study, plan.block, edges, given, job, options.pcs)
+            blups = find_blups(options, study, job)
 
         variants, plots = study.fileset.variants, not options.no_plots
         report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
@@ -116,44 +126,65 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             ProcessGrid(comm, plan.grid) as grid,
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
-            kind = TraitScan if options.ratio == "null" else RatioScan
-            scan = kind(
-                study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory, columns=options.columns
-            )
-            for part in parts:
-                unfinished = ledger.unfinished(part.blocks)
-                models = make_models(options, part, eigen_file, len(unfinished), grid, plan, job)
-                for trait, cohort in enumerate(study.cohorts.values()):
-                    if trait in unfinished:
-                        scan.run(part, trait, models)
-                    if part is parts[-1]:
-                        facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scan.checked(trait)}
-                        with world.phase("report"):
-                            report.trait(trait, parts, facts)
-            if options.joint_peak is not None:
-
-                def models_of(part: KinshipPart) -> Models:
-                    return make_models(options, part, eigen_file, 1, grid, plan, job)
-
-                look_for_peaks(options, study, scan, parts, models_of, report, job)
+            shared = (study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
+            source, last = KinshipSource(options, eigen_file, grid, plan, job), (parts, report, study, options, job)
+            if options.ratio == "null":
+                scan_traits(TraitScan(*shared, columns=options.columns, blups=blups), source.models, *last)
+            else:
+                scan_traits(RatioScan(*shared, columns=options.columns, blups=blups), source.spectral_models, *last)
         return job.finish(
-            {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files], tables=report.tables,
-            nulls=ledger.nulls,
+            {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files],
+            tables=report.tables | (blups.files.tables() if blups else {}), nulls=ledger.nulls,
         )  # fmt: skip
 
 
-def look_for_peaks(
-    options: SingleTrait,
-    study: Study,
-    scan: TraitScan,
+def find_blups(options: SingleTrait, study: Study, job: Job) -> KinshipBlups | None:
+    """Where genetic values go, and the SNPs of the kinship; None without --blup. Collective."""
+    if not options.blup:
+        return None
+    files = BlupFiles(options.out, list(study.cohorts), study.fileset.variants, job.world)
+    return KinshipBlups(files, KinshipSnps.find(study, options.center_grm, job.world))
+
+
+def scan_traits(
+    scans: TraitScans[C],
+    models_of: Callable[[KinshipPart, int], Models[C]],
     parts: list[KinshipPart],
-    models_of: Callable[[KinshipPart], Models],
     report: ScanReport,
+    study: Study,
+    options: SingleTrait,
+    job: Job,
+) -> None:
+    """Every trait on the SNPs of every part that its ledger lacks, and its tables. Collective; raises Stopped.
+
+    ``models_of`` gives the models of a part for so many uses.
+    """
+    for part in parts:
+        unfinished = scans.unfinished(part)
+        models = models_of(part, len(unfinished))
+        for trait, cohort in enumerate(study.cohorts.values()):
+            if trait in unfinished:
+                scans.run(part, trait, models)
+            if part is parts[-1]:
+                facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scans.checked(trait)}
+                with scans.world.phase("report"):
+                    report.trait(trait, parts, facts)
+    if options.joint_peak is not None:
+        look_for_peaks(scans, models_of, parts, report, study, options, job)
+
+
+def look_for_peaks(
+    scans: TraitScans[C],
+    models_of: Callable[[KinshipPart, int], Models[C]],
+    parts: list[KinshipPart],
+    report: ScanReport,
+    study: Study,
+    options: SingleTrait,
     job: Job,
 ) -> None:
     """The independent signals of each trait, in tables of their own. Collective; raises Stopped."""
-    rule = PeakRule(int(options.joint_peak or 0), options.p_threshold, options.joint_max)
-    peaks = JointPeaks(scan, study, parts, models_of, rule, options.coding, options.pcs, job.state(PEAKS))
+    rule, state = PeakRule(int(options.joint_peak or 0), options.p_threshold, options.joint_max), job.state(PEAKS)
+    peaks = JointPeaks(scans, study, parts, lambda part: models_of(part, 1), rule, options.coding, options.pcs, state)
     peaks.recall(job.resume)
     for trait in range(len(study.cohorts)):
         signals = peaks.signals(trait)
@@ -161,24 +192,34 @@ def look_for_peaks(
             report.peaks(trait, signals)
 
 
-def make_models(
-    options: SingleTrait,
-    part: KinshipPart,
-    eigen_file: EigenFile | None,
-    uses: int,
-    grid: ProcessGrid,
-    plan: ScanPlan,
-    job: Job,
-) -> Models:
-    """Where each trait's covariance comes from; the kinship is loaded once for its ``uses``. Collective."""
-    if eigen_file is not None:
-        return EigenModels(part.study, eigen_file, grid, plan.grid_block, options.pcs, job.world)
-    kinship, samples, index = part.study.kinship, part.study.samples, part.study.kinship_index()
-    assert kinship is not None
-    Phi = KinshipOnGrid(kinship, samples, index, uses, grid, plan.grid_block, job.world, options.center_grm)
-    if options.ratio == "snp":
-        return DecomposedModels(part.study, Phi, options.pcs, job.world)
-    return KinshipModels(part.study, Phi, options.pcs, job.world)
+@dataclass(frozen=True)
+class KinshipSource:
+    """Where each trait's covariance comes from: the kinship, loaded once a part, or the file of its eigenvectors."""
+
+    options: SingleTrait
+    eigen_file: EigenFile | None
+    grid: ProcessGrid
+    plan: ScanPlan
+    job: Job
+
+    def models(self, part: KinshipPart, uses: int) -> Models[Covariance]:
+        """The models of a part for so many ``uses``. Collective."""
+        if self.eigen_file is not None:
+            return self.spectral_models(part, uses)
+        return KinshipModels(part.study, self._kinship(part.study, uses), self.options.pcs, self.job.world)
+
+    def spectral_models(self, part: KinshipPart, uses: int) -> Models[SpectralCovariance]:
+        """The same, all in an eigenbasis. Collective."""
+        study, pcs, world = part.study, self.options.pcs, self.job.world
+        if self.eigen_file is not None:
+            return EigenModels(study, self.eigen_file, self.grid, self.plan.grid_block, pcs, world)
+        return DecomposedModels(study, self._kinship(study, uses), pcs, world)
+
+    def _kinship(self, study: Study, uses: int) -> KinshipOnGrid:
+        assert study.kinship is not None
+        block, center = self.plan.grid_block, self.options.center_grm
+        index, world = study.kinship_index(), self.job.world
+        return KinshipOnGrid(study.kinship, study.samples, index, uses, self.grid, block, world, center)
 
 
 def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job: Job) -> ScanPlan:

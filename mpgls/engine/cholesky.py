@@ -126,6 +126,12 @@ class CholeskyFactor:
         scalapack.trsm(self.L_grid, C_grid)
         return whole_columns(C_grid)
 
+    def adjoint(self, C_tilde_rep: np.ndarray) -> np.ndarray:
+        """L^-T C~, all of it on every rank. Collective."""
+        C_grid = columns_on_grid(self.L_grid, C_tilde_rep)
+        scalapack.trsm(self.L_grid, C_grid, transposed=True)
+        return whole_columns(C_grid)
+
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = L^-1 X on every team. Collective."""
         return hold_factor(self.L_grid, team, width, dtype)

@@ -27,6 +27,9 @@ class Whitener(Protocol):
     def columns(self, C_rep: np.ndarray) -> np.ndarray:
         """C~ = L^-1 C (n, k), float64 on every rank, of a few columns as ``design`` made them. Collective."""
 
+    def adjoint(self, C_tilde_rep: np.ndarray) -> np.ndarray:
+        """L^-T C~, float64 on every rank, of a few whitened columns (n, k), in the order of the samples. Collective."""
+
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = L^-1 X on every team, for blocks of ``width`` SNPs a rank. Collective."""
 

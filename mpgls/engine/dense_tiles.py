@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.stream.dense_store import DenseStore, save_nulls
+from mpgls.stream.dense_store import RATIO_TILES, DenseStore, save_nulls
 from mpgls.stream.writer import UnitWriter
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class DenseTiles:
 
     def __init__(self, store: DenseStore, order: TraitOrder, panel: int, checkpoint: float, world: World) -> None:
         self.store, self.order, self.world = store, order, world
-        self._tile = tuple(np.full((panel, store.block), np.nan, dtype=np.float32) for _ in range(2))
+        self._tiles = {name: np.full((panel, store.block), np.nan, dtype=np.float32) for name in store.tiles}
         with world.together():
             self._writer = UnitWriter(store.path, checkpoint)
             store.own.check()
@@ -62,21 +62,25 @@ class DenseTiles:
         first = int(self.order.position[trait])
         self.world.on_root(lambda: save_nulls(self.store, part, first, nulls))
 
-    def room(self, traits: int, snps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where the effects and standard errors of a tile belong, each (traits, snps) float32."""
-        beta, se = self._tile
-        return beta[:traits, :snps], se[:traits, :snps]
+    def room(self, traits: int, snps: int) -> dict[str, np.ndarray]:
+        """Where the effects and standard errors of a tile belong, "beta" and "se", each (traits, snps) float32.
+
+        And "h2", all NaN, of pairs that have their own, where the store keeps that.
+        """
+        for name in RATIO_TILES:
+            if name in self._tiles:
+                self._tiles[name][:] = np.nan
+        return {name: tile[:traits, :snps] for name, tile in self._tiles.items()}
 
     def write(self, k: int, traits: np.ndarray, snps: int) -> None:
         """Start to write the tile that lies in ``room``: block ``k`` of so many SNPs, the traits at ``traits``.
 
-        It is done when both its parts are on disk.
+        It is done when all its parts are on disk.
         """
         store, first = self.store, int(self.order.position[traits[0]])
-        for tile in self._tile:
+        for tile in self._tiles.values():
             tile[:, snps:] = np.nan
-        offsets = (store.tile_offset(name, k, first) for name in ("beta", "se"))
-        parts = [(offset, tile[: traits.size]) for offset, tile in zip(offsets, self._tile, strict=True)]
+        parts = [(store.tile_offset(name, k, first), tile[: traits.size]) for name, tile in self._tiles.items()]
         self._writer.write(parts, store.sum_offset(k, first))
 
     def write_snps(self, k: int, group: int, stats: SnpStats, note: np.ndarray) -> None:

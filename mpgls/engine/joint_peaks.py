@@ -14,15 +14,14 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 
-from mpgls.engine.covariance import Covariance
 from mpgls.engine.models import Models, with_components
 from mpgls.engine.parts import KinshipPart
 from mpgls.engine.peak_step import Best, Peak, StepLedger
-from mpgls.engine.trait_scan import TraitScan
+from mpgls.engine.trait_scan import C, TraitScans
 from mpgls.model.coding import Coding
 from mpgls.model.gls import NullFit, degrees_of_freedom
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t
@@ -49,44 +48,44 @@ class PeakRule(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PeakModel:
+class PeakModel(Generic[C]):
     """The ``models`` of one part with ``snps`` among the covariates: V is theirs, and does not depend on these."""
 
     source: str
-    V: Covariance
+    V: C
     cohort: Cohort
     pcs: int
     snps: ConditioningSnps = field(default_factory=ConditioningSnps)
 
     @classmethod
-    def of(cls, models: Models, trait: str, label: str, pcs: int) -> PeakModel:
+    def of(cls, models: Models[C], trait: str, label: str, pcs: int) -> PeakModel[C]:
         """That of a trait, to be used again. Collective."""
         V, cohort = models.take(trait, label)
         return cls(models.source, V, cohort, pcs)
 
-    def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
+    def take(self, trait: str, label: str) -> tuple[C, Cohort]:
         """V, and the samples with the SNPs before their components. Raises InputError as `Cohort.beside` does."""
         cohort = self.cohort.beside(self.snps, trait)
         return self.V, with_components(cohort, self.cohort.X_L[:, -self.pcs :]) if self.pcs else cohort
 
 
 @dataclass(frozen=True)
-class JointPeaks:
+class JointPeaks(Generic[C]):
     """The search after a ``scan`` of all ``parts`` that is in its store; ``models_of`` loads the kinship of a part.
 
     What was ``found`` of each trait so far is kept in ``state``, so that a run that resumes goes on there.
     """
 
-    scan: TraitScan
+    scan: TraitScans[C]
     study: Study
     parts: Sequence[KinshipPart]
-    models_of: Callable[[KinshipPart], Models]
+    models_of: Callable[[KinshipPart], Models[C]]
     rule: PeakRule
     coding: Coding
     pcs: int
     state: State
     found: dict[str, list[Peak]] = field(default_factory=dict)
-    kept: dict[str, PeakModel] = field(default_factory=dict)
+    kept: dict[str, PeakModel[C]] = field(default_factory=dict)
 
     @property
     def world(self) -> World:
@@ -151,7 +150,7 @@ class JointPeaks:
             scan.run(wanted, trait, dataclasses.replace(self._model(part, name), snps=snps))
         return best.of_all(self.world.comm), ledger.fits
 
-    def _model(self, part: KinshipPart, name: str) -> PeakModel:
+    def _model(self, part: KinshipPart, name: str) -> PeakModel[C]:
         """For all steps of a trait, or made anew where chromosomes are left out in turn. Collective."""
         if name in self.kept:
             return self.kept[name]

@@ -155,6 +155,12 @@ class LowRankFactor:
         scalapack.trsm(self.L_grid, C_grid)
         return whole_columns(C_grid)
 
+    def adjoint(self, C_tilde_rep: np.ndarray) -> np.ndarray:
+        """L^-T C~ of a few columns (K, k); whole on every rank. Collective."""
+        C_grid = columns_on_grid(self.L_grid, C_tilde_rep)
+        scalapack.trsm(self.L_grid, C_grid, transposed=True)
+        return whole_columns(C_grid)
+
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """H -> L^-1 H on every team. Collective."""
         return hold_factor(self.L_grid, team, width, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -24,23 +24,18 @@ from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.study.align import Cohort
 
+C = TypeVar("C", bound=Covariance, covariant=True)
 
-class Models(Protocol):
+
+class Models(Protocol[C]):
     """Hands out the covariance of each trait, and its samples in the order that the covariance has."""
 
     @property
     def source(self) -> str:
         """The file of the kinship."""
 
-    def take(self, trait: str, label: str) -> tuple[Covariance, Cohort]:
+    def take(self, trait: str, label: str) -> tuple[C, Cohort]:
         """The covariance and the cohort of ``trait``; ``label`` is what the log calls the model. Collective."""
-
-
-class SpectralModels(Models, Protocol):
-    """Models that are all in an eigenbasis."""
-
-    def take(self, trait: str, label: str) -> tuple[SpectralCovariance, Cohort]:
-        """As `Models.take`."""
 
 
 @dataclass(frozen=True)

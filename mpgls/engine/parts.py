@@ -20,7 +20,7 @@ from mpgls.run.world import World
 from mpgls.study.chromosome_names import check_left_out
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 from mpgls.study.kinship_h5 import read_keys
-from mpgls.study.snp_keys import keys_of
+from mpgls.study.snp_keys import are_among, keys_of
 
 MOST_BLOCKS = 4
 """Times as many blocks as chromosomes side by side would take: more, and the log says that the .bim is not sorted."""
@@ -130,8 +130,7 @@ def warn_of_contamination(study: Study, world: World) -> None:
             return None
         of_kinship = read_keys(kinship.path)
         for first, keys in keys_of(study.fileset.variants, selection.index):
-            at = np.searchsorted(of_kinship, keys)
-            same = np.flatnonzero(of_kinship[np.minimum(at, of_kinship.size - 1)] == keys)
+            same = np.flatnonzero(are_among(keys, of_kinship))
             if same.size:
                 row = int(selection.index[first + same[0]])
                 return study.fileset.variants.read(row, row + 1).id[0]

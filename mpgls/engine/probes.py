@@ -174,7 +174,8 @@ def _eigendecomposition(comm: MPI.Comm) -> Iterator[tuple[str, float, Callable[[
 
 def _tile() -> tuple[str, float, Callable[[], object]]:
     """Numbers of a finished tile in float64: best SNPs, histograms and hits."""
-    from mpgls.model.tiles import Epilogue, Tile
+    from mpgls.model.epilogue import Epilogue
+    from mpgls.model.tiles import Tile
 
     rng = np.random.default_rng(3)
     R = rng.standard_normal((TILE_TRAITS, TILE_SNPS)) / SAMPLES**0.5

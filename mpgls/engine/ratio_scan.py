@@ -2,10 +2,12 @@
 
 Phi              = Z diag(lam) Z'
 [X_L~ | y~]      = Z'[X_L | y],   W = 1 / (h2_k lam + 1 - h2_k) at nodes h2_1 .. h2_r
+Q, e~            = an orthonormal basis of X_L~, the residual of y~ on it
 for every block X of SNPs, dealt to teams that each hold Z:
     X~           = Z'X
-    S_BL, b_B    = (x_L~ o W)'X~, (y~ o W)'X~;  S_BR = W'(X~ o X~)
-    h2           = argmax REML with the SNP;  beta, se = Schur complement of S_BR at that h2
+    S_BL, b_B    = (Q o W)'X~, (e~ o W)'X~;  S_BR = W'(X~ o X~)
+    d, r         = the Schur complement of S_BR at the nodes, and b_B without the covariates
+    h2           = argmax REML with the SNP;  beta = r / d at that h2
 """
 
 from __future__ import annotations
@@ -15,26 +17,27 @@ import functools
 import numpy as np
 
 from mpgls.engine.mixed_check import MixedCheck, compare, sample_of
-from mpgls.engine.models import SpectralModels
+from mpgls.engine.models import Models
 from mpgls.engine.parts import ScanPart
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.engine.spectral import SpectralCovariance
-from mpgls.engine.trait_scan import TraitScan, say_null
+from mpgls.engine.trait_scan import TraitScans, say_null
 from mpgls.la.teams import TeamOperator
 from mpgls.model import null_record
 from mpgls.model.gls import fit_null
 from mpgls.model.h2_nodes import H2Nodes, node_products
-from mpgls.model.snp_ratio import NullAtNodes, RatioFit, RatioModel
+from mpgls.model.null_nodes import DesignAtNodes
+from mpgls.model.snp_ratio import RatioFit, TraitRatios
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.snp_columns import SnpColumns
 from mpgls.study.snp_stats import SnpStats
 
 
-class RatioScan(TraitScan):
-    """A `TraitScan` whose models are all in an eigenbasis, and whose SNPs have each its own h2."""
+class RatioScan(TraitScans[SpectralCovariance]):
+    """Scans whose models are all in an eigenbasis, and whose SNPs have each its own h2."""
 
-    def run(self, part: ScanPart, trait: int, models: SpectralModels) -> None:  # type: ignore[override]
+    def run(self, part: ScanPart, trait: int, models: Models[SpectralCovariance]) -> None:
         """Null model and scan of a trait on the SNPs of a part that its ledger lacks. Collective.
 
         Raises Stopped, on all ranks, when a signal asked for it.
@@ -44,15 +47,18 @@ class RatioScan(TraitScan):
         F_rep = V.design(np.column_stack([cohort.X_L, cohort.y]))  # Z'[X_L | y]
         record = ledger.null(part.k, trait, functools.partial(V.maximise, F_rep, world))
         h2 = null_record.h2_of_V(record)
-        kept = ledger.keep_null(part.k, trait, record, fit_null(h2, V.at(h2).sums(F_rep)), cohort)
-        say_null(label, kept, models.source, world.log)
+        L = V.at(h2)
+        fit = fit_null(h2, L.sums(F_rep))
+        say_null(label, ledger.keep_null(part.k, trait, record, fit, cohort), models.source, world.log)
+        self.predict(trait, cohort, fit, L, L.columns(F_rep))
         with world.phase("nodes of h2"):
             nodes = H2Nodes.of(V.lam, null_record.is_identified(record))
-            model = RatioModel.of(NullAtNodes.of(nodes, F_rep, cohort.unit), self.test)
+            design = DesignAtNodes.of(nodes, F_rep[:, :-1])
+            ratios = TraitRatios.of(design, F_rep[:, -1], cohort.unit, self.test)
         world.log.info(f"{label}: {nodes.h2.size} nodes of h2, error of a sum between them {nodes.between.error:.1e}")
         with world.phase("hand over eigenvectors"):
             Z_team = V.hold(self.team, ledger.store.block, self.test.dtype)
-        snps = RatioSnps(Z_team, model, F_rep, cohort.rows, self.bed, world, self.columns(cohort))
+        snps = RatioSnps(Z_team, ratios, cohort.rows, self.bed, world, self.columns(cohort))
         if self.test.precision == "mixed":
             with world.phase("check in double"):
                 found = self._check(snps, V)
@@ -74,8 +80,8 @@ class RatioScan(TraitScan):
         packed, X_rep = sample_of(self.ledger.store, snps)
         stats = snps.decode(packed)
         mixed = snps.fit(stats, snps.node_products(stats, snps.whiten(len(packed))))
-        everyone = slice(None)
-        products = node_products(snps.F_tilde_rep, snps.model.null.nodes.weights(everyone), V.design(X_rep))
+        weights = snps.ratios.model.design.nodes.weights(slice(None))
+        products = node_products(snps.ratios.F, weights, V.design(X_rep))
         with self.world.together():
             return compare(mixed, snps.fit(stats, products), self.world.log)
 
@@ -86,16 +92,15 @@ class RatioSnps(WhitenedSnps):
     def __init__(
         self,
         Z_team: TeamOperator,
-        model: RatioModel,
-        F_rep: np.ndarray,
+        ratios: TraitRatios,
         rows: np.ndarray,
         bed: Genotypes,
         world: World,
         columns: SnpColumns,
     ) -> None:
-        super().__init__(Z_team, F_rep, rows, bed, world, columns)
-        self.model, self.F_team = model, F_rep[Z_team.rows]
-        self.W_team = model.null.nodes.weights(Z_team.rows)
+        super().__init__(Z_team, ratios.F, rows, bed, world, columns)
+        self.ratios, self.F_team = ratios, ratios.F[Z_team.rows]
+        self.W_team = ratios.model.design.nodes.weights(Z_team.rows)
 
     def node_products(self, stats: SnpStats, X_tilde_team: np.ndarray) -> np.ndarray:
         """(p+1) r numbers a SNP, summed over the rows of all ranks of the team."""
@@ -105,4 +110,4 @@ class RatioSnps(WhitenedSnps):
 
     def fit(self, stats: SnpStats, products: np.ndarray) -> RatioFit:
         """Effects, ratios and p values of the SNPs of a block."""
-        return self.model.fit(products, self.rows.size * stats.variance)
+        return self.ratios.fit(products, self.rows.size * stats.variance)

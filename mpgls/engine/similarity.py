@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 PANEL = 512
 """Similarity SNPs that are decoded at a time."""
 READ_BYTES = 1 << 26
+SLAB = 4096
+"""Samples whose genotypes are in float64 at a time."""
 
 
 class PackedSnps:
@@ -160,6 +162,19 @@ class Similarity:
                 part[here] = self.correct(_wide_product(D, A), columns, total)
         return np.concatenate(comm.allgather(part))
 
+    def combine(self, B: np.ndarray, comm: MPI.Comm) -> np.ndarray:
+        """G B (n, k) in float64 for a few columns B (K, k); the SNPs are dealt to ranks. Collective."""
+        scaled = B / self.sd[:, None]
+        mine = np.array_split(np.arange(self.K), comm.size)[comm.rank]
+        part = np.zeros((self.n, B.shape[1])) - self.off_center[mine] @ scaled[mine]
+        if mine.size:
+            for columns, D in self.panels(slice(int(mine[0]), int(mine[-1]) + 1)):
+                for rows in range(0, self.n, SLAB):
+                    part[rows : rows + SLAB] += D[rows : rows + SLAB].astype(np.float64, copy=False) @ scaled[columns]
+        whole = np.empty_like(part)
+        comm.Allreduce(part, whole)
+        return whole
+
     def close(self) -> None:
         """Free what is shared. Collective over the node."""
         if self._D_node is not None:
@@ -167,7 +182,7 @@ class Similarity:
         self._node.Free()
 
 
-def _wide_product(D: np.ndarray, A: np.ndarray, step: int = 4096) -> np.ndarray:
+def _wide_product(D: np.ndarray, A: np.ndarray, step: int = SLAB) -> np.ndarray:
     """D'A in float64 whatever the precision of D, a slab of samples at a time."""
     total = np.zeros((D.shape[1], A.shape[1]))
     for start in range(0, D.shape[0], step):

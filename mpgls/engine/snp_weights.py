@@ -1,4 +1,4 @@
-"""The weights of all SNPs in the ridge regression of all samples: w = X'a / m, a = V^-1 (y - C b)."""
+"""The weights of all SNPs in a model of random effects of all SNPs: w = X'a up to a scale, a = V^-1 (y - C b)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 from mpgls.engine.fold_operators import FoldProblem
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.model.kernel_ridge import dual_coefficients, residual_operator
+from mpgls.report.weights_table import SnpWeights
 from mpgls.run.world import World
 from mpgls.study.genotypes import Decoder
 
 BLOCK = 1024
-"""SNPs of a block, whatever the kernel's are: the weights are then the same bits in every plan."""
+"""SNPs of a block, whatever the plan has: the weights are then the same bits in every plan."""
 
 
 def dual_of_all(problem: FoldProblem, Y: np.ndarray, alphas: np.ndarray, world: World) -> np.ndarray:
@@ -31,27 +32,37 @@ def dual_of_all(problem: FoldProblem, Y: np.ndarray, alphas: np.ndarray, world: 
 
 
 def snp_weights(
-    genotypes: GenotypeBlocks, a_rep: np.ndarray, used: int, world: World
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """.bim rows, frequencies of A1, and weights (m, k) per copy of A1 of all SNPs that are used, on rank 0.
+    genotypes: GenotypeBlocks, a_rep: np.ndarray, method: str, world: World, fitted: np.ndarray | None = None
+) -> SnpWeights:
+    """w_j = s_j x_j'a of all SNPs that are used, on rank 0; x_j is a centred SNP, a_rep (n, k) the same on every rank.
 
-    ``used`` is the number of SNPs m that the kernel was divided by. Blocks are dealt to ranks. Collective. Raises
-    StorageError on all ranks.
+    ``method`` is "centered", s_j = 1, or "standardized", s_j = 1 / variance of x_j, as in `kinship_sums`. What the
+    weights give the same people, sum_j x_j w_j', is added to ``fitted`` (n, k), this rank's share. Blocks are dealt to
+    ranks. Collective. Raises StorageError, or Stopped after a signal, on all ranks.
     """
     genotypes = dataclasses.replace(genotypes, width=BLOCK)
     blocks = genotypes.cut()[world.rank :: world.size]
     decoder = Decoder(genotypes.bed.n, [genotypes.rows], np.float64, genotypes.bed.males)
     X_block = np.empty((genotypes.rows.size, genotypes.width), order="F")
-    found = [(genotypes.index[:0], np.empty(0), np.empty((0, a_rep.shape[1])))]
-    reader = genotypes.dealt(blocks, world)
+    nothing = SnpWeights(genotypes.index[:0], np.empty(0), np.empty(0), np.empty((0, a_rep.shape[1])))
+    found, reader = [nothing], genotypes.dealt(blocks, world)
     with world.together():
         for block, (_, packed) in zip(blocks, reader, strict=True):
             X = X_block[:, : packed.shape[0]]
             stats = decoder.decode(packed, [X])
             usable = genotypes.usable(stats)
-            weights = (X.T @ a_rep)[usable] / (used * stats.variance[usable, None])
-            found.append((genotypes.index[block[usable]], stats.eaf[usable], weights))
+            weights = X.T @ a_rep
+            weights[~usable] = 0.0
+            if method == "standardized":
+                weights[usable] /= stats.variance[usable, None]
+            if fitted is not None:
+                fitted += X @ weights
+            index = genotypes.index[block[usable]]
+            found.append(SnpWeights(index, stats.eaf[usable], stats.mean[usable], weights[usable]))
+            if world.stop.requested:
+                break
+    world.raise_if_stopped()
     everyone = [part for theirs in world.comm.gather(found, root=0) or [found[:1]] for part in theirs]
-    index, eaf, weights = (np.concatenate(column) for column in zip(*everyone, strict=True))
-    order = np.argsort(index)
-    return index[order], eaf[order], weights[order]
+    whole = SnpWeights(*map(np.concatenate, zip(*everyone, strict=True)))
+    order = np.argsort(whole.rows)
+    return SnpWeights(*(column[order] for column in whole))

@@ -67,6 +67,10 @@ class SpectralFactor:
         """C~ = D^-1/2 Z'C of Z'C."""
         return C_rep * self.root_weights[:, None]
 
+    def adjoint(self, C_tilde_rep: np.ndarray) -> np.ndarray:
+        """Z D^-1/2 C~, in the order of the eigenvectors' samples. Collective."""
+        return multiply(self.Z_grid, C_tilde_rep * self.root_weights[:, None])
+
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = (Z D^-1/2)'X on every team. Collective."""
         Z_grid = self.Z_grid

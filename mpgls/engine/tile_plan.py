@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpgls.engine.refit import CHUNK, PAIRS
 from mpgls.engine.team_solvers import Held, TeamWork, teams_text
 from mpgls.la.layout import grid_shape
+from mpgls.model.h2_nodes import NODES as H2_NODES
+from mpgls.model.products import ROWS
 from mpgls.model.trait_records import Pass
 from mpgls.run.inputs import Study
 from mpgls.run.plan import Machine, Plan, block_widths, check_team_size, first_that_fits, grid_block
@@ -31,7 +34,8 @@ class TileSizes:
     """What a scan is made of: n samples and t traits of the largest group, m SNPs of a part, q covariates.
 
     ``snp_bytes`` of a packed SNP, ``item`` bytes of a rotated number. ``from_file``: the basis is given;
-    ``packed_kinship``: its file holds a triangle; ``several_groups`` need Phi in turn; ``dense``: all effects are kept.
+    ``packed_kinship``: its file holds a triangle; ``several_groups`` need Phi in turn; ``dense``: all effects are kept;
+    ``ratios``: pairs have variance ratios of their own.
     """
 
     n: int
@@ -44,6 +48,7 @@ class TileSizes:
     packed_kinship: bool = False
     several_groups: bool = False
     dense: bool = False
+    ratios: bool = False
 
     @classmethod
     def of(cls, study: Study, traits: TraitStudy, parts: int, pcs: int, dtype: type, dense: bool) -> TileSizes:
@@ -177,16 +182,26 @@ def _stages(machine: Machine, sizes: TileSizes, work: TeamWork, held: Held, tile
     basis = work.operator_bytes(held, machine)
     rows, wide = -(-n // held.team), block * held.team
     weighted = resident * (item * rows + histogram_bytes(n)) + item * rows * NODES * (1 + q)
-    sums = 8 * wide * (2 * panel + NODES * (1 + q)) + 2 * 8 * block * panel * sizes.dense
+    sums = 8 * wide * (2 * panel + NODES * (1 + q)) + (2 + sizes.ratios) * 8 * block * panel * sizes.dense
     apart = {"local": 1, "grid": 2, "inverse": 1}[held.solver]  # X~ lies beside X, and room for messages
     blocks = work.columns_bytes(held, block, machine) + apart * item * n * block + 2 * sizes.snp_bytes * block
+    refit = _refit_bytes(sizes, rows, resident) if sizes.ratios else 0
     rotate = 5 * 8 * n * panel + min(REML_BYTES, 8 * 8 * n * panel)  # Y, Y~ and copies on their way
     return {
         "eigendecomposition": base + decompose,
         "handing over the basis": base + kept + basis + work.hand_over_bytes(held, machine),
-        "null models": base + kept + basis + weighted + rotate,
-        "scan": base + kept + basis + weighted + sums + blocks + (4 << 20),
+        "null models": base + kept + basis + weighted + rotate + refit,
+        "scan": base + kept + basis + weighted + refit + sums + blocks + (4 << 20),
     }
+
+
+def _refit_bytes(sizes: TileSizes, rows: int, resident: int) -> int:
+    """Bytes of the covariates and traits at nodes for every h2, and of a batch of pairs that are fitted anew."""
+    n, q, r = sizes.n, sizes.q, H2_NODES
+    covariates = n * q + rows * (q + r) + 4 * r * q * q
+    traits = r * (q + 2) * resident
+    batch = 2 * CHUNK + PAIRS * (4 * ROWS + 4 * (q + 1) * r + 12 * r)
+    return 8 * (covariates + traits + batch)
 
 
 def histogram_bytes(n: int) -> int:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mpgls.engine.panel_decoder import PanelDecoder
+from mpgls.engine.refit import Refit
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.la.teams import Team, TeamOperator
+from mpgls.model.epilogue import Epilogue, Hits
+from mpgls.model.gls import SnpTest
 from mpgls.model.h2_basis import TOLERANCE
-from mpgls.model.hits import HIT_DTYPE, merge_hits, no_hits
-from mpgls.model.tiles import Epilogue, LocalPanel, Partial, Tile, TraitPanel
+from mpgls.model.hits import hit_dtype, merge_hits, no_hits
+from mpgls.model.tiles import LocalPanel, Partial, Tile, TraitPanel
 from mpgls.model.trait_records import PanelTotals
 from mpgls.model.work import Work
 from mpgls.run.world import World
@@ -156,25 +159,24 @@ def scratch_file(directory: Path | None, name: str, Z_team: TeamOperator, world:
 
 @dataclass(frozen=True)
 class TileTest:
-    """How SNPs are tested on traits: ``test`` "t" or "wald", the largest p of a hit, "double" or "mixed" precision."""
+    """How SNPs are tested on traits, and the largest p of a hit.
 
-    test: str
+    ``refit_p``: the largest p by the null model's ratio of a pair that is fitted anew; None: no pair is.
+    """
+
+    test: SnpTest
     p_threshold: float
-    precision: str
-
-    @property
-    def dtype(self) -> type:
-        """Element type of the products over samples."""
-        return np.float64 if self.precision == "double" else np.float32
+    refit_p: float | None = None
 
     def panel(self, basis: Eigenbasis, Y_tilde_rep: np.ndarray, nulls: np.ndarray) -> TraitPanel:
         """What the SNPs need to know of the traits Y~ (n, t), whose null models (t,) have h2."""
         h2 = np.nan_to_num(nulls["h2"])  # that of a trait without one is flagged, and any value will do in the tiles
-        return TraitPanel(basis.lam, basis.X_L_tilde_rep, Y_tilde_rep, h2, self.dtype, TOLERANCE[self.precision])
+        tolerance = TOLERANCE[self.test.precision]
+        return TraitPanel(basis.lam, basis.X_L_tilde_rep, Y_tilde_rep, h2, self.test.dtype, tolerance)
 
     def epilogue(self, panel: TraitPanel, work: Work) -> Epilogue:
         """What is kept of a panel's tiles; those that are used in turn share ``work``."""
-        return Epilogue(panel.rss, panel.n, panel.q, self.test, self.p_threshold, work=work)
+        return Epilogue(panel.rss, panel.n, panel.q, self.test.test, self.p_threshold, work=work, refit_p=self.refit_p)
 
 
 @dataclass
@@ -182,6 +184,7 @@ class ResidentPanel:
     """A panel of traits on this rank: its rows, and what is kept of its tiles.
 
     ``traits`` (t,) are the positions of its traits in their file, ``first`` that of the first one in its ``group``.
+    ``refit`` fits pairs anew, if that is asked for, ``refitted`` of them so far.
     """
 
     group: int
@@ -190,24 +193,50 @@ class ResidentPanel:
     panel: TraitPanel
     local: LocalPanel
     epilogue: Epilogue
+    refit: Refit | None = None
+    refitted: int = 0
     hits: list[np.ndarray] = field(default_factory=list)
 
-    def take(self, block: RotatedBlock, tile: Tile, dense: DenseTiles | None) -> None:
-        """A finished tile: its best SNPs, histogram and hits, and the estimates themselves into the dense store."""
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What a hit has beyond the usual fields."""
+        return self.refit.fields if self.refit is not None else ()
+
+    def take(self, block: RotatedBlock, tile: Tile, dense: DenseTiles | None, world: World) -> None:
+        """A finished tile: its best SNPs, histogram and hits, and the estimates themselves into the dense store.
+
+        Collective over the team.
+        """
         B = len(block.rows)
-        beta, se = dense.room(self.panel.t, B) if dense is not None and B else (None, None)
-        self.epilogue.add(tile, block.snps, beta, se)
-        found = self.epilogue.take_hits()
+        estimates = dense.room(self.panel.t, B) if dense is not None and B else {}
+        with world.phase("epilogue"):
+            self.epilogue.add(tile, block.snps, estimates.get("beta"), estimates.get("se"))
+            found = self.epilogue.take_hits()
+        if self.refit is not None:
+            with world.phase("refits"):
+                found = self._fit_anew(self.refit, block, found, estimates)
         if found.trait.size:
-            hits, here = np.empty(found.trait.size, dtype=HIT_DTYPE), found.snp - block.first
+            hits, here = np.empty(found.trait.size, dtype=hit_dtype(self.fields)), found.snp - block.first
             hits["trait"], hits["row"] = self.traits[found.trait], block.rows[here]
             hits["beta"], hits["se"], hits["log10p"] = found.beta, found.se, found.log10_p
             hits["n"], hits["eaf"] = block.stats.n_obs[here], block.stats.eaf[here]
+            for name, values in found.ratio.items():
+                hits[name] = values
             self.hits.append(hits)
         if dense is not None and B:
             if self.first == 0:
                 dense.write_snps(block.number, self.group, block.stats, tile.note)
             dense.write(block.number, self.traits, B)
+
+    def _fit_anew(self, refit: Refit, block: RotatedBlock, found: Hits, estimates: dict[str, np.ndarray]) -> Hits:
+        """Those of the nominated pairs that are hits by their own ratio, which all of them have from now on."""
+        found = refit.anew(block.X_tilde_team, block.first, found)
+        self.epilogue.settle(found.trait, found.snp, found.x)
+        self.refitted += found.trait.size
+        at = found.trait, found.snp - block.first
+        for name, tile in estimates.items():
+            tile[at] = found.ratio[name] if name in found.ratio else getattr(found, name)
+        return found.some(found.x >= self.epilogue.threshold)
 
     def totals(self, index: np.ndarray, comm: MPI.Comm) -> PanelTotals | None:
         """What all ranks saw, on rank 0; None elsewhere. Collective. ``index`` are the .bim rows of selected SNPs."""
@@ -247,9 +276,8 @@ def scan_tiles(
                 partial = one.local.partial_products(block.X_tilde_team)  # R = (W o E~)'X~, and the sums at the nodes
                 partial = Partial(*(Z_team.sum_over_rows(sums)[:, :B] for sums in partial))
                 tile = one.panel.finish(partial, n * stats.variance)  # d = B'D
-            with world.phase("epilogue"):
-                note = reasons.notes(tile.note, stats, block.rows)
-                one.take(block, Tile(tile.R, tile.d, note), dense)
+            note = reasons.notes(tile.note, stats, block.rows)
+            one.take(block, Tile(tile.R, tile.d, note), dense, world)
         dropped.add(note)
         done += B
         progress.at(done)
@@ -258,12 +286,15 @@ def scan_tiles(
     world.raise_if_stopped()
     snps, dropped.counts = world.comm.allreduce(done), world.comm.allreduce(dropped.counts)
     also = f", {dropped.text}" if dropped.text else ""
+    if any(one.refit is not None for one in panels):
+        also += f", {world.comm.allreduce(sum(one.refitted for one in panels)):,} pairs fitted anew"
     world.log.info(f"{label}: {snps:,} SNPs x {traits:,} traits done{also}")
 
 
 def gather_hits(panels: Sequence[ResidentPanel], comm: MPI.Comm) -> np.ndarray | None:
     """All ranks' hits of these panels merged on rank 0, None elsewhere; the panels forget them. Collective."""
-    parts = comm.gather(np.concatenate([no_hits(), *(hits for one in panels for hits in one.hits)]), root=0)
+    mine = [no_hits(panels[0].fields), *(hits for one in panels for hits in one.hits)]
+    parts = comm.gather(np.concatenate(mine), root=0)
     for one in panels:
         one.hits.clear()
     return None if parts is None else merge_hits(parts)

@@ -94,15 +94,26 @@ class TraitLedger:
 
 
 def open_trait_ledger(
-    state: State, resume: bool, traits: TraitStudy, histograms: Path, parts: int, world: World
+    state: State,
+    resume: bool,
+    traits: TraitStudy,
+    histograms: Path,
+    parts: int,
+    world: World,
+    further: Sequence[str] = (),
 ) -> TraitLedger:
     """The ledger of ``traits`` on so many ``parts`` of the SNPs: of the run to resume, if there is one. Collective.
 
-    ``histograms`` is where their file goes. Raises InputError, on all ranks, where the run to resume was of other
-    inputs or options.
+    ``histograms`` is where their file goes; ``further`` are the fields that a hit has beyond the usual ones. Raises
+    InputError, on all ranks, where the run to resume was of other inputs or options.
     """
     ledger = TraitLedger(
-        traits.matrix.names, state, set(), TraitRecords.empty(parts, traits.flags), Histograms(histograms), world
+        traits.matrix.names,
+        state,
+        set(),
+        TraitRecords.empty(parts, traits.flags, further),
+        Histograms(histograms),
+        world,
     )
 
     def load() -> tuple[set[Pass], Tiles | None]:

@@ -13,11 +13,15 @@ single-trait scans so, and so does low-rank where n x n matrices are the cheaper
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from mpgls.engine.blup import TraitBlups, dual
+from mpgls.engine.covariance import Covariance, Whitener
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import Models
 from mpgls.engine.parts import ScanPart
@@ -25,7 +29,7 @@ from mpgls.engine.robust import RobustSnps
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.teams import Team
 from mpgls.model import null_record
-from mpgls.model.gls import SnpTest, fit_null
+from mpgls.model.gls import NullFit, SnpTest, fit_null
 from mpgls.run.log import Log
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
@@ -33,13 +37,16 @@ from mpgls.study.align import Cohort
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
 
+C = TypeVar("C", bound=Covariance)
+
 
 @dataclass(frozen=True)
-class TraitScan:
-    """What all traits and parts of a scan share. ``on_held`` is called while an operator is in memory.
+class TraitScans(ABC, Generic[C]):
+    """What the scans of all traits and parts share, with models of covariance of one kind.
 
-    ``checks`` are the largest differences between mixed and double precision, by the number of the trait; ``columns``
-    gives those of each SNP over a cohort.
+    ``on_held`` is called while an operator is in memory. ``checks`` are the largest differences between mixed and
+    double precision, by the number of the trait; ``columns`` gives those of each SNP over a cohort; ``blups`` keeps
+    what the null models predict, where that is asked for.
     """
 
     bed: Genotypes
@@ -50,12 +57,34 @@ class TraitScan:
     on_held: Callable[[], None] = lambda: None
     checks: dict[int, MixedCheck] = field(default_factory=dict)
     columns: Callable[[Cohort], SnpColumns] = lambda cohort: ONE_COLUMN
+    blups: TraitBlups | None = None
 
-    def run(self, part: ScanPart, trait: int, models: Models) -> None:
+    @abstractmethod
+    def run(self, part: ScanPart, trait: int, models: Models[C]) -> None:
         """Null model and scan of a trait on the SNPs of a part that its ledger lacks. Collective.
 
         Raises Stopped, on all ranks, when a signal asked for it; NumericalError where V has no factor.
         """
+
+    def unfinished(self, part: ScanPart) -> list[int]:
+        """The traits that lack SNPs of a part, or genetic values."""
+        return sorted({*self.ledger.unfinished(part.blocks), *(self.blups.files.lacking() if self.blups else ())})
+
+    def predict(self, trait: int, cohort: Cohort, fit: NullFit, L: Whitener, F_tilde_rep: np.ndarray) -> None:
+        """Genetic values by a trait's null model, where they are asked for and lacking. Collective."""
+        if self.blups is not None and trait in self.blups.files.lacking():
+            self.blups.keep(trait, cohort, fit, dual(L, fit, F_tilde_rep))
+
+    def checked(self, trait: int) -> dict[str, float]:
+        """What the checks of mixed precision found of a trait, for the manifest."""
+        return self.checks[trait].facts() if trait in self.checks else {}
+
+
+class TraitScan(TraitScans[Covariance]):
+    """Scans with one h2, that of the null model, for all SNPs of a part."""
+
+    def run(self, part: ScanPart, trait: int, models: Models[Covariance]) -> None:
+        """As `TraitScans.run`."""
         ledger, world, label = self.ledger, self.world, part.of(self.ledger.traits[trait])
         V, cohort = models.take(ledger.traits[trait], label)
         columns = self.columns(cohort)
@@ -64,7 +93,9 @@ class TraitScan:
         h2 = null_record.h2_of_V(null)
         L = V.at(h2)  # line 1: L L' = V = h2 Phi + (1-h2) I
         sums, F_tilde_rep = L.sums(F_rep), L.columns(F_rep)  # lines 2-4: S_TL, b_T; X_L~, y~
-        say_null(label, ledger.keep_null(part.k, trait, null, fit_null(h2, sums), cohort), models.source, world.log)
+        null_fit = fit_null(h2, sums)
+        say_null(label, ledger.keep_null(part.k, trait, null, null_fit, cohort), models.source, world.log)
+        self.predict(trait, cohort, null_fit, L, F_tilde_rep)
         with world.phase("hand over factor", flop=L.flop_of_hold(self.team)):
             L_team = L.hold(self.team, ledger.store.block * columns.count, self.test.dtype)
         snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world, columns)
@@ -85,10 +116,6 @@ class TraitScan:
                     fit = S.fit(sums, self.test)  # line 12: the Schur complement of S_BR
                 slots.keep(block.number, stats, [fit])
             self.on_held()
-
-    def checked(self, trait: int) -> dict[str, float]:
-        """What the checks of mixed precision found of a trait, for the manifest."""
-        return self.checks[trait].facts() if trait in self.checks else {}
 
 
 def say_null(label: str, null: np.ndarray, kinship: str, log: Log) -> None:

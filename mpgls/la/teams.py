@@ -8,7 +8,7 @@ there is no communication at all. `mpgls.la.hold` chooses how an operator is hel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -112,4 +112,14 @@ def sum_over_team(partial: np.ndarray, comm: MPI.Comm) -> np.ndarray:
     by_rank = np.ascontiguousarray(partial.reshape(k, R, -1).swapaxes(0, 1))
     mine = np.empty(by_rank.shape[1:], dtype=by_rank.dtype)
     comm.Reduce_scatter_block(by_rank, mine)
+    return mine
+
+
+def sum_for_each(partial: Sequence[np.ndarray], comm: MPI.Comm) -> np.ndarray:
+    """The sum over the ranks of what they have for this one: ``partial[r]`` (k_r,) float64 is for rank r."""
+    if comm.size == 1:
+        return partial[0]
+    counts = [one.size for one in partial]
+    mine = np.empty(counts[comm.rank])
+    comm.Reduce_scatter(np.concatenate(partial), mine, counts)
     return mine

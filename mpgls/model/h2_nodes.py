@@ -20,6 +20,8 @@ NODES = 80
 """About as many as a kinship needs; what a plan counts with."""
 _CANDIDATES = 2001
 _LOG_DET_DEGREE = 200
+_WEIGHTED = 1 << 20
+"""Elements of the weighted columns of a step, at most about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +68,15 @@ class H2Nodes:
 
 
 def node_products(F: np.ndarray, W: np.ndarray, X: np.ndarray) -> np.ndarray:
-    """Sums over the rows at hand, ((q+2) r, B) float64: of X_L and y with X (n, B) at each node, then of X with itself.
+    """Sums over the rows at hand, ((k+1) r, B) float64: of F with X (n, B) at each node, then of X with itself.
 
-    ``F`` (n, q+1) = Z'[X_L | y] and ``W`` (n, r) = 1/v at these rows; X = Z'X of any precision.
+    ``F`` (n, k) and ``W`` (n, r) = 1/v at these rows; X of any precision. All three are in the eigenbasis.
     """
     columns, r = F.shape[1], W.shape[1]
     total = np.zeros(((columns + 1) * r, X.shape[1]))
-    for start in range(0, len(F), ROWS):
-        rows = slice(start, start + ROWS)
+    step = min(ROWS, max(32, _WEIGHTED // (columns * r)))
+    for start in range(0, len(F), step):
+        rows = slice(start, start + step)
         X_part = np.asarray(X[rows], dtype=np.float64)
         weighted = (F[rows, :, None] * W[rows, None, :]).reshape(len(X_part), -1)
         total[: columns * r] += weighted.T @ X_part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,12 +21,22 @@ HIT_DTYPE = np.dtype(
 a genotype, and frequency of A1."""
 
 
-def no_hits() -> np.ndarray:
-    """HIT_DTYPE (0,)."""
-    return np.empty(0, dtype=HIT_DTYPE)
+def hit_dtype(further: Sequence[str] = ()) -> np.dtype:
+    """HIT_DTYPE with ``further`` fields of float64, such as those of `model.snp_ratio`."""
+    return np.dtype([*HIT_DTYPE.descr, *((name, "<f8") for name in further)])
 
 
-def merge_hits(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """All hits (HIT_DTYPE) in one array, by trait and then by row of the .bim."""
-    merged = np.concatenate([no_hits(), *parts])
+def further_of(dtype: np.dtype) -> tuple[str, ...]:
+    """The fields that a hit has beyond HIT_DTYPE."""
+    return tuple(name for name in dtype.names or () if name not in (HIT_DTYPE.names or ()))
+
+
+def no_hits(further: Sequence[str] = ()) -> np.ndarray:
+    """`hit_dtype` (0,)."""
+    return np.empty(0, dtype=hit_dtype(further))
+
+
+def merge_hits(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """All hits, of one `hit_dtype`, in one array, by trait and then by row of the .bim."""
+    merged = np.concatenate(parts)
     return merged[np.lexsort((merged["row"], merged["trait"]))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ class TraitRecords:
 
     ``nulls`` (C, t) of `null_record.NULL_DTYPE` are those of each part; ``tested`` (C, t) its SNPs with a p value;
     ``log10p_max`` and ``best_row`` (t,) the best SNP over all parts; ``flags`` (t,) uint8 bits of `Flag`; ``hits``
-    HIT_DTYPE; ``passes`` the finished ones.
+    of a `hit_dtype`; ``passes`` the finished ones.
     """
 
     nulls: np.ndarray
@@ -56,14 +56,15 @@ class TraitRecords:
     passes: set[Pass] = field(default_factory=set)
 
     @classmethod
-    def empty(cls, parts: int, flags: np.ndarray) -> TraitRecords:
-        """Nothing but the traits' ``flags`` is known."""
+    def empty(cls, parts: int, flags: np.ndarray, further: Sequence[str] = ()) -> TraitRecords:
+        """Nothing but the traits' ``flags`` is known, and the ``further`` fields that a hit has."""
         return cls(
             nulls=null_record.unknown(parts, flags.size),
             tested=np.zeros((parts, flags.size), dtype=np.int64),
             log10p_max=np.full(flags.size, np.nan),
             best_row=np.full(flags.size, -1, dtype=np.int64),
             flags=flags.copy(),
+            hits=no_hits(further),
         )
 
     @classmethod

@@ -1,7 +1,8 @@
 """The significant pairs of trait and SNP, as a tab-separated table and as Parquet.
 
 Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, with the meaning and the digits of
-`mpgls.report.table`, sorted by trait (in the order of the analysis) and then by row of the .bim.
+`mpgls.report.table`, sorted by trait (in the order of the analysis) and then by row of the .bim. Hits with further
+fields, those of `mpgls.model.snp_ratio`, have their columns behind: ``H2 LOGL LOG10P_LRT P_LRT LOG10P_SCORE P_SCORE``.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.errors import StorageError
+from mpgls.model.hits import further_of
 from mpgls.model.pvalues import p_from_log10
-from mpgls.report.table import _TEXT_P_FROM, BATCH, VariantReader, _take, format_p
+from mpgls.report.table import _TEXT_P_FROM, BATCH, VariantReader, _take, columns_of, format_p, further_text
 
 if TYPE_CHECKING:
     from mpgls.study.plink import Variants
@@ -84,31 +86,52 @@ def write_hits(
     tsv, parquet = (Path(f"{os.fspath(prefix)}.hits.{suffix}") for suffix in ("tsv", "parquet"))
     found = HitVariants(variants, hits["row"])
     with _completed(tsv) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.write("\t".join(COLUMNS) + "\n")
-        for columns in _chunks(hits, traits, found, _CHUNK):
-            file.writelines(_lines(columns))
+        file.write("\t".join((*COLUMNS, *_further_columns(hits[:0]))) + "\n")
+        for part in _chunks(hits, _CHUNK):
+            file.writelines(_with_further(_lines(_columns(part, traits, found)), part))
     if not _has_pyarrow():
         with contextlib.suppress(FileNotFoundError):
             parquet.unlink()
         return HitFiles(tsv, None, hits.size, f"{parquet} is not written: the Python package pyarrow is not installed")
     with _completed(parquet) as partial:
-        _write_parquet(partial, _chunks(hits, traits, found, _ROW_GROUP))
+        names = (*COLUMNS, *_further_columns(hits[:0]))
+        _write_parquet(partial, names, (_columns(part, traits, found) for part in _chunks(hits, _ROW_GROUP)))
     return HitFiles(tsv, parquet, hits.size)
 
 
-def _chunks(hits: np.ndarray, traits: Sequence[str], found: HitVariants, size: int) -> Iterator[dict[str, Any]]:
-    """The columns of consecutive hits; at least one chunk, so that an empty file has its columns too."""
+def _chunks(hits: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Consecutive hits; at least one chunk, so that an empty file has its columns too."""
     for start in range(0, max(hits.size, 1), size):
-        part = hits[start : start + size]
-        where = found.at(part["row"])
-        chrom, name, a1, a2 = ([texts[k] for k in where.tolist()] for texts in found._texts())
-        with np.errstate(divide="ignore", invalid="ignore"):
-            stat = part["beta"] / part["se"]  # infinite where a SNP explains the trait completely
-        # adding zero turns the -0.0 of p = 1 into 0
-        log10p = part["log10p"] + 0.0
-        trait = [traits[k] for k in part["trait"].tolist()]
-        figures = (part["eaf"], part["n"], part["beta"], part["se"], stat, log10p, p_from_log10(log10p))
-        yield dict(zip(COLUMNS, (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
+        yield hits[start : start + size]
+
+
+def _columns(part: np.ndarray, traits: Sequence[str], found: HitVariants) -> dict[str, Any]:
+    """The columns of consecutive hits."""
+    where = found.at(part["row"])
+    chrom, name, a1, a2 = ([texts[k] for k in where.tolist()] for texts in found._texts())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stat = part["beta"] / part["se"]  # infinite where a SNP explains the trait completely
+    # adding zero turns the -0.0 of p = 1 into 0
+    log10p = part["log10p"] + 0.0
+    trait = [traits[k] for k in part["trait"].tolist()]
+    figures = (part["eaf"], part["n"], part["beta"], part["se"], stat, log10p, p_from_log10(log10p))
+    usual = dict(zip(COLUMNS, (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
+    return usual | _further_columns(part)
+
+
+def _further_columns(part: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of the further fields of hits, those of `mpgls.model.snp_ratio`."""
+    columns = {}
+    for name in further_of(part.dtype):
+        for column in columns_of(name):
+            columns[column] = p_from_log10(part[name]) if column.startswith("P_") else part[name]
+    return columns
+
+
+def _with_further(lines: list[str], part: np.ndarray) -> list[str]:
+    """The lines of hits with the text of their further fields."""
+    texts = further_text(part, further_of(part.dtype))
+    return [f"{line[:-1]}\t{text[:-1]}\n" for line, text in zip(lines, texts, strict=True)] if texts else lines
 
 
 def _lines(columns: dict[str, Any]) -> list[str]:
@@ -140,7 +163,7 @@ def _has_pyarrow() -> bool:
     return True
 
 
-def _write_parquet(path: Path, chunks: Iterable[dict[str, Any]]) -> None:
+def _write_parquet(path: Path, names: Sequence[str], chunks: Iterable[dict[str, Any]]) -> None:
     # an optional package, so that type checking must not need it
     pyarrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
     kinds = {
@@ -150,7 +173,7 @@ def _write_parquet(path: Path, chunks: Iterable[dict[str, Any]]) -> None:
         "N": pyarrow.int32(),
         **dict.fromkeys(("ID", "EA", "NEA"), pyarrow.string()),
     }
-    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in COLUMNS])
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
     # pyarrow itself refuses a name that is not UTF-8
     with open(path, "wb") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for columns in chunks:

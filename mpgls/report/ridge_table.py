@@ -4,8 +4,7 @@
 outer folds of the R2 and of Pearson's r between what covariates leave of the target and its prediction; P counts
 permutations whose R2 of this target is as large, P_FWE those whose largest R2 of all targets is. ``PREFIX.null.tsv``:
 ``PERMUTATION MAX_R2``. ``PREFIX.folds.tsv``: ``FID IID OUTER INNER_1 .. INNER_F``, all from 1, 0 for a sample in the
-outer fold itself; it is what --folds-file takes. ``PREFIX.weights.tsv``: ``CHR POS ID EA NEA EAF`` and a column for
-each target. Numbers are the shortest that read back the same.
+outer fold itself; it is what --folds-file takes. Numbers are the shortest that read back the same.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpgls.report.hits import HitVariants, _completed
-from mpgls.report.table import VariantReader
+from mpgls.report.hits import _completed
 from mpgls.study.hdf5 import open_hdf5, texts
 
 PathLike = str | os.PathLike[str]
@@ -67,33 +65,12 @@ def write_folds(path: PathLike, ids: Sequence[tuple[str, str]], outer: np.ndarra
             file.write("\t".join([fid, iid, str(o + 1), *map(str, i + 1)]) + "\n")
 
 
-def write_weights(
-    path: PathLike,
-    variants: VariantReader,
-    index: np.ndarray,
-    eaf: np.ndarray,
-    weights: np.ndarray,
-    names: Sequence[str],
-) -> None:
-    """Weights (m, k) of the .bim rows ``index`` for the targets ``names``. Raises StorageError."""
-    found = HitVariants(variants, index)
-    with _completed(Path(path)) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.write("\t".join(["CHR", "POS", "ID", "EA", "NEA", "EAF", *names]) + "\n")
-        for j, k in enumerate(found.at(index)):
-            fields = [found.chrom[k], str(found.pos[k]), found.id[k], found.a1[k], found.a2[k], f"{eaf[j]:.10g}"]
-            file.write("\t".join([*fields, *map(number, weights[j])]) + "\n")
-
-
 def write_trait_file(path: PathLike, values: np.ndarray, names: Sequence[str], ids: Sequence[tuple[str, str]]) -> None:
     """``values`` (n, t) as the HDF5 trait file that --pheno takes. Raises StorageError."""
     with _completed(Path(path)) as partial, open_hdf5(partial, "w") as file:
         file.create_dataset("traits", data=np.ascontiguousarray(values.T, dtype="<f8"))
         file.create_dataset("names", data=texts(names))
         file.create_dataset("samples", data=texts(ids))
-
-
-NUMBER_BYTES = 20
-"""Of such a number, about."""
 
 
 def number(value: float) -> str:

@@ -310,7 +310,7 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
     plain &= note == 0
     empty = (note != 0) & np.isfinite(records["eaf"])
     all_figures: list[np.ndarray] = [*figures, p_from_log10(neg_log10_p)]
-    further = _further_text(records)
+    further = further_text(records, further_fields(records.dtype))
     row = _ROW + ("%s.\n" if further else ".\n")
     if further:
         all_figures.append(np.array(further, dtype=object))
@@ -345,10 +345,10 @@ def _fill(lines: list[str], mask: np.ndarray, form: str, names: Sequence[list], 
         lines[k] = line
 
 
-def _further_text(records: np.ndarray) -> list[str]:
-    """The columns of further fields of each record, each with a tab behind it; nothing where there are none."""
+def further_text(records: np.ndarray, fields: Sequence[str]) -> list[str]:
+    """The columns of further ``fields`` of each record, each with a tab behind it; nothing where there are none."""
     columns: list[list[str]] = []
-    for name in further_fields(records.dtype):
+    for name in fields:
         values, is_p = records[name].tolist(), name.startswith("log10p")
         columns.append([_na(value, "%.15g" if is_p or name.startswith("df") else "%r") for value in values])
         if is_p:

@@ -16,7 +16,7 @@ from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.log import Log
 from mpgls.run.option_groups import ModelOptions, TraitScanOptions
 from mpgls.run.sex_report import BLOCK, say_sex
-from mpgls.run.study_options import CovariateOptions, KinshipOptions, TraitOptions
+from mpgls.run.study_options import CovariateOptions, KinshipOptions, MissingCodeOptions, TraitOptions
 from mpgls.run.world import World
 from mpgls.stream.eigen_file import EigenFile
 from mpgls.stream.packed import read_snps
@@ -86,7 +86,7 @@ def open_study(options: GenotypeOptions, world: World, traits: bool = True, eige
 
     Raises InputError, StorageError or UsageError, on all ranks, for whatever is wrong with the files.
     """
-    codes = options.missing_codes if isinstance(options, CovariateOptions) else ()
+    codes = options.missing_codes if isinstance(options, MissingCodeOptions) else ()
     fileset = world.on_root(lambda: with_sex(open_genotypes(options.source, codes), options.sex_rule))
     if options.info > 0 and not fileset.bed.dosages:
         raise UsageError(f"--info needs dosages, and hard calls are read of {fileset.prefix}")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from mpgls.errors import UsageError
 from mpgls.model.gls import SnpTest
+from mpgls.run.blup_options import BlupOptions
 from mpgls.run.coding_options import InteractionOptions
 from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
@@ -245,6 +247,11 @@ class ModelOptions(PrecisionOptions):
         if self.h2 is not None and self.h2_file is not None:
             raise UsageError("give either --h2 or --h2-file")
 
+    @property
+    def snp_test(self) -> SnpTest:
+        """How SNPs are tested."""
+        return SnpTest(self.test, self.precision)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TraitScanOptions(
@@ -257,6 +264,7 @@ class TraitScanOptions(
     SolverOptions,
     BlockOptions,
     PlotOptions,
+    BlupOptions,
     CheckpointOptions,
 ):
     """A mixed-model scan of traits one by one: single-trait and low-rank."""
@@ -271,11 +279,11 @@ class TraitScanOptions(
     @property
     def snp_test(self) -> SnpTest:
         """How SNPs are tested."""
-        return SnpTest(self.test, self.precision, robust=self.robust == "hc3")
+        return dataclasses.replace(super().snp_test, robust=self.robust == "hc3")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RatioOptions(TraitScanOptions):
+class RatioOptions(ModelOptions):
     """Whether each SNP has a variance ratio of its own."""
 
     ratio: str = option(
@@ -300,8 +308,6 @@ class RatioOptions(TraitScanOptions):
             raise UsageError("--test wald keeps the variances of the null model, so it cannot have --ratio snp")
         if self.ratio == "snp" and (self.h2 is not None or self.h2_file is not None):
             raise UsageError("--ratio snp estimates h2 with each SNP: give no --h2 or --h2-file beside it")
-        if self.ratio == "snp" and self.several_columns:
-            raise UsageError(f"--ratio snp knows SNPs of one column only: leave it or {self.several_columns} out")
 
     @property
     def snp_test(self) -> SnpTest:

@@ -8,9 +8,11 @@ import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.model.snp_ratio import fields_of
+from mpgls.report.blup_table import ROW_BYTES
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import ENDINGS_OF_TRAIT, trait_parts
 from mpgls.report.table import FIGURES_BYTES, FIGURES_BYTES_EACH, table_bytes
+from mpgls.report.weights_table import NUMBER_BYTES
 from mpgls.run.inputs import Study, selected_rows
 from mpgls.run.job import Job
 from mpgls.run.option_groups import TraitScanOptions
@@ -50,6 +52,9 @@ def scan_bytes(options: TraitScanOptions, study: Study) -> dict[str, int]:
     sizes = {".h5": m * (8 + record_dtype(fields).itemsize * len(traits))}
     for part in trait_parts(traits):
         sizes[f".{part}.tsv"] = table_bytes(study.fileset.variants, m, FIGURES_BYTES + FIGURES_BYTES_EACH * len(fields))
+        if options.blup:
+            weights = table_bytes(study.fileset.variants, m, 12 + 2 * NUMBER_BYTES)
+            sizes |= {f".{part}.blup.tsv": ROW_BYTES * study.samples.size, f".{part}.weights.tsv": weights}
         if not options.no_plots:
             sizes |= {f".{part}.{name}.png": PICTURE_BYTES for name in ("manhattan", "qq")}
     return sizes

@@ -20,7 +20,28 @@ NAMES = "names, ranges A-F, numbered PC{1:20}, patterns 'PC*', positions 1-500"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CovariateOptions(Options):
+class MissingCodeOptions(Options):
+    """How tables of numbers are read."""
+
+    missing_code: tuple[str, ...] = option(
+        (),
+        "numbers that mean missing in --pheno, --covar and the .fam, such as -9; NA and empty fields always do",
+        group="traits and covariates",
+        metavar="CODE",
+    )
+
+    def check(self) -> None:
+        super().check()
+        _ = self.missing_codes  # what is no number
+
+    @property
+    def missing_codes(self) -> tuple[float, ...]:
+        """The numbers of --missing-code. Raises UsageError."""
+        return parse_missing_codes(self.missing_code) if self.missing_code else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CovariateOptions(MissingCodeOptions):
     """The covariates beside the intercept."""
 
     covar: str | None = option(
@@ -39,33 +60,21 @@ class CovariateOptions(Options):
         group="traits and covariates",
         metavar="NAME",
     )
-    missing_code: tuple[str, ...] = option(
-        (),
-        "numbers that mean missing in --pheno, --covar and the .fam, such as -9; NA and empty fields always do",
-        group="traits and covariates",
-        metavar="CODE",
-    )
 
     def check(self) -> None:
         super().check()
         if (self.covar_name or self.cat_covar) and self.covar is None:
             raise UsageError(f"{'--covar-name' if self.covar_name else '--cat-covar'} needs --covar")
-        _ = self.missing_codes  # what is no number
 
     @property
     def further_covar(self) -> tuple[str, ...]:
         """Columns of --covar that are read whatever --covar-name chooses."""
         return ()
 
-    @property
-    def missing_codes(self) -> tuple[float, ...]:
-        """The numbers of --missing-code. Raises UsageError."""
-        return parse_missing_codes(self.missing_code) if self.missing_code else ()
-
 
 @dataclass(frozen=True, kw_only=True)
-class TraitOptions(CovariateOptions):
-    """Traits of a table, or the one of the .fam."""
+class PhenotypeOptions(MissingCodeOptions):
+    """Traits of a table."""
 
     pheno: str | None = option(
         None,
@@ -82,6 +91,11 @@ class TraitOptions(CovariateOptions):
         super().check()
         if self.pheno_name and self.pheno is None:
             raise UsageError("--pheno-name needs --pheno")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraitOptions(PhenotypeOptions, CovariateOptions):
+    """Traits of a table, or the one of the .fam, and covariates."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ with ``/snp_sums`` (groups, blocks); ``/index`` int64 (m,) holds rows of the .bi
 among them each block begins; ``/names`` and ``/group`` (t,) describe the traits, ``/nulls`` (parts, t) of
 `model.null_record.NULL_DTYPE` their null models, one part or one for each chromosome, with ``/null_sums`` (parts, t).
 Root attributes: ``format``, ``version``, ``made_from`` (`stream.mark`), ``block``, ``layout_sum``, the checksum of
-index, edges and group, ``test``, and what the caller adds, such as ``bfile``.
+index, edges and group, ``test``, and what the caller adds, such as ``bfile``. A store of pairs with variance ratios of
+their own also has ``/h2``, as ``/beta``, NaN for a pair that has that of the null model.
 
 Every dataset lies at a fixed place from the start, so ranks write tiles without HDF5.
 """
@@ -29,12 +30,14 @@ from mpgls.stream.files import replaced, write_at, writing
 from mpgls.stream.hdf5 import STORE, allocate, check_store, mapped_index, read_exactly, reserve
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
-from mpgls.stream.store import RECORD_DTYPE
+from mpgls.stream.store import record_dtype
 from mpgls.study.checksums import ABSENT, SUM_DTYPE, checksum, row_checksums
 from mpgls.study.hdf5 import open_hdf5, texts
 
 FORMAT, VERSION = "mpgls-dense", 3
 TILE_DTYPE = np.dtype("<f4")
+TILES, RATIO_TILES = ("beta", "se"), ("h2",)
+"""What is kept of every pair of SNP and trait; and beside it where pairs have variance ratios of their own."""
 
 _SNP_DTYPES: dict[str, np.dtype] = {"eaf": np.dtype("<f8"), "n": np.dtype("<i4"), "note": np.dtype("u1")}
 
@@ -80,12 +83,17 @@ class DenseStore:
         """The test of the run: 't' or 'wald'."""
         return str(self.attributes["test"])
 
+    @property
+    def tiles(self) -> tuple[str, ...]:
+        """What is kept of a pair, a tile each."""
+        return tuple(name for name in (*TILES, *RATIO_TILES) if name in self.offsets)
+
     def block_range(self, k: int) -> range:
         """Positions (among the selected SNPs) of block k."""
         return range(int(self.edges[k]), int(self.edges[k + 1]))
 
     def tile_offset(self, name: str, k: int, first: int) -> int:
-        """Byte at which block k of ``name`` ('beta' or 'se') begins for trait ``first``.
+        """Byte at which block k of ``name``, one of ``tiles``, begins for trait ``first``.
 
         A tile of traits first..stop is (stop - first, B) float32 from there on, padding included.
         """
@@ -115,6 +123,11 @@ class DenseStore:
         """bool (blocks,): which blocks of a trait are done."""
         return self.sums[:, trait] != ABSENT
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of what is read of a pair."""
+        return record_dtype(self.tiles[len(TILES) :])
+
     def write_snps(self, group: int, k: int, eaf: np.ndarray, n: np.ndarray, note: np.ndarray) -> None:
         """Write what block k's SNPs are over the samples of ``group``, before its tiles are done.
 
@@ -130,12 +143,12 @@ class DenseStore:
             write_at(file.fileno(), total.tobytes(), self._snp_sum(group, k))
 
     def read(self, trait: int, start: int, stop: int) -> np.ndarray:
-        """SNPs start..stop of a trait as RECORD_DTYPE, the stored form of a single trait.
+        """SNPs start..stop of a trait as `stream.store.record_dtype`, the stored form of a single trait.
 
-        BETA and SE become the float64 of their shortest decimal form, so that a table shows no digits that are not
+        What tiles hold becomes the float64 of their shortest decimal form, so that a table shows no digits that are not
         there. Raises StorageError when the file ends early, or a block of it changed on disk.
         """
-        records = np.zeros(stop - start, dtype=RECORD_DTYPE)
+        records = np.zeros(stop - start, dtype=self.dtype)
         if start >= stop:
             return records
         first = int(np.searchsorted(self.edges, start, side="right")) - 1
@@ -153,12 +166,12 @@ class DenseStore:
                 self._read_block(file, trait, k)
 
     def _read_block(self, file: BinaryIO, trait: int, k: int) -> np.ndarray:
-        """Block k of a trait as RECORD_DTYPE."""
+        """Block k of a trait."""
         width, group = len(self.block_range(k)), int(self.group[trait])
-        tiles = np.empty((2, self.block), dtype=TILE_DTYPE)
+        tiles = np.empty((len(self.tiles), self.block), dtype=TILE_DTYPE)
         columns = {name: np.empty(width, dtype) for name, dtype in _SNP_DTYPES.items()}
         sums = np.empty(2, dtype=SUM_DTYPE)
-        for name, tile in zip(("beta", "se"), tiles, strict=True):
+        for name, tile in zip(self.tiles, tiles, strict=True):
             read_exactly(file, self.tile_offset(name, k, trait), tile)
         for name, column in columns.items():
             read_exactly(file, self._snp(name, group, k), column)
@@ -169,8 +182,8 @@ class DenseStore:
                 f"{self.path} is damaged: block {k} of trait {self.names[trait]!r} is not what was written; make the "
                 "file again"
             )
-        records = np.zeros(width, dtype=RECORD_DTYPE)
-        for name, tile in zip(("beta", "se"), tiles, strict=True):
+        records = np.zeros(width, dtype=self.dtype)
+        for name, tile in zip(self.tiles, tiles, strict=True):
             records[name] = tile[:width].astype("U32").astype(np.float64)
         for name, column in columns.items():
             records[name] = column
@@ -197,6 +210,12 @@ class DenseShape:
     names: Sequence[str]
     group: np.ndarray
     parts: int = 1
+    further: tuple[str, ...] = ()
+
+    @property
+    def tiles(self) -> tuple[str, ...]:
+        """What is kept of a pair."""
+        return (*TILES, *self.further)
 
     @property
     def nbytes(self) -> int:
@@ -204,9 +223,9 @@ class DenseShape:
         blocks, t, groups = self.edges.size - 1, len(self.names), int(self.group[-1]) + 1
         of_snps = sum(dtype.itemsize for dtype in _SNP_DTYPES.values())
         of_traits = self.parts * (NULL_DTYPE.itemsize + SUM_DTYPE.itemsize)
-        return t * (blocks * (2 * self.block * TILE_DTYPE.itemsize + SUM_DTYPE.itemsize) + of_traits) + len(
-            self.index
-        ) * (8 + groups * of_snps)
+        return t * (
+            blocks * (len(self.tiles) * self.block * TILE_DTYPE.itemsize + SUM_DTYPE.itemsize) + of_traits
+        ) + len(self.index) * (8 + groups * of_snps)
 
 
 def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Mapping[str, Any]) -> DenseStore:
@@ -220,8 +239,7 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     index = np.asarray(shape.index, dtype=np.int64)
     t, m, blocks, groups = len(shape.names), len(index), shape.edges.size - 1, int(group[-1]) + 1
     allocated: dict[str, tuple[tuple[int, ...], np.dtype]] = {
-        "beta": ((blocks, t, block), TILE_DTYPE),
-        "se": ((blocks, t, block), TILE_DTYPE),
+        **dict.fromkeys(shape.tiles, ((blocks, t, block), TILE_DTYPE)),
         "sums": ((blocks, t), SUM_DTYPE),
         **{name: ((groups, m), dtype) for name, dtype in _SNP_DTYPES.items()},
         "snp_sums": ((groups, blocks), SUM_DTYPE),
@@ -258,7 +276,8 @@ def open_dense(path: str | Path, mark: Mark | None = None) -> DenseStore:
         if (null_sums[null_sums != ABSENT] != row_checksums(nulls[null_sums != ABSENT])).any():
             raise InputError(f"{path} is damaged: its null models are not what was written")
         nulls[null_sums == ABSENT] = unknown(np.count_nonzero(null_sums == ABSENT))
-        placed = ("index", "beta", "se", "sums", *_SNP_DTYPES, "snp_sums", "nulls", "null_sums")
+        tiles = (name for name in (*TILES, *RATIO_TILES) if name in file)
+        placed = ("index", *tiles, "sums", *_SNP_DTYPES, "snp_sums", "nulls", "null_sums")
         return DenseStore(
             own=OwnFile.of(path, file),
             count=file["index"].shape[0],

@@ -146,6 +146,12 @@ def _rows(path: str, file: Any, k: int, matrix: Any, n: int) -> CheckedRows:
     return CheckedRows(path, int(offset), n, n, n, sums)
 
 
+def read_method(path: str) -> str:
+    """How the kinship was made of SNPs: --method of mpgls kinship. Raises StorageError, InputError."""
+    with open_hdf5(path, what=KINSHIP) as file:
+        return str(file.attrs["method"])
+
+
 def read_keys(path: str) -> np.ndarray:
     """The keys of the SNPs that the kinship was made of: uint64 (m,), ascending. Raises StorageError, InputError."""
     with open_hdf5(path, what=KINSHIP) as file:

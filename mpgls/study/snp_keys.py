@@ -29,6 +29,12 @@ def snp_keys(variants: Variants) -> np.ndarray:
     return keys
 
 
+def are_among(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(B,) bool: which of ``keys`` (B,) are among the ascending ``known`` ones, of which there is at least one."""
+    at = np.searchsorted(known, keys)
+    return known[np.minimum(at, known.size - 1)] == keys
+
+
 def keys_of(variants: VariantRows, index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """The keys of the .bim rows ``index`` (m,), ascending, in batches: (position of the first one, keys)."""
     first = 0

@@ -9,6 +9,7 @@ import numpy as np
 import oracle
 import pytest
 import vgwas_oracle
+from ranks import few_ranks
 from small_study import (
     PlinkFiles,
     on_root,
@@ -26,6 +27,8 @@ from small_study import (
 
 import mpgls
 from mpgls.errors import InputError, UsageError
+
+pytestmark = few_ranks
 
 N, M, H2 = 83, 41, 0.4
 ON = (7, 29)

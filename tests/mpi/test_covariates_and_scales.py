@@ -95,7 +95,7 @@ def tables(comm, study, command, out, **options):
         "single_trait": {"grm": study.grm},
         "multi_trait": {"grm": study.grm, "p_threshold": 1.0},
         "low_rank": {"similarity_every": 2},
-        "ridge": {"permutations": 5, "outer_folds": 3, "inner_folds": 3, "save_weights": 1},
+        "ridge": {"permutations": 5, "outer_folds": 3, "inner_folds": 3, "weights": 1},
         "vgwas": {"permutations": 5, "sparsity_threshold": 0.5, "precision": "double"},
     }[command]
     on_root(comm, lambda: (shutil.rmtree(prefix.parent, ignore_errors=True), prefix.parent.mkdir()))

@@ -85,7 +85,7 @@ def kept_by(comm, study, command, **options):
         "low_rank": {"similarity_every": 2, "no_loco": True, "no_plots": True, **few},
         "multi_trait": {"grm": grm, "p_threshold": 1.0, "no_plots": True, **few},
         "vgwas": {"permutations": 0, "no_plots": True, **few},
-        "ridge": {"permutations": 0, "outer_folds": 2, "inner_folds": 2, "save_weights": 1, "no_plots": True, **few},
+        "ridge": {"permutations": 0, "outer_folds": 2, "inner_folds": 2, "weights": 1, "no_plots": True, **few},
     }[command]
     getattr(mpgls, command)(bfile=study.bfile, out=out, threads=1, comm=comm, **usual | options)
     comm.Barrier()

@@ -70,7 +70,8 @@ COMMANDS = {
     ),
     "low-rank dense": Command(mpgls.low_rank, {**SCAN, "similarity_every": 1, "form": "dense"}, (".trait1.tsv",)),
     "vgwas": Command(mpgls.vgwas, VOXELS, (".snps.tsv",)),
-    "ridge": Command(mpgls.ridge, {**FOLDS, "save_weights": 1}, (".targets.tsv", ".folds.tsv", ".weights.tsv")),
+    "ridge": Command(mpgls.ridge, {**FOLDS, "weights": 1}, (".targets.tsv", ".folds.tsv", ".weights.tsv")),
+    "score": Command(mpgls.score, {"weights": "w.tsv"}, (".scores.tsv",), traits=False),
     "simulate-images": Command(
         mpgls.simulate_images, {"causal": 5, "format": "h5", "mask": "mask.nii"}, (".causal.tsv",), traits=False
     ),
@@ -105,8 +106,8 @@ class Files:
         """One command from some genotype files, to ``out``."""
         command = COMMANDS[name]
         options: dict[str, Any] = {"pheno": str(self.folder / "g.pheno.tsv")} if command.traits else {}
-        options |= {key: str(self.folder / value) if key in ("grm", "mask") else value for key, value in
-                    command.options.items()}  # fmt: skip
+        options |= {key: str(self.folder / value) if str(value).startswith(("K.", "mask.", "w.")) else value
+                    for key, value in command.options.items()}  # fmt: skip
         named = {key: str(self.folder / value) for key, value in genotypes.items()}
         command.function(**options, **named, out=self.folder / out, comm=comm)
 
@@ -162,6 +163,9 @@ def files(module_comm, module_folder):
         for label, order in zip(LABELS, orders, strict=True):
             of_chromosome(folder / f"chr{label}", plink, label, order)
         write_lines(folder / "list.txt", ["chr1", "chr2.bed", "chrX"])
+        snps = [line.split() for line in Path(f"{prefix}.bim").read_text().splitlines()]
+        weights = [f"{c} {pos} {name} {a1} {a2} 0.2 0.4 {k / 7!r}" for k, (c, name, _, pos, a1, a2) in enumerate(snps)]
+        write_lines(folder / "w.tsv", ["CHR POS ID EA NEA EAF MEAN trait", *weights])
         if HAS_BGEN:
             bim, fam = (Path(f"{prefix}.{ending}").read_text().splitlines() for ending in ("bim", "fam"))
             write_bgen(folder / "g.bgen", bim, fam, plink.dosages)

@@ -101,23 +101,45 @@ def scan(comm, study, out, command=mpgls.single_trait, **options):
     return prefix
 
 
-def assert_joint(results, study, snp, V, X, E, names, genotypic=False, test="t", hc3=False, rtol=1e-8):
-    """The row of a SNP equals the oracle, whose columns are called ``names``."""
-    y = study.traits["trait1"]
-    S = joint_oracle.columns_of(study.plink.dosages[:, snp], E, genotypic)
-    tests = {"JOINT": list(range(len(names)))}
-    if len(names) - 1 - genotypic > 1:
-        tests["INTERACTION"] = tests["JOINT"][1 + genotypic :]
-    beta, se, p, joint = joint_oracle.fit(V, X, S, y, list(tests.values()), test, hc3)
-    for k, name in enumerate(names):
+@dataclass(frozen=True)
+class Model:
+    """What the oracle takes: V, the covariates X and E, and how the columns of a SNP are called, made and tested."""
+
+    V: np.ndarray
+    X: np.ndarray
+    E: list[np.ndarray]
+    names: tuple[str, ...]
+    coding: str = "additive"
+    test: str = "t"
+    hc3: bool = False
+
+    @property
+    def tests(self) -> dict[str, list[int]]:
+        """Which columns are tested together."""
+        every, own = list(range(len(self.names))), 2 if self.coding == "genotypic" else 1
+        return {"JOINT": every} | ({"INTERACTION": every[own:]} if len(every) > own + 1 else {})
+
+    def fit(self, study: Study, snp: int):
+        """Effects, errors and p of the columns, and statistic and p of the tests."""
+        x = study.plink.dosages[:, snp]
+        coded = np.minimum(x, 1) if self.coding == "dominant" else x
+        S = joint_oracle.columns_of(coded, self.E, self.coding == "genotypic")
+        tests = list(self.tests.values())
+        return joint_oracle.fit(self.V, self.X, S, study.traits["trait1"], tests, self.test, self.hc3)
+
+
+def assert_joint(results, study, snp, model):
+    """The row of a SNP equals the oracle's."""
+    beta, se, p, joint = model.fit(study, snp)
+    for k, name in enumerate(model.names):
         ending = f"_{name}" if k else ""
         row = [results[f"{what}{ending}"][snp] for what in ("BETA", "SE", "P")]
-        assert_allclose(row, [beta[k], se[k], p[k]], rtol=rtol, err_msg=f"{snp} {name}")
-    for (name, columns), (statistic, p_joint) in zip(tests.items(), joint, strict=True):
-        kind = "F" if test == "t" else "CHI2"
+        assert_allclose(row, [beta[k], se[k], p[k]], rtol=1e-8, err_msg=f"{snp} {name}")
+    for (name, columns), (statistic, p_joint) in zip(model.tests.items(), joint, strict=True):
+        kind = "F" if model.test == "t" else "CHI2"
         row = [results[f"{what}_{name}"][snp] for what in (kind, "DF", "P")]
-        assert_allclose(row, [statistic, len(columns), p_joint], rtol=rtol, err_msg=f"{snp} {name}")
-    assert ("P_INTERACTION" in results) == ("INTERACTION" in tests)
+        assert_allclose(row, [statistic, len(columns), p_joint], rtol=1e-8, err_msg=f"{snp} {name}")
+    assert ("P_INTERACTION" in results) == ("INTERACTION" in model.tests)
 
 
 BY_SITE = ("SNP", "SNPxsite=south", "SNPxsite=west")
@@ -129,44 +151,45 @@ BY_SITE = ("SNP", "SNPxsite=south", "SNPxsite=west")
 @pytest.mark.parametrize(
     ("wanted", "genotypic", "options"),
     [
-        ("age,site", False, {"robust": "hc3"}),
-        ("site", False, {"robust": "hc3", "test": "wald", "team_size": 2, "solver": "grid", "block_size": 5}),
+        ("age,site", False, {"robust": "hc3", "model": "dominant"}),
+        ("site", False, {"robust": "hc3", "test": "wald", "team_size": 2, "solver": "grid", "condition": "rs10"}),
         ("", True, {"covar": None}),
-        ("age", True, {"team_size": 2, "block_size": 4}),
-        ("2-2", False, {"covar_name": "other", "team_size": 2, "robust": "hc3", "block_size": 7}),
+        ("age", True, {"team_size": 2}),
+        ("2-2", False, {"covar_name": "other", "team_size": 2, "robust": "hc3"}),
     ],
 )
 def test_single_trait_equals_the_oracle(comm, study, wanted, genotypic, options):
-    model = "genotypic" if genotypic else "additive"
+    options = {"model": "genotypic" if genotypic else "additive"} | options
     if "team_size" in options:
-        options = options | {"team_size": min(comm.size, 2)}
-    out = scan(comm, study, "o", interaction=wanted or (), model=model, **options)
+        options |= {"team_size": min(comm.size, 2), "block_size": 5}
+    out = scan(comm, study, "o", interaction=wanted or (), **options)
     if comm.rank == 0:
         of_site = wanted in ("site", "age,site", "2-2")  # the second column of the file
         E = [study.age] * ("age" in wanted) + study.indicators * of_site
         own = ["SNP", "DOMDEV"][: 1 + genotypic]
         named = ["age"] * ("age" in wanted) + ["site=south", "site=west"] * of_site
-        names = own + [f"{one}x{name}" for name in named for one in own]
+        names = (*own, *(f"{one}x{name}" for name in named for one in own))
         other = read_covariate(study, "other")
         X = [np.ones(N), study.age, *study.indicators, other]
         if options.get("covar", study.covar) is None:
             X = X[:1]
         elif "covar_name" in options:
             X = [np.ones(N), other, *study.indicators]
+        if "condition" in options:
+            X.append(study.plink.centred()[:, 9])
         results = read_results(out, "trait1")
         notes = {3: DEPENDENT} if genotypic else {}
         notes |= {7: DEPENDENT} if of_site else {}
         notes |= {11: "monomorphic", 12: "all genotypes missing"}
+        notes |= {9: "conditioned on"} if "condition" in options else {}
         found = {k: note for k, note in enumerate(results["NOTE"]) if note != "."}
         assert found == notes
-        V = oracle.covariance(H2, study.Phi())
+        V, X_L = oracle.covariance(H2, study.Phi()), np.column_stack(X)
+        model = Model(V, X_L, E, names, options["model"], options.get("test", "t"), "robust" in options)
         tested = np.flatnonzero(results["NOTE"] == ".")
         assert tested.size == M - len(notes)
         for snp in tested:
-            assert_joint(
-                results, study, snp, V, np.column_stack(X), E, names, genotypic, options.get("test", "t"),
-                "robust" in options,
-            )  # fmt: skip
+            assert_joint(results, study, snp, model)
         untested = results["NOTE"] != "."
         assert all(np.isnan(results[name][untested]).all() for name in ("BETA", f"SE_{names[1]}", "P_JOINT"))
         assert read_facts(out, "trait1")["df"] == N - len(X) - len(names)
@@ -190,7 +213,7 @@ def test_without_each_chromosome_and_with_eigenvectors(comm, study):
         )
         for snp in np.flatnonzero(results["NOTE"] == ".")[::2]:
             V = oracle.covariance(H2, study.Phi(study.plink.chromosomes[snp]))
-            assert_joint(results, study, snp, V, X, study.indicators, BY_SITE)
+            assert_joint(results, study, snp, Model(V, X, study.indicators, BY_SITE))
         first, second = read_results(basis, "trait1"), read_results(factor, "trait1")
         assert_array_equal(first["NOTE"], second["NOTE"])
         for name in ("BETA_SNPxsite=west", "SE_DOMDEVxsite=south", "P_JOINT"):
@@ -207,7 +230,8 @@ def test_low_rank_equals_the_oracle_without_each_chromosome(comm, study, form):
         G, of = low_rank_oracle.standardised(study.plink.dosages[:, used]), study.plink.chromosomes[used]
         for snp in np.flatnonzero(results["NOTE"] == "."):
             Phi = low_rank_oracle.similarity(G[:, of != study.plink.chromosomes[snp]])
-            assert_joint(results, study, snp, oracle.covariance(H2, Phi), X, study.indicators, BY_SITE, test="wald")
+            V = oracle.covariance(H2, Phi)
+            assert_joint(results, study, snp, Model(V, X, study.indicators, BY_SITE, test="wald"))
 
 
 @few_ranks

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
+from ranks import few_ranks
 from scipy import stats
 from small_study import (
     on_root,
@@ -94,6 +95,7 @@ def test_a_loop_of_conditioned_scans_finds_the_same(comm, study, shared_tmp_path
     assert read_facts(shared_tmp_path / "o", "a")["peaks"] == 3
 
 
+@few_ranks
 @pytest.mark.parametrize("chosen", [{"loco": True, "model": "dominant"}, {"ratio": "snp"}])
 def test_the_last_step_is_a_conditioned_scan_in_every_model(comm, study, shared_tmp_path, chosen):
     found = peaks(comm, study, shared_tmp_path / "o", **chosen)
@@ -103,6 +105,7 @@ def test_the_last_step_is_a_conditioned_scan_in_every_model(comm, study, shared_
     assert name == last and float(found[-1]["LOG10P_STEP"]) == pytest.approx(log10p, rel=1e-7)
 
 
+@few_ranks
 @pytest.mark.parametrize("test", ["t", "wald"])
 def test_the_joint_model_is_gls_of_all_signals(comm, study, shared_tmp_path, test):
     """With the eigendecomposition, components and a conditioning SNP; effects are in the units of the trait."""
@@ -131,6 +134,7 @@ def test_the_joint_model_is_gls_of_all_signals(comm, study, shared_tmp_path, tes
     assert all(float(row["EAF"]) == pytest.approx(frequency[int(row["ID"][1:])]) for row in found)
 
 
+@few_ranks
 def test_traits_have_tables_of_their_own_and_a_cap_ends_the_search(comm, study, shared_tmp_path):
     out = shared_tmp_path / "o"
     options = usual(study, out, pheno_name=("a", "b"), joint_peak=W, p_threshold=P, joint_max=2, precision="mixed")
@@ -142,6 +146,7 @@ def test_traits_have_tables_of_their_own_and_a_cap_ends_the_search(comm, study, 
     assert "the search ends at --joint-max 2: there may be more signals" in Path(f"{out}.log").read_text()
 
 
+@few_ranks
 def test_none_are_found_where_none_are(comm, study, shared_tmp_path):
     out = shared_tmp_path / "o"
     mpgls.single_trait(**usual(study, out, pheno_name="b", joint_peak=W, p_threshold=1e-30), comm=comm)
@@ -178,6 +183,7 @@ def test_equally_good_snps_are_taken_in_the_order_of_the_bim(comm):
     assert peak_step.Best(1e-3, np.empty(0)).of_all(comm) is None
 
 
+@few_ranks
 @pytest.mark.parametrize(
     ("chosen", "text"),
     [

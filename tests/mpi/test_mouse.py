@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from mice import needs_mice, places, read_reference, unpack_mice, write_snps_of_gemma
-from small_study import on_root, read_facts, read_kinship, read_plink, read_results, write_lines
+from scipy import stats
+from small_study import (
+    on_root,
+    read_columns,
+    read_facts,
+    read_kinship,
+    read_plink,
+    read_results,
+    write_lines,
+    write_table,
+)
 
 import mpgls
 
@@ -86,23 +97,51 @@ def test_fastlmms_p_values_and_effects(comm, shared_tmp_path, mice, precision, t
         np.testing.assert_allclose(results["SE"][order] * scale, expected["SnpWeightSE"], rtol=tolerance)
 
 
-def test_gemmas_p_values_with_a_ratio_for_each_snp(comm, shared_tmp_path, mice):
+def assert_gemmas(found, expected, mean_diagonal):
     """GEMMA ends its search at a relative change of 1e-5 in lambda, which moves its p by up to 1e-4."""
+    order = places(expected["SNP"], found["ID"])
+    sign = np.where(found["EA"][order] == expected["allele1"], 1.0, -1.0)
+    for name, theirs, tolerance in (
+        ("P", "p_wald", 1e-4), ("P_LRT", "p_lrt", 1e-6), ("P_SCORE", "p_score", 1e-6), ("SE", "se", 2e-6),
+    ):  # fmt: skip
+        np.testing.assert_allclose(found[name][order], expected[theirs], rtol=tolerance, err_msg=name)
+    np.testing.assert_allclose(found["BETA"][order] * sign, expected["beta"], rtol=1e-5, atol=1e-6)
+    # lambda is of the kinship as it is, h2 of the kinship divided by its mean diagonal after centring
+    ratio = found["H2"][order] / (1.0 - found["H2"][order])
+    np.testing.assert_allclose(ratio, expected["l_remle"] * mean_diagonal, rtol=2e-5)
+
+
+def test_gemmas_p_values_with_a_ratio_for_each_snp(comm, shared_tmp_path, mice):
     expected, tested = read_reference("mouse_cd8_gemma.tsv.gz"), str(shared_tmp_path / "gemma.txt")
     on_root(comm, lambda: write_lines(tested, list(expected["SNP"])))
     scan(comm, mice, shared_tmp_path / "o", extract=tested, ratio="snp", test="all", center_grm=True)
     if comm.rank == 0:
-        found = read_results(shared_tmp_path / "o", "pheno")
+        assert_gemmas(read_results(shared_tmp_path / "o", "pheno"), expected, 0.3596171)
+
+
+def test_gemmas_p_values_with_a_ratio_for_each_pair(comm, shared_tmp_path, mice):
+    """MCH, by multi-trait, of which every pair is fitted anew."""
+    expected, tested, pheno = read_reference("mouse_mch_gemma.tsv.gz"), shared_tmp_path / "gemma.txt", "mch.tsv"
+
+    def write():
+        write_lines(tested, list(expected["SNP"]))
+        fam = [line.split() for line in Path(f"{mice.prefix}.fam").read_text().splitlines()]
+        values = np.array([np.nan if row[10] in ("NA", "-9") else float(row[10]) for row in fam])
+        write_table(shared_tmp_path / pheno, [(row[0], row[1]) for row in fam], {"MCH": values})
+
+    on_root(comm, write)
+    study = {"bfile": mice.prefix, "grm": mice.grm, "extract": str(tested), "pheno": str(shared_tmp_path / pheno)}
+    of_pairs = {"ratio": "snp", "test": "all", "center_grm": True, "p_threshold": 1.0, "refit_p": 1.0}
+    mpgls.multi_trait(out=shared_tmp_path / "o", threads=1, no_plots=True, comm=comm, **study, **of_pairs)
+    if comm.rank == 0:
+        text = ("CHR", "ID", "EA", "NEA", "TRAIT")
+        columns = read_columns(shared_tmp_path / "o.hits.tsv")
+        found = {name: np.array(values, dtype=None if name in text else float) for name, values in columns.items()}
+        assert_gemmas(found, expected, 0.3605271)
         order = places(expected["SNP"], found["ID"])
-        sign = np.where(found["EA"][order] == expected["allele1"], 1.0, -1.0)
-        for name, theirs, tolerance in (
-            ("P", "p_wald", 1e-4), ("P_LRT", "p_lrt", 1e-6), ("P_SCORE", "p_score", 1e-6), ("SE", "se", 2e-6),
-        ):  # fmt: skip
-            np.testing.assert_allclose(found[name][order], expected[theirs], rtol=tolerance, err_msg=name)
-        np.testing.assert_allclose(found["BETA"][order] * sign, expected["beta"], rtol=1e-5, atol=1e-6)
-        # lambda is of the kinship as it is, h2 of the kinship divided by its mean diagonal after centring
-        ratio = found["H2"][order] / (1.0 - found["H2"][order])
-        np.testing.assert_allclose(ratio, expected["l_remle"] * 0.3596171, rtol=2e-5)
+        np.testing.assert_allclose(found["LOGL"][order], expected["logl_remle"], rtol=0, atol=6e-4)  # 7 digits
+        gain = 0.5 * stats.chi2.isf(found["P_LRT"][order], 1)
+        np.testing.assert_allclose(expected["logl_H1"] - gain, -1972.5305, rtol=0, atol=6e-4)  # its likelihood without
 
 
 @pytest.mark.deadline(300)

@@ -151,7 +151,7 @@ def left_by_covariates(C, X, Y, folds, penalties):
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("double", 1e-9), ("mixed", 1e-4)])
 def test_nested_cross_validation_predictions_and_weights(comm, files, precision, tolerance):
-    prefix = predict(comm, files, precision=precision, save_predictions=True, save_weights=2, permutations=3)
+    prefix = predict(comm, files, precision=precision, save_predictions=True, weights=2, permutations=3)
     if comm.rank > 0:
         return
     X, Y, columns = files.standardised(), files.Y(), table(prefix)
@@ -465,8 +465,8 @@ def test_a_complete_run_is_not_done_again(comm, files):
     prefix = predict(comm, files, "complete")
     assert_left_alone(prefix, lambda: predict(comm, files, "complete", resume=True))
     comm.Barrier()
-    with pytest.raises(InputError, match="--save-weights was not given, now it is 1"):
-        predict(comm, files, "complete", resume=True, save_weights=1)
+    with pytest.raises(InputError, match="--weights was not given, now it is 1"):
+        predict(comm, files, "complete", resume=True, weights=1)
 
 
 @needs_mice

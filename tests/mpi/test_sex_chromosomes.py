@@ -108,7 +108,7 @@ def run(comm, study, command, **options) -> Any:
         "multi_trait": {"grm": study.grm, "h2": H2, "p_threshold": 1.0},
         "low_rank": {"similarity_every": 1, "h2": H2, "no_loco": True},
         "vgwas": {"permutations": 0},
-        "ridge": {"permutations": 0, "outer_folds": 2, "inner_folds": 2, "save_weights": 1},
+        "ridge": {"permutations": 0, "outer_folds": 2, "inner_folds": 2, "weights": 1},
     }[command]
     getattr(mpgls, command)(comm=comm, **usual | options)
     comm.Barrier()

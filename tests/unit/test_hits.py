@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mpgls.errors import StorageError
-from mpgls.model.hits import HIT_DTYPE, merge_hits
+from mpgls.model.hits import HIT_DTYPE, merge_hits, no_hits
 from mpgls.report import hits as module
 from mpgls.report.hits import COLUMNS, HitVariants, pieces, write_hits
 from mpgls.report.table import format_rows
@@ -49,7 +49,7 @@ def test_hits_of_ranks_are_merged_in_order_of_trait_and_row():
     keys = list(zip(merged["trait"].tolist(), merged["row"].tolist(), strict=True))
     assert keys == sorted(keys) and len(keys) == 41
     np.testing.assert_array_equal(merged, merge_hits([hits[::-1]]))
-    assert merge_hits([]).dtype == HIT_DTYPE
+    assert merge_hits([no_hits()]).dtype == HIT_DTYPE
 
 
 def test_rows_are_those_of_the_single_trait_table(tmp_path):

@@ -28,7 +28,8 @@ RUNS = {
     "images": "simulate-images --bfile s --mask mask.nii.gz",
     "voxels": "vgwas-extract --images images.images.tsv --mask mask.nii.gz",
     "v": "vgwas --bfile s --voxels voxels.h5 --permutations 5",
-    "r": f"ridge {STUDY} --permutations 5 --save-weights 2",
+    "r": f"ridge {STUDY} --permutations 5 --weights 2",
+    "p": "score --bfile s --weights r.weights.tsv --pheno s.pheno.tsv",
 }
 """The arguments of each run by its --out; a later one reads what earlier ones made."""
 

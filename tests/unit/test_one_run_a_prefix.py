@@ -261,7 +261,7 @@ LINES = {
     "kinship": "kinship --bfile sim --grm-bin",
     "eigen": "eigen --grm K.h5" + " --eigenpairs 2" * (importlib.util.find_spec("slepc4py") is not None),
     "single-trait": "single-trait --bfile sim --grm K.h5 --loco",
-    "low-rank": "low-rank --bfile sim --similarity-every 3",
+    "low-rank": "low-rank --bfile sim --similarity-every 3 --no-loco --blup",
     "low-rank, one stage": "low-rank --bfile sim --similarity-every 3 --stage 0",
     "multi-trait": "multi-trait --bfile sim --pheno sim.pheno.tsv --grm K.h5 --dense --p-threshold 0.5",
     "export": "export dense.h5 --trait trait1 trait2",
@@ -270,7 +270,8 @@ LINES = {
     "simulate-images": "simulate-images --bfile sim --mask mask.nii.gz --causal 2",
     "simulate-images, matrix": "simulate-images --bfile sim --mask mask.nii.gz --causal 2 --format h5",
     "ridge": "ridge --bfile sim --images brain.images.tsv --mask mask.nii.gz --parcels 3 --outer-folds 3 "
-    "--inner-folds 2 --permutations 3 --save-predictions --save-weights 1",
+    "--inner-folds 2 --permutations 3 --save-predictions --weights 1",
+    "score": "score --bfile sim --weights weights.tsv --pheno sim.pheno.tsv --pheno-name trait1",
 }
 NAMED_LATER = {"vgwas": (".mine.map.png", ".rs1.log10p.nii.gz"), "multi-trait": (".scratch.0",)}
 """Endings of files that a run may make, and that those of LINES do not leave."""
@@ -326,6 +327,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     must_succeed(0, f"{LINES['multi-trait']} --no-plots --out dense", folder)
     save(folder / "mask.nii.gz", small_mask().astype(np.uint8))
     must_succeed(0, "simulate-images --bfile sim --mask mask.nii.gz --causal 2 --out brain", folder)
+    chrom, name, _, pos, *alleles = (folder / "sim.bim").read_text().split("\n")[0].split()
+    lines = ["CHR POS ID EA NEA EAF MEAN trait1", " ".join([chrom, pos, name, *alleles, "0.5", "1", "0.25"])]
+    (folder / "weights.tsv").write_text("\n".join(lines) + "\n")
     return folder
 
 

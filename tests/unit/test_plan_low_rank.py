@@ -34,6 +34,13 @@ def plan(at, team_size=None, block=None, solver="auto", **changes):
     return plan_low_rank(at, replace(STUDY, **changes), team_size, block, solver)
 
 
+def test_a_block_is_as_wide_as_its_columns():
+    """X, H, its float64 and the panel of L^-1 H of each column."""
+    one, three = (plan(machine(), block=64, tested=tested).stages["scan"] for tested in (1, 3))
+    least = 2 * 64 * (8 * 100_000 + 3 * 8 * 20_000)
+    assert least <= three - one <= 2 * least
+
+
 def test_without_a_limit_nothing_is_spared():
     made = plan(machine(), traits=7)
     assert made.resident and (made.team_size, made.null_team, made.traits_at_once) == (1, 1, 7)

@@ -49,6 +49,11 @@ def test_mixed_precision_halves_the_factor():
     assert stages[0] - stages[1] == FACTOR // 2
 
 
+def test_further_scans_keep_phi_and_its_factor():
+    once, again = (plan(machine(), keeps_model=keeps).stages["scan"] for keeps in (False, True))
+    assert again - once == 2 * FACTOR // 16
+
+
 def test_a_narrower_block_comes_before_a_larger_team():
     wide = plan(machine(ranks=256))
     assert wide.peak == wide.stages["scan"]

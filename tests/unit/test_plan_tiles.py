@@ -10,6 +10,7 @@ import pytest
 from mpgls.engine.team_solvers import MESSAGES
 from mpgls.engine.tile_plan import PANEL, Tiles, TileSizes, TileWishes, histogram_bytes, plan_tiles
 from mpgls.errors import MemoryPlanError, UsageError
+from mpgls.model.h2_nodes import NODES
 from mpgls.model.histograms import Bins, Statistic
 from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine
 
@@ -24,6 +25,7 @@ STUDY = {
     "packed_kinship": False,
     "several_groups": False,
     "dense": False,
+    "ratios": False,
 }
 SHARE = 8 * 3_000**2  # the kinship
 
@@ -62,6 +64,17 @@ def test_every_stage_fits_and_passes_grow_as_memory_shrinks():
         gib *= 0.93
     assert seen[0] == 1 and seen[-1] >= 8 and len(set(seen)) >= 3
     assert "passes over the rotated SNPs, kept in scratch files" in made.text(machine(gib=gib), STUDY["t"])
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_traits_at_the_nodes_of_h2_and_a_third_tile_take_room(dense):
+    """R^-1 b_T (q numbers) and rss_0 of each trait at each node, where pairs have ratios of their own."""
+    without, made = (plan(machine(), dense=dense, ratios=ratios) for ratios in (False, True))
+    assert made.tiles == without.tiles
+    traits = 8 * NODES * (STUDY["q"] + 1) * STUDY["t"]
+    least = traits + dense * 8 * made.block * made.panel
+    assert least < made.stages["scan"] - without.stages["scan"] < 3 * least
+    assert made.stages["null models"] - without.stages["null models"] > traits
 
 
 @pytest.mark.parametrize("t, panel, pass_traits, resident", [

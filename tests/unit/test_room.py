@@ -39,7 +39,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "inner_folds": 2, "permutations": 2, "alphas": (1.0,), "no_plots": True,
     },
     "ridge": {
-        **SCAN, "outer_folds": 4, "inner_folds": 3, "permutations": 2000, "save_predictions": True, "save_weights": 2,
+        **SCAN, "outer_folds": 4, "inner_folds": 3, "permutations": 2000, "save_predictions": True, "weights": 2,
     },
     "export": {"store": "dense.h5", "trait": ("trait1", "trait2")},
     "simulate_images": {"bfile": "sim", "mask": "mask.nii.gz", "causal": 3},

@@ -49,6 +49,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "vgwas-extract": {"images": "no", "mask": "no"},
     "vgwas": {"bfile": "no", "voxels": "no"},
     "ridge": {"bfile": "no", "pheno": "no"},
+    "score": {"bfile": "no", "weights": "no"},
     "export": {"store": "no.h5"},
     "simulate-images": {"bfile": "no", "mask": "no"},
 }

@@ -11,10 +11,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import oracle
 
 from mpgls.errors import NumericalError
+from mpgls.model import epilogue as epilogue_module
 from mpgls.model import tiles
+from mpgls.model.epilogue import Epilogue
 from mpgls.model.gls import Note, NullSums, fit_null, fit_snps
 from mpgls.model.histograms import Statistic
-from mpgls.model.tiles import Epilogue, Partial, Tile, TraitPanel
+from mpgls.model.tiles import Partial, Tile, TraitPanel
 
 ROOT = Path(__file__).parents[2]
 UPPER = 1.0 - 1e-6
@@ -262,7 +264,7 @@ def made_tile(t, mb, dtype, seed=0):
 @pytest.mark.parametrize("strip", [1, 700, 1 << 15])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_epilogue_keeps_what_a_plain_count_keeps(dtype, strip, monkeypatch):
-    monkeypatch.setattr(tiles, "_STRIP", strip)
+    monkeypatch.setattr(epilogue_module, "_STRIP", strip)
     rss = np.linspace(10.0, 900.0, 41)
     epilogue = Epilogue(rss, 1000, 3, p_threshold=1e-4)
     parts = [made_tile(41, mb, dtype, seed) for seed, mb in enumerate((100, 7, 100))]

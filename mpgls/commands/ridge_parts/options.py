@@ -18,8 +18,22 @@ ALPHAS = (0.1, 1000.0)
 """The smallest and the largest penalty of a grid that --alpha-count makes."""
 COUNT = 5
 """Penalties of the default grid."""
-WHOLE = Check("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
+MOST = 2**63 - 1
+WHOLE = Check("from 0 to 2^63 - 1", lambda value: 0 <= value <= MOST)
 PARCELS, MODEL, FOLDS = "parcels of images as targets, instead of --pheno", "model", "folds and permutations"
+
+
+EVERY = "all"
+"""What --weights alone stands for."""
+
+
+def target_count(text: str) -> int:
+    """How many targets have weights. Raises UsageError."""
+    if text == EVERY:
+        return MOST
+    if not text.isdigit():
+        raise UsageError(f"--weights must be {EVERY} or a number of targets, not {text!r}")
+    return int(text)
 
 
 def label_files(value: str) -> Iterable[str]:
@@ -137,8 +151,14 @@ class Ridge(
     example = "mpirun -n 4 mpgls ridge --bfile mice --pheno traits.tsv --permutations 1000 --out prediction"
 
     save_predictions: bool = flag("predictions out of fold, in PREFIX.predictions.h5", group="output")
-    save_weights: int = option(
-        0, "weights of all SNPs for the K targets predicted best", group="output", metavar="K", check=WHOLE
+    weights: int = option(
+        0,
+        "weights of all SNPs in the model of all samples, for mpgls score: for every target, or the K predicted best",
+        group="output",
+        metavar="K",
+        parse=target_count,
+        bare=EVERY,
+        check=WHOLE,
     )
 
     def check(self) -> None:
@@ -149,7 +169,7 @@ class Ridge(
             raise UsageError("ridge needs targets: either --pheno FILE, or --parcels K with --voxels or --images")
         if self.dry_run and self.parcels is not None:
             raise UsageError("--dry-run needs targets that are there: --parcels makes them of the images")
-        if self.grm is not None and (self.by_fold or self.save_weights):
-            raise UsageError("--standardize fold and --save-weights need the kernel of the genotypes: leave --grm out")
+        if self.grm is not None and (self.by_fold or self.weights):
+            raise UsageError("--standardize fold and --weights need the kernel of the genotypes: leave --grm out")
         if self.center_grm:
             raise UsageError("--center-grm changes nothing here, because the intercept is not penalised: leave it out")

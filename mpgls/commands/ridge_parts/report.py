@@ -16,7 +16,8 @@ from mpgls.engine.permutation_tiles import Observed
 from mpgls.engine.snp_weights import dual_of_all, snp_weights
 from mpgls.report.figure import draw_all
 from mpgls.report.ridge_plots import r2_against_null, r2_by_alpha
-from mpgls.report.ridge_table import TargetRows, write_folds, write_null, write_targets, write_trait_file, write_weights
+from mpgls.report.ridge_table import TargetRows, write_folds, write_null, write_targets, write_trait_file
+from mpgls.report.weights_table import write_weights
 from mpgls.run.job import Job
 from mpgls.study.variants import VariantRows
 
@@ -111,14 +112,14 @@ class RidgeReport:
         made of ``used`` SNPs.
         """
         world, path = self.job.world, self.job.path(".weights.tsv")
-        chosen = np.argsort(-self.observed.mean, kind="stable")[: self.options.save_weights]
+        chosen = np.argsort(-self.observed.mean, kind="stable")[: self.options.weights]
         with world.phase("weights"):
             Y = world.on_root(lambda: self.targets.read()[:, chosen])
             a_rep = dual_of_all(problem, Y, self._best_penalties()[chosen], world)
-            index, eaf, weights = snp_weights(genotypes, a_rep, used, world)
+            weights = snp_weights(genotypes, a_rep / used, "standardized", world)
             names = [self.targets.analysed[k] for k in chosen]
-            world.on_root(lambda: write_weights(path, variants, index, eaf, weights, names))
-        world.log.info(f"weights of {index.size:,} SNPs for {len(names)} targets: {path}")
+            world.on_root(lambda: write_weights(path, variants, weights, names))
+        world.log.info(f"weights of {weights.rows.size:,} SNPs for {len(names)} targets: {path}")
         self.tables["weights"] = path
 
     def _best_penalties(self) -> np.ndarray:
