@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.engine.cost import RunCost
-from mpgls.engine.dense_tiles import DenseTiles, TraitOrder
+from mpgls.engine.dense_tiles import DenseTiles, TraitOrder, check_passes
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.eigenbasis import (
     Bases,
@@ -39,7 +39,7 @@ from mpgls.engine.eigenbasis import (
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.engine.refit import GroupNodes, Refit, model_of_panel
+from mpgls.engine.refit import GroupNodes, HeldBasis, Refit, model_of_panel
 from mpgls.engine.snp_scan import own_blocks
 from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
@@ -47,7 +47,7 @@ from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, TileTe
 from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
 from mpgls.errors import StorageError, UsageError
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.teams import Team, TeamOperator, split_teams
+from mpgls.la.teams import Team, split_teams
 from mpgls.model.null_record import unidentified
 from mpgls.model.snp_ratio import fields_of
 from mpgls.model.trait_records import Pass
@@ -155,7 +155,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
         ):
             scan = Scan(options, traits, plan, blocks, ledger, team, job)
             check_room(scan, study, parts)
-            ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study))
+            ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study, parts))
             for c, part in enumerate(parts):
                 bases = open_bases(scan, part.study, c, eigen_file, grid)
                 scan_part(scan, part, c, bases, given[c])
@@ -231,7 +231,7 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
         for one in passes:
             work = Work()
             panels = [
-                hold_panel(scan, one, traits, basis, given, OnTeam(Z_team, work, nodes))
+                hold_panel(scan, one, traits, basis, given, HeldBasis(Z_team, work, nodes))
                 for traits in scan.plan.panels(one, scan.traits.groups[g].traits.size)
             ]
             label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
@@ -241,22 +241,8 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
         scan.job.sample_memory()
 
 
-@dataclass(frozen=True)
-class OnTeam:
-    """What the panels of a group share: its basis, work arrays, and the nodes of h2 where pairs are fitted anew."""
-
-    Z_team: TeamOperator
-    work: Work
-    nodes: GroupNodes | None
-
-
 def hold_panel(
-    scan: Scan,
-    one: Pass,
-    traits: tuple[int, int],
-    basis: Eigenbasis,
-    given: np.ndarray,
-    on: OnTeam,
+    scan: Scan, one: Pass, traits: tuple[int, int], basis: Eigenbasis, given: np.ndarray, on: HeldBasis
 ) -> ResidentPanel:
     """Rotate some ``traits`` of the pass's group, fit their null models, keep this rank's rows. Collective."""
     (first, stop), group, world = traits, scan.traits.groups[one.group], scan.job.world
@@ -296,7 +282,7 @@ def dense_shape(scan: Scan, dosages: bool) -> tuple[TraitOrder, DenseShape]:
     return order, shape
 
 
-def open_tiles(scan: Scan, study: Study) -> DenseTiles | None:
+def open_tiles(scan: Scan, study: Study, parts: list[KinshipPart]) -> DenseTiles | None:
     """The dense store if it is asked for: a new one, or that of the run that this one resumes. Collective."""
     options, job = scan.options, scan.job
     if not options.dense or not scan.traits.groups:
@@ -308,7 +294,9 @@ def open_tiles(scan: Scan, study: Study) -> DenseTiles | None:
             return open_dense(path, job.mark)
         return create_dense(path, shape, job.mark, {"test": options.snp_test.test, **study.origin(job.identities)})
 
-    return DenseTiles(job.world.on_root(make), order, scan.plan.panel, options.checkpoint, job.world)
+    store = job.world.on_root(make)
+    check_passes(store, order, scan.ledger.done, [part.blocks for part in parts], job.world)
+    return DenseTiles(store, order, scan.plan.panel, options.checkpoint, job.world)
 
 
 def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]:
