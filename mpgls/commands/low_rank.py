@@ -187,7 +187,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             if options.scans:
                 ledger = open_ledger(options, study, plan.block, chromosomes.blocks(plan.block)[0], given, job)
                 variants, plots = study.fileset.variants, not options.no_plots
-                report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
+                report = ScanReport(comm, options.out, options.formats, ledger.store, variants, plots, world.log.info)
             blups = None
             if options.blup:
                 blups = BlupFiles(options.out, list(study.cohorts), similarity.fileset.variants, world)

@@ -124,7 +124,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             blups = find_blups(options, study, job)
 
         variants, plots = study.fileset.variants, not options.no_plots
-        report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
+        report = ScanReport(comm, options.out, options.formats, ledger.store, variants, plots, world.log.info)
         with (
             world.phase("scan"),
             ProcessGrid(comm, plan.grid) as grid,

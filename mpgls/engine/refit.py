@@ -12,7 +12,6 @@ A team's ranks have some rows each of the pairs of all, and one reduction gives 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -38,9 +37,24 @@ _TOGETHER = 64
 """Pairs whose rows of a step stay in cache."""
 
 
-def design_at_nodes(basis: Eigenbasis) -> DesignAtNodes:
-    """The covariates of a group at nodes for every h2 that its pairs may have."""
-    return DesignAtNodes.of(H2Nodes.of(basis.lam, not basis.is_flat()), basis.X_L_tilde_rep)
+@dataclass(frozen=True, eq=False)
+class GroupNodes:
+    """The covariates of a group at nodes for every h2 that its pairs may have.
+
+    ``Q_team`` (n_team, q), ``W_team`` (n_team, r) and ``lam_team`` are this rank's rows, which all panels share.
+    """
+
+    design: DesignAtNodes
+    Q_team: np.ndarray
+    W_team: np.ndarray
+    lam_team: np.ndarray
+
+    @classmethod
+    def of(cls, basis: Eigenbasis, Z_team: TeamOperator) -> GroupNodes:
+        """Of a group's ``basis``, which ``Z_team`` holds."""
+        nodes, rows = H2Nodes.of(basis.lam, not basis.is_flat()), Z_team.rows
+        design = DesignAtNodes.of(nodes, basis.X_L_tilde_rep)
+        return cls(design, design.Q[rows], nodes.weights(rows), nodes.lam[rows])
 
 
 def model_of_panel(design: DesignAtNodes, panel: TraitPanel, test: SnpTest, world: World) -> RatioModel:
@@ -66,6 +80,7 @@ class Refit:
     """
 
     model: RatioModel
+    nodes: GroupNodes
     WE_team: np.ndarray
     h2: np.ndarray
     Z_team: TeamOperator
@@ -75,12 +90,6 @@ class Refit:
     def fields(self) -> tuple[str, ...]:
         """What a pair has beside effect and error."""
         return fields_of(self.model.test)
-
-    @cached_property
-    def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """This rank's rows of Q and W, and of the eigenvalues."""
-        rows, design = self.Z_team.rows, self.model.design
-        return design.Q[rows], design.nodes.weights(rows), design.nodes.lam[rows]
 
     def anew(self, X_tilde_team: np.ndarray, first: int, found: Hits) -> Hits:
         """This rank's pairs ``found`` with effect, error, p and further fields by their own ratio.
@@ -158,7 +167,7 @@ class Refit:
         self, X: np.ndarray, columns: np.ndarray, at: np.ndarray, traits: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Over this rank's rows: the sums of the SNPs in these ``columns`` of X~, and of pairs of them and traits."""
-        Q, W, lam = self._rows
+        Q, W, lam = self.nodes.Q_team, self.nodes.W_team, self.nodes.lam_team
         sums = np.zeros(((Q.shape[1] + 1) * W.shape[1], columns.size))
         products = np.zeros((traits.size, W.shape[1]))
         h2 = self.h2[traits, None]

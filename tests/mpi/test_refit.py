@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+from ranks import few_ranks
 from small_study import (
     SimulatedStudy,
     on_root,
@@ -102,6 +103,7 @@ def test_every_pair_is_that_of_single_trait(comm, study, alone):
         comm.Barrier()
 
 
+@few_ranks
 def test_hits_are_decided_by_the_ratio_of_their_own(comm, study, alone):
     """Among pairs that the null model's ratio puts on the other side of the threshold too; all files say the same."""
     p, refit_p, crossing = 0.02, 0.2, 0
@@ -165,6 +167,7 @@ def counts_of(prefix, trait, log10p):
     raise AssertionError(trait)
 
 
+@few_ranks
 def test_a_resumed_run_fits_anew_what_is_left(comm, study, alone, monkeypatch):
     options = {"trait_block": 2, "pass_traits": 2, "block_size": 16, "p_threshold": 0.1, "refit_p": 0.9}
     kept, calls = multi_trait.model_of_panel, []
@@ -186,6 +189,7 @@ def test_a_resumed_run_fits_anew_what_is_left(comm, study, alone, monkeypatch):
     comm.Barrier()
 
 
+@few_ranks
 def test_mixed_precision_is_close_and_tests_have_columns_where_asked_for(comm, study, alone):
     out = scan(comm, study, "mixed", precision="mixed", test="score", p_threshold=0.05, refit_p=0.3)
     if comm.rank == 0:
@@ -199,6 +203,7 @@ def test_mixed_precision_is_close_and_tests_have_columns_where_asked_for(comm, s
     comm.Barrier()
 
 
+@few_ranks
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -21,7 +21,7 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.errors import UsageError
+from mpgls.errors import Stopped, UsageError
 
 N, NEW, M = 83, 40, 61
 ALPHA = 2.0
@@ -180,3 +180,11 @@ def test_a_finished_run_is_left_as_it_is(comm, files):
     before = made.tables["scores"].stat().st_mtime_ns
     again = score(comm, files, "twice", resume=True)
     assert again.tables == made.tables and made.tables["scores"].stat().st_mtime_ns == before
+
+
+def test_a_stopped_run_is_resumed(comm, files):
+    with pytest.raises(Stopped):
+        score(comm, files, "stopped", max_hours=1e-9)
+    assert not (files.folder / "stopped.scores.tsv").exists()
+    made = score(comm, files, "stopped", resume=True)
+    np.testing.assert_allclose(scores(made)[N:], files.expected(), rtol=0, atol=1e-9)
