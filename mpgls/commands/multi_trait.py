@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.engine.cost import RunCost
-from mpgls.engine.dense_tiles import DenseTiles, TraitOrder
+from mpgls.engine.dense_tiles import DenseTiles, TraitOrder, check_passes
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.eigenbasis import (
     Bases,
@@ -155,7 +155,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
         ):
             scan = Scan(options, traits, plan, blocks, ledger, team, job)
             check_room(scan, study, parts)
-            ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study))
+            ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study, parts))
             for c, part in enumerate(parts):
                 bases = open_bases(scan, part.study, c, eigen_file, grid)
                 scan_part(scan, part, c, bases, given[c])
@@ -296,7 +296,7 @@ def dense_shape(scan: Scan, dosages: bool) -> tuple[TraitOrder, DenseShape]:
     return order, shape
 
 
-def open_tiles(scan: Scan, study: Study) -> DenseTiles | None:
+def open_tiles(scan: Scan, study: Study, parts: list[KinshipPart]) -> DenseTiles | None:
     """The dense store if it is asked for: a new one, or that of the run that this one resumes. Collective."""
     options, job = scan.options, scan.job
     if not options.dense or not scan.traits.groups:
@@ -308,7 +308,9 @@ def open_tiles(scan: Scan, study: Study) -> DenseTiles | None:
             return open_dense(path, job.mark)
         return create_dense(path, shape, job.mark, {"test": options.snp_test.test, **study.origin(job.identities)})
 
-    return DenseTiles(job.world.on_root(make), order, scan.plan.panel, options.checkpoint, job.world)
+    store = job.world.on_root(make)
+    check_passes(store, order, scan.ledger.done, [part.blocks for part in parts], job.world)
+    return DenseTiles(store, order, scan.plan.panel, options.checkpoint, job.world)
 
 
 def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from mpgls.stream.store import OF_GENOTYPES
 from mpgls.stream.writer import UnitWriter
 
 if TYPE_CHECKING:
+    from mpgls.model.trait_records import Pass
     from mpgls.run.world import World
     from mpgls.study.snp_stats import SnpStats
     from mpgls.study.trait_groups import TraitGroup
@@ -30,6 +31,21 @@ class TraitOrder:
         self.names = [all_names[trait] for trait in self.traits]
         self.position = np.full(len(all_names), -1, dtype=np.int64)
         self.position[self.traits] = np.arange(self.traits.size)
+
+
+def check_passes(
+    store: DenseStore, order: TraitOrder, done: Iterable[Pass], blocks: Sequence[np.ndarray], world: World
+) -> None:
+    """Compare what the ``done`` passes wrote with its checksums; ``blocks`` are the numbers of each part's. Collective.
+
+    The ranks share the passes. Raises StorageError, on all ranks, for a block that changed on disk: its pass is in the
+    histograms and hits already, and cannot be made again alone.
+    """
+    with world.together():
+        for one in sorted(done)[world.rank :: world.size]:
+            first = int(np.searchsorted(order.group, one.group))
+            for trait in range(first + one.first, first + one.stop):
+                store.check(trait, blocks[one.part].tolist())
 
 
 class DenseTiles:

@@ -18,7 +18,7 @@ Every dataset lies at a fixed place from the start, so ranks write tiles without
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -162,6 +162,12 @@ class DenseStore:
                 a, b = (min(max(end, start), stop) for end in self.edges[k : k + 2].tolist())
                 records[a - start : b - start] = of_block[a - int(self.edges[k]) : b - int(self.edges[k])]
         return records
+
+    def check(self, trait: int, blocks: Iterable[int]) -> None:
+        """Compare these blocks of a trait with their checksums. Raises StorageError for one that changed on disk."""
+        with self.own.open() as file:
+            for k in blocks:
+                self._read_block(file, trait, k)
 
     def _read_block(self, file: BinaryIO, trait: int, k: int) -> np.ndarray:
         """Block k of a trait as `dtype`."""

@@ -269,3 +269,28 @@ def test_mutated_state(comm: Any, study: Path, name: str, ending: str, monkeypat
         else:
             assert_same(comm, name, Path())
     on_root(comm, lambda: [path.unlink() for path in study.glob("kept-out.*")])
+
+
+def test_a_changed_tile_of_a_finished_pass_is_refused(comm: Any, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hits and histograms know the pass already, so it cannot be made again; unchanged the run goes on."""
+
+    def stop(*_: Any) -> None:
+        raise Stopped("a signal")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mpgls.commands.multi_trait.report", stop)
+        with pytest.raises(Stopped):
+            start("multi_trait", "out", comm)
+
+    def change_tile() -> None:
+        shutil.copy("out.h5", "kept.h5")
+        with h5py.File("out.h5", "r+") as file:
+            file["beta"][3, 1, 4] += 0.5
+
+    on_root(comm, change_tile)
+    with pytest.raises(StorageError, match=r"out\.h5 is damaged: block 3 of trait 'trait2' is not what was written"):
+        start("multi_trait", "out", comm, resume=True)
+    on_root(comm, lambda: shutil.move("kept.h5", "out.h5"))
+    undisturbed("multi_trait", comm)
+    start("multi_trait", "out", comm, resume=True)
+    assert_same(comm, "multi_trait", Path())
