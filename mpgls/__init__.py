@@ -33,6 +33,7 @@ _NAMES = (
     "ridge",
     "score",
     "export",
+    "merge",
     "simulate",
     "simulate_images",
     "doctor",

@@ -19,6 +19,7 @@ COMMANDS = {
     "ridge": "Ridge",
     "score": "Score",
     "export": "Export",
+    "merge": "Merge",
     "simulate": "Simulate",
     "simulate-images": "SimulateImages",
     "doctor": "Doctor",

@@ -17,18 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpgls.device.card import Card
 from mpgls.engine.cost import RunCost
+from mpgls.engine.device_plan import card_limit, choose_card
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kinship_cost import KinshipWork, kinship_cost
 from mpgls.engine.kinship_files import KinshipFile, write_gcta
 from mpgls.engine.kinship_grid import trace
+from mpgls.engine.kinship_on_card import products_and_pairs
 from mpgls.engine.kinship_plan import KinshipPlan, KinshipSizes, plan_kinship
 from mpgls.engine.kinship_sums import METHODS, chromosome_sums, divide_by_counts
 from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import grid_shape
 from mpgls.la.matrix import GridMatrix
+from mpgls.run.device_options import DeviceOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, open_study, selected_rows
 from mpgls.run.job import Job, open_job
@@ -47,7 +51,7 @@ SUFFIXES = (".h5", ".h5.partial", ".grm.bin", ".grm.id", ".grm.N.bin")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kinship(GenotypeOptions, SimilarityOptions, BlockOptions, DryRunOptions):
+class Kinship(GenotypeOptions, SimilarityOptions, BlockOptions, DeviceOptions, DryRunOptions):
     """Options of ``mpgls kinship``."""
 
     command = "kinship"
@@ -84,6 +88,7 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
         if job.is_complete():
             return job.results()
         with job.world.phase("open and check"):
+            card = choose_card(options, job.world)
             study = open_study(options, job.world, traits=False)
             job.identify()
             index = selected_rows(study, job.world)
@@ -92,19 +97,20 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             machine, parts = job.machine(study.fileset.bed.held_bytes), len(chromosomes.labels)
             if options.dry_run:
                 return dry_run(lambda at: cost_on(at, options, study, parts), machine, options.rates, job)
-            plan = make_plan(options, machine, study)
+            plan = make_plan(options, machine, study, card_limit(card, job.world))
             say_plan(plan, options, parts, job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
         with job.world.phase("sums"), ProcessGrid(comm) as grid:
-            files, facts = make_kinship(grid, genotypes, chromosomes, study, job, options)
+            files, facts = make_kinship(grid, genotypes, chromosomes, study, job, card)
         return job.finish(facts, files=files)
 
 
 def make_kinship(
-    grid: ProcessGrid, genotypes: GenotypeBlocks, chromosomes: Chromosomes, study: Study, job: Job, options: Kinship
+    grid: ProcessGrid, genotypes: GenotypeBlocks, chromosomes: Chromosomes, study: Study, job: Job, card: Card | None
 ) -> tuple[list[Path], dict[str, Any]]:
     """The algorithm: S_c chromosome by chromosome, K, and their files. Collective. Returns the files and facts."""
-    world, n = job.world, study.samples.size
+    world, n, options = job.world, study.samples.size, job.options
+    assert isinstance(options, Kinship)
     everyone = study.fileset.samples.ids()
     ids = [everyone[row] for row in study.samples]
     K_grid = GridMatrix.square(grid, n, grid_block(n, grid.shape))
@@ -113,7 +119,8 @@ def make_kinship(
     used = []
     labels = chromosomes.labels if options.loco else ()
     with KinshipFile(job.path(".h5"), ids, options.method, labels, world) as file:
-        for c, of_chromosome in chromosome_sums(S_grid, genotypes, chromosomes, options.method, world, N_grid):
+        products, pairs = products_and_pairs(S_grid, N_grid, genotypes, options.method, card, world.clock)
+        for c, of_chromosome in chromosome_sums(products, pairs, genotypes, chromosomes, world):
             used.append(of_chromosome)
             if options.loco:
                 file.save_sum(c, S_grid)
@@ -144,10 +151,15 @@ def _chromosomes(options: Kinship, study: Study, index: np.ndarray) -> Chromosom
 # -- plan -------------------------------------------------------------------------------------------------------------
 
 
-def make_plan(options: Kinship, machine: Machine, study: Study) -> KinshipPlan:
-    """The widest block that fits. Raises MemoryPlanError."""
+def make_plan(options: Kinship, machine: Machine, study: Study, card: int | None = None) -> KinshipPlan:
+    """The widest block that fits the ranks, and ``card`` bytes of a GPU each. Raises MemoryPlanError."""
     sizes = KinshipSizes(
-        study.samples.size, study.selected, study.fileset.bed.snp_bytes, options.loco, options.method == "gcta"
+        study.samples.size,
+        study.selected,
+        study.fileset.bed.snp_bytes,
+        options.loco,
+        options.method == "gcta",
+        card,
     )
     return plan_kinship(machine, sizes, options.block_size)
 
@@ -172,5 +184,7 @@ def say_plan(plan: KinshipPlan, options: Kinship, count: int, job: Job) -> None:
     p_r, p_c = grid_shape(job.world.size)
     log = job.world.log
     log.info(f"plan: a {p_r} x {p_c} grid, blocks of {plan.block} SNPs, at most {plan.peak / GIB:.2f} GiB a rank")
+    if plan.on_card:
+        log.info(f"plan: S of this rank in float64 and blocks on its GPU, at most {plan.on_card / GIB:.2f} GiB")
     if options.loco:
         log.info(f"plan: leave one chromosome out: sums of {count} chromosomes in the file, one at a time in memory")

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpgls.device.card import Card
 from mpgls.engine.blup import BlupFiles
+from mpgls.engine.device_plan import choose_card
 from mpgls.engine.dry_run import dry_run_of_stages, held_bytes, problem_of
 from mpgls.engine.low_rank_blup import SimilarityBlups
 from mpgls.engine.low_rank_inputs import (
@@ -25,11 +27,12 @@ from mpgls.engine.low_rank_inputs import (
 )
 from mpgls.engine.low_rank_nulls import Products, SimilarityPart, load_gram
 from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
-from mpgls.engine.low_rank_scan import SetModel, TestedSnps
+from mpgls.engine.low_rank_scan import SetModel
 from mpgls.engine.low_rank_stages import FILES_OF_STAGES, STAGES, Stages, similarity_mark
 from mpgls.engine.parts import tested_chromosomes
 from mpgls.engine.sample_products import SampleModels, sample_products, without
 from mpgls.engine.similarity import PackedSnps, Similarity
+from mpgls.engine.similarity_on_card import SimilarityOnCard, check_for_cards, tested_snps
 from mpgls.engine.snp_scan import left_blocks
 from mpgls.engine.trait_scan import TraitScan
 from mpgls.errors import UsageError
@@ -38,12 +41,13 @@ from mpgls.la.teams import Team, split_teams
 from mpgls.model.gls import fit_null
 from mpgls.model.null_record import NullFlag, unidentified
 from mpgls.report.scan_report import ScanReport
+from mpgls.run.device_options import DeviceOptions
 from mpgls.run.genotype_options import BY_COUNTS, BY_SEX, named_source
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.options import option, the_file
-from mpgls.run.plan import block_within
+from mpgls.run.plan import GIB, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.similarity_options import SimilaritySnpOptions
 from mpgls.run.slots import ScanLedger
@@ -57,7 +61,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank(TraitScanOptions, SimilaritySnpOptions):
+class LowRank(TraitScanOptions, SimilaritySnpOptions, DeviceOptions):
     """Options of ``mpgls low-rank``; exactly one of ``similarity_snps``, ``_every`` and ``_count`` is given."""
 
     command = "low-rank"
@@ -95,6 +99,8 @@ class LowRank(TraitScanOptions, SimilaritySnpOptions):
                 "mpgls single-trait"
             )
         _ = self.similarity  # several sources
+        if self.device != "cpu" and self.team_size not in (None, 1):
+            raise UsageError("each GPU holds a whole factor of low-rank: leave out either --team-size or --device")
 
     @property
     def record(self) -> str:
@@ -147,6 +153,7 @@ class Run:
     job: Job
     ledger: ScanLedger | None
     report: ScanReport | None
+    card: Card | None
     blups: BlupFiles | None
 
     def blups_of(self, G: Similarity, part: SimilarityPart) -> SimilarityBlups | None:
@@ -161,6 +168,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             return job.results()
         world = job.world
         with world.phase("open and check"):
+            card = choose_card(options, world)
             study = open_study(options, world)
             chromosomes = tested_chromosomes(study, not options.no_loco, world)
             similarity = open_similarity(options.similarity, options.snps, study, chromosomes, world)
@@ -179,11 +187,11 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             if options.scans:
                 ledger = open_ledger(options, study, plan.block, chromosomes.blocks(plan.block)[0], given, job)
                 variants, plots = study.fileset.variants, not options.no_plots
-                report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
+                report = ScanReport(comm, options.out, options.formats, ledger.store, variants, plots, world.log.info)
             blups = None
             if options.blup:
                 blups = BlupFiles(options.out, list(study.cohorts), similarity.fileset.variants, world)
-            whole = Run(options, study, similarity, chromosomes, given, plan, stages, job, ledger, report, blups)
+            whole = Run(options, study, similarity, chromosomes, given, plan, stages, job, ledger, report, card, blups)
         with world.phase("stages"), ProcessGrid(comm, plan.grid) as grid:
             packed = PackedSnps(similarity.fileset.bed, similarity.snps.index, world)
             for samples in sets:
@@ -206,9 +214,13 @@ def run_set(run: Run, samples: SampleSet, packed: PackedSnps, grid: ProcessGrid)
         return
     snps, at = run.similarity.snps.subset(kept), np.flatnonzero(kept)
     with world.phase("decode G"):
-        G = Similarity(
-            snps, packed, at, stats, samples.similarity_rows, options.dtype, run.plan.resident, world.comm
-        )  # fmt: skip
+        known = snps, packed, at, stats, samples.similarity_rows, options.dtype
+        if run.card is None:
+            G = Similarity(*known, run.plan.resident, world.comm)
+        else:
+            dosages = run.similarity.fileset.bed.dosages or run.study.fileset.bed.dosages
+            check_for_cards(dosages, options.is_dense(samples.rows.size, snps.index.size))
+            G = SimilarityOnCard(*known, run.card, world.comm)
     say_similarity(run, G, samples)
     parts = make_parts(not options.no_loco, run.chromosomes, run.plan.block, snps, stats)
     scan = scan_dense if options.is_dense(G.n, G.K) else scan_set
@@ -240,15 +252,8 @@ def scan_set(
         return {}
     checked: dict[str, float] = {}
     with split_teams(world.comm, plan.team_size, plan.solver) as team:
-        tested = TestedSnps(
-            run.study.fileset.bed,
-            samples.rows,
-            samples.F_rep,
-            G,
-            plan.block,
-            world,
-            run.options.columns(samples.cohort),
-        )
+        of_snps = run.options.columns(samples.cohort)
+        tested = tested_snps(run.study.fileset.bed, samples.rows, samples.F_rep, G, plan.block, world, of_snps)
         model = SetModel(load_gram(gram, G.n, grid, world), products, nulls, tested)
         if (blups := run.blups_of(G, parts[0])) is not None:
             blups.keep_set(run.study, samples, model, parts[0])
@@ -288,7 +293,7 @@ def scan_part(
         ledger.keep_null(part.k, samples.numbers[one.column], null, fit_null(one.h2, one.sums), cohort)
     tested.begin(part)
     worst = max(held, key=lambda one: one.h2)
-    if test.precision == "mixed" and worst.h2 >= checked_h2:
+    if (test.precision == "mixed" or tested.on_card) and worst.h2 >= checked_h2:
         snps = np.concatenate([slots.snps(block) for block in left])
         found = model.check_against_double(part, worst, snps, test).facts()
     label = part.of(samples.traits[columns[0]] if len(columns) == 1 else f"{len(columns)} traits")
@@ -375,7 +380,8 @@ def make_plan(
     )
     asked = block_within(options.block_size, study.selected)
     block = planned_block(options, study, job) if options.scans else asked
-    plan = plan_low_rank(machine, sizes, options.team_size, block, options.solver)
+    team_size = options.team_size if options.device == "cpu" else 1
+    plan = plan_low_rank(machine, sizes, team_size, block, options.solver)
     job.world.log.info(plan.text(machine))
     return plan
 
@@ -387,5 +393,7 @@ def say_similarity(run: Run, G: Similarity, samples: SampleSet) -> None:
     form = f"{'n x n' if dense else 'K x K'} matrices"
     if dense and run.options.form == "auto":
         form += ", which are cheaper for so many"
+    if isinstance(G, SimilarityOnCard):
+        products = f"exact on the GPU, {G.card.name}, with {G.resident_bytes / GIB:.2f} GiB of packed SNPs"
     names = ", ".join(samples.traits[:5]) + (", ..." if len(samples.traits) > 5 else "")
     run.job.world.log.info(f"{names}: n = {G.n:,}, K = {G.K:,} similarity SNPs that vary; {form}; products {products}")

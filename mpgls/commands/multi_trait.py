@@ -39,7 +39,7 @@ from mpgls.engine.eigenbasis import (
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.engine.refit import GroupNodes, Refit, model_of_panel
+from mpgls.engine.refit import GroupNodes, HeldBasis, Refit, model_of_panel
 from mpgls.engine.snp_scan import own_blocks
 from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
@@ -47,7 +47,7 @@ from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, TileTe
 from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
 from mpgls.errors import StorageError, UsageError
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.teams import Team, TeamOperator, split_teams
+from mpgls.la.teams import Team, split_teams
 from mpgls.model.null_record import unidentified
 from mpgls.model.snp_ratio import fields_of
 from mpgls.model.trait_records import Pass
@@ -55,6 +55,7 @@ from mpgls.model.work import Work
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.multi_trait import LeftOut, TraitReport
 from mpgls.report.table import FIGURES_BYTES
+from mpgls.report.table_formats import ALL_ENDINGS, table_paths, table_sizes
 from mpgls.run.coding_options import ColumnOptions
 from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
@@ -71,6 +72,7 @@ from mpgls.run.outputs import check_room as check_room_at
 from mpgls.run.plan import Machine, block_within
 from mpgls.run.refit_options import RefitOptions
 from mpgls.run.study_options import ManyTraitOptions, ScaleOptions, ScanKinshipOptions
+from mpgls.run.table_options import TableOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import RATIO_TILES, DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
@@ -84,9 +86,10 @@ if TYPE_CHECKING:
     from mpgls.study.chromosomes import Chromosomes
 
 
-TABLES = {"hits": ".hits.tsv", "traits": ".traits.tsv", "loco": ".loco.tsv"}
+HITS = ".hits"
+TABLES = {"traits": ".traits.tsv", "loco": ".loco.tsv"}
 HISTOGRAMS = ".histograms.h5"
-FILES = (".h5", ".hits.parquet", HISTOGRAMS, ".hits.png", ".qq.png")
+FILES = (".h5", *(f"{HITS}{ending}" for ending in ALL_ENDINGS), HISTOGRAMS, ".hits.png", ".qq.png")
 SUFFIXES = (*TABLES.values(), *FILES, f"{HISTOGRAMS}.partial", ".progress")
 SCRATCH = (".scratch.[0-9]*", f"{HISTOGRAMS}.sum")
 HISTOGRAM_BYTES = 1_200
@@ -98,12 +101,13 @@ SHOWN_GROUPS = 20
 @dataclass(frozen=True, kw_only=True)
 class MultiTrait(
     GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ConditionOptions,
-    ColumnOptions, SolverOptions, RefitOptions, BlockOptions, PlotOptions, CheckpointOptions,
+    ColumnOptions, SolverOptions, RefitOptions, BlockOptions, PlotOptions, TableOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls multi-trait``."""
 
     command = "multi-trait"
     summary = "mixed-model scan of many traits on every SNP, from one eigendecomposition"
+    has_ssf = keeps_records = False
     example = "mpirun -n 4 mpgls multi-trait --bfile mice --pheno traits.tsv --grm mice_K.h5 --out all"
 
     def check(self) -> None:
@@ -159,7 +163,8 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
         with world.phase("report"):
             found = world.on_root(lambda: report(scan, study, parts))
         files = [path for path in map(job.path, FILES) if path.exists()]
-        tables = {name: job.path(suffix) for name, suffix in TABLES.items() if name != "loco" or options.loco}
+        hits = {"hits": table_paths(job.path(HITS), options.formats)[options.formats[0]]}
+        tables = hits | {name: job.path(suffix) for name, suffix in TABLES.items() if name != "loco" or options.loco}
         return job.finish({"plan": plan, "groups": facts, **found}, files=files, tables=tables, nulls=ledger.nulls())
 
 
@@ -226,7 +231,7 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
         for one in passes:
             work = Work()
             panels = [
-                hold_panel(scan, one, traits, basis, given, OnTeam(Z_team, work, nodes))
+                hold_panel(scan, one, traits, basis, given, HeldBasis(Z_team, work, nodes))
                 for traits in scan.plan.panels(one, scan.traits.groups[g].traits.size)
             ]
             label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
@@ -236,22 +241,8 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
         scan.job.sample_memory()
 
 
-@dataclass(frozen=True)
-class OnTeam:
-    """What the panels of a group share: its basis, work arrays, and the nodes of h2 where pairs are fitted anew."""
-
-    Z_team: TeamOperator
-    work: Work
-    nodes: GroupNodes | None
-
-
 def hold_panel(
-    scan: Scan,
-    one: Pass,
-    traits: tuple[int, int],
-    basis: Eigenbasis,
-    given: np.ndarray,
-    on: OnTeam,
+    scan: Scan, one: Pass, traits: tuple[int, int], basis: Eigenbasis, given: np.ndarray, on: HeldBasis
 ) -> ResidentPanel:
     """Rotate some ``traits`` of the pass's group, fit their null models, keep this rank's rows. Collective."""
     (first, stop), group, world = traits, scan.traits.groups[one.group], scan.job.world
@@ -282,12 +273,12 @@ def open_bases(scan: Scan, study: Study, c: int, eigen_file: EigenFile | None, g
     return KinshipBases(phi, options.eigensolver, options.slepc_options, options.pcs, world)
 
 
-def dense_shape(scan: Scan) -> tuple[TraitOrder, DenseShape]:
-    """The order of the traits in the dense store, and what it holds."""
+def dense_shape(scan: Scan, dosages: bool) -> tuple[TraitOrder, DenseShape]:
+    """The order of the traits in the dense store, and what it holds of genotypes or ``dosages``."""
     traits, blocks, parts = scan.traits, scan.blocks, len(scan.ledger.records.nulls)
     order = TraitOrder(traits.groups, traits.matrix.names)
-    further = RATIO_TILES if scan.options.ratio == "snp" else ()
-    shape = DenseShape(blocks.index, blocks.edges, scan.plan.block, order.names, order.group, parts, further)
+    further, B = RATIO_TILES if scan.options.ratio == "snp" else (), scan.plan.block
+    shape = DenseShape(blocks.index, blocks.edges, B, order.names, order.group, parts, further, dosages)
     return order, shape
 
 
@@ -296,7 +287,7 @@ def open_tiles(scan: Scan, study: Study, parts: list[KinshipPart]) -> DenseTiles
     options, job = scan.options, scan.job
     if not options.dense or not scan.traits.groups:
         return None
-    path, (order, shape) = job.path(".h5"), dense_shape(scan)
+    path, (order, shape) = job.path(".h5"), dense_shape(scan, study.fileset.bed.dosages)
 
     def make() -> DenseStore:
         if scan.ledger.done:
@@ -315,12 +306,14 @@ def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]
     made = TraitReport(
         scan.job.prefix, ledger.names, traits.samples, study.fileset.variants, ledger.records, ledger.histograms
     )
-    files, hits = made.write_tables(), ledger.records.hits.size
-    if files.note:
-        log.info(files.note)
+    paths, hits = table_paths(scan.job.path(HITS), options.formats), ledger.records.hits.size
+    for note in made.write_hits(paths, study.fileset.bed.dosages):
+        log.info(note)
+    made.write_traits()
     if options.loco:
         made.write_loco([LeftOut(str(part.label), part.left_out) for part in parts])
-    log.info(f"{hits:,} hits with p <= {options.p_threshold:g}: {files.tsv}; traits: {scan.job.path(TABLES['traits'])}")
+    table, traits_table = paths[options.formats[0]], scan.job.path(TABLES["traits"])
+    log.info(f"{hits:,} hits with p <= {options.p_threshold:g}: {table}; traits: {traits_table}")
     if not options.no_plots:
         made.draw(ledger.index, options.p_threshold, log.info)
     return {"hits": hits, "traits": len(ledger.names)}
@@ -333,13 +326,10 @@ def check_room(scan: Scan, study: Study, parts: list[KinshipPart]) -> None:
     """
     options, traits, plan, job = scan.options, scan.traits, scan.plan, scan.job
     t, m, row = len(traits.matrix.names), scan.blocks.index.size, study.fileset.variants.row_bytes + FIGURES_BYTES
-    sizes = {
-        TABLES["traits"]: t * row,
-        TABLES["hits"]: int(options.p_threshold * t * m) * row,  # by chance
-        HISTOGRAMS: t * HISTOGRAM_BYTES,
-    }
+    sizes = {TABLES["traits"]: t * row, HISTOGRAMS: t * HISTOGRAM_BYTES}
+    sizes |= table_sizes(HITS, options.formats, int(options.p_threshold * t * m) * row)  # by chance
     if options.dense and traits.groups:
-        sizes[".h5"] = dense_shape(scan)[1].nbytes
+        sizes[".h5"] = dense_shape(scan, study.fileset.bed.dosages)[1].nbytes
     if not options.no_plots:
         sizes |= dict.fromkeys((".hits.png", ".qq.png"), PICTURE_BYTES)
     several = any(len(plan.passes(0, g, group.traits.size)) > 1 for g, group in enumerate(traits.groups))

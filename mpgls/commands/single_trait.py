@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpgls.device.card import Card
 from mpgls.engine.blup import BlupFiles, KinshipBlups
 from mpgls.engine.cost import RunCost
 from mpgls.engine.covariance import Covariance
+from mpgls.engine.device_plan import card_limit, card_sizes, choose_card, on_the_card, plan_on_cards
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.joint_peaks import JointPeaks, PeakRule
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
@@ -44,6 +46,7 @@ from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
 from mpgls.model.h2_nodes import NODES
 from mpgls.report.scan_report import ScanReport
+from mpgls.run.device_options import DevicePrecisionOptions
 from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import RatioOptions, TraitScanOptions
@@ -65,7 +68,7 @@ PEAKS = ".peaks.progress"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleTrait(PeakOptions, RatioOptions, TraitScanOptions, ScanKinshipOptions):
+class SingleTrait(PeakOptions, DevicePrecisionOptions, RatioOptions, TraitScanOptions, ScanKinshipOptions):
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
@@ -101,6 +104,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
         world = job.world
         with world.phase("open and check"):
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
+            card = choose_card(options, world)
             study = open_study(options, world, eigen=eigen_file)
             check_kinship(study, options.loco, world)
             for name, cohort in study.cohorts.items():
@@ -113,25 +117,28 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             if options.dry_run:
                 machine = job.machine(study.fileset.bed.held_bytes)
                 return dry_run(lambda at: cost_on(at, options, study, chromosomes, given), machine, options.rates, job)
-            plan = make_plan(options, study, chromosomes, job)
+            plan = make_plan(options, study, chromosomes, card, job)
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
             describe(parts, edges, plan.block, world)
             ledger = open_ledger(options, study, plan.block, edges, given, job, options.pcs)
             blups = find_blups(options, study, job)
 
         variants, plots = study.fileset.variants, not options.no_plots
-        report = ScanReport(comm, options.out, ledger.store, variants, plots, world.log.info)
+        report = ScanReport(comm, options.out, options.formats, ledger.store, variants, plots, world.log.info)
         with (
             world.phase("scan"),
             ProcessGrid(comm, plan.grid) as grid,
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
             shared = (study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
-            source, last = KinshipSource(options, eigen_file, grid, plan, job), (parts, report, study, options, job)
+            source, scan = KinshipSource(options, eigen_file, grid, plan, job), Scan(options, study, parts, report, job)
             if options.ratio == "null":
-                scan_traits(TraitScan(*shared, columns=options.columns, blups=blups), source.models, *last)
+                on_card = on_the_card(card, plan, options)
+                one_h2 = TraitScan(*shared, columns=options.columns, blups=blups, on_card=on_card)
+                scan_traits(scan, one_h2, source.models)
             else:
-                scan_traits(RatioScan(*shared, columns=options.columns, blups=blups), source.spectral_models, *last)
+                own_h2 = RatioScan(*shared, columns=options.columns, blups=blups)
+                scan_traits(scan, own_h2, source.spectral_models)
         return job.finish(
             {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files],
             tables=report.tables | (blups.files.tables() if blups else {}), nulls=ledger.nulls,
@@ -146,50 +153,48 @@ def find_blups(options: SingleTrait, study: Study, job: Job) -> KinshipBlups | N
     return KinshipBlups(files, KinshipSnps.find(study, options.center_grm, job.world))
 
 
-def scan_traits(
-    scans: TraitScans[C],
-    models_of: Callable[[KinshipPart, int], Models[C]],
-    parts: list[KinshipPart],
-    report: ScanReport,
-    study: Study,
-    options: SingleTrait,
-    job: Job,
-) -> None:
+@dataclass(frozen=True)
+class Scan:
+    """What the traits of a scan share."""
+
+    options: SingleTrait
+    study: Study
+    parts: list[KinshipPart]
+    report: ScanReport
+    job: Job
+
+
+def scan_traits(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipPart, int], Models[C]]) -> None:
     """Every trait on the SNPs of every part that its ledger lacks, and its tables. Collective; raises Stopped.
 
     ``models_of`` gives the models of a part for so many uses.
     """
-    for part in parts:
-        unfinished = scans.unfinished(part)
+    for part in scan.parts:
+        unfinished = traits.unfinished(part)
         models = models_of(part, len(unfinished))
-        for trait, cohort in enumerate(study.cohorts.values()):
+        for trait, cohort in enumerate(scan.study.cohorts.values()):
             if trait in unfinished:
-                scans.run(part, trait, models)
-            if part is parts[-1]:
-                facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scans.checked(trait)}
-                with scans.world.phase("report"):
-                    report.trait(trait, parts, facts)
-    if options.joint_peak is not None:
-        look_for_peaks(scans, models_of, parts, report, study, options, job)
+                traits.run(part, trait, models)
+            if part is scan.parts[-1]:
+                facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **traits.checked(trait)}
+                with scan.job.world.phase("report"):
+                    scan.report.trait(trait, scan.parts, facts)
+    if scan.options.joint_peak is not None:
+        look_for_peaks(scan, traits, models_of)
 
 
-def look_for_peaks(
-    scans: TraitScans[C],
-    models_of: Callable[[KinshipPart, int], Models[C]],
-    parts: list[KinshipPart],
-    report: ScanReport,
-    study: Study,
-    options: SingleTrait,
-    job: Job,
-) -> None:
+def look_for_peaks(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipPart, int], Models[C]]) -> None:
     """The independent signals of each trait, in tables of their own. Collective; raises Stopped."""
+    options, study, job = scan.options, scan.study, scan.job
     rule, state = PeakRule(int(options.joint_peak or 0), options.p_threshold, options.joint_max), job.state(PEAKS)
-    peaks = JointPeaks(scans, study, parts, lambda part: models_of(part, 1), rule, options.coding, options.pcs, state)
+    peaks = JointPeaks(
+        traits, study, scan.parts, lambda part: models_of(part, 1), rule, options.coding, options.pcs, state
+    )
     peaks.recall(job.resume)
     for trait in range(len(study.cohorts)):
         signals = peaks.signals(trait)
         with job.world.phase("report"):
-            report.peaks(trait, signals)
+            scan.report.peaks(trait, signals)
 
 
 @dataclass(frozen=True)
@@ -222,10 +227,16 @@ class KinshipSource:
         return KinshipOnGrid(study.kinship, study.samples, index, uses, self.grid, block, world, center)
 
 
-def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, job: Job) -> ScanPlan:
+def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, card: Card | None, job: Job) -> ScanPlan:
     """The plan, in the log before anything large is allocated; a run that resumes keeps its store's block."""
     machine = job.machine(study.fileset.bed.held_bytes)
-    plan = plan_on(machine, options, study, chromosomes, planned_block(options, study, job))
+    block = planned_block(options, study, job)
+    limit = card_limit(card, job.world)
+    if limit is None:
+        plan = plan_on(machine, options, study, chromosomes, block)
+    else:
+        of_card = card_sizes(sizes_of(options, study, chromosomes), options.precision, limit, study.fileset.bed)
+        plan = plan_on_cards(machine, of_card, options.team_size, block)
     job.world.log.info(plan.text(machine))
     return plan
 
@@ -234,8 +245,14 @@ def plan_on(
     machine: Machine, options: SingleTrait, study: Study, chromosomes: Chromosomes, block: int | None
 ) -> ScanPlan:
     """The plan. Raises MemoryPlanError."""
+    sizes = sizes_of(options, study, chromosomes)
+    return plan_scan(machine, sizes, options.team_size, block, options.solver)
+
+
+def sizes_of(options: SingleTrait, study: Study, chromosomes: Chromosomes) -> ScanSizes:
+    """What the scan is made of."""
     cohorts, n = list(study.cohorts.values()), study.samples.size
-    sizes = ScanSizes(
+    return ScanSizes(
         n,
         m=-(-study.selected // len(chromosomes.labels)),
         columns=cohorts[0].X_L.shape[1] + options.pcs + 1,
@@ -249,7 +266,6 @@ def plan_on(
         keeps_model=options.joint_peak is not None,
         tested=columns_of_all(study.cohorts, options.columns).count,
     )
-    return plan_scan(machine, sizes, options.team_size, block, options.solver)
 
 
 def cost_on(

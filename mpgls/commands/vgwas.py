@@ -32,23 +32,24 @@ from mpgls.engine.voxelwise_plan import VoxelwisePlan, Wishes, plan_voxelwise
 from mpgls.engine.voxelwise_store import KEPT, Earlier, VoxelwiseStore
 from mpgls.errors import UsageError
 from mpgls.la.teams import split_teams
-from mpgls.model.clusters import CONNECTIVITIES, RECORD_DTYPE, STATISTICS
+from mpgls.model.clusters import RECORD_DTYPE, STATISTICS
 from mpgls.model.extremes import Correction
 from mpgls.model.permute import Permutations
 from mpgls.report.brain_maps import map_bytes
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import ENDINGS_OF_MAP
 from mpgls.report.table import table_bytes
+from mpgls.report.table_formats import ALL_ENDINGS, made_files, table_paths, table_sizes
 from mpgls.report.vgwas_report import Found, correction_line
 from mpgls.report.vgwas_table import ROW_BYTES
 from mpgls.run.coding_options import ColumnOptions
 from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
+from mpgls.run.inference_options import InferenceOptions
 from mpgls.run.inputs import Study, open_study, say_tables, selected_rows
 from mpgls.run.job import Job, open_job
 from mpgls.run.log import Log
 from mpgls.run.option_groups import (
-    POSITIVE,
     PRECISIONS,
     BlockOptions,
     CheckpointOptions,
@@ -56,10 +57,11 @@ from mpgls.run.option_groups import (
     PrecisionOptions,
     TeamOptions,
 )
-from mpgls.run.options import Check, at_least, option, the_file
+from mpgls.run.options import at_least, option, the_file
 from mpgls.run.plan import Machine
 from mpgls.run.results import Results
 from mpgls.run.study_options import NAMES, TABLE, CovariateOptions, RintOptions, VoxelOptions
+from mpgls.run.table_options import TableOptions
 from mpgls.stream.mark import Mark
 from mpgls.stream.vgwas_files import pairs_bytes
 from mpgls.study.images import VoxelMatrix, open_voxels
@@ -71,7 +73,8 @@ if TYPE_CHECKING:
 
 EXTRACTED = ".extracted.h5"
 """The voxel matrix of --images, while the run needs it."""
-SUFFIXES = (".snps.tsv", *(f".null.{name}.png" for name in STATISTICS), EXTRACTED)
+SNPS = ".snps"
+SUFFIXES = (*(f"{SNPS}{ending}" for ending in ALL_ENDINGS), *(f".null.{name}.png" for name in STATISTICS), EXTRACTED)
 OF_ONE_RUN = ("--permutations", "--first-permutation", "--tail", "--maps")
 """Options that runs which add permutations to one output need not share."""
 VOXELS = "voxels and confounds"
@@ -82,11 +85,12 @@ SHOWN = 10
 @dataclass(frozen=True, kw_only=True)
 class Vgwas(
     GenotypeOptions, VoxelOptions, CovariateOptions, RintOptions, ConditionOptions, ColumnOptions, BlockOptions,
-    TeamOptions, PlotOptions, PrecisionOptions, CheckpointOptions,
+    InferenceOptions, TeamOptions, PlotOptions, TableOptions, PrecisionOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls vgwas``. The voxels are ``voxels``, or ``images`` and ``mask``, or the traits of ``pheno``."""
 
     command = "vgwas"
+    has_ssf = keeps_records = False
     summary = "every SNP against every voxel, with permutations and cluster inference"
     example = (
         "mpirun -n 4 mpgls vgwas --bfile mice --voxels brain.h5 --covar covariates.tsv --permutations 1000 --out brain"
@@ -120,34 +124,6 @@ class Vgwas(
         metavar="FILE",
         reads=the_file,
     )
-    permutations: int = option(
-        1000, "permutations of the samples (1000)", group="inference", metavar="P", check=at_least(0)
-    )
-    first_permutation: int = option(
-        1, "add permutations K, K + 1, ... to a finished run", group="inference", metavar="K", check=at_least(1)
-    )
-    seed: int = option(1, "key of the permutations (1)", group="inference", metavar="S", check=at_least(0))
-    sparsity_threshold: float = option(
-        1e-4,
-        "pairs with at most this p value are kept, and make volumes and clusters (1e-4)",
-        group="inference",
-        metavar="P",
-        check=Check("above 0 and at most 1", lambda value: 0 < value <= 1),
-    )
-    connectivity: int = option(
-        6,
-        "neighbours of a voxel in a cluster: 6, 18 or 26 (6)",
-        group="inference",
-        metavar="C",
-        check=Check("6, 18 or 26", lambda value: value in CONNECTIVITIES),
-    )
-    tfce_step: float = option(0.1, "step of TFCE, in units of t (0.1)", group="inference", metavar="T", check=POSITIVE)
-    tail: str = option(
-        "none",
-        "gpd: corrected p below 1 / (P + 1) from a generalised Pareto fit to the tail of the maxima",
-        group="inference",
-        choices=("none", "gpd"),
-    )
     precision: str = option(
         "mixed",
         "mixed searches in single precision and scores what it finds with sums in double (default)",
@@ -179,23 +155,8 @@ class Vgwas(
             raise UsageError("--blocks-file needs --blocks, the column to read")
         if self.blocks is not None and self.blocks_file is None and self.covar is None:
             raise UsageError("--blocks needs the table with its column: --covar or --blocks-file")
-        if max(self.seed, self.first_permutation + self.permutations) >= 2**63:
-            raise UsageError("--seed and the last permutation must be below 2^63")
         if self.dry_run and self.images is not None:
             raise UsageError("--dry-run needs voxels that are there: make them with mpgls vgwas-extract")
-        if self.adds and self.permutations == 0:
-            raise UsageError("--first-permutation adds permutations, so --permutations must be at least 1")
-
-    @property
-    def adds(self) -> bool:
-        """Whether the run adds permutations to a finished one."""
-        return self.first_permutation > 1
-
-    @property
-    def indices(self) -> range:
-        """The permutations of this run; the first run of an output has index 0, the data as they are, as well."""
-        first = self.first_permutation
-        return range(first if self.adds else 0, first + self.permutations)
 
 
 def run(options: Vgwas, comm: MPI.Comm) -> Results:
@@ -211,7 +172,8 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
         with world.phase("open and check"):
             study = open_study(options, world, traits=False)
             job.identify()
-            store = VoxelwiseStore(job.prefix, mark_of_output(job), options.indices)
+            origin = study.origin(job.identities)
+            store = VoxelwiseStore(job.prefix, mark_of_output(job), options.indices, origin)
             earlier = world.on_root(lambda: store.look_back(job.resume))
             job.remove_earlier()
             search = make_search(options, study, job)
@@ -229,13 +191,16 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
             maxima = world.on_root(lambda: store.keep(joined, earlier, search))
             corrections = world.on_root(lambda: correct(maxima, options.tail == "gpd", world.log))
             found = Found(study.fileset.variants, search.index_rep, world.on_root(store.open_entries), corrections)
-            table = found.write_table(job.path(".snps.tsv"), search.voxels.coordinates, comm)
+            paths = table_paths(job.path(SNPS), options.formats)
+            for note in found.write_table(paths, search.voxels.coordinates, comm):
+                world.log.info(note)
+            table = paths[options.formats[0]]
             facts = world.on_root(lambda: found.facts() | facts_of(search, joined, world.log))
             pictures = world.on_root(lambda: draw(options, found, search, job))
         facts |= {"plan": plan, "permutations": options.indices.stop - 1}
         also = f", {dropped}" if (dropped := world.on_root(lambda: found.dropped)) else ""
         world.log.info(f"{facts['tested']:,} of {facts['snps']:,} SNPs tested{also}: {table}")
-        files = [*map(job.path, KEPT), *pictures]
+        files = [*map(job.path, KEPT), *world.on_root(lambda: made_files(paths)), *pictures]
         return job.finish(facts, files=files, tables={"snps": table})
 
 
@@ -342,7 +307,8 @@ def cost_on(machine: Machine, options: Vgwas, search: Search) -> RunCost:
 def check_room(options: Vgwas, search: Search, study: Study, job: Job) -> None:
     """The files whose sizes are known before the work must have room. Raises StorageError."""
     records, maxima = search.m * RECORD_DTYPE.itemsize, 8 * len(STATISTICS) * options.indices.stop
-    sizes = {".snps.tsv": table_bytes(study.fileset.variants, search.m, ROW_BYTES), ".maxima.h5": maxima}
+    table = table_bytes(study.fileset.variants, search.m, ROW_BYTES)
+    sizes = table_sizes(SNPS, options.formats, table) | {".maxima.h5": maxima}
     if not options.adds:
         by_chance = pairs_bytes(1 + int(options.sparsity_threshold * search.m * search.voxels.v))
         sizes |= {".voxels.h5": records + 8 * search.m + by_chance, ".units.[0-9]*": records}

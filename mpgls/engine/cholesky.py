@@ -9,6 +9,7 @@ and F~'F~, U'U and U'V^-1U give two derivatives of everything but log|V|.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,8 @@ from mpgls.errors import NumericalError
 from mpgls.la import scalapack
 from mpgls.la.eigen import multiply, sum_of_squares
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
-from mpgls.la.hold import factor_flop, hold_factor
+from mpgls.la.hold import blocks_of_inverse, factor_flop, hold_factor
+from mpgls.la.layout import Block
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model import reml
@@ -101,6 +103,7 @@ class CholeskyFactor:
     """L of V(h2) = L L', in the lower triangle of ``L_grid`` [MC,MR]."""
 
     L_grid: GridMatrix
+    triangle = True
 
     def sums(self, F_rep: np.ndarray) -> NullSums:
         """The whitened sums of F = [X_L | y]. Collective."""
@@ -135,6 +138,10 @@ class CholeskyFactor:
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = L^-1 X on every team. Collective."""
         return hold_factor(self.L_grid, team, width, dtype)
+
+    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
+        """Blocks of L^-1. Collective."""
+        return blocks_of_inverse(self.L_grid, wanted)
 
     def flop_of_hold(self, team: Team) -> float:
         """Floating-point operations of a rank in `hold`."""

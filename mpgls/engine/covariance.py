@@ -7,10 +7,12 @@ teams of ranks, whose `TeamOperator` whitens the stream of SNPs. Neither remembe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from mpgls.la.layout import Block
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums
 from mpgls.model.reml import RemlPoint, RemlResult
@@ -20,6 +22,9 @@ from mpgls.run.world import World
 
 class Whitener(Protocol):
     """L^-1 of V(h2) = L L'. It is valid until its covariance makes another point or whitener."""
+
+    triangle: bool
+    """Whether L^-1 is zero above its diagonal."""
 
     def sums(self, F_rep: np.ndarray) -> NullSums:
         """S_TL, b_T, y~'y~ and log|V| for F = [X_L | y] as ``Covariance.design`` made it. Collective."""
@@ -32,6 +37,9 @@ class Whitener(Protocol):
 
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = L^-1 X on every team, for blocks of ``width`` SNPs a rank. Collective."""
+
+    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
+        """Of the blocks of L^-1 that each rank wants, this rank's, float64; zero above a diagonal. Collective."""
 
     def flop_of_hold(self, team: Team) -> float:
         """Floating-point operations of a rank in `hold`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.stream.dense_store import RATIO_TILES, DenseStore, save_nulls
+from mpgls.stream.store import OF_GENOTYPES
 from mpgls.stream.writer import UnitWriter
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class DenseTiles:
 
     def write_snps(self, k: int, group: int, stats: SnpStats, note: np.ndarray) -> None:
         """What the SNPs of block ``k`` are over the samples of a group; before its first tile."""
-        self.store.write_snps(group, k, stats.eaf, stats.n_obs, note)
+        further = (getattr(stats, name) for name in OF_GENOTYPES if name in (self.store.dtype.names or ()))
+        self.store.write_snps(group, k, stats.eaf, stats.n_obs, note, *further)
 
     def checkpoint(self) -> None:
         """Sync and mark what was written."""

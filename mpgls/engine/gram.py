@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mpgls.engine.kinship_grid import keep_lower, load_columns, mirror, save_columns
-from mpgls.engine.similarity import PANEL, Similarity
+from mpgls.engine.similarity import Similarity
 from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.layout import GridLayout
@@ -167,18 +167,8 @@ def strip_product(G: Similarity, first: int, last: int, grid: ProcessGrid, world
     layout = GridLayout.of((G.K - first, last - first), (block, block), grid.shape)
     A_grid = GridMatrix(grid, layout)
     rows, cols = first + A_grid.row_indices, first + A_grid.col_indices
-    D_cols, D_rows = (np.empty((G.n, width), dtype=G.dtype, order="F") for width in (cols.size, min(PANEL, rows.size)))
-    with world.phase("decode", nbytes=G.n * cols.size / 4):
-        G.decode(cols, D_cols)
-    total = G.n * G.off_center[cols]  # D'1: missing genotypes count as the mean
-    for start in range(0, rows.size, PANEL):
-        part = rows[start : start + PANEL]
-        D = D_rows[:, : part.size]
-        with world.phase("decode", nbytes=G.n * part.size / 4):
-            G.decode(part, D)
-        with world.phase("G'G", flop=2.0 * G.n * part.size * cols.size):
-            A = G.correct(D.T @ D_cols, part, total)
-            A_grid.local[start : start + part.size] = A / G.sd[cols]
+    for here, A in G.gram(rows, cols, world):
+        A_grid.local[here] = A
     return A_grid
 
 

@@ -5,32 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mpgls.device.operator import panel_height
 from mpgls.engine.kinship_sums import STRIPS
+from mpgls.errors import MemoryPlanError
 from mpgls.la.layout import GridLayout, grid_shape
-from mpgls.run.plan import NARROWEST, WIDEST, Machine, Plan, first_that_fits, grid_block
+from mpgls.run.plan import GIB, NARROWEST, WIDEST, Machine, Plan, first_that_fits, grid_block
+
+WIDEST_ON_CARD = 8 * WIDEST
+"""SNPs of a block on a GPU: S is read and written once a block, beside which the products must be long."""
 
 
 @dataclass(frozen=True)
 class KinshipSizes:
-    """n samples, m SNPs, bytes of a packed SNP; ``loco`` keeps the sum of each chromosome, ``gcta`` counts pairs."""
+    """n samples, m SNPs, bytes of a packed SNP; ``loco`` keeps the sum of each chromosome, ``gcta`` counts pairs.
+
+    ``card``: bytes of a GPU that a rank may use for the sums; None for sums on ranks.
+    """
 
     n: int
     m: int
     snp_bytes: int
     loco: bool = False
     gcta: bool = False
+    card: int | None = None
 
 
 @dataclass(frozen=True)
 class KinshipPlan(Plan):
-    """SNPs of a ``block``, so that K, its mirrored copy and the decoded rows and columns fit the memory allowed."""
+    """SNPs of a ``block``, so that K, its mirrored copy and the decoded rows and columns fit the memory allowed.
+
+    ``on_card``: bytes of a GPU.
+    """
 
     block: int
+    on_card: int = 0
 
     def text(self, machine: Machine) -> str:
         """The plan in words."""
         p_r, p_c = grid_shape(machine.ranks)
-        return f"plan: a {p_r} x {p_c} grid, blocks of {self.block} SNPs\n{self.memory_text(machine)}"
+        card = f"\nplan: at most {self.on_card / GIB:.2f} GiB of a GPU" if self.on_card else ""
+        return f"plan: a {p_r} x {p_c} grid, blocks of {self.block} SNPs\n{self.memory_text(machine)}{card}"
 
 
 @dataclass(frozen=True)
@@ -54,12 +68,35 @@ def plan_kinship(machine: Machine, sizes: KinshipSizes, block_size: int | None =
         fixed = machine.base + whole + (16 << 20)
         per_snp = (12 if sizes.gcta else 8) * (rows + cols) + 4 * sizes.snp_bytes
         block = max(1, min(block_size or WIDEST, sizes.m))
+        if sizes.card is not None:
+            block, on_card = _on_card(machine, sizes, rows, cols, block_size)
+            yield KinshipPlan({"kinship": fixed + block * 4 * sizes.snp_bytes}, block, on_card)
+            return
         yield KinshipPlan({"kinship": fixed + block * per_snp}, block)
         while block > NARROWEST and not block_size:
             block //= 2
             yield KinshipPlan({"kinship": fixed + block * per_snp}, block)
 
     return first_that_fits(machine, candidates(), spreads=True)
+
+
+def _on_card(machine: Machine, sizes: KinshipSizes, rows: int, cols: int, block_size: int | None) -> tuple[int, int]:
+    """The widest block that fits a rank's card, and the bytes of it. Raises MemoryPlanError."""
+    assert sizes.card is not None
+    fixed = (1 + sizes.gcta) * 8 * rows * cols + panel_height(rows) * cols * 36
+    # shifted and missing on both sides, in digits of dosages too; weighted rows and their square
+    per_snp = 2 * sizes.snp_bytes + (6 * 2 + 16) * rows + 6 * 2 * cols
+    block = max(1, min(block_size or WIDEST_ON_CARD, sizes.m))
+    while fixed + block * per_snp > sizes.card and block > NARROWEST and not block_size:
+        block //= 2
+    need = fixed + block * per_snp
+    if need > sizes.card:
+        ranks = -(-machine.ranks * need // sizes.card)
+        raise MemoryPlanError(
+            f"the kinship needs {need / GIB:.2f} GiB of each of {machine.ranks} GPUs, which have "
+            f"{sizes.card / GIB:.2f}: use about {ranks} ranks with a GPU each, or --device cpu"
+        )
+    return block, need
 
 
 def plan_eigen(machine: Machine, n: int, packed: bool = False) -> EigenPlan:

@@ -17,6 +17,7 @@ have, and adds one local matrix product: nothing but packed genotypes travels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -40,22 +41,45 @@ STRIPS = 16
 """Column strips of the local product; above the diagonal a strip is cut off, which saves almost half."""
 
 
+class SnpProducts(Protocol):
+    """What adds SNPs up in ``S_grid``: `OuterProducts`, or its like on GPUs."""
+
+    S_grid: GridMatrix
+    dropped: Dropped
+
+    def add(self, packed: np.ndarray) -> tuple[SnpStats, np.ndarray]:
+        """Add the SNPs ``packed`` (B, snp_bytes) that are usable; returns their counts, and which are, (B,) bool."""
+
+    def finish(self) -> None:
+        """S has all of its SNPs."""
+
+
+class SnpPairs(Protocol):
+    """What counts the SNPs of each pair of people in ``A_grid``: `PairCounts`, or its like on GPUs."""
+
+    A_grid: GridMatrix
+
+    def add(self, packed: np.ndarray, stats: SnpStats, usable: np.ndarray) -> None:
+        """Count the ``usable`` SNPs of ``packed``."""
+
+    def finish(self) -> None:
+        """N has all of its SNPs."""
+
+
 def chromosome_sums(
-    S_grid: GridMatrix,
+    products: SnpProducts,
+    pairs: SnpPairs | None,
     genotypes: GenotypeBlocks,
     chromosomes: Chromosomes,
-    method: str,
     world: World,
-    N_grid: GridMatrix | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Fill ``S_grid`` (n x n, [MC,MR]) with S_c, both triangles, for one chromosome after the other.
+    """Fill S_grid (n x n, [MC,MR]) of ``products`` with S_c, both triangles, for one chromosome after the other.
 
-    Yields c and the positions of the SNPs that were used: those that pass the filters and vary. At the end ``N_grid``,
-    zeros at first, holds the SNPs that each pair of people has. Collective, and so is every step. Raises StorageError,
-    or Stopped after a signal, on all ranks.
+    Yields c and the positions of the SNPs that were used: those that pass the filters and vary. At the end the matrix
+    of ``pairs``, zeros at first, holds the SNPs that each pair of people has. Collective, and so is every step. Raises
+    StorageError, or Stopped after a signal, on all ranks.
     """
-    products = OuterProducts(S_grid, genotypes, method, world.clock)
-    pairs = PairCounts(N_grid, genotypes, world.clock) if N_grid is not None else None
+    S_grid = products.S_grid
     cut = [genotypes.cut(chromosomes.positions(c)) for c in range(len(chromosomes.labels))]
     stream = genotypes.on_every_rank([snps for blocks in cut for snps in blocks], world)
     progress, done = world.progress("kinship", genotypes.index.size, "SNPs"), 0
@@ -74,9 +98,10 @@ def chromosome_sums(
         with world.phase("mirror"):
             keep_lower(S_grid)
             mirror(S_grid)
-            if N_grid is not None and c == len(cut) - 1:
-                keep_lower(N_grid)
-                mirror(N_grid)
+            if pairs is not None and c == len(cut) - 1:
+                pairs.finish()
+                keep_lower(pairs.A_grid)
+                mirror(pairs.A_grid)
         if c == len(cut) - 1 and products.dropped.text:
             world.log.info(f"kinship: {products.dropped.text}")
         yield c, np.concatenate(used)
@@ -184,7 +209,7 @@ class OuterProducts(_BothSides):
 
     def __init__(self, S_grid: GridMatrix, genotypes: GenotypeBlocks, method: str, clock: Clock) -> None:
         super().__init__(S_grid, genotypes, np.float64)
-        self.method, self.clock = method, clock
+        self.S_grid, self.method, self.clock = S_grid, method, clock
         self.dropped = Dropped()
         self._everyone = Decoder(genotypes.bed.n, [genotypes.rows], np.float64, genotypes.bed.males)
         self._whole = WholeProducts(S_grid, genotypes, [self.X_mc, self.X_mr]) if method == "centered" else None
@@ -212,7 +237,7 @@ class OuterProducts(_BothSides):
         with self.clock.phase("decode"):
             X_mc, X_mr = self.decode(packed, chosen, stats.mean[chosen])
             if self.method != "centered":
-                X_mc /= _variance(stats, self.method)[chosen]
+                X_mc /= variance_of(stats, self.method)[chosen]
         with self.clock.phase("product in double", flop=self.flop * chosen.size):
             self.add_product(X_mc, X_mr)
 
@@ -232,7 +257,7 @@ def _are_whole(packed: np.ndarray, n_file: int) -> np.ndarray:
     return two & np.array([bool((np.rint(row) == row).all()) for row in rows], dtype=bool)
 
 
-def _variance(stats: SnpStats, method: str) -> np.ndarray:
+def variance_of(stats: SnpStats, method: str) -> np.ndarray:
     """What a method divides each SNP's product by: its variance, or that of Hardy and Weinberg."""
     return stats.variance if method == "standardized" else stats.mean * (1.0 - stats.mean / 2.0)
 
@@ -257,6 +282,9 @@ class PairCounts(_BothSides):
                 np.minimum(O_mr, 1.0, out=O_mr)
             with self.clock.phase("count pairs", flop=self.flop * gaps.size):
                 self.add_product(O_mc, O_mr)
+
+    def finish(self) -> None:
+        """N has all of its SNPs: they were added in place."""
 
 
 def lower_strips(A_grid: GridMatrix) -> Iterator[tuple[int, slice]]:

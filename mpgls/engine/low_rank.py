@@ -5,6 +5,7 @@ L L' = I + w G'G,   w = h2 / ((1-h2) s),   F~ = sqrt(w) L^-1 G'F
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ from mpgls.errors import NumericalError
 from mpgls.la import scalapack
 from mpgls.la.eigen import multiply, sum_of_squares
 from mpgls.la.few_columns import columns_gram, columns_on_grid, whole_columns
-from mpgls.la.hold import factor_flop, hold_factor
+from mpgls.la.hold import blocks_of_inverse, factor_flop, hold_factor
+from mpgls.la.layout import Block
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model import reml
@@ -164,6 +166,10 @@ class LowRankFactor:
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """H -> L^-1 H on every team. Collective."""
         return hold_factor(self.L_grid, team, width, dtype)
+
+    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
+        """Of the blocks of L^-1 that each rank wants, this rank's, float64; zero above the diagonal. Collective."""
+        return blocks_of_inverse(self.L_grid, wanted)
 
     def flop_of_hold(self, team: Team) -> float:
         """Floating-point operations of a rank in `hold`."""

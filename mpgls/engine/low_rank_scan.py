@@ -8,16 +8,17 @@ S   = (F'X - F~'H~) / (1-h2)                   S_BL, b_B;  S_BR alike from x'x a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from mpgls.engine.low_rank import SimilarityGram
+from mpgls.engine.low_rank import LowRankFactor, SimilarityGram
 from mpgls.engine.low_rank_nulls import Products, SimilarityPart
 from mpgls.engine.mixed_check import SAMPLED, MixedCheck, compare
 from mpgls.engine.similarity import Similarity
-from mpgls.engine.snp_scan import SeveralSums, SnpSums, decoded, sums_of
+from mpgls.engine.snp_scan import MIXED, SeveralSums, SnpSums, decoded, sums_of
 from mpgls.engine.snp_stream import read_few
-from mpgls.la.teams import Team, TeamOperator
+from mpgls.la.teams import Team
 from mpgls.model.gls import NullSums, SnpTest
 from mpgls.model.null_record import h2_of_V
 from mpgls.model.products import partial_products
@@ -42,7 +43,7 @@ class HeldTrait:
     h2: float
     w: float
     sums: NullSums
-    L_team: TeamOperator
+    L_team: Any
     F_tilde_team: np.ndarray
 
 
@@ -67,6 +68,10 @@ class TestedSnps:
     each of the ``columns``.
     """
 
+    streamed = MIXED
+    """How, in words, and what would be more accurate."""
+    on_card = False
+
     def __init__(
         self,
         bed: Genotypes,
@@ -83,8 +88,13 @@ class TestedSnps:
         self.decoder = Decoder(bed.n, [rows], G.dtype, bed.males, columns.coding)
         self.F_rep: np.ndarray = np.asfortranarray(F_rep, dtype=G.dtype)
         self._F_total = self.F_rep.sum(axis=0, dtype=np.float64)
-        self._X: np.ndarray = np.empty((self.n, width * columns.count), dtype=G.dtype, order="F")
-        self._H: np.ndarray = np.zeros((G.K, width * columns.count), dtype=G.dtype, order="F")
+        self._X, self._H = self._memory(width * columns.count)
+
+    def _memory(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where X (n, columns) and H (K, columns) of a block lie."""
+        X: np.ndarray = np.empty((self.n, columns), dtype=self.G.dtype, order="F")
+        H: np.ndarray = np.zeros((self.G.K, columns), dtype=self.G.dtype, order="F")
+        return X, H
 
     def decode(self, packed: np.ndarray) -> TestedBlock:
         """Decode B SNPs; the block is valid until the next."""
@@ -130,19 +140,29 @@ class TestedSnps:
 
     def sums(self, trait: HeldTrait, block: TestedBlock, H: np.ndarray) -> SnpSums | SeveralSums:
         """(F'X - w (L_c^-1 G_c'F)'L_c^-1 H) / (1-h2) of the SNPs for one trait. Collective over a team."""
-        L_team, B, q, k = trait.L_team, H.shape[1], trait.F_tilde_team.shape[1] - 1, self.columns.count
+        q, k = trait.F_tilde_team.shape[1] - 1, self.columns.count
+        through_G = self.through_factor(trait, H)
+        with self.world.phase("statistics"):
+            through_G[:-k] *= np.sqrt(trait.w)
+            through_G[-k:] *= trait.w
+            plain = np.vstack([block.FX[[*range(q), q + trait.column]], block.XX])
+            S = inner_products(trait.h2, plain, through_G)
+            return sums_of(self.columns, S, block.stats.n * block.stats.variance)
+
+    def through_factor(self, trait: HeldTrait, H: np.ndarray) -> np.ndarray:
+        """F~'L_c^-1 H and, below, the squares of L_c^-1 H, of this rank's columns. Collective over a team."""
+        L_team, B = trait.L_team, H.shape[1]
         with self.world.phase("solve", flop=float(H.shape[0]) ** 2 * B):
             for columns, panels in L_team.exchange(H.T):
                 for panel, rows in zip(panels, L_team.row_panels, strict=True):
                     panel[...] = columns.T if rows.size == H.shape[0] else columns.T[rows]
             H_tilde_team = L_team.apply(B)  # L_c^-1 H
         with self.world.phase("statistics"):
-            through_G = L_team.sum_over_rows(self.columns.products(trait.F_tilde_team, H_tilde_team))[:, :B]
-            through_G[:-k] *= np.sqrt(trait.w)
-            through_G[-k:] *= trait.w
-            plain = np.vstack([block.FX[[*range(q), q + trait.column]], block.XX])
-            S = inner_products(trait.h2, plain, through_G)
-            return sums_of(self.columns, S, block.stats.n * block.stats.variance)
+            return L_team.sum_over_rows(self.columns.products(trait.F_tilde_team, H_tilde_team))[:, :B]
+
+    def hold(self, L: LowRankFactor, F_tilde_rep: np.ndarray, team: Team) -> Any:
+        """L_c^-1 on every team, as `through_factor` takes it: here a `TeamOperator`. Collective."""
+        return L.hold(team, self.width * self.columns.count, self.G.dtype.type)
 
 
 @dataclass(frozen=True)
@@ -160,7 +180,7 @@ class SetModel:
         L = self.GG.covariance(part.kept, part.scale, world).at(h2)
         sums, F_tilde_rep = L.sums(F), L.columns(F.GF_rep)
         with world.phase("hand over factor", flop=L.flop_of_hold(team)):
-            L_team = L.hold(team, self.tested.width * self.tested.columns.count, self.tested.G.dtype.type)
+            L_team = self.tested.hold(L, F_tilde_rep, team)
         F_tilde_team = np.asfortranarray(F_tilde_rep[L_team.rows], dtype=L_team.dtype)
         return HeldTrait(column, h2, kernel_weight(h2, part.scale), sums, L_team, F_tilde_team)
 
@@ -187,4 +207,4 @@ class SetModel:
         norm = block.stats.n * block.stats.variance
         double = sums_of(tested.columns, inner_products(h2, plain, through_G), norm)
         with world.together():
-            return compare(mixed.fit(held.sums, test), double.fit(held.sums, test), world.log)
+            return compare(mixed.fit(held.sums, test), double.fit(held.sums, test), world.log, tested.streamed)

@@ -1,4 +1,4 @@
-"""Mixed precision, checked: a sample of SNPs is solved in double as well, before the scan."""
+"""Mixed precision and GPUs, checked: a sample of SNPs is solved in double as well, before the scan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from mpgls.engine.covariance import Covariance, Whitener
-from mpgls.engine.snp_scan import WhitenedSnps, sums_of
+from mpgls.engine.device_scan import DeviceSnps
+from mpgls.engine.snp_scan import MIXED, Streamed, WhitenedSnps, sums_of
 from mpgls.engine.snp_stream import read_few
 from mpgls.errors import NumericalError
 from mpgls.model.gls import Note, NullSums, SnpFit, SnpTest
@@ -40,19 +41,19 @@ class MixedCheck:
 
 
 def check_against_double(
-    snps: WhitenedSnps, V: Covariance, L: Whitener, sums: NullSums, test: SnpTest, store: ResultStore
+    snps: WhitenedSnps | DeviceSnps, V: Covariance, L: Whitener, sums: NullSums, test: SnpTest, store: ResultStore
 ) -> MixedCheck:
-    """Test evenly spaced SNPs with the float64 factor and with the team's float32 one; said in the log. Collective."""
+    """Test evenly spaced SNPs with the float64 factor and as the team streams them; said in the log. Collective."""
     packed, X_rep = sample_of(store, snps)
-    stats, own_errors = snps.decode(packed), replace(test, robust=False)
-    mixed = snps.sums(stats, snps.whiten(len(packed)))
+    own_errors = replace(test, robust=False)
+    stats, mixed = snps.sums_of(packed)
     S = snps.columns.products(snps.F_tilde_rep, L.columns(V.design(X_rep)))  # S_BL, b_B, S_BR
     double = sums_of(snps.columns, S, snps.rows.size * stats.variance)
     with snps.world.together():
-        return compare(mixed.fit(sums, own_errors), double.fit(sums, own_errors), snps.world.log)
+        return compare(mixed.fit(sums, own_errors), double.fit(sums, own_errors), snps.world.log, snps.streamed)
 
 
-def sample_of(store: ResultStore, snps: WhitenedSnps) -> tuple[np.ndarray, np.ndarray]:
+def sample_of(store: ResultStore, snps: WhitenedSnps | DeviceSnps) -> tuple[np.ndarray, np.ndarray]:
     """Evenly spaced SNPs of a store, packed, and their columns X (n, count k) float64 on every rank. Collective."""
     count = min(SAMPLED, store.block, store.count)
     sample = store.index[np.linspace(0, store.count - 1, count).astype(np.int64)]
@@ -60,7 +61,7 @@ def sample_of(store: ResultStore, snps: WhitenedSnps) -> tuple[np.ndarray, np.nd
     return packed, snps.plain(packed)
 
 
-def compare(mixed: SnpFit, double: SnpFit, log: Log) -> MixedCheck:
+def compare(mixed: SnpFit, double: SnpFit, log: Log, streamed: Streamed = MIXED) -> MixedCheck:
     """The largest differences of two fits of the same SNPs; a warning where a conclusion might change.
 
     Raises NumericalError where the fits have little in common.
@@ -71,13 +72,13 @@ def compare(mixed: SnpFit, double: SnpFit, log: Log) -> MixedCheck:
         float(np.max(np.abs(beta - right) / error, initial=0.0)), float(np.max(np.abs(se / error - 1.0), initial=0.0))
     )
     text = (
-        f"mixed precision against double on {usable.size} SNPs: BETA differs by at most {found.mixed_check_beta:.1e} "
+        f"{streamed.how} against double on {usable.size} SNPs: BETA differs by at most {found.mixed_check_beta:.1e} "
         f"standard errors, SE by a share of {found.mixed_check_se:.1e}"
     )
     if found.mixed_check_beta > HOPELESS:
-        raise NumericalError(f"{text}: this model needs --precision double")
+        raise NumericalError(f"{text}: this model needs {streamed.better}")
     if max(found.mixed_check_beta, found.mixed_check_se) > TOLERATED:
-        log.warn(f"{text}: use --precision double")
+        log.warn(f"{text}: use {streamed.better}")
     else:
         log.info(text)
     return found

@@ -151,6 +151,21 @@ class Similarity:
         exact -= self.off_center[columns, None] * inverse_sd * total
         return exact
 
+    def gram(self, rows: np.ndarray, cols: np.ndarray, world: World) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows of G_rows' G_cols, float64, in panels: their places among ``rows``, and the numbers."""
+        widths = cols.size, min(PANEL, rows.size)
+        D_cols, D_rows = (np.empty((self.n, width), dtype=self.dtype, order="F") for width in widths)
+        with world.phase("decode", nbytes=self.n * cols.size / 4):
+            self.decode(cols, D_cols)
+        total = self.n * self.off_center[cols]  # D'1: missing genotypes count as the mean
+        for start in range(0, rows.size, PANEL):
+            part = rows[start : start + PANEL]
+            D = D_rows[:, : part.size]
+            with world.phase("decode", nbytes=self.n * part.size / 4):
+                self.decode(part, D)
+            with world.phase("G'G", flop=2.0 * self.n * part.size * cols.size):
+                yield slice(start, start + part.size), self.correct(D.T @ D_cols, part, total) / self.sd[cols]
+
     def project(self, A: np.ndarray, comm: MPI.Comm) -> np.ndarray:
         """G'A (K, k) in float64 for a few columns A (n, k); the SNPs are dealt to ranks. Collective."""
         total = A.sum(axis=0)

@@ -6,6 +6,7 @@ the scan is that of a Cholesky factor with this basis in its place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,9 @@ from mpgls.engine.covariance import log_det_gram
 from mpgls.errors import InputError
 from mpgls.la.eigen import multiply
 from mpgls.la.hold import hold_basis
+from mpgls.la.layout import Block
 from mpgls.la.matrix import GridMatrix
+from mpgls.la.redistribute import GridToBlocks
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums
 from mpgls.model.reml import RemlResult
@@ -56,6 +59,7 @@ class SpectralFactor:
 
     Z_grid: GridMatrix
     root_weights: np.ndarray
+    triangle = False
 
     def sums(self, F_rep: np.ndarray) -> NullSums:
         """The whitened sums of Z'[X_L | y]."""
@@ -73,10 +77,18 @@ class SpectralFactor:
 
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = (Z D^-1/2)'X on every team. Collective."""
+        return hold_basis(self._scaled_grid(), team, width, dtype)
+
+    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
+        """Blocks of (Z D^-1/2)'. Collective."""
+        return GridToBlocks(self._scaled_grid(), wanted, transposed=True).run(np.float64)
+
+    def _scaled_grid(self) -> GridMatrix:
+        """Z D^-1/2."""
         Z_grid = self.Z_grid
         scaled_grid = GridMatrix(Z_grid.grid, Z_grid.layout, Z_grid.dtype.type)
         np.multiply(Z_grid.local, self.root_weights[Z_grid.col_indices], out=scaled_grid.local)
-        return hold_basis(scaled_grid, team, width, dtype)
+        return scaled_grid
 
     def flop_of_hold(self, team: Team) -> float:
         """None but those of the scaling."""

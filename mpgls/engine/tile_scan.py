@@ -220,6 +220,7 @@ class ResidentPanel:
             hits["trait"], hits["row"] = self.traits[found.trait], block.rows[here]
             hits["beta"], hits["se"], hits["log10p"] = found.beta, found.se, found.log10_p
             hits["n"], hits["eaf"] = block.stats.n_obs[here], block.stats.eaf[here]
+            hits["info"] = block.stats.info[here]
             for name, values in found.ratio.items():
                 hits[name] = values
             self.hits.append(hits)

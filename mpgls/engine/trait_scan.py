@@ -22,6 +22,7 @@ import numpy as np
 
 from mpgls.engine.blup import TraitBlups, dual
 from mpgls.engine.covariance import Covariance, Whitener
+from mpgls.engine.device_scan import DeviceSnps, OnCard, orthonormal
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import Models
 from mpgls.engine.parts import ScanPart
@@ -29,7 +30,7 @@ from mpgls.engine.robust import RobustSnps
 from mpgls.engine.snp_scan import WhitenedSnps, left_blocks
 from mpgls.la.teams import Team
 from mpgls.model import null_record
-from mpgls.model.gls import NullFit, SnpTest, fit_null
+from mpgls.model.gls import NullFit, NullSums, SnpTest, fit_null
 from mpgls.run.log import Log
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
@@ -46,7 +47,8 @@ class TraitScans(ABC, Generic[C]):
 
     ``on_held`` is called while an operator is in memory. ``checks`` are the largest differences between mixed and
     double precision, by the number of the trait; ``columns`` gives those of each SNP over a cohort; ``blups`` keeps
-    what the null models predict, where that is asked for.
+    what the null models predict, where that is asked for; ``on_card``: that SNPs go through an
+    operator on GPUs.
     """
 
     bed: Genotypes
@@ -58,6 +60,7 @@ class TraitScans(ABC, Generic[C]):
     checks: dict[int, MixedCheck] = field(default_factory=dict)
     columns: Callable[[Cohort], SnpColumns] = lambda cohort: ONE_COLUMN
     blups: TraitBlups | None = None
+    on_card: OnCard | None = None
 
     @abstractmethod
     def run(self, part: ScanPart, trait: int, models: Models[C]) -> None:
@@ -96,26 +99,35 @@ class TraitScan(TraitScans[Covariance]):
         null_fit = fit_null(h2, sums)
         say_null(label, ledger.keep_null(part.k, trait, null, null_fit, cohort), models.source, world.log)
         self.predict(trait, cohort, null_fit, L, F_tilde_rep)
+        if self.on_card is not None:
+            F_tilde_rep, sums = orthonormal(F_tilde_rep, sums)
         with world.phase("hand over factor", flop=L.flop_of_hold(self.team)):
-            L_team = L.hold(self.team, ledger.store.block * columns.count, self.test.dtype)
-        snps = WhitenedSnps(L_team, F_tilde_rep, cohort.rows, self.bed, world, columns)
-        if self.test.robust:
-            snps = RobustSnps(snps, sums, self.test.tolerance, self.team)
-        if self.test.precision == "mixed":
+            snps = self._hold(L, F_tilde_rep, sums, cohort.rows, columns)
+        if self.test.precision == "mixed" or self.on_card is not None:
             with world.phase("check in double"):
                 found = check_against_double(snps, V, L, sums, self.test, ledger.store)
             self.checks[trait] = found.larger(self.checks.get(trait, found))
         del V, L  # the scan needs neither Phi nor the work buffer
 
-        with L_team, ledger.slots([trait]) as slots:
-            for block in left_blocks(self.bed, slots, part.blocks, self.team, world, label):  # line 5
-                stats = snps.decode(block.packed)
-                X_tilde_team = snps.whiten(len(block.packed))  # line 6: X~ = L^-1 X
-                S = snps.sums(stats, X_tilde_team)  # lines 7-11: S_BL, b_B, S_BR
+        with snps, ledger.slots([trait]) as slots:
+            blocks = left_blocks(self.bed, slots, part.blocks, self.team, world, label)  # line 5
+            for number, stats, S in snps.stream(blocks):  # lines 6-11: X~ = L^-1 X;  S_BL, b_B, S_BR
                 with world.phase("statistics"):
                     fit = S.fit(sums, self.test)  # line 12: the Schur complement of S_BR
-                slots.keep(block.number, stats, [fit])
+                slots.keep(number, stats, [fit])
             self.on_held()
+
+    def _hold(
+        self, L: Whitener, F_tilde_rep: np.ndarray, sums: NullSums, rows: np.ndarray, columns: SnpColumns
+    ) -> WhitenedSnps | DeviceSnps:
+        """The team's operator L^-1, on its ranks or on their cards. Collective."""
+        if self.on_card is not None:
+            on_card = DeviceSnps(L, F_tilde_rep, rows, self.bed, self.team, self.on_card, self.world)
+            self.world.log.info(on_card.text())
+            return on_card
+        L_team = L.hold(self.team, self.ledger.store.block * columns.count, self.test.dtype)
+        snps = WhitenedSnps(L_team, F_tilde_rep, rows, self.bed, self.world, columns)
+        return RobustSnps(snps, sums, self.test.tolerance, self.team) if self.test.robust else snps
 
 
 def say_null(label: str, null: np.ndarray, kinship: str, log: Log) -> None:

@@ -6,8 +6,8 @@ of the data as they are, stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,14 @@ class Earlier:
 class VoxelwiseStore:
     """The files of a run of the permutations ``indices``; ``mark`` is what all permutations of one output share.
 
+    ``origin`` is what they say of the genotypes, for `mpgls export`.
     Its methods are for one rank.
     """
 
     prefix: str
     mark: Mark
     indices: range
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def adds(self) -> bool:
@@ -118,7 +120,7 @@ class VoxelwiseStore:
             assert not list(pairs())
             maxima = {name: np.concatenate([earlier.maxima[name], values]) for name, values in joined.maxima.items()}
         else:
-            attributes: dict[str, Any] = {"threshold": score.p_threshold, "df": score.df}
+            attributes: dict[str, Any] = {"threshold": score.p_threshold, "df": score.df, **self.origin}
             if isinstance(voxels.matrix, VoxelMatrix):
                 attributes |= {"shape": np.array(voxels.matrix.shape), "affine": voxels.matrix.affine}
             path = self.path(".voxels.h5")

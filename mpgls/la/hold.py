@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from mpgls.la import scalapack
 from mpgls.la.grid_operator import GridBasis, GridFactor
+from mpgls.la.layout import Block
 from mpgls.la.matrix import GridMatrix
+from mpgls.la.redistribute import GridToBlocks
 from mpgls.la.row_operator import RowOperator
 from mpgls.la.shared import split_node
 from mpgls.la.shared_operator import SharedBasis, SharedFactor
@@ -16,13 +22,26 @@ def hold_factor(L_grid: GridMatrix, team: Team, width: int, dtype: type) -> Team
     if team.count < L_grid.grid.size:
         if team.solver == "grid":
             return GridFactor(L_grid, team, width, dtype)
-        W_grid = GridMatrix(L_grid.grid, L_grid.layout, local=L_grid.local.copy(order="F"))
-        scalapack.trtri(W_grid)  # W = L^-1
-        return RowOperator(W_grid, team, width, dtype, lower=True)
+        return RowOperator(_inverse(L_grid), team, width, dtype, lower=True)
     node = split_node(L_grid.grid.comm)
     factor = SharedFactor(L_grid, node, width, dtype)
     node.Free()
     return factor
+
+
+def blocks_of_inverse(L_grid: GridMatrix, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
+    """Of the blocks of L^-1 that each rank wants, this rank's, float64; zero above the diagonal. Collective."""
+    blocks = GridToBlocks(_inverse(L_grid), wanted).run(np.float64)
+    for (rows, cols), W in zip(wanted[L_grid.grid.comm.rank], blocks, strict=True):
+        W[...] = np.tril(W, rows.start - cols.start)
+    return blocks
+
+
+def _inverse(L_grid: GridMatrix) -> GridMatrix:
+    """W = L^-1, beside L."""
+    W_grid = GridMatrix(L_grid.grid, L_grid.layout, local=L_grid.local.copy(order="F"))
+    scalapack.trtri(W_grid)
+    return W_grid
 
 
 def factor_flop(n: int, team: Team, ranks: int) -> float:

@@ -65,10 +65,10 @@ def is_filtered(note: np.ndarray) -> np.ndarray:
     return (note >= min(FILTERS)) & (note <= max(FILTERS))
 
 
-COMPLETE = {"double": 1e-12, "mixed": 1e-5}
+COMPLETE = {"double": 1e-12, "mixed": 1e-5, "exact": 1e-12}
 """A SNP that leaves no more than this share of a trait's residual variance, which rounding can leave in the precision
 of the solve, explains it completely: SE is 0."""
-COLLINEAR_TOLERANCE = {"double": 1e-10, "mixed": 1e-5}
+COLLINEAR_TOLERANCE = {"double": 1e-10, "mixed": 1e-5, "exact": 1e-10}
 """Share of a SNP's whitened variance that must remain beside the covariates, by precision of the solve."""
 
 
@@ -79,7 +79,7 @@ def complete_share(dtype: np.dtype | type) -> float:
 
 @dataclass(frozen=True)
 class SnpTest:
-    """How SNPs are tested: ``test`` is "t" or "wald", see `fit_snps`; ``precision`` of the solve, double or mixed.
+    """How SNPs are tested: ``test`` is "t" or "wald", see `fit_snps`; ``precision``: double, mixed or exact.
 
     ``by_ratio`` are the tests by a variance ratio of each SNP's own, of "t", "lrt" and "score"; none by the null
     model's. See `mpgls.model.snp_ratio`. ``robust``: errors are HC3's, see `mpgls.model.joint_fit`.
@@ -93,7 +93,7 @@ class SnpTest:
     @property
     def dtype(self) -> type:
         """Element type of what is streamed."""
-        return np.float64 if self.precision == "double" else np.float32
+        return np.float32 if self.precision == "mixed" else np.float64
 
     @property
     def tolerance(self) -> float:

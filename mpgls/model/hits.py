@@ -15,10 +15,11 @@ HIT_DTYPE = np.dtype(
         ("log10p", "<f8"),
         ("n", "<i4"),
         ("eaf", "<f8"),
+        ("info", "<f8"),
     ]
 )
 """One hit: position of the trait in the list of names, row of the .bim, effect, standard error, -log10 p, samples with
-a genotype, and frequency of A1."""
+a genotype, frequency of A1, and INFO of dosages."""
 
 
 def hit_dtype(further: Sequence[str] = ()) -> np.dtype:

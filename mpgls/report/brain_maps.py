@@ -15,7 +15,7 @@ from mpgls.report.file_names import ENDINGS_OF_MAP
 from mpgls.report.pixels import with_finite
 from mpgls.report.plots import _short
 from mpgls.study.images import VoxelGrid
-from mpgls.study.nifti import write_image
+from mpgls.study.nifti import Intent, write_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,10 +55,10 @@ def write_maps(
     """
     stem, at = f"{os.fspath(prefix)}.{part}", grid.coordinates[voxels]
     paths = [Path(f"{stem}.log10p.nii.gz")]
-    write_image(paths[0], _volume(grid.shape, at, log10p, np.float32), grid.affine)
+    write_image(paths[0], _volume(grid.shape, at, log10p, np.float32), grid.affine, Intent.LOG10PVAL)
     if labels is not None:
         paths.append(Path(f"{stem}.clusters.nii.gz"))
-        write_image(paths[1], _volume(grid.shape, at, by_size(labels), np.int32), grid.affine)
+        write_image(paths[1], _volume(grid.shape, at, by_size(labels), np.int32), grid.affine, Intent.LABEL)
     return paths
 
 
@@ -69,12 +69,13 @@ def write_parcel_map(
     coordinates: np.ndarray,
     labels: np.ndarray,
     values: np.ndarray,
+    intent: Intent = Intent.NONE,
 ) -> None:
     """Write the NIfTI ``path``: in every voxel of parcel c (``labels`` (v,) from 0) ``values[c]``, float32; else 0.
 
-    Raises StorageError.
+    ``intent`` is what the values are. Raises StorageError.
     """
-    write_image(Path(path), _volume(shape, coordinates, np.asarray(values)[labels], np.float32), affine)
+    write_image(Path(path), _volume(shape, coordinates, np.asarray(values)[labels], np.float32), affine, intent)
 
 
 def draw_map(

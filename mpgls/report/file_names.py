@@ -6,11 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from mpgls.report.table_formats import ALL_ENDINGS
+
 LONGEST = 120
 """Characters of an ID that a file's name keeps; a name has 255 bytes in all."""
 LONGEST_PART = LONGEST + len(".row1234567890")
 """The same of a part with what tells it from another one."""
-ENDINGS_OF_TRAIT = (".tsv", ".loco.tsv", ".peaks.tsv", ".manhattan.png", ".qq.png", ".blup.tsv", ".weights.tsv")
+BESIDE_TABLE = (".loco.tsv", ".peaks.tsv", ".manhattan.png", ".qq.png", ".blup.tsv", ".weights.tsv")
+ENDINGS_OF_TRAIT = (*ALL_ENDINGS, *BESIDE_TABLE)
 ENDINGS_OF_MAP = (".log10p.nii.gz", ".clusters.nii.gz", ".map.png")
 
 

@@ -1,18 +1,17 @@
-"""The significant pairs of trait and SNP, as a tab-separated table and as Parquet.
+"""The significant pairs of trait and SNP.
 
 Columns: ``TRAIT CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P``, with the meaning and the digits of
-`mpgls.report.table`, sorted by trait (in the order of the analysis) and then by row of the .bim. Hits with further
-fields, those of `mpgls.model.snp_ratio`, have their columns behind: ``H2 LOGL LOG10P_LRT P_LRT LOG10P_SCORE P_SCORE``.
+`mpgls.report.table`, sorted by trait (in the order of the analysis) and then by row of the .bim. ``INFO`` of dosages is
+behind, and hits with further fields, those of `mpgls.model.snp_ratio`, have their columns after it: ``H2 LOGL
+LOG10P_LRT P_LRT LOG10P_SCORE P_SCORE``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,25 +20,18 @@ import numpy as np
 from mpgls.errors import StorageError
 from mpgls.model.hits import further_of
 from mpgls.model.pvalues import p_from_log10
-from mpgls.report.table import _TEXT_P_FROM, BATCH, VariantReader, _take, columns_of, format_p, further_text
+from mpgls.report.table import _TEXT_P_FROM, VariantReader, _take, columns_of, format_p, further_text
+from mpgls.report.table_files import BATCH
+from mpgls.report.table_lines import Table
+from mpgls.stream.store import OF_GENOTYPES
 
 if TYPE_CHECKING:
     from mpgls.study.plink import Variants
 
 COLUMNS = ("TRAIT", "CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P")
 _ROW = "%s\t%s\t%d\t%s\t%s\t%s\t%.10g\t%d\t%r\t%r\t%r\t%.15g\t%.10e\n"
-# Chunks whose Python strings stay in the processor's cache; rows of a Parquet row group.
-_CHUNK, _ROW_GROUP = 8192, 1 << 18
-
-
-@dataclass(frozen=True)
-class HitFiles:
-    """What `write_hits` wrote: ``parquet`` is None, and ``note`` says why, where there is no Parquet file."""
-
-    tsv: Path
-    parquet: Path | None
-    count: int
-    note: str = ""
+# Chunks whose Python strings stay in the processor's cache.
+_CHUNK = 8192
 
 
 class HitVariants:
@@ -75,34 +67,20 @@ def pieces(variants: VariantReader, rows: np.ndarray) -> Iterator[tuple[int, int
         start = last
 
 
-def write_hits(
-    prefix: str | os.PathLike[str], hits: np.ndarray, traits: Sequence[str], variants: VariantReader
-) -> HitFiles:
-    """Write ``prefix.hits.tsv`` and ``prefix.hits.parquet`` from merged hits (model.hits). Call on one rank.
+def hits_table(hits: np.ndarray, traits: Sequence[str], variants: VariantReader, dosages: bool = False) -> Table:
+    """The table of merged hits (model.hits), for `mpgls.report.table_files.write_rows`.
 
-    ``traits`` are the names that ``hits['trait']`` counts. Without the pyarrow package only the .tsv is written, and
-    the result's ``note`` says so. Files appear under their names when they are complete. Raises StorageError.
+    ``traits`` are the names that ``hits['trait']`` counts. Of ``dosages`` it has INFO as the last column.
     """
-    tsv, parquet = (Path(f"{os.fspath(prefix)}.hits.{suffix}") for suffix in ("tsv", "parquet"))
-    found = HitVariants(variants, hits["row"])
-    with _completed(tsv) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.write("\t".join((*COLUMNS, *_further_columns(hits[:0]))) + "\n")
-        for part in _chunks(hits, _CHUNK):
-            file.writelines(_with_further(_lines(_columns(part, traits, found)), part))
-    if not _has_pyarrow():
-        with contextlib.suppress(FileNotFoundError):
-            parquet.unlink()
-        return HitFiles(tsv, None, hits.size, f"{parquet} is not written: the Python package pyarrow is not installed")
-    with _completed(parquet) as partial:
-        names = (*COLUMNS, *_further_columns(hits[:0]))
-        _write_parquet(partial, names, (_columns(part, traits, found) for part in _chunks(hits, _ROW_GROUP)))
-    return HitFiles(tsv, parquet, hits.size)
+    found, fields = HitVariants(variants, hits["row"]), (*OF_GENOTYPES[: int(dosages)], *further_of(hits.dtype))
+    columns = (*COLUMNS, *(column for name in fields for column in columns_of(name)))
 
+    def text(start: int, stop: int) -> bytes:
+        parts = (hits[at : min(at + _CHUNK, stop)] for at in range(start, stop, _CHUNK))
+        lines = (_with_further(_lines(_columns(part, traits, found)), part, fields) for part in parts)
+        return "".join(line for of_part in lines for line in of_part).encode()
 
-def _chunks(hits: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Consecutive hits; at least one chunk, so that an empty file has its columns too."""
-    for start in range(0, max(hits.size, 1), size):
-        yield hits[start : start + size]
+    return Table(columns, text, hits.size)
 
 
 def _columns(part: np.ndarray, traits: Sequence[str], found: HitVariants) -> dict[str, Any]:
@@ -115,22 +93,12 @@ def _columns(part: np.ndarray, traits: Sequence[str], found: HitVariants) -> dic
     log10p = part["log10p"] + 0.0
     trait = [traits[k] for k in part["trait"].tolist()]
     figures = (part["eaf"], part["n"], part["beta"], part["se"], stat, log10p, p_from_log10(log10p))
-    usual = dict(zip(COLUMNS, (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
-    return usual | _further_columns(part)
+    return dict(zip(COLUMNS, (trait, chrom, found.pos[where], name, a1, a2, *figures), strict=True))
 
 
-def _further_columns(part: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of the further fields of hits, those of `mpgls.model.snp_ratio`."""
-    columns = {}
-    for name in further_of(part.dtype):
-        for column in columns_of(name):
-            columns[column] = p_from_log10(part[name]) if column.startswith("P_") else part[name]
-    return columns
-
-
-def _with_further(lines: list[str], part: np.ndarray) -> list[str]:
-    """The lines of hits with the text of their further fields."""
-    texts = further_text(part, further_of(part.dtype))
+def _with_further(lines: list[str], part: np.ndarray, fields: Sequence[str]) -> list[str]:
+    """The lines of hits with the text of their further ``fields``."""
+    texts = further_text(part, fields)
     return [f"{line[:-1]}\t{text[:-1]}\n" for line, text in zip(lines, texts, strict=True)] if texts else lines
 
 
@@ -153,32 +121,6 @@ def _special_line(values: list, line: str) -> str:
             fields[k] = "NA"
     fields[-1] = format_p(values[COLUMNS.index("LOG10P")])
     return "\t".join(fields) + "\n"
-
-
-def _has_pyarrow() -> bool:
-    try:
-        importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        return False
-    return True
-
-
-def _write_parquet(path: Path, names: Sequence[str], chunks: Iterable[dict[str, Any]]) -> None:
-    # an optional package, so that type checking must not need it
-    pyarrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
-    kinds = {
-        "TRAIT": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
-        "CHR": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
-        "POS": pyarrow.int64(),
-        "N": pyarrow.int32(),
-        **dict.fromkeys(("ID", "EA", "NEA"), pyarrow.string()),
-    }
-    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
-    # pyarrow itself refuses a name that is not UTF-8
-    with open(path, "wb") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        for columns in chunks:
-            arrays = [pyarrow.array(columns[field.name], field.type) for field in schema]
-            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
 
 
 @contextlib.contextmanager

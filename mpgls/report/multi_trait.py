@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,11 @@ import numpy as np
 from mpgls.model.histograms import lambda_gc_of_counts
 from mpgls.model.trait_records import TraitRecords
 from mpgls.report.figure import draw_all
-from mpgls.report.hits import HitFiles, write_hits
+from mpgls.report.hits import hits_table
 from mpgls.report.hits_map import genome_of, hits_map, pooled_qq
 from mpgls.report.loco_table import LocoRow, write_loco
 from mpgls.report.table import VariantReader
+from mpgls.report.table_files import write_rows
 from mpgls.report.trait_table import TraitRows, write_traits
 from mpgls.stream.histogram_file import Histograms
 
@@ -42,10 +43,15 @@ class TraitReport:
     records: TraitRecords
     histograms: Histograms
 
-    def write_tables(self) -> HitFiles:
-        """The hits, PREFIX.hits.tsv and .parquet, and the traits, PREFIX.traits.tsv."""
+    def write_hits(self, paths: Mapping[str, Path], dosages: bool) -> list[str]:
+        """The hits, to the files ``paths`` by format, with INFO of ``dosages``. Returns what a person should know."""
+        from mpi4py import MPI
+
+        return write_rows(MPI.COMM_SELF, paths, hits_table(self.records.hits, self.names, self.variants, dosages))
+
+    def write_traits(self) -> None:
+        """The traits, PREFIX.traits.tsv."""
         records, hits = self.records, self.records.hits
-        files = write_hits(self.prefix, hits, self.names, self.variants)
         rows = TraitRows(
             names=self.names, n=self.samples, tested=records.tested.sum(axis=0), log10p_max=records.log10p_max,
             best_row=records.best_row, hits=np.bincount(hits["trait"], minlength=len(self.names)),
@@ -53,7 +59,6 @@ class TraitReport:
             s2=records.mean("s2"),
         )  # fmt: skip
         write_traits(self._path(".traits.tsv"), rows, self.variants)
-        return files
 
     def write_loco(self, parts: Sequence[LeftOut]) -> None:
         """The null models of every trait without each chromosome: PREFIX.loco.tsv."""

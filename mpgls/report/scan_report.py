@@ -20,7 +20,9 @@ from mpgls.report.loco_table import LocoRow, write_loco
 from mpgls.report.peaks_table import Signal, write_peaks
 from mpgls.report.plots import manhattan, qq
 from mpgls.report.summary import Summary, reduce_summary
-from mpgls.report.table import VariantReader, write_table
+from mpgls.report.table import ScanTable, VariantReader
+from mpgls.report.table_formats import made_files, table_paths
+from mpgls.report.table_lines import SsfFacts
 from mpgls.stream.store import ResultStore, further_fields
 
 if TYPE_CHECKING:
@@ -49,12 +51,13 @@ class Part(Protocol):
 class ScanReport:
     """Writes the reports of finished traits in ``store``, and keeps what the manifest says of each.
 
-    ``prefix`` of the files; ``variants`` reads the .bim; ``say`` takes lines for the log. Methods are collective over
-    ``comm``.
+    ``prefix`` of the files, ``formats`` of the tables; ``variants`` reads the .bim; ``say`` takes lines for the log.
+    Methods are collective over ``comm``.
     """
 
     comm: MPI.Comm
     prefix: str
+    formats: Sequence[str]
     store: ResultStore
     variants: VariantReader
     plots: bool
@@ -105,13 +108,17 @@ class ScanReport:
 
     def _table(self, name: str, trait: int) -> dict[str, Any]:
         """The table by all ranks, the plots by rank 0."""
-        store, table, summary = self.store, self._path(name, ".tsv"), Summary()
+        store, summary, paths = self.store, Summary(), table_paths(self._path(name, ""), self.formats)
         df, test = int(store.nulls.records["df"][0, trait]), str(store.attributes["test"])
-        write_table(
-            self.comm, table, self.variants, lambda start, stop: store.read(trait, start, stop), store.count,
-            df, test, index=store.index, on_batch=partial(_add, summary), further=further_fields(store.dtype),
+        rows = ScanTable(
+            self.variants, lambda start, stop: store.read(trait, start, stop), store.count, df, test,
+            store.index, further_fields(store.dtype), partial(_add, summary),
         )  # fmt: skip
-        self.tables[name] = table
+        covariates = store.nulls.covariates[trait]
+        for note in rows.write(self.comm, paths, SsfFacts.of(name, store.attributes["made_from"], covariates)):
+            self.say(note)
+        self.tables[name] = table = paths[self.formats[0]]
+        self.files += on_root(self.comm, lambda: made_files(paths))
         whole = reduce_summary(self.comm, summary)
         if whole is None:
             return {}

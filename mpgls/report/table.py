@@ -1,27 +1,27 @@
-"""The summary statistics table: one tab-separated row a SNP, written by all ranks into one file.
+"""The summary statistics table: one tab-separated row a SNP.
 
 Columns: ``CHR POS ID EA NEA EAF N BETA SE STAT LOG10P P NOTE``. EA is the .bim's A1, STAT is BETA / SE (Student's
 t, or the z value whose square is the Wald chi-square), LOG10P is minus the decimal logarithm of the two-sided p
 value. BETA, SE and STAT have the shortest digits that read back to the same float64. Where a SNP has no estimate,
 the figures are ``NA`` and NOTE has the reason; otherwise NOTE is ``.``. Records with more fields, those of
-`mpgls.model.snp_ratio`, have their columns before NOTE: ``H2 LOGL LOG10P_LRT P_LRT LOG10P_SCORE P_SCORE``.
+`mpgls.model.snp_ratio` and INFO of dosages, have their columns before NOTE: ``INFO H2 LOGL LOG10P_LRT P_LRT
+LOG10P_SCORE P_SCORE``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mpgls.errors import StorageError
 from mpgls.model.gls import FILTERS, NOTE_TEXT, Note, is_filtered
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t, p_from_log10
-from mpgls.mpi import agree
-from mpgls.stream.files import write_at, writing
+from mpgls.mpi import together
+from mpgls.report.table_files import BATCH, write_rows
+from mpgls.report.table_lines import SsfFacts, Table
 from mpgls.stream.store import further_fields
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 COLUMNS = ("CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE", "STAT", "LOG10P", "P", "NOTE")
 FURTHER = {
+    "info": ("INFO",),
     "h2": ("H2",),
     "logl": ("LOGL",),
     "log10p_lrt": ("LOG10P_LRT", "P_LRT"),
     "log10p_score": ("LOG10P_SCORE", "P_SCORE"),
 }
 """Columns of a record's further fields; those of several columns of a SNP are named by `columns_of`."""
-BATCH = 65536
 
 # Chunks whose Python strings stay in the processor's cache.
 _CHUNK = 8192
@@ -59,12 +59,6 @@ class VariantReader(Protocol):
 
     def read(self, start: int, stop: int) -> Variants:
         """Rows ``start`` to ``stop - 1`` of the .bim."""
-
-
-def header(further: Sequence[str] = ()) -> bytes:
-    """The first line of a table, with the columns of ``further`` fields."""
-    columns = (column for name in further for column in columns_of(name))
-    return "\t".join([*COLUMNS[:-1], *columns, COLUMNS[-1]]).encode() + b"\n"
 
 
 def columns_of(field: str) -> tuple[str, ...]:
@@ -126,78 +120,31 @@ def format_p(neg_log10_p: float) -> str:
     return f"{mantissa}e-{exponent:02d}"
 
 
-def write_table(
-    comm: MPI.Comm,
-    path: str | os.PathLike[str],
-    variants: VariantReader,
-    read_records: ReadRecords,
-    count: int,
-    df: float,
-    test: str,
-    *,
-    index: np.ndarray | None = None,
-    on_batch: OnBatch | None = None,
-    batch: int = BATCH,
-    further: Sequence[str] = (),
-) -> int:
-    """Write the whole table of ``count`` SNPs to ``path`` from all ranks of ``comm``; returns its size in bytes.
+@dataclass(frozen=True)
+class ScanTable:
+    """The rows of ``count`` SNPs: ``read_records(start, stop)`` gives the records of rows start to stop - 1.
 
-    Collective. ``read_records(start, stop)`` gives the records of result rows start to stop - 1. ``index`` (count,),
-    ascending, is the .bim row of each result row; without it they are the same. ``further`` are the fields of a record
-    that have columns of their own. In each round every rank formats one
-    contiguous batch and writes it at its own byte offset (the exclusive sum of the sizes), so a rank holds one batch
-    at a time and every byte is written once. ``on_batch(variants, records, log10p)`` sees each batch of this rank,
-    such as `mpgls.report.summary.Summary.add`. The file is ``path.partial`` until it is complete and synced.
-
-    Raises StorageError, or what a callable raised on any rank, on all ranks alike; no partial file is left.
+    ``df`` and ``test`` as in `log10_p`. ``index`` (count,), ascending, is the .bim row of each; without it they are the
+    same. ``further`` are the fields of a record that have columns of their own. ``on_batch(variants, records, log10p)``
+    sees each batch whose text is made, such as `mpgls.report.summary.Summary.add`.
     """
-    source = _Source(variants, read_records, index, df, test, on_batch)
-    return write_rows(comm, path, header(further), source.text, count, batch)
 
+    variants: VariantReader
+    read_records: ReadRecords
+    count: int
+    df: float
+    test: str
+    index: np.ndarray | None = None
+    further: Sequence[str] = ()
+    on_batch: OnBatch | None = None
 
-def write_rows(
-    comm: MPI.Comm,
-    path: str | os.PathLike[str],
-    header: bytes,
-    text: Callable[[int, int], bytes],
-    count: int,
-    batch: int = BATCH,
-) -> int:
-    """Write ``header`` and ``count`` rows, which ``text(start, stop)`` gives, in the way of `write_table`.
-
-    Collective; ``text`` is called on any rank for any range of at most ``batch`` rows. Returns the file's size.
-    """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    batch = max(1, min(batch, -(-count // comm.size)))
-    try:
-        with _shared_file(comm, partial, header) as file:
-            size = _write_rounds(comm, path, file, text, count, batch, len(header))
-        _agreed(comm, lambda: os.replace(partial, path) if comm.rank == 0 else None, path)
-    except BaseException:
-        if comm.rank == 0:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-        raise
-    return size
-
-
-class _Source:
-    """Formats result rows start to stop - 1, whichever .bim rows they are."""
-
-    def __init__(
-        self,
-        variants: VariantReader,
-        read_records: ReadRecords,
-        index: np.ndarray | None,
-        df: float,
-        test: str,
-        on_batch: OnBatch | None,
-    ) -> None:
-        self.variants, self.read_records, self.index = variants, read_records, index
-        self.df, self.test, self.on_batch = df, test, on_batch
+    @property
+    def columns(self) -> list[str]:
+        """Their names."""
+        return [*COLUMNS[:-1], *(column for name in self.further for column in columns_of(name)), COLUMNS[-1]]
 
     def text(self, start: int, stop: int) -> bytes:
+        """The lines of rows start to stop - 1."""
         parts = []
         records = self.read_records(start, stop)
         for first, last, variants in read_pieces(self.variants, self.index, start, stop):
@@ -207,6 +154,21 @@ class _Source:
                 self.on_batch(variants, piece, neg_log10_p)
             parts.append(format_rows(variants, piece, self.df, self.test, neg_log10_p))
         return b"".join(parts)
+
+    def largest_log10p(self, comm: MPI.Comm) -> float:
+        """The largest of all finite -log10 p; 0 where there is none. Collective; raises what reading raised."""
+        largest = 0.0
+        with together(comm):
+            for start in range(comm.rank * BATCH, self.count, comm.size * BATCH):
+                found = log10_p(self.read_records(start, min(self.count, start + BATCH)), self.df, self.test)
+                largest = max(largest, float(found[np.isfinite(found)].max(initial=0.0)))
+        return max(comm.allgather(largest))
+
+    def write(self, comm: MPI.Comm, paths: Mapping[str, Path], facts: SsfFacts) -> list[str]:
+        """`write_rows` of them; ``facts`` are for GWAS-SSF. Collective."""
+        if "ssf" in paths:
+            facts = replace(facts, largest_log10p=self.largest_log10p(comm))
+        return write_rows(comm, paths, Table(self.columns, self.text, self.count, facts))
 
 
 def read_pieces(
@@ -232,67 +194,6 @@ def _take(variants: Variants, rows: np.ndarray) -> Variants:
     return type(variants)(pos=variants.pos[rows], **pick)
 
 
-def _write_rounds(
-    comm: MPI.Comm, path: Path, file: int, text_of: Callable[[int, int], bytes], count: int, batch: int, offset: int
-) -> int:
-    """All rounds of formatting and writing from byte ``offset`` of the open ``file`` on; returns its size."""
-    error: Exception | None = None
-    for first in range(0, count, batch * comm.size):
-        start = min(count, first + comm.rank * batch)
-        stop = min(count, start + batch)
-        text = b""
-        try:
-            # A failed write of the round before is agreed on below, with this round's formatting.
-            if error is None and start < stop:
-                text = text_of(start, stop)
-        except Exception as caught:
-            error = caught
-        agree(comm, error)
-        sizes = comm.allgather(len(text))
-        try:
-            with writing(path):
-                write_at(file, text, offset + sum(sizes[: comm.rank]))
-        except Exception as caught:
-            error = caught
-        offset += sum(sizes)
-    try:
-        if error is None:
-            with writing(path):
-                os.fsync(file)
-    except StorageError as caught:
-        error = caught
-    agree(comm, error)
-    return offset
-
-
-@contextlib.contextmanager
-def _shared_file(comm: MPI.Comm, path: Path, header: bytes) -> Iterator[int]:
-    """One file with the ``header``, created by rank 0 and then open for writing on every rank."""
-
-    def create() -> None:
-        if comm.rank == 0:
-            path.write_bytes(header)
-
-    _agreed(comm, create, path)
-    opened: list[int] = []
-    try:
-        _agreed(comm, lambda: opened.append(os.open(path, os.O_WRONLY)), path)
-        yield opened[0]
-    finally:
-        for file in opened:
-            os.close(file)
-
-
-def _agreed(comm: MPI.Comm, action: Callable[[], None], path: Path) -> None:
-    """Run ``action`` on every rank; all raise StorageError naming ``path`` if one of them failed."""
-    error: Exception | None = None
-    try:
-        action()
-    except OSError as caught:
-        error = StorageError(f"cannot write {path}: {caught.strerror or caught}")
-    agree(comm, error)
-
-
 def _statistic(records: np.ndarray) -> np.ndarray:
     """BETA / SE (B,), NaN where there is no estimate; infinite where a SNP explains the trait completely, SE 0."""
     stat = np.full(len(records), np.nan)
@@ -312,8 +213,8 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
     all_figures: list[np.ndarray] = [*figures, p_from_log10(neg_log10_p)]
     further = further_text(records, further_fields(records.dtype))
     row = _ROW + ("%s.\n" if further else ".\n")
-    if further:
-        all_figures.append(np.array(further, dtype=object))
+    behind = [np.array(further, dtype=object)] if further else []
+    all_figures += behind
     if 2 * np.count_nonzero(plain) > plain.size:
         # To format a few rows in vain costs less than to pick the others.
         lines = list(map(row.__mod__, _zipped(names, all_figures)))
@@ -324,8 +225,8 @@ def _format_chunk(variants: Variants, rows: slice, records: np.ndarray, neg_log1
         lines[k] = ""
     for code in np.unique(note[empty]).tolist():
         if code not in FILTERS:
-            absent = "NA\t" * sum(len(columns_of(name)) for name in further_fields(records.dtype))
-            _fill(lines, empty & (note == code), _NA_ROW + absent + NOTE_TEXT[Note(code)] + "\n", names, figures[:2])
+            form = _NA_ROW + "%s" * len(behind) + NOTE_TEXT[Note(code)] + "\n"
+            _fill(lines, empty & (note == code), form, names, [*figures[:2], *behind])
     for k in np.flatnonzero(~plain & ~empty & ~is_filtered(note)).tolist():
         values = (*(column[k] for column in names), *(column[k].item() for column in figures))
         lines[k] = _special_row(values, int(note[k]), further[k] if further else "")
@@ -350,7 +251,8 @@ def further_text(records: np.ndarray, fields: Sequence[str]) -> list[str]:
     columns: list[list[str]] = []
     for name in fields:
         values, is_p = records[name].tolist(), name.startswith("log10p")
-        columns.append([_na(value, "%.15g" if is_p or name.startswith("df") else "%r") for value in values])
+        form = "%.10g" if name == "info" else "%.15g" if is_p or name.startswith("df") else "%r"
+        columns.append([_na(value, form) for value in values])
         if is_p:
             columns.append([format_p(value) for value in values])
     return ["\t".join(row) + "\t" for row in zip(*columns, strict=True)]

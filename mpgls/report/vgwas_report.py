@@ -17,7 +17,8 @@ from mpgls.report.brain_maps import draw_map, write_maps
 from mpgls.report.figure import draw_all
 from mpgls.report.file_names import snp_parts
 from mpgls.report.null_plots import null_plot
-from mpgls.report.vgwas_table import SnpRows, write_vgwas_table
+from mpgls.report.table_files import write_rows
+from mpgls.report.vgwas_table import SnpRows, vgwas_table
 from mpgls.stream.vgwas_files import EntriesFile
 from mpgls.study.count_filters import Dropped
 from mpgls.study.images import VoxelMatrix
@@ -40,11 +41,13 @@ class Found:
     entries: EntriesFile
     corrections: Mapping[str, Correction]
 
-    def write_table(self, path: Path, coordinates: np.ndarray | None, comm: MPI.Comm) -> Path:
-        """One row a SNP, see `mpgls.report.vgwas_table`; ``coordinates`` are the voxels'. Collective."""
+    def write_table(self, paths: Mapping[str, Path], coordinates: np.ndarray | None, comm: MPI.Comm) -> list[str]:
+        """One row a SNP, see `mpgls.report.vgwas_table`; ``coordinates`` are the voxels'. Collective.
+
+        Returns what a person should know of the files at ``paths``, by format.
+        """
         snps = SnpRows(self.variants, self.entries.records, self.entries.count, self.index)
-        write_vgwas_table(comm, path, snps, self.corrections, coordinates)
-        return path
+        return write_rows(comm, paths, vgwas_table(snps, self.corrections, coordinates))
 
     @cached_property
     def records(self) -> np.ndarray:

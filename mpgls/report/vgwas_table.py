@@ -1,4 +1,4 @@
-"""The table of a voxelwise GWAS: one tab-separated row a SNP, written by all ranks into one file.
+"""The table of a voxelwise GWAS: one tab-separated row a SNP.
 
 Columns: ``CHR POS ID EA NEA EAF N PEAK_VOXEL T LOG10P VOLUME SUM_LOG10P CLUSTER_VOLUME CLUSTER_MASS TFCE``, then
 ``FWE_P_`` with the name of each of the last six, then ``NOTE``. PEAK_VOXEL is the voxel with the smallest p value, as
@@ -11,7 +11,6 @@ reason where a SNP was not tested; ``gpd:`` with the columns whose p value comes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,11 +20,10 @@ import numpy as np
 from mpgls.model.clusters import STATISTICS
 from mpgls.model.extremes import Correction
 from mpgls.model.gls import NOTE_TEXT, Note, is_filtered
-from mpgls.report.table import BATCH, ReadRecords, VariantReader, read_pieces, write_rows
+from mpgls.report.table import ReadRecords, VariantReader, read_pieces
+from mpgls.report.table_lines import Table
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
-
     from mpgls.study.plink import Variants
 
 _FIGURES = tuple(name.upper() for name in STATISTICS)
@@ -33,7 +31,6 @@ COLUMNS = (
     "CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "PEAK_VOXEL", "T", *_FIGURES,
     *(f"FWE_P_{figure}" for figure in _FIGURES), "NOTE",
 )  # fmt: skip
-HEADER = "\t".join(COLUMNS).encode() + b"\n"
 
 ROW_BYTES = 90
 """Of what follows a SNP's names, about."""
@@ -55,20 +52,12 @@ class SnpRows:
     index: np.ndarray | None = None
 
 
-def write_vgwas_table(
-    comm: MPI.Comm,
-    path: str | os.PathLike[str],
-    snps: SnpRows,
-    corrections: Mapping[str, Correction],
-    coordinates: np.ndarray | None = None,
-    batch: int = BATCH,
-) -> int:
-    """Write the table of ``snps`` to ``path`` from all ranks of ``comm``; returns its size in bytes.
+def vgwas_table(snps: SnpRows, corrections: Mapping[str, Correction], coordinates: np.ndarray | None = None) -> Table:
+    """The table of ``snps``, for `mpgls.report.table_files.write_rows`.
 
-    Collective. ``corrections`` holds the `Correction` of each statistic that was taken, by its name in `STATISTICS`;
+    ``corrections`` holds the `Correction` of each statistic that was taken, by its name in `STATISTICS`;
     the columns of the others are ``NA``, and so are corrected p values without maxima (no permutation).
-    ``coordinates`` int (v, 3) are those of the voxels, None where unknown. Written as `mpgls.report.table.write_table`
-    does; raises StorageError, or what a callable raised on any rank, on all alike.
+    ``coordinates`` int (v, 3) are those of the voxels, None where unknown.
     """
 
     def text(start: int, stop: int) -> bytes:
@@ -79,7 +68,7 @@ def write_vgwas_table(
             for first, last, piece in pieces
         )
 
-    return write_rows(comm, path, HEADER, text, snps.count, batch)
+    return Table(COLUMNS, text, snps.count)
 
 
 def format_rows(
@@ -88,7 +77,7 @@ def format_rows(
     corrections: Mapping[str, Correction],
     coordinates: np.ndarray | None = None,
 ) -> bytes:
-    """The table's rows of B SNPs as text, as `write_vgwas_table` writes them; none for SNPs that a filter dropped."""
+    """The table's rows of B SNPs as text, as `vgwas_table` has them; none for SNPs that a filter dropped."""
     lines: list[str] = []
     for start in range(0, len(records), _CHUNK):
         rows = slice(start, start + _CHUNK)

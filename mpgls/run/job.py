@@ -135,7 +135,7 @@ class Job:
             return False
         self.mark.check(manifest["made_from"], self.manifest)
         files = [*manifest.get("files", []), *manifest.get("tables", {}).values()]
-        if not all(map(os.path.exists, files)):
+        if self.options.lacks_tables(manifest) or not all(map(os.path.exists, files)):
             return False
         self._forget()  # it may have been killed before it could
         return True
@@ -246,6 +246,7 @@ class Job:
                 "seconds_unnamed": unnamed,
                 "seconds": log.seconds(),
                 **facts,
+                "formats": self.options.formats or ("tsv",),
                 "tables": named,
                 "files": list(dict.fromkeys([*map(str, files), *named.values()])),
             }

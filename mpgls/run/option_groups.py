@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from mpgls.run.condition_options import ConditionOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.options import Check, Options, at_least, flag, option, required, the_file
 from mpgls.run.study_options import ScaleOptions, TraitOptions
+from mpgls.run.table_options import TableOptions
 
 PRECISIONS = ("double", "mixed")
 STALL_SECONDS = 600.0
@@ -67,6 +70,15 @@ class OutputOptions(Options):
     @property
     def is_dry(self) -> bool:
         """Whether the run stops before the work, and makes no file but its log."""
+        return False
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of its tables, where the user may choose them."""
+        return ()
+
+    def lacks_tables(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether the run that has ended, with this ``manifest``, wrote no tables in a format that is wanted."""
         return False
 
     @property
@@ -264,6 +276,7 @@ class TraitScanOptions(
     SolverOptions,
     BlockOptions,
     PlotOptions,
+    TableOptions,
     BlupOptions,
     CheckpointOptions,
 ):

@@ -10,8 +10,9 @@ from mpgls.errors import InputError
 from mpgls.model.snp_ratio import fields_of
 from mpgls.report.blup_table import ROW_BYTES
 from mpgls.report.figure import PICTURE_BYTES
-from mpgls.report.file_names import ENDINGS_OF_TRAIT, trait_parts
+from mpgls.report.file_names import BESIDE_TABLE, ENDINGS_OF_TRAIT, trait_parts
 from mpgls.report.table import FIGURES_BYTES, FIGURES_BYTES_EACH, table_bytes
+from mpgls.report.table_formats import endings_of, table_sizes
 from mpgls.report.weights_table import NUMBER_BYTES
 from mpgls.run.inputs import Study, selected_rows
 from mpgls.run.job import Job
@@ -20,7 +21,7 @@ from mpgls.run.outputs import remove
 from mpgls.run.plan import block_within
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
-from mpgls.stream.store import ResultStore, StoreShape, create_store, open_store, record_dtype
+from mpgls.stream.store import ResultStore, StoreShape, create_store, further_of, open_store, record_dtype
 from mpgls.study.checksums import ABSENT
 from mpgls.study.snp_columns import columns_of_all
 
@@ -51,7 +52,8 @@ def scan_bytes(options: TraitScanOptions, study: Study) -> dict[str, int]:
     fields = record_fields(options, study)
     sizes = {".h5": m * (8 + record_dtype(fields).itemsize * len(traits))}
     for part in trait_parts(traits):
-        sizes[f".{part}.tsv"] = table_bytes(study.fileset.variants, m, FIGURES_BYTES + FIGURES_BYTES_EACH * len(fields))
+        nbytes = table_bytes(study.fileset.variants, m, FIGURES_BYTES + FIGURES_BYTES_EACH * len(fields))
+        sizes |= table_sizes(f".{part}", options.formats, nbytes)
         if options.blup:
             weights = table_bytes(study.fileset.variants, m, 12 + 2 * NUMBER_BYTES)
             sizes |= {f".{part}.blup.tsv": ROW_BYTES * study.samples.size, f".{part}.weights.tsv": weights}
@@ -73,7 +75,9 @@ def open_ledger(
     index, path = selected_rows(study, job.world), job.path(".h5")
     components = [f"PC{k + 1}" for k in range(pcs)]
     covariates = {name: [*cohort.covariate_names, *components] for name, cohort in study.cohorts.items()}
-    made = [f".{trait}{ending}" for trait in trait_parts(list(study.cohorts)) for ending in ENDINGS_OF_TRAIT]
+    parts, endings = trait_parts(list(study.cohorts)), [*endings_of(options.formats), *BESIDE_TABLE]
+    made = [f".{part}{ending}" for part in parts for ending in endings]
+    earlier = [f".{part}{ending}" for part in parts for ending in ENDINGS_OF_TRAIT]
 
     def make() -> ResultStore:
         if job.resume and path.exists():
@@ -82,7 +86,7 @@ def open_ledger(
             return store
         job.outputs.claim(made)
         job.starts_anew(path)
-        remove(job.prefix + suffix for suffix in made)
+        remove(job.prefix + suffix for suffix in earlier if suffix in job.outputs.known)
         shape = StoreShape(index, block, edges, covariates, len(given), record_dtype(record_fields(options, study)))
         return create_store(path, shape, job.mark, study.origin(job.identities) | {"test": options.snp_test.test})
 
@@ -99,7 +103,8 @@ def open_ledger(
 def record_fields(options: TraitScanOptions, study: Study) -> tuple[str, ...]:
     """The fields of a SNP's record beyond effect and error; raises as `columns_of_all` does."""
     model = columns_of_all(study.cohorts, options.columns).model
-    return fields_of(options.snp_test) if model is None else model.fields(options.snp_test)
+    of_test = fields_of(options.snp_test) if model is None else model.fields(options.snp_test)
+    return further_of(study.fileset.bed.dosages, of_test)
 
 
 def whole_blocks(store: ResultStore, world: World) -> ResultStore:

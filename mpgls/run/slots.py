@@ -11,7 +11,7 @@ from mpgls.model.gls import Note, NullFit, SnpFit
 from mpgls.model.reml import RemlResult
 from mpgls.mpi import is_agreed, together
 from mpgls.run.world import World
-from mpgls.stream.store import IN_UNITS, RECORD_DTYPE, ResultStore, further_fields, save_null
+from mpgls.stream.store import IN_UNITS, OF_GENOTYPES, RECORD_DTYPE, ResultStore, further_fields, save_null
 from mpgls.stream.writer import UnitWriter
 from mpgls.study.align import Cohort
 from mpgls.study.reasons import Reasons
@@ -136,8 +136,12 @@ def to_records(
     records["beta"], records["se"] = fit.beta * unit, fit.se * unit
     records["eaf"], records["n"], records["note"] = stats.eaf, stats.n_obs, notes
     unusable = records["note"] != Note.OK
-    for name in further:
+    for name in OF_GENOTYPES:
+        if name in further:
+            records[name] = getattr(stats, name)
+    of_fit = [name for name in further if name not in OF_GENOTYPES]
+    for name in of_fit:
         records[name] = fit.further(name) * (unit if name.startswith(IN_UNITS) else 1.0)
-    for name in ("beta", "se", *further):
+    for name in ("beta", "se", *of_fit):
         records[name][unusable] = np.nan
     return records

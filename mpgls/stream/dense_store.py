@@ -3,10 +3,11 @@
 ``/beta`` and ``/se`` are float32 (blocks, t, B): block k of B SNPs, all traits, so that the tile of one block and a
 range of traits is one range of bytes; a block of fewer SNPs is padded with NaN, and a SNP that was not tested has NaN.
 ``/sums`` uint32 (blocks, t) are the checksums (`study.checksums`) of a block's effects on a trait, 0 where it is not
-done. ``/eaf`` float64, ``/n`` int32 and ``/note`` uint8 (groups, m) depend on the samples, hence on the trait's group,
-with ``/snp_sums`` (groups, blocks); ``/index`` int64 (m,) holds rows of the .bim, ``/edges`` int64 (blocks+1,) where
-among them each block begins; ``/names`` and ``/group`` (t,) describe the traits, ``/nulls`` (parts, t) of
-`model.null_record.NULL_DTYPE` their null models, one part or one for each chromosome, with ``/null_sums`` (parts, t).
+done. ``/eaf`` float64, ``/n`` int32, ``/note`` uint8 and of dosages ``/info`` float64 (groups, m) depend on the
+samples, hence on the trait's group, with ``/snp_sums`` (groups, blocks); ``/index`` int64 (m,) holds rows of the .bim,
+``/edges`` int64 (blocks+1,) where among them each block begins; ``/names`` and ``/group`` (t,) describe the traits,
+``/nulls`` (parts, t) of `model.null_record.NULL_DTYPE` their null models, one part or one for each chromosome, with
+``/null_sums`` (parts, t).
 Root attributes: ``format``, ``version``, ``made_from`` (`stream.mark`), ``block``, ``layout_sum``, the checksum of
 index, edges and group, ``test``, and what the caller adds, such as ``bfile``. A store of pairs with variance ratios of
 their own also has ``/h2``, as ``/beta``, NaN for a pair that has that of the null model.
@@ -30,7 +31,7 @@ from mpgls.stream.files import replaced, write_at, writing
 from mpgls.stream.hdf5 import STORE, allocate, check_store, mapped_index, read_exactly, reserve
 from mpgls.stream.mark import Mark
 from mpgls.stream.own_file import OwnFile, add_token
-from mpgls.stream.store import record_dtype
+from mpgls.stream.store import further_of, record_dtype
 from mpgls.study.checksums import ABSENT, SUM_DTYPE, checksum, row_checksums
 from mpgls.study.hdf5 import open_hdf5, texts
 
@@ -40,6 +41,7 @@ TILES, RATIO_TILES = ("beta", "se"), ("h2",)
 """What is kept of every pair of SNP and trait; and beside it where pairs have variance ratios of their own."""
 
 _SNP_DTYPES: dict[str, np.dtype] = {"eaf": np.dtype("<f8"), "n": np.dtype("<i4"), "note": np.dtype("u1")}
+_INFO = {"info": np.dtype("<f8")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,24 +128,26 @@ class DenseStore:
     @property
     def dtype(self) -> np.dtype:
         """Of what is read of a pair."""
-        return record_dtype(self.tiles[len(TILES) :])
+        return record_dtype(further_of("info" in self.offsets, self.tiles[len(TILES) :]))
 
-    def write_snps(self, group: int, k: int, eaf: np.ndarray, n: np.ndarray, note: np.ndarray) -> None:
+    @property
+    def _snp_dtypes(self) -> dict[str, np.dtype]:
+        return _SNP_DTYPES | (_INFO if "info" in self.offsets else {})
+
+    def write_snps(self, group: int, k: int, *columns: np.ndarray) -> None:
         """Write what block k's SNPs are over the samples of ``group``, before its tiles are done.
 
-        Raises StorageError when the file cannot be written.
+        The ``columns`` (B,) are eaf, n, note, and of dosages info. Raises StorageError when the file cannot be written.
         """
-        columns = [
-            np.ascontiguousarray(one, dtype) for one, dtype in zip((eaf, n, note), _SNP_DTYPES.values(), strict=True)
-        ]
-        total = np.array(checksum(*columns), dtype=SUM_DTYPE)
+        kept = [np.ascontiguousarray(*one) for one in zip(columns, self._snp_dtypes.values(), strict=True)]
+        total = np.array(checksum(*kept), dtype=SUM_DTYPE)
         with writing(self.path), self.own.open("r+b") as file:
-            for name, values in zip(_SNP_DTYPES, columns, strict=True):
+            for name, values in zip(self._snp_dtypes, kept, strict=True):
                 write_at(file.fileno(), values.tobytes(), self._snp(name, group, k))
             write_at(file.fileno(), total.tobytes(), self._snp_sum(group, k))
 
     def read(self, trait: int, start: int, stop: int) -> np.ndarray:
-        """SNPs start..stop of a trait as `stream.store.record_dtype`, the stored form of a single trait.
+        """SNPs start..stop of a trait as `dtype`, the stored form of a single trait.
 
         What tiles hold becomes the float64 of their shortest decimal form, so that a table shows no digits that are not
         there. Raises StorageError when the file ends early, or a block of it changed on disk.
@@ -166,10 +170,10 @@ class DenseStore:
                 self._read_block(file, trait, k)
 
     def _read_block(self, file: BinaryIO, trait: int, k: int) -> np.ndarray:
-        """Block k of a trait."""
+        """Block k of a trait as `dtype`."""
         width, group = len(self.block_range(k)), int(self.group[trait])
         tiles = np.empty((len(self.tiles), self.block), dtype=TILE_DTYPE)
-        columns = {name: np.empty(width, dtype) for name, dtype in _SNP_DTYPES.items()}
+        columns = {name: np.empty(width, dtype) for name, dtype in self._snp_dtypes.items()}
         sums = np.empty(2, dtype=SUM_DTYPE)
         for name, tile in zip(self.tiles, tiles, strict=True):
             read_exactly(file, self.tile_offset(name, k, trait), tile)
@@ -193,7 +197,7 @@ class DenseStore:
         return self.offsets["snp_sums"] + (group * self.blocks + k) * SUM_DTYPE.itemsize
 
     def _snp(self, name: str, group: int, k: int) -> int:
-        return self.offsets[name] + (group * self.count + int(self.edges[k])) * _SNP_DTYPES[name].itemsize
+        return self.offsets[name] + (group * self.count + int(self.edges[k])) * self._snp_dtypes[name].itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +205,7 @@ class DenseShape:
     """What a store holds: the SNPs ``index`` (m,) of the .bim, cut by ``edges`` (blocks+1,) into at most ``block``.
 
     The traits ``names`` (t,), whose sample groups ``group`` (t,) are 0, 1, ... without gaps and in ascending order; and
-    their null models in so many ``parts``.
+    their null models in so many ``parts``. Of ``dosages`` it has INFO, too.
     """
 
     index: np.ndarray
@@ -211,6 +215,7 @@ class DenseShape:
     group: np.ndarray
     parts: int = 1
     further: tuple[str, ...] = ()
+    dosages: bool = False
 
     @property
     def tiles(self) -> tuple[str, ...]:
@@ -218,10 +223,15 @@ class DenseShape:
         return (*TILES, *self.further)
 
     @property
+    def snp_dtypes(self) -> dict[str, np.dtype]:
+        """What it holds of a SNP and group."""
+        return _SNP_DTYPES | (_INFO if self.dosages else {})
+
+    @property
     def nbytes(self) -> int:
         """Of the file, all but what does not grow."""
         blocks, t, groups = self.edges.size - 1, len(self.names), int(self.group[-1]) + 1
-        of_snps = sum(dtype.itemsize for dtype in _SNP_DTYPES.values())
+        of_snps = sum(dtype.itemsize for dtype in self.snp_dtypes.values())
         of_traits = self.parts * (NULL_DTYPE.itemsize + SUM_DTYPE.itemsize)
         return t * (
             blocks * (len(self.tiles) * self.block * TILE_DTYPE.itemsize + SUM_DTYPE.itemsize) + of_traits
@@ -241,7 +251,7 @@ def create_dense(path: str | Path, shape: DenseShape, mark: Mark, attributes: Ma
     allocated: dict[str, tuple[tuple[int, ...], np.dtype]] = {
         **dict.fromkeys(shape.tiles, ((blocks, t, block), TILE_DTYPE)),
         "sums": ((blocks, t), SUM_DTYPE),
-        **{name: ((groups, m), dtype) for name, dtype in _SNP_DTYPES.items()},
+        **{name: ((groups, m), dtype) for name, dtype in shape.snp_dtypes.items()},
         "snp_sums": ((groups, blocks), SUM_DTYPE),
         "nulls": ((shape.parts, t), NULL_DTYPE),
         "null_sums": ((shape.parts, t), SUM_DTYPE),
@@ -277,7 +287,8 @@ def open_dense(path: str | Path, mark: Mark | None = None) -> DenseStore:
             raise InputError(f"{path} is damaged: its null models are not what was written")
         nulls[null_sums == ABSENT] = unknown(np.count_nonzero(null_sums == ABSENT))
         tiles = (name for name in (*TILES, *RATIO_TILES) if name in file)
-        placed = ("index", *tiles, "sums", *_SNP_DTYPES, "snp_sums", "nulls", "null_sums")
+        of_snps = [name for name in (*_SNP_DTYPES, *_INFO) if name in file]
+        placed = ("index", *tiles, "sums", *of_snps, "snp_sums", "nulls", "null_sums")
         return DenseStore(
             own=OwnFile.of(path, file),
             count=file["index"].shape[0],

@@ -40,6 +40,15 @@ IN_UNITS = ("beta", "se")
 """How the names of fields begin that are in units of the trait."""
 
 
+OF_GENOTYPES = ("info",)
+"""Further fields of a record that say what the genotypes are: a SNP without an estimate has them too."""
+
+
+def further_of(dosages: bool, fields: Sequence[str] = ()) -> tuple[str, ...]:
+    """The further fields of a scan: INFO where genotypes are ``dosages``, and the ``fields`` of its test."""
+    return (*(OF_GENOTYPES if dosages else ()), *fields)
+
+
 def record_dtype(further: Sequence[str] = ()) -> np.dtype:
     """RECORD_DTYPE with ``further`` fields of float64, such as those of `model.snp_ratio`."""
     return np.dtype([*RECORD_DTYPE.descr, *((name, "<f8") for name in further)])

@@ -49,7 +49,7 @@ def save_maxima(path: Path, maxima: Mapping[str, np.ndarray], mark: Mark) -> Non
         seal(file)
 
 
-def load_maxima(path: Path, mark: Mark) -> dict[str, np.ndarray]:
+def load_maxima(path: Path, mark: Mark | None) -> dict[str, np.ndarray]:
     """The maxima of each statistic. Raises StorageError, or InputError for other inputs or options, or damage."""
     with open_hdf5(path, what=STORE) as file:
         check_store(file, path, MAXIMA_FORMAT, VERSION, mark)
@@ -106,6 +106,24 @@ class EntriesFile:
 
     own: OwnFile
     count: int
+    attributes: Mapping[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.own.path
+
+    @property
+    def index(self) -> np.ndarray:
+        """int64 (m,): the .bim row of each record."""
+        with self.own.open_hdf5("r") as file:
+            return np.asarray(file["index"][...])
+
+    @property
+    def coordinates(self) -> np.ndarray | None:
+        """int32 (v, 3): those of the voxels, None where they are not known."""
+        with self.own.open_hdf5("r") as file:
+            return np.asarray(file["coordinates"][...]) if "coordinates" in file else None
 
     def records(self, start: int, stop: int) -> np.ndarray:
         """Records start..stop."""
@@ -139,9 +157,9 @@ class EntriesFile:
         return joined[start - first * _CHUNK : stop - first * _CHUNK]
 
 
-def open_entries(path: Path, mark: Mark) -> EntriesFile:
-    """Open PREFIX.voxels.h5. Raises StorageError, or InputError for other inputs or options, or damage."""
+def open_entries(path: Path, mark: Mark | None = None) -> EntriesFile:
+    """Open PREFIX.voxels.h5. Raises StorageError, or InputError where ``mark`` is of others, or for damage."""
     with open_hdf5(path, what=STORE) as file:
         check_store(file, path, ENTRIES_FORMAT, VERSION, mark)
         check_seal(file, path, *_IN_BLOCKS)
-        return EntriesFile(OwnFile.of(path, file), file["records"].shape[0])
+        return EntriesFile(OwnFile.of(path, file), file["records"].shape[0], dict(file.attrs.items()))

@@ -51,6 +51,7 @@ class KinshipH5:
     rows: CheckedRows
     sums: tuple[SumPlace, ...]
     has_keys: bool
+    method: str
 
 
 def create_kinship_h5(
@@ -131,9 +132,9 @@ def read_kinship_h5(path: str) -> KinshipH5:
             SumPlace(str(part.attrs["chromosome"]), int(part.attrs["snps"]), one)
             for part, one in zip(parts, of_parts, strict=True)
         )
-        has_keys = "snps" in file
+        has_keys, method = "snps" in file, str(file.attrs.get("method", ""))
     ids = list(zip(fid.tolist(), iid.tolist(), strict=True))
-    return KinshipH5(path, ids, None if snps is None else int(snps), rows, sums, has_keys)
+    return KinshipH5(path, ids, None if snps is None else int(snps), rows, sums, has_keys, method)
 
 
 def _rows(path: str, file: Any, k: int, matrix: Any, n: int) -> CheckedRows:
@@ -154,8 +155,13 @@ def read_method(path: str) -> str:
 
 def read_keys(path: str) -> np.ndarray:
     """The keys of the SNPs that the kinship was made of: uint64 (m,), ascending. Raises StorageError, InputError."""
+    return np.sort(keys_in_order(path))
+
+
+def keys_in_order(path: str) -> np.ndarray:
+    """The same in the order of the .bim."""
     with open_hdf5(path, what=KINSHIP) as file:
         keys = file["snps"][...]
         if file["snps"].attrs.get(SEAL, checksum(keys)) != checksum(keys):
             raise InputError(f"{path} is damaged: its list of SNPs is not what was written; make the file again")
-        return np.sort(keys)
+        return np.asarray(keys)

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ PATH_COLUMN = "PATH"
 AFFINE_TOLERANCE = 1e-4
 """Largest difference between an entry of an image's affine and of the mask's, in mm."""
 _CHUNK = 1 << 20
+_ALIGNED = 2
+"""NIfTI-1's code of an affine to the coordinates of another image: here that of the mask."""
+
+
+class Intent(IntEnum):
+    """What the values of an image are: NIfTI-1's codes."""
+
+    NONE = 0
+    LOG10PVAL = 24
+    LABEL = 1002
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,14 +161,20 @@ class ImageReader:
         raise InputError(f"{whose}: voxel {show_voxel(voxel)} inside the mask is {inside[at[0]]}{more}")
 
 
-def write_image(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
+def write_image(path: Path, values: np.ndarray, affine: np.ndarray, intent: Intent = Intent.NONE) -> None:
     """Write the 3-D ``values`` as NIfTI ``path`` (compressed if it ends in .gz), complete or not at all.
 
-    Equal arguments give equal bytes. Raises StorageError.
+    ``affine`` (4, 4) is the image's sform, and its qform as well unless it shears, which a qform cannot. Equal
+    arguments give equal bytes. Raises StorageError.
     """
     import gzip
 
-    data = _nibabel().Nifti1Image(values, affine).to_bytes()
+    image = _nibabel().Nifti1Image(values, affine)
+    image.set_qform(affine, code=_ALIGNED)
+    if not np.allclose(image.get_qform(), affine, atol=1e-4):
+        image.set_qform(None, code=0)
+    image.header.set_intent(int(intent))
+    data = image.to_bytes()
     if path.suffix == ".gz":
         data = gzip.compress(data, compresslevel=1, mtime=0)
     partial = path.with_name(path.name + ".partial")

@@ -28,7 +28,7 @@ from small_study import (
 
 import mpgls
 from mpgls.commands import low_rank
-from mpgls.engine import gram, low_rank_plan, similarity
+from mpgls.engine import low_rank_plan, similarity
 from mpgls.errors import InputError
 
 N, M, EVERY = 127, 149, 2
@@ -60,7 +60,7 @@ def study(comm, shared_tmp_path):
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Panels of 13 similarity SNPs and strips of 11 for each process column, so that there are several."""
-    for module in (similarity, gram, low_rank_plan):
+    for module in (similarity, low_rank_plan):
         monkeypatch.setattr(module, "PANEL", 13)
     monkeypatch.setattr(low_rank_plan, "STRIP", 11)
 

@@ -1,6 +1,6 @@
 """The rooms of the code and the one direction of their imports, read from the source (see docs/architecture.md).
 
-cli -> commands -> engine -> run -> {report, stream} -> {study, model, la} -> mpi -> errors
+cli -> commands -> engine -> run -> {report, stream, device} -> {study, model, la} -> mpi -> errors
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ FLOORS = {
     "run": 5,
     "report": 4,
     "stream": 4,
+    "device": 4,
     "study": 3,
     "model": 3,
     "la": 2,
@@ -40,6 +41,7 @@ FOREIGN = {"ctypes", "_ctypes", "cffi", "numpy.ctypeslib"}
 FOREIGN_HOMES = {"la/scalapack.py"}
 PETSC = {"petsc4py", "slepc4py"}
 PETSC_HOMES = {"la/eigen.py", "run/installation.py"}
+CUPY_HOME = "device/cuda.py"
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,10 @@ def petsc(one: Import) -> bool:
     return inside(one.module, PETSC) and (one.file not in PETSC_HOMES or early)
 
 
+def cupy_of_no_gpu(one: Import) -> bool:
+    return inside(one.module, {"cupy", "cupyx"}) and (one.file != CUPY_HOME or not one.late)
+
+
 def slow_at_start(one: Import) -> bool:
     if one.late or one.typing:
         return False
@@ -130,10 +136,11 @@ def slow_at_start(one: Import) -> bool:
 
 
 RULES = {
-    upward: "imports point down: cli -> commands -> engine -> run -> {report, stream} -> {study, model, la} -> mpi",
+    upward: "imports point down: commands -> engine -> run -> {report, stream, device} -> {study, model, la} -> mpi",
     mpi_in_study_or_model: "study and model never import mpi4py, so that their tests need no launcher",
     files_in_model: "model works on plain local arrays: no files",
     foreign_functions: "la/scalapack.py is the only foreign-function file",
+    cupy_of_no_gpu: "only device/cuda.py imports CuPy, inside a function: when a GPU is asked for",
     petsc: "only la/eigen.py and run/installation.py import petsc4py and slepc4py, inside functions",
     slow_at_start: "matplotlib and (outside la) scipy are imported where they are used: many ranks start at once",
 }
@@ -239,6 +246,9 @@ def test_commands_start_without_what_they_may_not_need() -> None:
         (petsc, "la/eigen.py", "def f():\n    from slepc4py import SLEPc", False),
         (petsc, "la/eigen.py", "if TYPE_CHECKING:\n    from petsc4py import PETSc", False),
         (petsc, "la/grid.py", "def f():\n    import petsc4py", True),
+        (cupy_of_no_gpu, "device/cuda.py", "def f():\n    import cupy", False),
+        (cupy_of_no_gpu, "device/cuda.py", "import cupy", True),
+        (cupy_of_no_gpu, "engine/device_scan.py", "def f():\n    import cupy", True),
         (slow_at_start, "model/reml.py", "from scipy import optimize", True),
         (slow_at_start, "model/reml.py", "def f():\n    from scipy import optimize", False),
         (slow_at_start, "model/reml.py", "try:\n    import scipy.special\nexcept ImportError:\n    pass", True),

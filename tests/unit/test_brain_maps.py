@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import struct
 
 import matplotlib.image
 import nibabel
@@ -32,6 +34,35 @@ def test_maps_hold_the_entries_and_nothing_else(tmp_path):
         np.testing.assert_array_equal(np.asarray(image.dataobj), expected)
         assert image.get_data_dtype() == dtype
         np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+
+
+def header_of(path):
+    """Codes and affines of a NIfTI-1 header, by their places in it."""
+    data = gzip.decompress(path.read_bytes())
+    intent, qform, sform = (struct.unpack_from("<h", data, at)[0] for at in (68, 252, 254))
+    return intent, qform, sform, np.frombuffer(data, "<f4", 6, 256), np.frombuffer(data, "<f4", 12, 280).reshape(3, 4)
+
+
+def test_maps_say_what_they_are_and_where(tmp_path):
+    turned = np.array([[0.0, -2.0, 0.0, 5.0], [2.0, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 1.0], [0, 0, 0, 1]])
+    grid = VoxelGrid(SHAPE, turned, COORDINATES)
+    paths = write_maps(tmp_path / "out", "rs1", grid, VOXELS, LOG10P, np.zeros(5, dtype=int))
+    for path, code in zip(paths, (24, 1002), strict=True):  # NIFTI_INTENT_LOG10PVAL, NIFTI_INTENT_LABEL
+        intent, qform, sform, (b, c, d, *offset), rows = header_of(path)
+        assert (intent, qform, sform) == (code, 2, 2)
+        np.testing.assert_allclose(rows, turned[:3])
+        # a quarter turn about z is the quaternion (cos 45, 0, 0, sin 45); the offset is that of the affine
+        np.testing.assert_allclose([b, c, d], [0, 0, np.sqrt(0.5)], atol=1e-6)
+        assert offset == [5.0, -7.0, 1.0]
+
+
+def test_a_map_that_shears_has_no_qform(tmp_path):
+    sheared = np.array([[2.0, 0.5, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0], [0, 0, 0, 1]])
+    (path,) = write_maps(tmp_path / "out", "rs1", VoxelGrid(SHAPE, sheared, COORDINATES), VOXELS, LOG10P, None)
+    _, qform, sform, _, rows = header_of(path)
+    assert (qform, sform) == (0, 2)
+    np.testing.assert_allclose(rows, sheared[:3])
+    np.testing.assert_allclose(nibabel.load(path).affine, sheared)
 
 
 def test_maps_without_clusters_or_entries(tmp_path):

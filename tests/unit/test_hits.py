@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from thread_ranks import one_rank
 
 from mpgls.errors import StorageError
 from mpgls.model.hits import HIT_DTYPE, merge_hits, no_hits
 from mpgls.report import hits as module
-from mpgls.report.hits import COLUMNS, HitVariants, pieces, write_hits
+from mpgls.report.hits import COLUMNS, HitVariants, hits_table, pieces
 from mpgls.report.table import format_rows
+from mpgls.report.table_files import write_rows
+from mpgls.report.table_lines import Table
 from mpgls.stream.store import RECORD_DTYPE
 from mpgls.study.plink import Variants, VariantTable
 
@@ -37,6 +39,15 @@ def make_hits(count: int = 41, m: int = 300, seed: int = 0) -> np.ndarray:
     return hits
 
 
+def table_of(folder: Path, hits: np.ndarray) -> Table:
+    return hits_table(hits, TRAITS, make_bim(folder / "g.bim"))
+
+
+def rows_of(folder: Path, hits: np.ndarray) -> list[dict[str, str]]:
+    write_rows(one_rank(), {"tsv": folder / "o.tsv"}, table_of(folder, hits), batch=10)
+    return parse(folder / "o.tsv")
+
+
 def parse(path: Path) -> list[dict[str, str]]:
     lines = path.read_text().splitlines()
     assert lines[0].split("\t") == list(COLUMNS)
@@ -54,9 +65,8 @@ def test_hits_of_ranks_are_merged_in_order_of_trait_and_row():
 
 def test_rows_are_those_of_the_single_trait_table(tmp_path):
     variants, hits = make_bim(tmp_path / "g.bim"), merge_hits([make_hits()])
-    written = write_hits(tmp_path / "o", hits, TRAITS, variants)
-    rows = parse(written.tsv)
-    assert written.tsv == tmp_path / "o.hits.tsv" and written.count == len(rows) == 41
+    rows = rows_of(tmp_path, hits)
+    assert len(rows) == 41
     whole = variants.read(0, 300)
     for row, hit in zip(rows, hits, strict=True):
         assert row["TRAIT"] == TRAITS[hit["trait"]] and row["ID"] == f"rs{hit['row']}"
@@ -75,46 +85,29 @@ def test_figures_that_are_not_known_are_na_and_infinite_ones_inf(tmp_path):
     hits = make_hits(3)
     hits["se"][0], hits["log10p"][1], hits["eaf"][2] = 0.0, np.inf, np.nan
     hits["trait"], hits["row"] = 0, [5, 6, 7]
-    rows = parse(write_hits(tmp_path / "o", hits, TRAITS, make_bim(tmp_path / "g.bim")).tsv)
+    rows = rows_of(tmp_path, hits)
     assert rows[0]["STAT"] in ("inf", "-inf") and rows[0]["SE"] == "0.0"
     assert rows[1]["LOG10P"] == "inf" and rows[1]["P"] == "0.0000000000e+00"
     assert rows[2]["EAF"] == "NA" and rows[2]["BETA"] != "NA"
 
 
 @pytest.mark.parametrize("count", [0, 41])
-def test_parquet_holds_the_same(tmp_path, monkeypatch, count):
+def test_parquet_holds_the_same(tmp_path, count):
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(module, "_CHUNK", 10)
-    monkeypatch.setattr(module, "_ROW_GROUP", 15)
     hits = merge_hits([make_hits(41)[:count]])
-    written = write_hits(tmp_path / "o", hits, TRAITS, make_bim(tmp_path / "g.bim"))
-    assert written.parquet == tmp_path / "o.hits.parquet" and not written.note
-    table = parquet.read_table(written.parquet)
+    made = table_of(tmp_path, hits)
+    paths = {form: tmp_path / f"o.{form}" for form in ("tsv", "parquet")}
+    assert write_rows(one_rank(), paths, made, batch=15) == []
+    file = parquet.ParquetFile(paths["parquet"])
+    table, rows = file.read(), parse(paths["tsv"])
+    assert file.num_row_groups == -(-count // 15)
     assert table.column_names == list(COLUMNS) and table.num_rows == count
-    assert str(table.schema.field("N").type) == "int32" and str(table.schema.field("BETA").type) == "double"
-    rows, columns = parse(written.tsv), table.to_pydict()
+    types = {field.name: str(field.type) for field in table.schema}
+    assert (types["N"], types["POS"], types["BETA"], types["ID"]) == ("int32", "int64", "double", "string")
+    columns = table.to_pydict()
     for name in COLUMNS:
         kind = type(columns[name][0]) if count else str
-        if name in ("P", "EAF", "LOG10P"):
-            np.testing.assert_allclose(columns[name], [float(row[name]) for row in rows], rtol=1e-9)
-        else:
-            assert columns[name] == [kind(row[name]) for row in rows]
-
-
-def test_without_pyarrow_there_is_a_note_and_no_stale_file(tmp_path, monkeypatch):
-    original = importlib.import_module
-
-    def refuse(name: str):
-        if name.startswith("pyarrow"):
-            raise ImportError(name)
-        return original(name)
-
-    monkeypatch.setattr(module.importlib, "import_module", refuse)
-    (tmp_path / "o.hits.parquet").write_text("of an earlier run")
-    written = write_hits(tmp_path / "o", make_hits(0), TRAITS, make_bim(tmp_path / "g.bim"))
-    assert written.parquet is None and "pyarrow is not installed" in written.note
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["g.bim", "o.hits.tsv"]
-    assert parse(written.tsv) == []
+        assert columns[name] == [kind(row[name]) for row in rows]
 
 
 def test_variants_are_looked_up_in_pieces(tmp_path, monkeypatch):
@@ -129,5 +122,5 @@ def test_variants_are_looked_up_in_pieces(tmp_path, monkeypatch):
 
 
 def test_unwritable_place_is_a_storage_error(tmp_path):
-    with pytest.raises(StorageError, match=r"cannot write .*o\.hits\.tsv"):
-        write_hits(tmp_path / "absent" / "o", make_hits(0), TRAITS, make_bim(tmp_path / "g.bim"))
+    with pytest.raises(StorageError, match=r"cannot write .*o\.tsv"):
+        write_rows(one_rank(), {"tsv": tmp_path / "absent" / "o.tsv"}, table_of(tmp_path, make_hits(0)))

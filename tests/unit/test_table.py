@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from thread_ranks import ThreadRank, on_ranks
 from mpgls.errors import InputError, StorageError
 from mpgls.model.gls import NOTE_TEXT, Note
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t
-from mpgls.report.table import COLUMNS, format_p, format_rows, header, log10_p, write_table
+from mpgls.report.table import COLUMNS, ScanTable, format_p, format_rows, log10_p
+from mpgls.report.table_files import write_rows
+from mpgls.report.table_lines import Table
 from mpgls.stream.store import RECORD_DTYPE
 from mpgls.study.plink import Variants
 
@@ -52,8 +55,15 @@ class Reader:
         return Variants(v.chrom[start:stop], v.id[start:stop], v.pos[start:stop], v.a1[start:stop], v.a2[start:stop])
 
 
+def write(comm: ThreadRank, path: Path, table: ScanTable, batch: int = 65536) -> None:
+    assert write_rows(comm, {"tsv": path}, Table(table.columns, table.text, table.count), batch) == []
+
+
+HEADER = "\t".join(COLUMNS).encode() + b"\n"
+
+
 def test_header_names_the_columns_in_order():
-    assert header() == b"CHR\tPOS\tID\tEA\tNEA\tEAF\tN\tBETA\tSE\tSTAT\tLOG10P\tP\tNOTE\n"
+    assert HEADER == b"CHR\tPOS\tID\tEA\tNEA\tEAF\tN\tBETA\tSE\tSTAT\tLOG10P\tP\tNOTE\n"
 
 
 def test_figures_read_back_to_the_same_floats():
@@ -145,16 +155,13 @@ def test_table_is_the_same_on_any_number_of_ranks(tmp_path, size, batch):
     variants, records = make_variants(m), make_records(m)
     records["note"][5:30:2] = Note.MAF
     records["note"][40] = Note.MONOMORPHIC
-    expected = header() + format_rows(variants, records, 90, "t")
+    expected = HEADER + format_rows(variants, records, 90, "t")
     seen: list[str] = []
 
-    def body(comm: ThreadRank) -> int:
-        return write_table(
-            comm, tmp_path / "t.tsv", Reader(variants), lambda a, b: records[a:b], m, 90, "t", batch=batch,
-            on_batch=lambda v, r, p: seen.extend(v.id),
-        )  # fmt: skip
-
-    assert on_ranks(size, body) == [len(expected)] * size
+    table = ScanTable(
+        Reader(variants), lambda a, b: records[a:b], m, 90, "t", on_batch=lambda v, r, p: seen.extend(v.id)
+    )
+    assert on_ranks(size, lambda comm: write(comm, tmp_path / "t.tsv", table, batch)) == [None] * size
     assert (tmp_path / "t.tsv").read_bytes() == expected
     assert sorted(seen) == sorted(variants.id)
     assert [p.name for p in tmp_path.iterdir()] == ["t.tsv"]
@@ -166,7 +173,8 @@ def test_selected_rows_are_read_in_bounded_pieces(tmp_path):
     index = np.array([0, 3, 4, 65_535, 65_536, 150_000, 150_001, 199_999])
     records, reader = make_records(index.size), Reader(variants)
     path = tmp_path / "t.tsv"
-    on_ranks(1, lambda comm: write_table(comm, path, reader, lambda a, b: records[a:b], 8, 90, "t", index=index))
+    table = ScanTable(reader, lambda a, b: records[a:b], 8, 90, "t", index)
+    on_ranks(1, lambda comm: write(comm, path, table))
     lines = path.read_bytes().splitlines(keepends=True)
     assert [row["ID"] for row in parse(b"".join(lines[1:]))] == [f"rs{k}" for k in index]
     assert [float(row["BETA"]) for row in parse(b"".join(lines[1:]))] == records["beta"].tolist()
@@ -175,10 +183,9 @@ def test_selected_rows_are_read_in_bounded_pieces(tmp_path):
 
 def test_no_rows_gives_the_header(tmp_path):
     path = tmp_path / "t.tsv"
-    results = on_ranks(
-        2, lambda comm: write_table(comm, path, Reader(make_variants(1)), lambda a, b: make_records(0), 0, 9, "t")
-    )
-    assert results == [len(header())] * 2 and path.read_bytes() == header()
+    table = ScanTable(Reader(make_variants(1)), lambda a, b: make_records(0), 0, 9, "t")
+    assert on_ranks(2, lambda comm: write(comm, path, table)) == [None] * 2
+    assert path.read_bytes() == HEADER
 
 
 def test_one_failing_rank_stops_all_and_leaves_no_file(tmp_path):
@@ -190,17 +197,14 @@ def test_one_failing_rank_stops_all_and_leaves_no_file(tmp_path):
             raise InputError("row 23 of the .bim is malformed")
         return records[start:stop]
 
-    def body(comm: ThreadRank) -> int:
-        return write_table(comm, tmp_path / "t.tsv", Reader(make_variants(m)), read, m, 9, "t", batch=4)
-
-    results = on_ranks(3, body)
+    table = ScanTable(Reader(make_variants(m)), read, m, 9, "t")
+    results = on_ranks(3, lambda comm: write(comm, tmp_path / "t.tsv", table, 4))
     assert [str(error) for error in results] == ["row 23 of the .bim is malformed"] * 3
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unwritable_output_is_a_storage_error_on_all_ranks(tmp_path):
     path = tmp_path / "absent" / "t.tsv"
-    results = on_ranks(
-        2, lambda comm: write_table(comm, path, Reader(make_variants(1)), lambda a, b: make_records(1), 1, 9, "t")
-    )
+    table = ScanTable(Reader(make_variants(1)), lambda a, b: make_records(1), 1, 9, "t")
+    results = on_ranks(2, lambda comm: write(comm, path, table))
     assert all(isinstance(error, StorageError) and str(path) in str(error) for error in results)

@@ -10,7 +10,8 @@ from mpgls.model.extremes import Correction, Tail
 from mpgls.model.gls import Note
 from mpgls.report import null_plots
 from mpgls.report.null_plots import bin_edges, critical_value, null_plot
-from mpgls.report.vgwas_table import COLUMNS, HEADER, SnpRows, format_rows, write_vgwas_table
+from mpgls.report.table_files import write_rows
+from mpgls.report.vgwas_table import COLUMNS, SnpRows, format_rows, vgwas_table
 from mpgls.study.plink import Variants
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -56,7 +57,7 @@ def test_every_column():
         "CHR POS ID EA NEA EAF N PEAK_VOXEL T LOG10P VOLUME SUM_LOG10P CLUSTER_VOLUME CLUSTER_MASS TFCE FWE_P_LOG10P "
         "FWE_P_VOLUME FWE_P_SUM_LOG10P FWE_P_CLUSTER_VOLUME FWE_P_CLUSTER_MASS FWE_P_TFCE NOTE"
     )
-    assert HEADER.decode() == expected.replace(" ", "\t") + "\n"
+    assert list(COLUMNS) == expected.split()
     lines = format_rows(Bim().read(0, 5), make_records(), ALL, COORDINATES).decode().splitlines()
     assert lines[0].split("\t") == [
         "1", "100", "rs0", "A", "C", "0.3", "740", "10,0,2", "-6.5", "9.25", "7", "44.125", "4", "25.5", "2.75",
@@ -99,12 +100,12 @@ def test_the_file_is_the_rows_in_any_batch(tmp_path):
     index = np.array([2, 3, 90_000, 90_001, 200_000])
     records = np.tile(make_records(), 1)
     snps = SnpRows(Bim(), lambda a, b: records[a:b], 5, index)
-    sizes = [
-        write_vgwas_table(one_rank(), tmp_path / f"{batch}.tsv", snps, ALL, batch=batch) for batch in (1, 2, 65536)
-    ]
+    table = vgwas_table(snps, ALL)
+    for batch in (1, 2, 65536):
+        assert write_rows(one_rank(), {"tsv": tmp_path / f"{batch}.tsv"}, table, batch) == []
     texts = [(tmp_path / f"{batch}.tsv").read_bytes() for batch in (1, 2, 65536)]
-    assert texts[0] == texts[1] == texts[2] and sizes == [len(texts[0])] * 3
-    assert texts[0].startswith(HEADER)
+    assert texts[0] == texts[1] == texts[2]
+    assert texts[0].startswith("\t".join(COLUMNS).encode() + b"\n")
     assert [row["ID"] for row in rows_of(texts[0])[1:]] == ["rs2", "rs3", "rs90000", "rs200000"]
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -112,7 +113,7 @@ def test_the_file_is_the_rows_in_any_batch(tmp_path):
 def test_unwritable_place_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match="cannot write"):
         snps = SnpRows(Bim(), lambda a, b: make_records()[a:b], 5)
-        write_vgwas_table(one_rank(), tmp_path / "absent" / "o.tsv", snps, ALL)
+        write_rows(one_rank(), {"tsv": tmp_path / "absent" / "o.tsv"}, vgwas_table(snps, ALL))
     with pytest.raises(StorageError, match="cannot write the plot"):
         null_plot(tmp_path / "absent" / "o.png", "tfce", np.arange(9.0), [1.0], ["rs1"])
 

@@ -16,6 +16,7 @@ from mpgls.report.ridge_table import write_trait_file
 from mpgls.run.inputs import Study, say_tables
 from mpgls.run.job import Job
 from mpgls.study.images import VoxelMatrix, open_voxels
+from mpgls.study.nifti import Intent
 from mpgls.study.parcels import parcel_means, parcellate
 from mpgls.study.sample_ids import SampleId
 
@@ -39,8 +40,9 @@ class Parcels:
         """Parcels, from 1, and the R2 of each as images; returns their paths. NaN for a parcel without a result."""
         place = {name: getattr(self.voxels, name) for name in ("shape", "affine", "coordinates")}
         paths = [job.path(".parcels.nii.gz"), job.path(".r2.nii.gz")]
-        for path, values in zip(paths, (np.arange(1.0, r2.size + 1), r2), strict=True):
-            write_parcel_map(path, values=values, labels=self.labels, **place)
+        maps = ((np.arange(1.0, r2.size + 1), Intent.LABEL), (r2, Intent.NONE))
+        for path, (values, intent) in zip(paths, maps, strict=True):
+            write_parcel_map(path, values=values, labels=self.labels, intent=intent, **place)
         return paths
 
 

@@ -1,0 +1,1 @@
+"""The parts of mpgls export: what a store of each kind gives."""

@@ -1,0 +1,97 @@
+"""What a rank computes on: an array module, how much of its memory may be used, and two lanes of work.
+
+Work of one lane goes on in its order; lanes go on beside each other, and beside the host. A mark is a place in a lane
+that the other lane, or the host, can wait for. `NumpyCard` is the same without a card: everything is done at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+
+COPIES, PRODUCTS = "copies", "products"
+"""The two lanes."""
+
+
+class Card(Protocol):
+    """A GPU, or NumPy in its place."""
+
+    xp: Any
+    """The array module: `numpy` or `cupy`."""
+    name: str
+    limit: int
+    """Bytes of its memory that may be used."""
+
+    def lane(self, name: str) -> AbstractContextManager[Any]:
+        """What the body asks of ``xp`` is done in this lane."""
+
+    def mark(self) -> Any:
+        """The place that the lane of the body has reached."""
+
+    def follow(self, mark: Any) -> None:
+        """The lane of the body goes on when another has come to ``mark``; None: at once."""
+
+    def wait(self, mark: Any) -> None:
+        """The host goes on when a lane has come to ``mark``."""
+
+    def settle(self) -> None:
+        """The host goes on when the card has done everything."""
+
+    def host_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Memory of the host, zeros, that is copied beside other work."""
+
+    def copy_in(self, values: np.ndarray, into: Any) -> None:
+        """Begin to copy ``values``, of `host_array`, in the lane of the body."""
+
+    def copy_out(self, values: Any, into: np.ndarray) -> None:
+        """Begin to copy ``values`` of the card ``into`` a `host_array`, in the lane of the body."""
+
+    def to_host(self, values: Any) -> np.ndarray:
+        """``values`` of the card, when they are there."""
+
+
+class NumpyCard:
+    """NumPy in place of a card: for tests, and for comparing."""
+
+    xp: Any = np
+    name = "no card: NumPy in its place"
+
+    def __init__(self, limit: int = 2**40) -> None:
+        self.limit = limit
+
+    @contextlib.contextmanager
+    def lane(self, name: str) -> Iterator[None]:
+        """Nothing goes on beside anything."""
+        yield
+
+    def mark(self) -> None:
+        """There is nothing to wait for."""
+
+    def follow(self, mark: Any) -> None:
+        """There is nothing to wait for."""
+
+    def wait(self, mark: Any) -> None:
+        """There is nothing to wait for."""
+
+    def settle(self) -> None:
+        """There is nothing to wait for."""
+
+    def host_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Zeros."""
+        return np.zeros(shape, dtype=dtype)
+
+    def copy_in(self, values: np.ndarray, into: np.ndarray) -> None:
+        """Copy."""
+        into[...] = values
+
+    def copy_out(self, values: np.ndarray, into: np.ndarray) -> None:
+        """Copy."""
+        into[...] = values
+
+    def to_host(self, values: np.ndarray) -> np.ndarray:
+        """As they are."""
+        return values

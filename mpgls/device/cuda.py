@@ -1,0 +1,116 @@
+"""A CUDA GPU through CuPy: the only file that imports it, when a GPU is asked for.
+
+Rank r of a node has the node's r-th GPU, of those that CUDA_VISIBLE_DEVICES leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mpgls.device.card import COPIES, PRODUCTS, Card
+from mpgls.errors import MemoryPlanError, StorageError, UsageError
+
+USED = 0.9
+"""Of the memory that is free on a card, as much is used."""
+
+
+def open_card(node_rank: int, node_size: int, limit: int | None) -> Card:
+    """The GPU of this rank of a node of ``node_size`` ranks; ``limit``: bytes of its memory that may be used.
+
+    Raises UsageError where CuPy, a driver, a card, or enough of them are missing; MemoryPlanError for a limit beyond
+    what is free.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        raise UsageError(
+            f"a GPU needs CuPy, which cannot be imported ({error}): pip install 'mpgls[gpu]', or use --device cpu"
+        ) from None
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise UsageError(
+            f"CuPy finds no GPU that it can use ({error}): look at nvidia-smi, or use --device cpu"
+        ) from None
+    if node_size > count:
+        raise UsageError(
+            f"each rank needs a GPU of its own, and this node has {node_size} ranks and {count} GPUs: start "
+            f"{count} ranks a node, or use --device cpu"
+        )
+    return CudaCard(cupy, node_rank, limit)
+
+
+class CudaCard:
+    """The ``number``-th GPU of this node; arrays of ``cupy`` made later in this thread lie on it."""
+
+    def __init__(self, cupy: Any, number: int, limit: int | None) -> None:
+        self.xp = cupy
+        cupy.cuda.Device(number).use()
+        self.name = cupy.cuda.runtime.getDeviceProperties(number)["name"].decode()
+        free, _ = cupy.cuda.runtime.memGetInfo()
+        if limit is not None and limit > free:
+            raise MemoryPlanError(
+                f"--gpu-memory allows {limit / 2**30:.2f} GiB, and GPU {number} ({self.name}) has "
+                f"{free / 2**30:.2f} GiB free: give less, or look at nvidia-smi who uses it"
+            )
+        self.limit = int(USED * free) if limit is None else limit
+        cupy.get_default_memory_pool().set_limit(size=self.limit)
+        # streams that do not wait for the default one
+        self._streams = {name: cupy.cuda.Stream(non_blocking=True) for name in (COPIES, PRODUCTS)}
+
+    @contextlib.contextmanager
+    def lane(self, name: str) -> Iterator[None]:
+        """A stream. Raises MemoryPlanError where the card has no room, StorageError where it fails."""
+        cuda = self.xp.cuda
+        try:
+            with self._streams[name]:
+                yield
+        except cuda.memory.OutOfMemoryError as error:
+            raise MemoryPlanError(
+                f"the GPU has no room ({error}): give a smaller --block-size or more ranks with a GPU each"
+            ) from None
+        except (cuda.runtime.CUDARuntimeError, cuda.cublas.CUBLASError) as error:
+            raise StorageError(f"the GPU {self.name} failed: {error}") from None
+
+    def mark(self) -> Any:
+        """An event in the stream of the body."""
+        event = self.xp.cuda.Event(disable_timing=True)
+        event.record(self.xp.cuda.get_current_stream())
+        return event
+
+    def follow(self, mark: Any) -> None:
+        """The stream of the body waits for the event; None: for nothing."""
+        if mark is not None:
+            self.xp.cuda.get_current_stream().wait_event(mark)
+
+    def wait(self, mark: Any) -> None:
+        """The host waits for the event."""
+        mark.synchronize()
+
+    def settle(self) -> None:
+        """The host waits for everything."""
+        self.xp.cuda.Device().synchronize()
+
+    def host_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Page-locked memory, zeros."""
+        count = int(np.prod(shape, dtype=np.int64))
+        memory = self.xp.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
+        array: np.ndarray = np.frombuffer(memory, dtype, count).reshape(shape)
+        array[...] = 0
+        return array
+
+    def copy_in(self, values: np.ndarray, into: Any) -> None:
+        """Begin to copy to the card, in the stream of the body."""
+        into.set(values, stream=self.xp.cuda.get_current_stream())
+
+    def copy_out(self, values: Any, into: np.ndarray) -> None:
+        """Begin to copy from the card, in the stream of the body."""
+        values.get(stream=self.xp.cuda.get_current_stream(), out=into, blocking=False)
+
+    def to_host(self, values: Any) -> np.ndarray:
+        """``values``, when the stream of the body has them."""
+        return self.xp.asnumpy(values)

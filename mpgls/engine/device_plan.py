@@ -1,0 +1,197 @@
+"""Whether a run uses GPUs, and the plan of a scan on them: what lies on each card, and what on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mpgls.device import cuda
+from mpgls.device.card import Card
+from mpgls.device.operator import panel_height, row_panels
+from mpgls.device.parts import PRECISIONS, Double
+from mpgls.device.products import aligned
+from mpgls.engine.device_scan import OnCard
+from mpgls.engine.scan_plan import ScanPlan, ScanSizes
+from mpgls.errors import MemoryPlanError, MpglsError
+from mpgls.la.layout import Block, grid_shape
+from mpgls.mpi import agree, node_of
+from mpgls.run.device_options import DeviceOptions, DevicePrecisionOptions
+from mpgls.run.plan import GIB, NARROWEST, Machine, block_widths, check_team_size, does_not_fit, grid_block
+from mpgls.run.world import World
+from mpgls.study.genotype_files import Genotypes
+from mpgls.study.genotypes import bytes_per_dosages
+
+WIDER = 4
+"""Blocks are as many times as wide as those of a core."""
+
+
+def choose_card(options: DeviceOptions, world: World) -> Card | None:
+    """The GPU of this rank, None for a run on ranks alone. Collective. Raises UsageError, MemoryPlanError."""
+    if options.device == "cpu":
+        return None
+    limit = None if options.gpu_memory is None else int(options.gpu_memory * GIB)
+    card, problem = None, None
+    with node_of(world.comm) as node:
+        try:
+            card = cuda.open_card(node.rank, node.size, limit)
+        except MpglsError as error:
+            problem = error
+    if options.device == "gpu":
+        agree(world.comm, problem)
+        return card
+    if getattr(options, "precision", "double") == "exact":
+        agree(world.comm, problem)
+    problems = [text for text in world.comm.allgather(problem and str(problem)) if text]
+    if not problems:
+        return card
+    world.log.info(f"--device auto: no GPU is used, because {problems[0]}")
+    return None
+
+
+def card_limit(card: Card | None, world: World) -> int | None:
+    """Bytes that every rank may use of its card; None without cards. Collective."""
+    return None if card is None else world.comm.allreduce(card.limit, op=min)
+
+
+@dataclass(frozen=True)
+class CardPlan(ScanPlan):
+    """A `ScanPlan` of teams of GPUs. ``on_card``: bytes of a card, by what they are for.
+
+    ``room``: bytes for the operator; ``streamed``: bytes of it that do not fit, and ``enough``: ranks that hold it.
+    """
+
+    on_card: dict[str, int]
+    room: int
+    streamed: int
+    enough: int
+
+    def text(self, machine: Machine) -> str:
+        """The plan as it stands in the log."""
+        sizes = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.on_card.items())
+        text = f"{super().text(machine)}\nplan: at most {sum(self.on_card.values()) / GIB:.2f} GiB of a GPU ({sizes})"
+        if self.streamed:
+            text += (
+                f"; {self.streamed / GIB:.2f} GiB of the operator do not fit and are copied to it for every block: "
+                f"teams of {self.enough} GPUs would hold it"
+            )
+        return text
+
+
+@dataclass(frozen=True)
+class CardSizes:
+    """A scan on cards of which ``limit`` bytes may be used each; ``n_file`` samples in the file, or their dosages."""
+
+    scan: ScanSizes
+    precision: Double
+    limit: int
+    n_file: int
+    dosages: bool
+
+    def operator(self, team: int) -> int:
+        """Bytes of the rows of a rank of a team."""
+        panels = max(map(self._numbers, row_panels(self.scan.n, team, not self.scan.basis)))
+        return panels * self.precision.count * self.precision.kind.itemsize
+
+    def _numbers(self, panels: list[Block]) -> int:
+        return sum(len(rows) * aligned(len(cols)) for rows, cols in panels)
+
+    def buffers(self) -> int:
+        """Bytes of the two panels on their way to the card."""
+        rows = panel_height(self.scan.n)
+        return 2 * rows * aligned(self.scan.n) * self.precision.count * self.precision.kind.itemsize
+
+    def genotypes(self, columns: int) -> int:
+        """Bytes of packed and decoded ``columns``, and of what decoding takes."""
+        kind, n = self.precision.kind.itemsize, max(self.n_file, aligned(self.scan.n))
+        parts = 1 + (self.precision.dosage_count if self.dosages else 1)  # the first of missing genotypes
+        work = 4 * 8 if self.dosages else 1 + kind
+        return columns * (2 * self.scan.snp_bytes + (parts * kind + work) * n)
+
+    def products(self, columns: int) -> int:
+        """Bytes of a panel's products with ``columns``, before and after they are added up."""
+        rows = panel_height(self.scan.n)
+        return rows * columns * (4 + 5 * self.precision.sums.itemsize)
+
+
+def card_sizes(scan: ScanSizes, precision: str, limit: int, bed: Genotypes) -> CardSizes:
+    """Of a scan of the genotypes ``bed``."""
+    return CardSizes(scan, PRECISIONS[precision], limit, bed.n, scan.snp_bytes >= bytes_per_dosages(bed.n))
+
+
+def on_the_card(card: Card | None, plan: ScanPlan, options: DevicePrecisionOptions) -> OnCard | None:
+    """How a scan that keeps to ``plan`` is made on the card, if there is one."""
+    if card is None:
+        return None
+    assert isinstance(plan, CardPlan)
+    return OnCard(card, PRECISIONS[options.precision], plan.block, plan.room)
+
+
+def plan_on_cards(machine: Machine, sizes: CardSizes, team_size: int | None, block: int | None) -> CardPlan:
+    """The smallest teams whose cards hold the operator, or else all GPUs with panels copied for every block.
+
+    ``team_size`` and ``block`` of the user win. Raises MemoryPlanError, UsageError for an impossible team.
+    """
+    check_team_size(team_size, machine)
+    teams = [team_size] if team_size else range(1, machine.ranks + 1)
+    plans = [plan for team in teams for plan in _of_team(machine, sizes, team, block)]
+    if not plans:
+        needed = min(_beside(sizes, team, block or NARROWEST) for team in teams)
+        raise MemoryPlanError(
+            f"genotypes and products need {needed / GIB:.2f} GiB of a GPU, which has {sizes.limit / GIB:.2f}: give a "
+            "larger --gpu-memory or a smaller --block-size"
+        )
+    plan = next((one for one in plans if not one.streamed), plans[-1])
+    if not plan.fits(machine):
+        raise does_not_fit(machine, f"the {plan.largest}", plan.peak, spreads=True)
+    return plan
+
+
+def _of_team(machine: Machine, sizes: CardSizes, team: int, block: int | None) -> Iterator[CardPlan]:
+    """The plan in teams of a size with the widest block that leaves room for the operator, if there is one."""
+    wide = (WIDER * width // team for width in block_widths(sizes.scan.m, machine.ranks * WIDER))
+    widths = [block] if block else [max(NARROWEST, width) for width in wide]
+    for held in (sizes.operator(team), sizes.buffers()):
+        for width in widths:
+            if _beside(sizes, team, width) + held <= sizes.limit:
+                yield _plan(machine, sizes, team, width)
+                return
+
+
+def _beside(sizes: CardSizes, team: int, width: int) -> int:
+    """Bytes of a card beside the operator."""
+    columns = aligned(team * width)
+    return sizes.genotypes(columns) + sizes.products(columns)
+
+
+def _plan(machine: Machine, sizes: CardSizes, team: int, width: int) -> CardPlan:
+    columns, operator, limit = aligned(team * width), sizes.operator(team), sizes.limit
+    beside, room = _beside(sizes, team, width), operator
+    if beside + operator > limit:
+        room = limit - beside - sizes.buffers()
+        beside += sizes.buffers()
+    streamed = max(0, operator - room)
+    enough = -(-team * operator // max(1, limit - _beside(sizes, team, width)))  # for as many columns on a card
+    on_card = {
+        "operator": limit - beside if streamed else operator,
+        "genotypes": sizes.genotypes(columns),
+        "products": sizes.products(columns),
+    }
+    n, grid = sizes.scan.n, grid_shape(machine.ranks)
+    stages = _host_stages(machine, sizes, team, columns, streamed)
+    return CardPlan(
+        stages, n, grid, grid_block(n, grid), team, "gpu", "rows of L^-1 on a GPU a rank", width, on_card, room,
+        streamed, enough,
+    )  # fmt: skip
+
+
+def _host_stages(machine: Machine, sizes: CardSizes, team: int, columns: int, streamed: int) -> dict[str, int]:
+    """Bytes a rank of the host: of the factor and its inverse, then of the panels of a rank in float64."""
+    scan, share = sizes.scan, 8 * sizes.scan.n**2 // machine.ranks
+    kept = share * (scan.several_sets + scan.several_traits)
+    panels = sizes.operator(team) // (sizes.precision.count * sizes.precision.kind.itemsize) * 8
+    null = share * (2 + scan.several_sets) + (share if scan.packed_kinship else 0)
+    return {
+        "null model": machine.base + null + 8 * scan.n * scan.columns,
+        "handing over the factor": machine.base + share * (3 + scan.several_sets) + panels + streamed,
+        "scan": machine.base + kept + streamed + 3 * columns * scan.snp_bytes + 48 * columns * scan.columns + (4 << 20),
+    }

@@ -1,0 +1,68 @@
+"""Options of commands whose large products run on GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpgls.errors import UsageError
+from mpgls.run.option_groups import POSITIVE, PRECISIONS, PrecisionOptions
+from mpgls.run.options import Options, option
+
+DEVICES = ("cpu", "gpu", "auto")
+ONLY_ON_RANKS = {"ratio": "null", "model": "additive", "interaction": (), "joint_peak": None, "dry_run": False}
+"""Options, by name, that GPUs know one value of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(Options):
+    """Where the large products run."""
+
+    device: str = option(
+        "cpu",
+        "gpu: one GPU a rank, through CuPy; auto: GPUs where every rank has one, otherwise cpu",
+        group="machine",
+        choices=DEVICES,
+    )
+    gpu_memory: float | None = option(
+        None,
+        "memory of its GPU that a rank may use; default: nine tenths of what is free",
+        group="machine",
+        metavar="GIB",
+        check=POSITIVE,
+        changes_results=False,
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.device == "cpu":
+            if self.gpu_memory is not None:
+                raise UsageError("--gpu-memory needs --device gpu or auto")
+            return
+        for name, plain in ONLY_ON_RANKS.items():
+            if getattr(self, name, plain) != plain:
+                raise UsageError(f"--{name.replace('_', '-')} is not there for GPUs: leave out either it or --device")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevicePrecisionOptions(DeviceOptions, PrecisionOptions):
+    """Where, and how, the large products are computed."""
+
+    precision: str = option(
+        "double",
+        "mixed streams the large products and solves in single precision; exact, on a GPU, adds up whole numbers: as "
+        "accurate as double, and the same bits in blocks of any size",
+        group="model",
+        choices=(*PRECISIONS, "exact"),
+    )
+
+    @property
+    def dtype(self) -> type:
+        """Element type of what ranks stream."""
+        return np.float32 if self.precision == "mixed" else np.float64
+
+    def check(self) -> None:
+        super().check()
+        if self.precision == "exact" and self.device == "cpu":
+            raise UsageError("--precision exact needs --device gpu: on ranks alone give double")

@@ -1,0 +1,165 @@
+"""Opening a card, with a stand-in for CuPy that has the names which its documentation has."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mpgls.device.card import COPIES, PRODUCTS
+from mpgls.device.cuda import open_card
+from mpgls.errors import MemoryPlanError, StorageError, UsageError
+
+GIB = 2**30
+
+
+class CUDARuntimeError(RuntimeError):
+    """As cupy.cuda.runtime has it."""
+
+
+class OutOfMemoryError(MemoryError):
+    """As cupy.cuda.memory has it."""
+
+
+class CUBLASError(RuntimeError):
+    """As cupy.cuda.cublas has it."""
+
+
+class Event:
+    def __init__(self, disable_timing):
+        assert disable_timing
+
+    def record(self, stream):
+        stream.asked.append("record")
+
+    def synchronize(self):
+        pass
+
+
+class Stream:
+    current = None
+
+    def __init__(self, non_blocking):
+        assert non_blocking
+        self.asked, self._before = [], []
+
+    def __enter__(self):
+        self._before.append(Stream.current)
+        Stream.current = self
+
+    def __exit__(self, *_):
+        Stream.current = self._before.pop()
+
+    def wait_event(self, event):
+        self.asked.append("wait")
+
+
+class DeviceArray(np.ndarray):
+    def set(self, values, stream):
+        stream.asked.append("set")
+        self[...] = values
+
+    def get(self, stream, out, blocking):
+        assert not blocking
+        stream.asked.append("get")
+        out[...] = self
+
+
+def fake_cupy(count=2, free=8 * GIB):
+    """CuPy on a machine with ``count`` GPUs, or whose driver fails where it is None."""
+    said = SimpleNamespace(used=None, limit=None)
+
+    def get_count():
+        if count is None:
+            raise CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+        return count
+
+    runtime = SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        getDeviceCount=get_count,
+        memGetInfo=lambda: (free, 2 * free),
+        getDeviceProperties=lambda number: {"name": b"Card %d" % number},
+    )
+    cuda = SimpleNamespace(
+        runtime=runtime,
+        memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+        cublas=SimpleNamespace(CUBLASError=CUBLASError),
+        Device=lambda number: SimpleNamespace(use=lambda: setattr(said, "used", number)),
+        Stream=Stream,
+        Event=Event,
+        get_current_stream=lambda: Stream.current,
+        alloc_pinned_memory=bytearray,
+    )
+    pool = SimpleNamespace(set_limit=lambda size: setattr(said, "limit", size))
+    return SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool, asnumpy=np.asarray, said=said)
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    made = fake_cupy()
+    monkeypatch.setitem(sys.modules, "cupy", made)
+    return made
+
+
+def test_each_rank_of_a_node_has_a_gpu_of_its_own(cupy):
+    card = open_card(1, 2, None)
+    assert (card.name, cupy.said.used) == ("Card 1", 1)
+    assert card.limit == cupy.said.limit == int(0.9 * 8 * GIB)
+    assert open_card(0, 2, 3 * GIB).limit == cupy.said.limit == 3 * GIB
+
+
+@pytest.mark.parametrize(
+    "count, ranks, limit, kind, sentence",
+    [
+        (2, 3, None, UsageError, r"this node has 3 ranks and 2 GPUs: start 2 ranks a node, or use --device cpu"),
+        (0, 1, None, UsageError, r"this node has 1 ranks and 0 GPUs"),
+        (None, 1, None, UsageError, r"finds no GPU that it can use \(cudaErrorInsufficientDriver.*nvidia-smi"),
+        (1, 1, 9 * GIB, MemoryPlanError, r"allows 9.00 GiB, and GPU 0 \(Card 0\) has 8.00 GiB free"),
+    ],
+)
+def test_what_is_missing_is_said_in_a_sentence(monkeypatch, count, ranks, limit, kind, sentence):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(count))
+    with pytest.raises(kind, match=sentence):
+        open_card(0, ranks, limit)
+
+
+@pytest.mark.parametrize(
+    "raised, kind, sentence",
+    [
+        (
+            OutOfMemoryError("allocating 9 bytes"),
+            MemoryPlanError,
+            r"no room \(allocating 9 bytes\): give a smaller --bl",
+        ),
+        (CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED"), StorageError, "the GPU Card 0 failed: CUBLAS_STATUS_NOT_S"),
+        (CUDARuntimeError("cudaErrorECCUncorrectable"), StorageError, "the GPU Card 0 failed: cudaErrorECC"),
+    ],
+)
+def test_failures_of_a_card_are_sentences(cupy, raised, kind, sentence):
+    card = open_card(0, 1, None)
+    with pytest.raises(kind, match=sentence), card.lane(PRODUCTS):
+        raise raised
+    assert Stream.current is None
+
+
+def test_copies_go_beside_products(cupy):
+    card = open_card(0, 1, None)
+    host = card.host_array((2, 3), np.float32)
+    assert host.shape == (2, 3) and not host.any() and host.flags.writeable
+    host[...] = np.arange(6).reshape(2, 3)
+    on_card, back = np.zeros((2, 3), np.float32).view(DeviceArray), card.host_array((2, 3), np.float32)
+    with card.lane(PRODUCTS), contextlib.ExitStack() as stack:
+        stack.enter_context(card.lane(COPIES))
+        card.copy_in(host, on_card)
+        copied, copies = card.mark(), Stream.current
+    with card.lane(PRODUCTS):
+        card.follow(None)
+        card.follow(copied)
+        card.copy_out(on_card, back)
+        card.wait(card.mark())
+        products = Stream.current
+    assert np.array_equal(back, host)
+    assert (copies.asked, products.asked) == (["set", "record"], ["wait", "get", "record"])

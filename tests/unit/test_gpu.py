@@ -1,0 +1,79 @@
+"""On a card: what NumPy in its place cannot show. Run where one is: pytest -m gpu tests/unit/test_gpu.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpgls.device import cuda
+from mpgls.device.card import COPIES, PRODUCTS, NumpyCard
+from mpgls.device.decoder import DeviceDecoder
+from mpgls.device.operator import Centring, DeviceOperator, row_panels
+from mpgls.device.parts import PRECISIONS
+from mpgls.device.products import half_product, integer_product
+from mpgls.errors import MemoryPlanError, UsageError
+
+pytestmark = pytest.mark.gpu
+
+N, B = 1500, 64
+
+
+@pytest.fixture(scope="module")
+def card():
+    try:
+        return cuda.open_card(0, 1, None)
+    except UsageError as error:
+        pytest.skip(str(error))
+
+
+def test_integer_products_are_those_of_numpy(card):
+    rng = np.random.default_rng(1)
+    A, G = rng.integers(-128, 128, (96, 2048)).astype(np.int8), rng.integers(-128, 128, (64, 2048)).astype(np.int8)
+    with card.lane(PRODUCTS):
+        found = card.to_host(integer_product(card.xp, card.xp.asarray(A), card.xp.asarray(G), 128))
+    assert np.array_equal(found, integer_product(np, A, G, 128))
+
+
+def test_half_products_are_summed_in_float32(card):
+    A, G = (np.random.default_rng(k).normal(size=(64, 4096)).astype(np.float16) for k in (1, 2))
+    with card.lane(PRODUCTS):
+        found = card.to_host(half_product(card.xp, card.xp.asarray(A), card.xp.asarray(G)))
+    exact = A.astype(np.float64) @ G.astype(np.float64).T
+    assert found.dtype == np.float32 and np.abs(found - exact).max() < 1e-4 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("room", [2**40, 2**21], ids=["resident", "streamed"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_operator_gives_what_numpy_gives(card, precision, room):
+    rng = np.random.default_rng(3)
+    W, F = np.tril(rng.normal(size=(N, N))), rng.normal(size=(N, 3))
+    packed, rows = rng.integers(0, 256, (B, N // 4), dtype=np.uint8), np.arange(N)
+    found, expected = (_sums(one, W, F, packed, rows, precision, room) for one in (card, NumpyCard()))
+    if precision == "exact":
+        assert np.array_equal(found, expected)
+    else:
+        size = np.abs(expected).max(axis=1, keepdims=True)
+        assert np.abs((found - expected) / size).max() < {"double": 1e-12, "mixed": 1e-5}[precision]
+
+
+def _sums(card, W, F, packed, rows, precision, room):
+    decoder = DeviceDecoder(card, N, rows, PRECISIONS[precision])
+    operator = DeviceOperator(card, PRECISIONS[precision], room)
+    for panel, cols in row_panels(N, 1, triangle=True)[0]:
+        operator.take(W[panel.start : panel.stop, : cols.stop], F[panel.start : panel.stop])
+    card.settle()
+    with card.lane(COPIES):
+        on_card = card.xp.asarray(packed)
+        missing, one, two = decoder.counts(on_card)
+        mean = (one + 2.0 * two) / (N - missing)
+        c, gaps = card.xp.rint(mean), card.xp.arange(B)
+        copied = card.mark()
+    with card.lane(PRODUCTS):
+        card.follow(copied)
+        centring = Centring(mean - c, gaps, decoder.missing(on_card))
+        return card.to_host(operator.sums(decoder.genotypes(on_card, c), centring))
+
+
+def test_too_little_memory_is_said_in_a_sentence(card):
+    with pytest.raises(MemoryPlanError, match="the GPU has no room"), card.lane(PRODUCTS):
+        card.xp.zeros(2 * card.limit, dtype=np.int8)
