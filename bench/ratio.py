@@ -110,19 +110,24 @@ def beside_peers(case: Case, mine: Scans, options: argparse.Namespace) -> dict[s
 
 def run_jamma(case: Case, cores: int, into: Measured, scratch: Path) -> None:
     """One run of JAMMA's Wald test."""
-    venv, name = scratch / "jamma-venv", f"{case.name}.jamma"
-    if not (venv / "complete").exists():
-        run(["/usr/bin/python3", "-m", "venv", "--clear", venv], own_environment(1))
-        run(
-            [venv / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", JAMMA],
-            own_environment(1),
-        )
-        (venv / "complete").touch()
-    command = [venv / "bin" / "jamma", "-bfile", case.bfile, "-n", "1", "-k", case.kinship_text, "-lmm", "1"]
+    name = f"{case.name}.jamma"
+    command = [install_jamma(scratch), "-bfile", case.bfile, "-n", "1", "-k", case.kinship_text, "-lmm", "1"]
     limits = ["-maf", str(MAF), "-miss", str(GENO), "--no-telemetry", "-outdir", case.folder, "-o", name]
     into.seconds.append(run([*command, *limits], own_environment(cores)).seconds)
     p = read_column(case.folder / f"{name}.assoc.txt", "rs", "p_wald")
     into.log10p = {snp: -math.log10(value) for snp, value in p.items() if value > 0}
+
+
+def install_jamma(scratch: Path) -> Path:
+    """JAMMA in an environment of its own, if absent; its program."""
+    venv = scratch / "jamma-venv"
+    if not (venv / "complete").exists():
+        print(f"installing JAMMA into {venv}", flush=True)
+        run(["/usr/bin/python3", "-m", "venv", "--clear", venv], own_environment(1))
+        pip = [venv / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        run([*pip, JAMMA], own_environment(1))
+        (venv / "complete").touch()
+    return venv / "bin" / "jamma"
 
 
 if __name__ == "__main__":

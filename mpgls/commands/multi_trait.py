@@ -39,7 +39,7 @@ from mpgls.engine.eigenbasis import (
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.engine.refit import GroupNodes, Refit, model_of_panel
+from mpgls.engine.refit import GroupNodes, HeldBasis, Refit, model_of_panel
 from mpgls.engine.snp_scan import own_blocks
 from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
@@ -47,7 +47,7 @@ from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, TileTe
 from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
 from mpgls.errors import StorageError, UsageError
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.teams import Team, TeamOperator, split_teams
+from mpgls.la.teams import Team, split_teams
 from mpgls.model.null_record import unidentified
 from mpgls.model.snp_ratio import fields_of
 from mpgls.model.trait_records import Pass
@@ -231,7 +231,7 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
         for one in passes:
             work = Work()
             panels = [
-                hold_panel(scan, one, traits, basis, given, OnTeam(Z_team, work, nodes))
+                hold_panel(scan, one, traits, basis, given, HeldBasis(Z_team, work, nodes))
                 for traits in scan.plan.panels(one, scan.traits.groups[g].traits.size)
             ]
             label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
@@ -241,22 +241,8 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
         scan.job.sample_memory()
 
 
-@dataclass(frozen=True)
-class OnTeam:
-    """What the panels of a group share: its basis, work arrays, and the nodes of h2 where pairs are fitted anew."""
-
-    Z_team: TeamOperator
-    work: Work
-    nodes: GroupNodes | None
-
-
 def hold_panel(
-    scan: Scan,
-    one: Pass,
-    traits: tuple[int, int],
-    basis: Eigenbasis,
-    given: np.ndarray,
-    on: OnTeam,
+    scan: Scan, one: Pass, traits: tuple[int, int], basis: Eigenbasis, given: np.ndarray, on: HeldBasis
 ) -> ResidentPanel:
     """Rotate some ``traits`` of the pass's group, fit their null models, keep this rank's rows. Collective."""
     (first, stop), group, world = traits, scan.traits.groups[one.group], scan.job.world

@@ -131,13 +131,14 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
             shared = (study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
-            source, last = KinshipSource(options, eigen_file, grid, plan, job), (parts, report, study, options, job)
+            source, scan = KinshipSource(options, eigen_file, grid, plan, job), Scan(options, study, parts, report, job)
             if options.ratio == "null":
                 on_card = on_the_card(card, plan, options)
-                scan = TraitScan(*shared, columns=options.columns, blups=blups, on_card=on_card)
-                scan_traits(scan, source.models, *last)
+                one_h2 = TraitScan(*shared, columns=options.columns, blups=blups, on_card=on_card)
+                scan_traits(scan, one_h2, source.models)
             else:
-                scan_traits(RatioScan(*shared, columns=options.columns, blups=blups), source.spectral_models, *last)
+                own_h2 = RatioScan(*shared, columns=options.columns, blups=blups)
+                scan_traits(scan, own_h2, source.spectral_models)
         return job.finish(
             {"plan": plan, "traits": report.facts}, files=[job.path(".h5"), *report.files],
             tables=report.tables | (blups.files.tables() if blups else {}), nulls=ledger.nulls,
@@ -152,50 +153,48 @@ def find_blups(options: SingleTrait, study: Study, job: Job) -> KinshipBlups | N
     return KinshipBlups(files, KinshipSnps.find(study, options.center_grm, job.world))
 
 
-def scan_traits(
-    scans: TraitScans[C],
-    models_of: Callable[[KinshipPart, int], Models[C]],
-    parts: list[KinshipPart],
-    report: ScanReport,
-    study: Study,
-    options: SingleTrait,
-    job: Job,
-) -> None:
+@dataclass(frozen=True)
+class Scan:
+    """What the traits of a scan share."""
+
+    options: SingleTrait
+    study: Study
+    parts: list[KinshipPart]
+    report: ScanReport
+    job: Job
+
+
+def scan_traits(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipPart, int], Models[C]]) -> None:
     """Every trait on the SNPs of every part that its ledger lacks, and its tables. Collective; raises Stopped.
 
     ``models_of`` gives the models of a part for so many uses.
     """
-    for part in parts:
-        unfinished = scans.unfinished(part)
+    for part in scan.parts:
+        unfinished = traits.unfinished(part)
         models = models_of(part, len(unfinished))
-        for trait, cohort in enumerate(study.cohorts.values()):
+        for trait, cohort in enumerate(scan.study.cohorts.values()):
             if trait in unfinished:
-                scans.run(part, trait, models)
-            if part is parts[-1]:
-                facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **scans.checked(trait)}
-                with scans.world.phase("report"):
-                    report.trait(trait, parts, facts)
-    if options.joint_peak is not None:
-        look_for_peaks(scans, models_of, parts, report, study, options, job)
+                traits.run(part, trait, models)
+            if part is scan.parts[-1]:
+                facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **traits.checked(trait)}
+                with scan.job.world.phase("report"):
+                    scan.report.trait(trait, scan.parts, facts)
+    if scan.options.joint_peak is not None:
+        look_for_peaks(scan, traits, models_of)
 
 
-def look_for_peaks(
-    scans: TraitScans[C],
-    models_of: Callable[[KinshipPart, int], Models[C]],
-    parts: list[KinshipPart],
-    report: ScanReport,
-    study: Study,
-    options: SingleTrait,
-    job: Job,
-) -> None:
+def look_for_peaks(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipPart, int], Models[C]]) -> None:
     """The independent signals of each trait, in tables of their own. Collective; raises Stopped."""
+    options, study, job = scan.options, scan.study, scan.job
     rule, state = PeakRule(int(options.joint_peak or 0), options.p_threshold, options.joint_max), job.state(PEAKS)
-    peaks = JointPeaks(scans, study, parts, lambda part: models_of(part, 1), rule, options.coding, options.pcs, state)
+    peaks = JointPeaks(
+        traits, study, scan.parts, lambda part: models_of(part, 1), rule, options.coding, options.pcs, state
+    )
     peaks.recall(job.resume)
     for trait in range(len(study.cohorts)):
         signals = peaks.signals(trait)
         with job.world.phase("report"):
-            report.peaks(trait, signals)
+            scan.report.peaks(trait, signals)
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,13 @@ class LikelihoodCurve:
 
         Without one near: a new point uphill of grid[k], False.
         """
-        slope = self._slope(grid)
-        slope[0] = self.slope_at_lower_end(slope[0])
         first, last = max(k - WINDOW, 0), min(k + WINDOW, grid.size - 1)
-        falls = first + np.flatnonzero((slope[first:last] > 0) & (slope[first + 1 : last + 1] <= 0))
+        slope = self._slope(grid[first : last + 1])
+        if first == 0:
+            slope[0] = self.slope_at_lower_end(slope[0])
+        falls = first + np.flatnonzero((slope[:-1] > 0) & (slope[1:] <= 0))
         if falls.size == 0:
-            end = last if slope[k] > 0 else first
+            end = last if slope[k - first] > 0 else first
             if (end == 0 and slope[0] <= 0) or (end == grid.size - 1 and slope[-1] > 0):
                 return float(grid[end]), True
             between = range(end, k, -1 if end > k else 1)

@@ -258,9 +258,16 @@ def test_low_rank_with_gaps_equals_the_dense_oracle(comm, study, precision, resi
         assert "products on the GPU against double on" in out.with_name(f"{out.name}.log").read_text()
 
 
-def test_low_rank_multiplies_counts_only(comm, study):
-    with pytest.raises(UsageError, match="--device gpu has no n x n form of low-rank: give --form low-rank"):
-        low_rank(comm, study, "lr_d", form="dense")
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"form": "dense"}, "--device gpu has no n x n form of low-rank: give --form low-rank"),
+        ({"team_size": 2}, "each GPU holds a whole factor of low-rank: leave out either --team-size or --device"),
+    ],
+)
+def test_forms_of_low_rank_that_are_on_ranks_only(comm, study, options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        low_rank(comm, study, "lr_d", **options)
 
 
 # -- what is refused ------------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "ridge": {"bfile": "no", "pheno": "no"},
     "score": {"bfile": "no", "weights": "no"},
     "export": {"store": "no.h5"},
+    "merge": {"kinships": "no.h5"},
     "simulate-images": {"bfile": "no", "mask": "no"},
 }
 """What a command cannot do without."""
@@ -71,6 +72,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "pheno": {"voxels": None},
     "grm_id": {"grm": "no"},
     "rates": {"dry_run": True},
+    "tables": {"kinships": ()},
 }
 """What goes with an option, and what does not (None)."""
 READ = [(command, one.name) for command in NEEDED for one in declared(options_of(command)) if one.option.reads]
