@@ -98,16 +98,18 @@ ONE_COLUMN = SnpColumns()
 def columns_of_all(cohorts: Mapping[str, Cohort], columns: Callable[[Cohort], SnpColumns]) -> SnpColumns:
     """Those of the first of the ``cohorts``, by trait; the others have the same.
 
-    Raises InputError where the samples of traits have other levels of a category, or are too few for all columns; and
-    what ``columns`` does.
+    Raises InputError where the samples of traits have other levels or another base of a category, where they are too
+    few for all columns, and where one sample alone has its value of a covariate of two; and what ``columns`` does.
     """
     found = {trait: columns(cohort) for trait, cohort in cohorts.items()}
     first, *others = found
     for trait in others:
         if found[trait].names != found[first].names:
+            one, other = (", ".join(found[name].names) for name in (first, trait))
             raise InputError(
-                f"--interaction: the samples of {first!r} and {trait!r} have other levels of a category, so their "
-                "tables would have other columns: scan them one by one, with --pheno-name"
+                f"--interaction: the samples of {first!r} and {trait!r} have other levels of a category, or another "
+                f"base, the level of most samples: {one} and {other}. "
+                "Their tables would have other columns: scan them one by one, with --pheno-name"
             )
     for trait, cohort in cohorts.items():
         (n, q), k = cohort.X_L.shape, found[trait].count
@@ -115,7 +117,20 @@ def columns_of_all(cohorts: Mapping[str, Cohort], columns: Callable[[Cohort], Sn
             raise InputError(
                 f"{n} samples are too few to test trait {trait!r} with {q} covariates and {k} columns a SNP"
             )
+        _refuse_single(trait, cohort)
     return found[first]
+
+
+def _refuse_single(trait: str, cohort: Cohort) -> None:
+    """A column that sets one sample apart: its product with any SNP is a combination of the column and the SNP."""
+    columns, names = cohort.covariates.of_interaction().columns()
+    for name, column in zip(names, columns.T, strict=True):
+        counts = np.unique(column, return_counts=True)[1]
+        if counts.size == 2 and counts.min() == 1:
+            raise InputError(
+                f"--interaction: one sample of {trait!r} differs from all others in {name!r}, so no product with a SNP "
+                "can be tested: leave out that sample or that covariate"
+            )
 
 
 def _basis(cohort: Cohort) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
