@@ -16,6 +16,7 @@ import numpy as np
 from mpgls.errors import InputError
 from mpgls.model.coding import ADDITIVE, Coding
 from mpgls.model.gls import degrees_of_freedom
+from mpgls.model.deviations import in_range
 from mpgls.model.joint_fit import JointModel, joint_products
 from mpgls.model.products import partial_products
 from mpgls.study.align import Cohort
@@ -117,14 +118,22 @@ def columns_of_all(cohorts: Mapping[str, Cohort], columns: Callable[[Cohort], Sn
             raise InputError(
                 f"{n} samples are too few to test trait {trait!r} with {q} covariates and {k} columns a SNP"
             )
-        _refuse_single(trait, cohort)
+        _check_interacting(trait, cohort)
     return found[first]
 
 
-def _refuse_single(trait: str, cohort: Cohort) -> None:
-    """A column that sets one sample apart: its product with any SNP is a combination of the column and the SNP."""
+def _check_interacting(trait: str, cohort: Cohort) -> None:
+    """A column that sets one sample apart has products that are combinations of it and the SNP.
+
+    In a unit whose squares are no numbers, the effects of products have no covariance.
+    """
     columns, names = cohort.covariates.of_interaction().columns()
     for name, column in zip(names, columns.T, strict=True):
+        if not in_range(column.min(), column.max()):
+            raise InputError(
+                f"--interaction: covariate {name!r} goes from {column.min():.3g} to {column.max():.3g}: the squares of "
+                "effects of its products are beyond the range of numbers, give it in another unit"
+            )
         counts = np.unique(column, return_counts=True)[1]
         if counts.size == 2 and counts.min() == 1:
             raise InputError(

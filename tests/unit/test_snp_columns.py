@@ -131,3 +131,10 @@ def test_traits_whose_samples_have_another_base_are_told_so():
         InputError, match=r"or another base, the level of most samples: SNP, SNPxsex=2 and SNP, SNPxsex=1"
     ):
         columns_of_all({"x": more_1, "y": more_2}, lambda one: SnpColumns.of(one, False))
+
+
+@pytest.mark.parametrize("unit", [1e-160, 1e160])
+def test_a_covariate_in_a_unit_whose_squares_are_no_numbers_is_refused(unit):
+    far = cohort(np.arange(9.0)[:, None] * unit, ("dose",), {}, ["dose"])
+    with pytest.raises(InputError, match="covariate 'dose' goes from 0 to .*, give it in another unit"):
+        columns_of_all({"t": far}, lambda one: SnpColumns.of(one, False))
