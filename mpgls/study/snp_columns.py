@@ -15,8 +15,8 @@ import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.model.coding import ADDITIVE, Coding
-from mpgls.model.gls import degrees_of_freedom
 from mpgls.model.deviations import in_range
+from mpgls.model.gls import degrees_of_freedom
 from mpgls.model.joint_fit import JointModel, joint_products
 from mpgls.model.products import partial_products
 from mpgls.study.align import Cohort

@@ -136,5 +136,5 @@ def test_traits_whose_samples_have_another_base_are_told_so():
 @pytest.mark.parametrize("unit", [1e-160, 1e160])
 def test_a_covariate_in_a_unit_whose_squares_are_no_numbers_is_refused(unit):
     far = cohort(np.arange(9.0)[:, None] * unit, ("dose",), {}, ["dose"])
-    with pytest.raises(InputError, match="covariate 'dose' goes from 0 to .*, give it in another unit"):
+    with pytest.raises(InputError, match=r"covariate 'dose' goes from 0 to .*, give it in another unit"):
         columns_of_all({"t": far}, lambda one: SnpColumns.of(one, False))
