@@ -71,7 +71,7 @@ def joined(paths: list[Path]) -> dict[str, Any]:
     tables: dict[str, collections.Counter[str]] = {}
     for path in paths:
         piece = json.loads(path.read_text(encoding="utf-8"))
-        seeds.add(piece.pop("seed"))
+        seeds.update(piece.pop("seeds") if "seeds" in piece else [piece.pop("seed")])  # joined before, or not
         for name, value in piece.items():
             if isinstance(value, dict):
                 tables.setdefault(name, collections.Counter()).update(value)

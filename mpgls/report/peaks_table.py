@@ -2,7 +2,7 @@
 
 Columns: ``STEP CHR POS ID EA NEA EAF N LOG10P_STEP P_STEP BETA SE STAT LOG10P P``. The p value of the step is the
 SNP's beside the covariates and the SNPs of the rows above; BETA and what follows are its figures in the joint model of
-all rows. The figures have the shortest digits that read back to the same float64.
+all rows. EAF has 10 digits; other figures have the shortest that read back to the same float64.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def write_peaks(path: str | os.PathLike[str], signals: Iterable[Signal], variant
         file.write("\t".join(COLUMNS) + "\n")
         for step, one in enumerate(signals, start=1):
             snp = variants.read(one.row, one.row + 1)
-            names = (step, snp.chrom[0], snp.pos[0], snp.id[0], snp.a1[0], snp.a2[0], repr(one.eaf), one.n)
+            names = (step, snp.chrom[0], snp.pos[0], snp.id[0], snp.a1[0], snp.a2[0], f"{one.eaf:.10g}", one.n)
             figures = (repr(one.beta), repr(one.se), repr(one.beta / one.se), repr(one.log10p), format_p(one.log10p))
             texts = map(str, (*names, repr(one.log10p_step), format_p(one.log10p_step), *figures))
             file.write("\t".join(texts) + "\n")

@@ -103,7 +103,7 @@ class ScanReport:
         """A null model as the manifest has it."""
         nulls = self.store.nulls
         effects, names = nulls.effects[trait][part].tolist(), nulls.covariates[trait]
-        covariates = {name: [beta, se] for name, beta, se in zip(names, *effects, strict=True)}
+        covariates = {name: [beta, se] for name, beta, se in zip(_told_apart(names), *effects, strict=True)}
         return null_record.facts(nulls.records[part, trait]) | {"covariates": covariates}
 
     def _table(self, name: str, trait: int) -> dict[str, Any]:
@@ -173,6 +173,11 @@ def _add(summary: Summary, variants: Variants, records: np.ndarray, neg_log10_p:
     """A batch into a summary, by the p values of the joint test where there is one."""
     joint = P_OF_JOINT in further_fields(records.dtype)
     summary.add(variants, records, records[P_OF_JOINT] if joint else neg_log10_p)
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """``PC1`` of --covar and PC1 of --pcs as PC1 and PC1 (2), so that each has its own effect."""
+    return [f"{name} ({names[: k + 1].count(name)})" if name in names[:k] else name for k, name in enumerate(names)]
 
 
 def _facts(summary: Summary) -> dict[str, Any]:

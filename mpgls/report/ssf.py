@@ -40,6 +40,8 @@ _NO_ESTIMATE, _CERTAIN = "without an estimate", "with a standard error of 0"
 _NO_CHROMOSOME, _NO_ALLELES = "not on chromosomes 1 to 22, X, Y and MT", "with alleles that are no nucleotides"
 _NO_POSITION = "with a negative position"
 _NEEDED = ("CHR", "POS", "ID", "EA", "NEA", "EAF", "N", "BETA", "SE")
+_HELD = {*_NEEDED, "STAT", "LOG10P", "P", "NOTE", "INFO"}
+"""The columns that the format has, or that follow from others."""
 _NONE = "#NA"
 
 
@@ -111,7 +113,7 @@ def _info(value: str) -> str:
 
 @contextlib.contextmanager
 def ssf_file(comm: MPI.Comm, path: Path, table: Table, notes: list[str]) -> Iterator[Callable[[bytes], None]]:
-    """Takes the lines of each round; ``notes`` has it if rows were left out. Collective. Raises StorageError."""
+    """Takes the lines of each round; ``notes`` has it if rows or columns were left out. Collective. Raises StorageError."""
     facts = table.ssf
     assert facts is not None
     lines, runs = Lines(table.columns, facts), list[Run]()
@@ -132,6 +134,9 @@ def ssf_file(comm: MPI.Comm, path: Path, table: Table, notes: list[str]) -> Iter
     if left_out:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common())
         notes.append(f"{path} has no rows of SNPs {counts}")
+    further = [name for name in table.columns if name not in _HELD]
+    if further:
+        notes.append(f"{path} has not the columns {', '.join(further)}: GWAS-SSF has one effect and one test a SNP")
 
 
 def write_facts(path: Path, facts: SsfFacts, samples: int, is_sorted: bool) -> None:

@@ -77,16 +77,17 @@ def find_snps(variants: VariantRows, asked: Sequence[str], path: str | None) -> 
                 found.setdefault(name, []).append(start + k)
     names = part_names(words, set(found))
     by = " and ".join(flag for flag, given in (("--condition", asked), ("--condition-list", path)) if given)
+    verb = "name" if asked and path is not None else "names"
     if not names:
-        raise UsageError(f"{by} names no SNP")
+        raise UsageError(f"{by} {verb} no SNP")
     for name, times in Counter(names).items():
         if times > 1:
-            raise UsageError(f"{by} names SNP {name!r} {times} times: once is enough")
+            raise UsageError(f"{by} {verb} SNP {name!r} {times} times: once is enough")
         if name not in found:
-            raise InputError(f"{variants.path} has no SNP {name!r}, which {by} names")
+            raise InputError(f"{variants.path} has no SNP {name!r}, which {by} {verb}")
         if len(found[name]) > 1:
             first, second = map(variants.place, found[name][:2])
-            raise InputError(f"{first} and {second} are both SNP {name!r}: {by} does not say which is meant")
+            raise InputError(f"{first} and {second} are both SNP {name!r}: {by} cannot say which is meant")
     kept = {name: rows[0] for name, rows in found.items() if name in set(names)}
     for row in kept.values():
         _refuse_several_alleles(variants, row)

@@ -73,7 +73,8 @@ class Design:
         from scipy.linalg import solve_triangular
 
         spread = solve_triangular(root, self.T.T, lower=True)
-        return np.array([self.T @ a, np.sqrt(s2 * np.square(spread).sum(axis=0))])
+        length = np.hypot.reduce(spread, axis=0)  # squares of a covariate's unit may be no numbers
+        return np.array([self.T @ a, np.sqrt(s2) * length])
 
 
 def _standardised(C: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

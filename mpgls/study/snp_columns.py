@@ -15,6 +15,7 @@ import numpy as np
 
 from mpgls.errors import InputError
 from mpgls.model.coding import ADDITIVE, Coding
+from mpgls.model.deviations import in_range
 from mpgls.model.gls import degrees_of_freedom
 from mpgls.model.joint_fit import JointModel, joint_products
 from mpgls.model.products import partial_products
@@ -98,16 +99,18 @@ ONE_COLUMN = SnpColumns()
 def columns_of_all(cohorts: Mapping[str, Cohort], columns: Callable[[Cohort], SnpColumns]) -> SnpColumns:
     """Those of the first of the ``cohorts``, by trait; the others have the same.
 
-    Raises InputError where the samples of traits have other levels of a category, or are too few for all columns; and
-    what ``columns`` does.
+    Raises InputError where the samples of traits have other levels or another base of a category, where they are too
+    few for all columns, and where one sample alone has its value of a covariate of two; and what ``columns`` does.
     """
     found = {trait: columns(cohort) for trait, cohort in cohorts.items()}
     first, *others = found
     for trait in others:
         if found[trait].names != found[first].names:
+            one, other = (", ".join(found[name].names) for name in (first, trait))
             raise InputError(
-                f"--interaction: the samples of {first!r} and {trait!r} have other levels of a category, so their "
-                "tables would have other columns: scan them one by one, with --pheno-name"
+                f"--interaction: the samples of {first!r} and {trait!r} have other levels of a category, or another "
+                f"base, the level of most samples: {one} and {other}. "
+                "Their tables would have other columns: scan them one by one, with --pheno-name"
             )
     for trait, cohort in cohorts.items():
         (n, q), k = cohort.X_L.shape, found[trait].count
@@ -115,7 +118,28 @@ def columns_of_all(cohorts: Mapping[str, Cohort], columns: Callable[[Cohort], Sn
             raise InputError(
                 f"{n} samples are too few to test trait {trait!r} with {q} covariates and {k} columns a SNP"
             )
+        _check_interacting(trait, cohort)
     return found[first]
+
+
+def _check_interacting(trait: str, cohort: Cohort) -> None:
+    """A column that sets one sample apart has products that are combinations of it and the SNP.
+
+    In a unit whose squares are no numbers, the effects of products have no covariance.
+    """
+    columns, names = cohort.covariates.of_interaction().columns()
+    for name, column in zip(names, columns.T, strict=True):
+        if not in_range(column.min(), column.max()):
+            raise InputError(
+                f"--interaction: covariate {name!r} goes from {column.min():.3g} to {column.max():.3g}: the squares of "
+                "effects of its products are beyond the range of numbers, give it in another unit"
+            )
+        counts = np.unique(column, return_counts=True)[1]
+        if counts.size == 2 and counts.min() == 1:
+            raise InputError(
+                f"--interaction: one sample of {trait!r} differs from all others in {name!r}, so no product with a SNP "
+                "can be tested: leave out that sample or that covariate"
+            )
 
 
 def _basis(cohort: Cohort) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

@@ -103,10 +103,11 @@ class TextTable:
     """A text file with a header: ``header`` are its names, and `rows` the fields of each line after it.
 
     ``key`` is a name that the header must have: where it is not found between tabs the header is split at blanks, or at
-    commas. ``line`` is the header's number. Raises InputError for a name that is empty or occurs twice.
+    commas. ``line`` is the header's number. Raises InputError for a name that is empty or occurs twice; a trait in a
+    column after the first ``own`` may be called as one of these is.
     """
 
-    def __init__(self, path: PathLike, key: str) -> None:
+    def __init__(self, path: PathLike, key: str, own: int = 0) -> None:
         self.lines = TextLines(path)
         self.path = self.lines.path
         self.line, self.text = self.lines.first()
@@ -121,7 +122,7 @@ class TextTable:
         for column, name in enumerate(self.header):
             if not name and key in self.header:
                 raise InputError(f"{self.path}, line {self.line}: column {column + 1} has no name")
-            if name in self.header[:column] and key in self.header:
+            if name in self.header[own if column >= own else 0 : column] and key in self.header:
                 raise InputError(f"{self.path}, line {self.line}: the header names column {name!r} twice")
 
     def refuse_header(self, wanted: str) -> InputError:

@@ -45,7 +45,7 @@ def read_weights(path: PathLike) -> WeightsFile:
     Raises InputError, naming the line, for another header, a line of another width, a number that is none, a mean that
     is not from 0 to 2, and for a file without SNPs; StorageError for an unreadable file.
     """
-    table = TextTable(path, key="ID")
+    table = TextTable(path, key="ID", own=len(COLUMNS))
     wanted, names = list(COLUMNS), tuple(table.header[len(COLUMNS) :])
     if table.header[: len(wanted)] != wanted or not names:
         raise table.refuse_header(f"'{' '.join(wanted)} trait ...', as mpgls writes PREFIX.TRAIT.weights.tsv")

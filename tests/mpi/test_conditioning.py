@@ -131,6 +131,24 @@ def test_the_null_model_has_the_snps(comm, study, shared_tmp_path):
         assert_rows(read_results(out, "a"), *study.scan("a", study.Phi(), h2=facts["h2"]), rtol=1e-7)
 
 
+def test_a_covariate_that_is_called_as_a_snp_or_a_component_keeps_its_effect(comm, study, shared_tmp_path):
+    """The manifest has the effects of both."""
+    name, out, folder = study.plink.snps[ON[0]], shared_tmp_path / "o", shared_tmp_path
+    Z = np.linalg.eigh(study.Phi())[1][:, -1]
+    columns = dict(zip((name, "PC1"), study.covariates[:, 1:].T, strict=True))
+    on_root(comm, lambda: write_table(folder / "c.tsv", study.plink.ids, columns))
+    chosen = {"covar": str(folder / "c.tsv"), "condition": name, "pcs": 1, "pheno_name": "a"}
+    mpgls.single_trait(**study.options(out, grm=str(study.folder / "K.h5"), **chosen), comm=comm)
+    comm.Barrier()
+    x = study.plink.dosages[:, ON[0]]
+    design = np.column_stack([study.covariates, np.where(np.isnan(x), np.nanmean(x), x), Z])
+    beta, _, _ = oracle.gls(design, study.traits["a"], oracle.covariance(H2, study.Phi()))
+    effects = {key: effect for key, (effect, _) in read_facts(out, "a")["covariates"].items()}
+    assert list(effects) == ["intercept", name, "PC1", f"{name} (2)", "PC1 (2)"]
+    np.testing.assert_allclose([*effects.values()][:-1], beta[:-1], rtol=1e-7)
+    assert abs(effects["PC1 (2)"]) == pytest.approx(abs(beta[-1]), rel=1e-7)  # the sign of a vector is free
+
+
 def test_loco_has_the_snps_of_every_chromosome(comm, study, shared_tmp_path):
     out, names = shared_tmp_path / "o", study.plink.snps[list(ON)].tolist()
     options = study.options(out, grm=str(study.folder / "K.h5"), condition=names, loco=True, pheno_name="a")
@@ -251,6 +269,7 @@ def test_what_cannot_be_conditioned_on_is_named(comm, study, shared_tmp_path):
         bim[9] = bim[9].replace(snps[9], snps[8])
         write_lines(f"{prefix}.bim", bim)
         write_lines(f"{prefix}.empty", [""])
+        write_lines(f"{prefix}.second", [snps[1]])
 
     on_root(comm, write)
     options = study.options(shared_tmp_path / "o", bfile=prefix, grm=str(study.folder / "K.h5"))
@@ -258,6 +277,10 @@ def test_what_cannot_be_conditioned_on_is_named(comm, study, shared_tmp_path):
         (InputError, "g.bim has no SNP 'none', which --condition names", {"condition": "none"}),
         (InputError, "line 9 and .*line 10 are both SNP", {"condition": snps[8]}),
         (UsageError, f"names SNP '{snps[1]}' 2 times", {"condition": f"{snps[1]},{snps[2]},{snps[1]}"}),
+        (
+            UsageError, f"--condition and --condition-list name SNP '{snps[1]}' 2 times",
+            {"condition": snps[1], "condition_list": f"{prefix}.second"},
+        ),
         (UsageError, "--condition-list names no SNP", {"condition_list": f"{prefix}.empty"}),
         (InputError, f"SNP '{snps[5]}', .* the same genotype.* in all 83 analysed", {"condition": snps[5]}),
         (InputError, f"SNP '{snps[6]}', .* is missing in all 83 analysed", {"condition": snps[6]}),

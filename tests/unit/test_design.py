@@ -121,3 +121,12 @@ def test_no_covariates():
     design = Design.of(np.empty((7, 0)), [])
     assert design.X_L.shape == (7, 1) and design.names == ("intercept",)
     np.testing.assert_allclose(design.effects(np.array([np.sqrt(7.0) * 3.0]), np.eye(1), 7.0), [[3.0], [1.0]])
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-140, 1e140, 1e250])
+def test_a_covariate_of_another_unit_has_the_effect_in_that_unit(unit):
+    c = np.r_[-1.0, 0, 1, 2, 5]
+    design = Design.of(c[:, None] * unit, ["c"])
+    effects, errors = design.effects(design.X_L.T @ (3 + 2 * c), np.eye(2), 1.0)
+    np.testing.assert_allclose(effects * [1, unit], [3, 2], rtol=1e-12)
+    np.testing.assert_allclose(errors[1] * unit, 1 / np.sqrt(np.square(c - c.mean()).sum()), rtol=1e-12)

@@ -113,3 +113,28 @@ def test_a_block_is_as_wide_as_its_columns():
     machine = Machine(1, 1, None, GIB // 10)
     one, four = (plan_scan(machine, ScanSizes(**sizes, tested=k), block=256).stages["scan"] for k in (1, 4))
     assert 3 * 256 * 4_000 * 8 <= four - one <= 3 * 256 * 4_000 * 8 + (40 << 20)
+
+
+def test_a_sample_that_a_column_sets_apart_is_refused_because_its_products_say_nothing():
+    one = cohort(np.r_[0.0, 0, 0, 0, 1, 1, 2][:, None], ("site",), {"site": ("a", "b", "c")}, ["site"])
+    with pytest.raises(InputError, match=r"one sample of 't' differs from all others in 'site=c', so no product"):
+        columns_of_all({"t": one}, lambda one: SnpColumns.of(one, False))
+    number = cohort(np.r_[5.0, 5, 5, 7, 5, 5][:, None], ("dose",), {}, ["dose"])
+    with pytest.raises(InputError, match="one sample of 't' differs from all others in 'dose'"):
+        columns_of_all({"t": number}, lambda one: SnpColumns.of(one, False))
+
+
+def test_traits_whose_samples_have_another_base_are_told_so():
+    sex = {"sex": ("1", "2")}
+    more_1, more_2 = (cohort(np.r_[0.0, 0, 0, 1, 1, 1, value][:, None], ("sex",), sex, ["sex"]) for value in (0, 1))
+    with pytest.raises(
+        InputError, match=r"or another base, the level of most samples: SNP, SNPxsex=2 and SNP, SNPxsex=1"
+    ):
+        columns_of_all({"x": more_1, "y": more_2}, lambda one: SnpColumns.of(one, False))
+
+
+@pytest.mark.parametrize("unit", [1e-160, 1e160])
+def test_a_covariate_in_a_unit_whose_squares_are_no_numbers_is_refused(unit):
+    far = cohort(np.arange(9.0)[:, None] * unit, ("dose",), {}, ["dose"])
+    with pytest.raises(InputError, match=r"covariate 'dose' goes from 0 to .*, give it in another unit"):
+        columns_of_all({"t": far}, lambda one: SnpColumns.of(one, False))

@@ -222,6 +222,16 @@ def test_ssf_has_the_columns_of_the_format_and_what_it_can_hold(tmp_path, size, 
     assert meta["is_sorted"] is True and meta["file_type"] == "GWAS-SSF v1.0" and meta["data_file_name"] == path.name
 
 
+def test_ssf_says_which_columns_it_has_no_place_for(tmp_path):
+    path = tmp_path / "t.ssf.tsv"
+    columns = [*COLUMNS[:-1], "BETA_SNPxage", "P_JOINT", COLUMNS[-1]]
+    lines = [line.replace("\t.\n", "\t0.1\t0.5\t.\n") for line in ROWS[:2]]
+    table = Table(columns, lambda a, b: "".join(lines[a:b]).encode(), len(lines), SsfFacts("y"))
+    (note,) = write_rows(one_rank(), {"ssf": path}, table)
+    assert f"{path} has not the columns BETA_SNPxage, P_JOINT" in note
+    assert len(path.read_text().splitlines()) == 3
+
+
 def test_ssf_says_whether_it_is_sorted(tmp_path):
     path = tmp_path / "t.ssf.tsv"
     write_rows(one_rank(), {"ssf": path}, table_of([ROWS[1], ROWS[0]], SsfFacts("y")))
