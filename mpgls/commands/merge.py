@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mpgls.engine.joined_kinships import KinshipParts
 from mpgls.errors import UsageError
-from mpgls.report.joined_tables import TableParts
+from mpgls.report.joined_tables import JOINED, TableParts
 from mpgls.report.table_files import write_rows
 from mpgls.report.table_formats import ALL_ENDINGS, made_files, table_paths, table_sizes
 from mpgls.run.job import Job, open_job
@@ -42,6 +42,8 @@ class Merge(TableOptions, OutputOptions):
         super().check()
         if bool(self.tables) == bool(self.kinships):
             raise UsageError("merge needs either --tables or --kinships")
+        if self.kinships and self.format != "tsv":
+            raise UsageError("--format is of --tables: a kinship has one format")
         for files in (self.tables, self.kinships):
             twice = next((path for path in files if files.count(path) > 1), None)
             if twice is not None:
@@ -89,7 +91,7 @@ def join_tables(options: Merge, job: Job) -> Results:
     for line in (f"{parts.count:,} SNPs of {len(parts.paths)} tables: {table}", *notes):
         world.log.info(line)
     made = world.on_root(lambda: made_files(paths))
-    return job.finish({"snps": parts.count}, files=made, tables={"joined": table})
+    return job.finish({"snps": parts.count, "job": parts.job}, files=made, tables={JOINED: table})
 
 
 def _write(parts: TableParts, paths: dict[str, Path]) -> list[str]:

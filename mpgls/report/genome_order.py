@@ -49,7 +49,13 @@ def why_unsorted(runs: Iterable[Run]) -> str | None:
     return None
 
 
+def in_genome_order(runs: Sequence[Run]) -> bool:
+    """Whether a table of these ``runs``, whose chromosomes are numbers, ascends by chromosome, then by position."""
+    numbers = [int(run.chrom) for run in sorted(runs)]
+    return why_unsorted(runs) is None and numbers == sorted(numbers)
+
+
 def places_of(text: bytes) -> tuple[list[str], np.ndarray]:
     """Chromosome and position, int64 (rows,), of lines whose first two columns they are."""
-    places = [line.split("\t", 2)[:2] for line in text.decode().splitlines()]
+    places = [line.split("\t", 2)[:2] for line in text.decode().split("\n")[:-1]]
     return [place[0] for place in places], np.array([place[1] for place in places], dtype=np.int64)

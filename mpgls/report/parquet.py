@@ -105,7 +105,7 @@ def _schema(columns: Sequence[str]) -> Any:
 def _rows(text: bytes, schema: Any) -> Any:
     """The lines ``text`` as a table of Arrow; NA is null in a column of numbers."""
     pyarrow = importlib.import_module("pyarrow")
-    lines = [line.split("\t") for line in text.decode().splitlines()]
+    lines = [line.split("\t") for line in text.decode().split("\n")[:-1]]
     columns = zip(*lines, strict=True) if lines else [() for _ in schema]
     arrays = []
     for field, column in zip(schema, columns, strict=True):

@@ -25,8 +25,8 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except OSError as error:
         raise StorageError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
     text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-    lines = text.splitlines()
-    names = lines[0].split("\t") if lines else []
+    lines = text.removesuffix("\n").split("\n")
+    names = lines[0].split("\t") if lines[0] else []
     columns = list(zip(*(line.split("\t") for line in lines[1:]), strict=True)) or [() for _ in names]
     return {name: _typed(column) for name, column in zip(names, columns, strict=True)}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mpgls.model import null_record
-from mpgls.model.gls import NOTE_TEXT, Note
+from mpgls.model.gls import FILTERS, NOTE_TEXT, Note
 from mpgls.model.joint_fit import P_OF_JOINT
 from mpgls.mpi import on_root, together
 from mpgls.report.figure import draw_all
@@ -182,6 +182,7 @@ def _told_apart(names: Sequence[str]) -> list[str]:
 
 def _facts(summary: Summary) -> dict[str, Any]:
     return {
+        "rows": sum(count for note, count in summary.counts.items() if note not in FILTERS),
         "tested": summary.tested,
         "notes": {NOTE_TEXT[Note(note)]: count for note, count in summary.counts.items() if note != Note.OK and count},
         "lambda_gc": summary.lambda_gc(),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpgls.mpi import on_root, together
-from mpgls.report.genome_order import Run, places_of, runs_of, why_unsorted
+from mpgls.report.genome_order import Run, in_genome_order, places_of, runs_of
 from mpgls.report.shared_file import shared_file
 from mpgls.report.table_formats import FACTS
 from mpgls.report.table_lines import SsfFacts, Table
@@ -67,7 +67,7 @@ class Lines:
 
     def convert(self, text: bytes) -> bytes:
         """The lines of ``text`` that the format can hold."""
-        rows = (self._row(line.split("\t")) for line in text.decode().splitlines())
+        rows = (self._row(line.split("\t")) for line in text.decode().split("\n")[:-1])
         return "".join("\t".join(row) + "\n" for row in rows if row is not None).encode()
 
     def _row(self, fields: list[str]) -> list[str] | None:
@@ -130,7 +130,7 @@ def ssf_file(comm: MPI.Comm, path: Path, table: Table, notes: list[str]) -> Iter
         file.add_once(lines.header)
         yield add
     everywhere = comm.allgather((runs, lines.left_out, lines.samples))
-    is_sorted = why_unsorted(run for part, _, _ in everywhere for run in part) is None
+    is_sorted = in_genome_order([run for part, _, _ in everywhere for run in part])
     samples = max(most for _, _, most in everywhere)
     on_root(comm, lambda: write_facts(path, facts, samples, is_sorted))
     left_out: Counter[str] = sum((part for _, part, _ in everywhere), Counter())

@@ -139,8 +139,9 @@ class PgenRows:
 def called(dosages: np.ndarray, threshold: float) -> np.ndarray:
     """The nearest whole number to each dosage, int8; -9 where it is missing or farther away than ``threshold``."""
     nearest = np.rint(dosages)
-    # steps of a dosage are 2^-14: half of one is no distance
-    sure = (np.abs(dosages - nearest) <= threshold + 2.0**-15) & (dosages >= 0)
+    # as PLINK 2 does: in whole steps of 2^-14, of a dosage the nearest, of the threshold those that lie within
+    steps, within = np.rint(np.abs(dosages - nearest) * 2.0**14), np.floor(threshold * 2.0**14 * (1 + 2.0**-40))
+    sure = (steps <= within) & (dosages >= 0)
     return np.where(sure, nearest, -9.0).astype(np.int8)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from mpgls.errors import InputError, MpglsError
 from mpgls.study.bgen import bgen_prefix, bgen_variants, open_bgen
+from mpgls.study.chromosome_names import plain_chromosome
 from mpgls.study.fam import Samples
 from mpgls.study.genotype_files import AS_STORED, GenotypeFiles, Genotypes, Reading
 from mpgls.study.pgen import PgenFile, open_pfile, pfile_prefix
@@ -72,7 +73,13 @@ class GenotypeSource:
             if not named:
                 raise InputError(f"{self.value} ({self.flag}) names no genotypes: give a prefix a line")
             # relative to the list, as a list of images is to its own place
-            return [os.path.join(os.path.dirname(self.value), name) for name in named]
+            prefixes = [os.path.join(os.path.dirname(self.value), name) for name in named]
+            self._check_once(
+                [os.path.realpath(f"{self.stem(prefix)}.{_SUFFIXES[self.kind][0]}") for prefix in prefixes],
+                prefixes,
+                "the same files",
+            )
+            return prefixes
         if self.value.endswith(_VCF):
             raise InputError(
                 f"{self.value} is a VCF: plink2 --vcf {self.value} dosage=DS --make-pgen --out NAME makes files for "
@@ -86,7 +93,18 @@ class GenotypeSource:
                 f"{self.flag} {self.value}: there is no file {self._pattern().replace('@', '1')}, nor one of another "
                 "chromosome in place of @"
             )
-        return [self.value.replace("@", name) for name in found]
+        prefixes = [self.value.replace("@", name) for name in found]
+        # X and 23 may both be there: where X is a letter, 23 is an autosome
+        labels = [{"M": "MT"}.get(plain, plain) for plain in map(plain_chromosome, found)]
+        self._check_once(labels, prefixes, "of the same chromosome")
+        return prefixes
+
+    def _check_once(self, labels: Sequence[str], prefixes: Sequence[str], what: str) -> None:
+        """InputError if two of ``prefixes`` have one label: their SNPs would count twice."""
+        for k, label in enumerate(labels):
+            if label in labels[:k]:
+                first = prefixes[labels.index(label)]
+                raise InputError(f"{self.flag} {self.value}: {first} and {prefixes[k]} are {what}: give it once")
 
     def files(self, variants_only: bool = False) -> list[str]:
         """The files of all sets, or those of their variants; of what cannot be listed only what names it."""

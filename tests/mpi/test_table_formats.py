@@ -223,6 +223,11 @@ def test_tables_of_chromosomes_are_that_of_all(comm, study, shared_tmp_path):
     mpgls.merge(tables=(tables[0], moved), out=shared_tmp_path / "R", comm=comm)
     assert "no manifest beside" in (shared_tmp_path / "R.log").read_text()
     on_root(comm, lambda: moved.write_bytes(moved.read_bytes()[:-9]))
+    refused(r"moved.tsv, line 37 has no end: the file was cut off there", moved)
+    on_root(comm, lambda: moved.write_bytes(moved.read_bytes() + b"\n"))
     refused(r"moved.tsv, line 37 has \d+ fields, and the header 13", moved)
+    last = shared_tmp_path / "chrX.trait1.tsv"
+    on_root(comm, lambda: last.write_text("".join(last.read_text().splitlines(True)[:-1])))
+    refused("chrX.trait1.tsv has 26 rows, and its run wrote 27: it was changed or cut off", last)
     on_root(comm, lambda: write_table(moved, study.plink.ids, {"y": study.trait()}))
     refused("is no table of summary statistics", moved)

@@ -165,6 +165,10 @@ def test_hard_calls_as_they_are_stored(tmp_path: Path, dosages: np.ndarray) -> N
 def test_a_threshold_of_a_decimal_fraction_is_reached() -> None:
     made = np.array([0.1, 0.9, 0.8999, 1.1, 1.1002, 1.9, -9.0], dtype=np.float32)
     assert called(made, 0.1).tolist() == [0, 1, -9, 1, -9, 2, -9]
+    # steps of 2^-14: 0.2 lies between 3276 and 3277 of them, 0.1 of a .bgen is 1638.4 of them; PLINK 2 agrees
+    assert called(np.array([3276, 3277, 16384 - 3277, 32768 - 3276]) / 2**14, 0.2).tolist() == [0, -9, -9, 2]
+    assert called(np.array([0.1, 1.9, 0.25]), 0.1).tolist() == [0, 2, -9]
+    assert called(np.array([0.25, 1.5, 0.5]), 0.25).tolist() == [0, -9, -9]
 
 
 # -- what cannot be read --------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from thread_ranks import ThreadRank, on_ranks, one_rank
 
 from mpgls.errors import InputError, StorageError
+from mpgls.report.read_table import read_columns
 from mpgls.report.table_files import write_rows
 from mpgls.report.table_lines import SsfFacts, Table
 from mpgls.stream import bgzf
@@ -90,7 +91,8 @@ class Reader:
         windows = range((first - 1) >> 14, ((last - 1) >> 14) + 1)
         chunks = [chunk for w in windows for chunk in self.bins[chrom].get(4681 + w, ())]
         least = self.linear[chrom][windows[0]] if windows[0] < len(self.linear[chrom]) else 1 << 63
-        lines = [line for begin, end in chunks if end > least for line in self.text(begin, end).splitlines(True)]
+        texts = [self.text(begin, end) for begin, end in chunks if end > least]
+        lines = [line + "\n" for text in texts for line in text.split("\n")[:-1]]
         return [line for line in lines if first <= int(line.split("\t")[1]) <= last]
 
 
@@ -172,6 +174,27 @@ MANDATORY = [
     *("chromosome", "base_pair_location", "effect_allele", "other_allele", "beta", "standard_error"),
     "effect_allele_frequency",
 ]
+
+
+@pytest.mark.parametrize(("order", "is_sorted"), [("1 2 X", True), ("2 10", True), ("10 2", False), ("X 1", False)])
+def test_ssf_is_sorted_where_chromosomes_ascend_too(tmp_path, order, is_sorted):
+    lines = lines_of([(chrom, pos) for chrom in order.split() for pos in (5, 9)])
+    paths = {form: tmp_path / f"t.{form}" for form in ("ssf", "tsv.gz")}
+    on_ranks(2, lambda comm: write_rows(comm, paths, table_of(lines, SsfFacts("y")), 1))
+    assert f"is_sorted: {str(is_sorted).lower()}\n" in Path(f"{paths['ssf']}-meta.yaml").read_text()
+    assert Path(f"{paths['tsv.gz']}.tbi").exists()
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\x85", "\x1e"])
+def test_a_name_may_have_what_other_programs_end_lines_with(tmp_path, letter):
+    pytest.importorskip("pyarrow")
+    lines = [line.replace("rs1\t", f"rs{letter}1\t") for line in lines_of([("1", 5), ("1", 9), ("1", 12)])]
+    paths = {form: tmp_path / f"t.{form}" for form in ("tsv", "tsv.gz", "parquet", "ssf")}
+    assert write_rows(one_rank(), paths, table_of(lines, SsfFacts("y"))) == []
+    assert Reader(paths["tsv.gz"]).fetch("1", 6, 12) == lines[1:]
+    assert len(paths["ssf"].read_bytes().split(b"\n")) == 5
+    for form in ("tsv", "tsv.gz", "parquet"):
+        assert read_columns(paths[form])["ID"].tolist() == ["rs0", f"rs{letter}1", "rs2"]
 
 
 @pytest.mark.parametrize("size", [1, 2])
