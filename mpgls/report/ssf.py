@@ -113,7 +113,10 @@ def _info(value: str) -> str:
 
 @contextlib.contextmanager
 def ssf_file(comm: MPI.Comm, path: Path, table: Table, notes: list[str]) -> Iterator[Callable[[bytes], None]]:
-    """Takes the lines of each round; ``notes`` has what was left out. Collective. Raises StorageError."""
+    """Takes the lines of each round; ``notes`` says which rows and columns are left out. Collective.
+
+    Raises StorageError.
+    """
     facts = table.ssf
     assert facts is not None
     lines, runs = Lines(table.columns, facts), list[Run]()
