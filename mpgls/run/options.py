@@ -144,7 +144,7 @@ class Declared:
                     raise TypeError
                 return bool(given)
             if self.kind is str:
-                return os.fspath(given)
+                return str(os.fsdecode(given))  # a plain text, also of one that NumPy holds
             if isinstance(given, bool):
                 raise TypeError
             return operator.index(given) if self.kind is int else float(given)

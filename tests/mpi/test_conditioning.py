@@ -133,6 +133,7 @@ def test_the_null_model_has_the_snps(comm, study, shared_tmp_path):
 
 def test_a_covariate_that_is_called_as_a_snp_or_a_component_keeps_its_effect(comm, study, shared_tmp_path):
     """The manifest has the effects of both."""
+    pytest.importorskip("slepc4py")
     name, out, folder = study.plink.snps[ON[0]], shared_tmp_path / "o", shared_tmp_path
     Z = np.linalg.eigh(study.Phi())[1][:, -1]
     columns = dict(zip((name, "PC1"), study.covariates[:, 1:].T, strict=True))

@@ -81,7 +81,8 @@ def study(module_comm, module_folder):
         x[:, 12] = np.nan
         write_genotypes(prefix, x)
         ids = read_plink(prefix).ids
-        rows = [f"{f}\t{i}\t{a!r}\t{s}\t{b!r}" for (f, i), a, s, b in zip(ids, age, site, rng.random(N), strict=True)]
+        columns = zip(ids, age.tolist(), site, rng.random(N).tolist(), strict=True)
+        rows = [f"{f}\t{i}\t{a!r}\t{s}\t{b!r}" for (f, i), a, s, b in columns]
         write_lines(f"{prefix}.covar.tsv", ["FID\tIID\tage\tsite\tother", *rows])
 
     on_root(comm, change)

@@ -135,7 +135,7 @@ def test_exchanged_alleles_of_snps_that_not_everybody_has_twice(comm, files):
             write_lines(f"{prefix}.fam", fam)
             write_genotypes(prefix, 2 - files.plink.dosages if swap else files.plink.dosages)
         bim = [line.split() for line in Path(f"{first}.bim").read_text().splitlines()]
-        numbers = zip(bim, np.random.default_rng(5).standard_normal(M), strict=True)
+        numbers = zip(bim, np.random.default_rng(5).standard_normal(M).tolist(), strict=True)
         table = [f"{c} {pos} {name} {a1} {a2} 0.3 0.6 {w!r}" for (c, name, _, pos, a1, a2), w in numbers]
         write_lines(files.folder / "w.tsv", ["CHR POS ID EA NEA EAF MEAN trait", *table])
 

@@ -104,6 +104,11 @@ def test_values_of_python_become_those_of_the_annotation(name, given, value):
     assert found == value and type(found) is type(value)
 
 
+def test_texts_that_numpy_holds_become_plain_ones():
+    scan = make(Scan, {"store": np.str_("g"), "out": "o", "pheno": "p", "pheno_name": np.array(["a", "b"])})
+    assert {type(scan.store), *map(type, scan.pheno_name)} == {str} and scan.pheno_name == ("a", "b")
+
+
 def test_one_name_is_a_list_of_one():
     for given in ("CD8", ["CD8"], ("CD8",), np.array(["CD8"])):
         made = options(pheno="p", pheno_name=given)
