@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.commands.export_parts.voxelwise import ENDING, SnpsOfVoxels, open_snps
 from mpgls.errors import InputError, UsageError
+from mpgls.report.exported_voxels import ENDING, SnpsOfVoxels, open_snps
 from mpgls.report.file_names import trait_parts
 from mpgls.report.table import FIGURES_BYTES, FIGURES_BYTES_EACH, ScanTable, table_bytes
 from mpgls.report.table_formats import ALL_ENDINGS, endings_of, made_files, table_paths, table_sizes

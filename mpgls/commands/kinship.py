@@ -101,16 +101,21 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             say_plan(plan, options, parts, job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
         with job.world.phase("sums"), ProcessGrid(comm) as grid:
-            files, facts = make_kinship(grid, genotypes, chromosomes, study, job, card)
+            files, facts = make_kinship(grid, genotypes, chromosomes, study, job, options, card)
         return job.finish(facts, files=files)
 
 
 def make_kinship(
-    grid: ProcessGrid, genotypes: GenotypeBlocks, chromosomes: Chromosomes, study: Study, job: Job, card: Card | None
+    grid: ProcessGrid,
+    genotypes: GenotypeBlocks,
+    chromosomes: Chromosomes,
+    study: Study,
+    job: Job,
+    options: Kinship,
+    card: Card | None,
 ) -> tuple[list[Path], dict[str, Any]]:
     """The algorithm: S_c chromosome by chromosome, K, and their files. Collective. Returns the files and facts."""
-    world, n, options = job.world, study.samples.size, job.options
-    assert isinstance(options, Kinship)
+    world, n = job.world, study.samples.size
     everyone = study.fileset.samples.ids()
     ids = [everyone[row] for row in study.samples]
     K_grid = GridMatrix.square(grid, n, grid_block(n, grid.shape))

@@ -1,1 +1,0 @@
-"""The parts of mpgls export: what a store of each kind gives."""
