@@ -127,8 +127,9 @@ submit limit "/--signal=/d; /mpgls doctor/d; s/^# In the background.*/$wait/" --
 await 'grep -q "stopped before the end of the job (SLURM_JOB_END_TIME); go on with:" "$work/limit.log" 2>/dev/null' 120
 ends_with_the_same_table limit "the end of the job's time"
 
-# Five minutes before the end of a job of one minute is when the job has just started: Slurm itself sends the signal.
-submit early '' --time=1
+# Five minutes before the end of a job of one minute is when the job has just started: Slurm itself sends the signal. It
+# looks twice a minute, and a fast scan would be over by then.
+submit early 's/^"[^ ]* mpgls doctor.*/sleep 45/' --time=1
 await '[ "$(field Restarts)" -ge 1 ]' 90
 grep -q "goes back to the queue" "$work/early.log" || fail "the job did not hear the SIGUSR1 of Slurm"
 scancel "$job"

@@ -88,7 +88,7 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
         if job.is_complete():
             return job.results()
         with job.world.phase("open and check"):
-            card = choose_card(options, job.world)
+            card = choose_card(options.device_wish, job.world)
             study = open_study(options, job.world, traits=False)
             job.identify()
             index = selected_rows(study, job.world)

@@ -168,7 +168,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             return job.results()
         world = job.world
         with world.phase("open and check"):
-            card = choose_card(options, world)
+            card = choose_card(options.device_wish, world)
             study = open_study(options, world)
             chromosomes = tested_chromosomes(study, not options.no_loco, world)
             similarity = open_similarity(options.similarity, options.snps, study, chromosomes, world)

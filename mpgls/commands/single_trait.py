@@ -104,7 +104,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
         world = job.world
         with world.phase("open and check"):
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
-            card = choose_card(options, world)
+            card = choose_card(options.device_wish, world)
             study = open_study(options, world, eigen=eigen_file)
             check_kinship(study, options.loco, world)
             for name, cohort in study.cohorts.items():
@@ -133,7 +133,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             shared = (study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
             source, scan = KinshipSource(options, eigen_file, grid, plan, job), Scan(options, study, parts, report, job)
             if options.ratio == "null":
-                on_card = on_the_card(card, plan, options)
+                on_card = on_the_card(card, plan, options.precision)
                 one_h2 = TraitScan(*shared, columns=options.columns, blups=blups, on_card=on_card)
                 scan_traits(scan, one_h2, source.models)
             else:

@@ -15,7 +15,7 @@ from mpgls.engine.scan_plan import ScanPlan, ScanSizes
 from mpgls.errors import MemoryPlanError, MpglsError
 from mpgls.la.layout import Block, grid_shape
 from mpgls.mpi import agree, node_of
-from mpgls.run.device_options import DeviceOptions, DevicePrecisionOptions
+from mpgls.run.device_options import DeviceWish
 from mpgls.run.plan import GIB, NARROWEST, Machine, block_widths, check_team_size, does_not_fit, grid_block
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
@@ -25,21 +25,17 @@ WIDER = 4
 """Blocks are as many times as wide as those of a core."""
 
 
-def choose_card(options: DeviceOptions, world: World) -> Card | None:
+def choose_card(wish: DeviceWish, world: World) -> Card | None:
     """The GPU of this rank, None for a run on ranks alone. Collective. Raises UsageError, MemoryPlanError."""
-    if options.device == "cpu":
+    if not wish.tried:
         return None
-    limit = None if options.gpu_memory is None else int(options.gpu_memory * GIB)
     card, problem = None, None
     with node_of(world.comm) as node:
         try:
-            card = cuda.open_card(node.rank, node.size, limit)
+            card = cuda.open_card(node.rank, node.size, wish.limit)
         except MpglsError as error:
             problem = error
-    if options.device == "gpu":
-        agree(world.comm, problem)
-        return card
-    if getattr(options, "precision", "double") == "exact":
+    if wish.needed:
         agree(world.comm, problem)
     problems = [text for text in world.comm.allgather(problem and str(problem)) if text]
     if not problems:
@@ -118,12 +114,12 @@ def card_sizes(scan: ScanSizes, precision: str, limit: int, bed: Genotypes) -> C
     return CardSizes(scan, PRECISIONS[precision], limit, bed.n, scan.snp_bytes >= bytes_per_dosages(bed.n))
 
 
-def on_the_card(card: Card | None, plan: ScanPlan, options: DevicePrecisionOptions) -> OnCard | None:
+def on_the_card(card: Card | None, plan: ScanPlan, precision: str) -> OnCard | None:
     """How a scan that keeps to ``plan`` is made on the card, if there is one."""
     if card is None:
         return None
     assert isinstance(plan, CardPlan)
-    return OnCard(card, PRECISIONS[options.precision], plan.block, plan.room)
+    return OnCard(card, PRECISIONS[precision], plan.block, plan.room)
 
 
 def plan_on_cards(machine: Machine, sizes: CardSizes, team_size: int | None, block: int | None) -> CardPlan:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from mpgls.errors import UsageError
 from mpgls.run.option_groups import POSITIVE, PRECISIONS, PrecisionOptions
 from mpgls.run.options import Options, option
+from mpgls.run.plan import GIB
 
 DEVICES = ("cpu", "gpu", "auto")
 ONLY_ON_RANKS = {"ratio": "null", "model": "additive", "interaction": (), "joint_peak": None, "dry_run": False}
 """Options, by name, that GPUs know one value of."""
+
+
+class DeviceWish(NamedTuple):
+    """Of GPUs: whether they are ``tried``, whether they are ``needed``, and the ``limit`` of their bytes, if given."""
+
+    tried: bool
+    needed: bool
+    limit: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +54,12 @@ class DeviceOptions(Options):
             if getattr(self, name, plain) != plain:
                 raise UsageError(f"--{name.replace('_', '-')} is not there for GPUs: leave out either it or --device")
 
+    @property
+    def device_wish(self) -> DeviceWish:
+        """What is asked of GPUs."""
+        limit = None if self.gpu_memory is None else int(self.gpu_memory * GIB)
+        return DeviceWish(self.device != "cpu", self.device == "gpu", limit)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DevicePrecisionOptions(DeviceOptions, PrecisionOptions):
@@ -66,3 +82,9 @@ class DevicePrecisionOptions(DeviceOptions, PrecisionOptions):
         super().check()
         if self.precision == "exact" and self.device == "cpu":
             raise UsageError("--precision exact needs --device gpu: on ranks alone give double")
+
+    @property
+    def device_wish(self) -> DeviceWish:
+        """What is asked of GPUs: ``exact`` is nowhere else."""
+        wish = super().device_wish
+        return wish._replace(needed=wish.needed or self.precision == "exact")

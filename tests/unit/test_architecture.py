@@ -129,6 +129,10 @@ def cupy_of_no_gpu(one: Import) -> bool:
     return inside(one.module, {"cupy", "cupyx"}) and (one.file != CUPY_HOME or not one.late)
 
 
+def options_in_engine(one: Import) -> bool:
+    return one.room == "engine" and one.module.startswith("mpgls.run.") and one.module.endswith("Options")
+
+
 def slow_at_start(one: Import) -> bool:
     if one.late or one.typing:
         return False
@@ -142,6 +146,7 @@ RULES = {
     foreign_functions: "la/scalapack.py is the only foreign-function file",
     cupy_of_no_gpu: "only device/cuda.py imports CuPy, inside a function: when a GPU is asked for",
     petsc: "only la/eigen.py and run/installation.py import petsc4py and slepc4py, inside functions",
+    options_in_engine: "engine knows values, never the options of a command",
     slow_at_start: "matplotlib and (outside la) scipy are imported where they are used: many ranks start at once",
 }
 
@@ -249,6 +254,9 @@ def test_commands_start_without_what_they_may_not_need() -> None:
         (cupy_of_no_gpu, "device/cuda.py", "def f():\n    import cupy", False),
         (cupy_of_no_gpu, "device/cuda.py", "import cupy", True),
         (cupy_of_no_gpu, "engine/device_scan.py", "def f():\n    import cupy", True),
+        (options_in_engine, "engine/reml_search.py", "from mpgls.run.options import Options", True),
+        (options_in_engine, "engine/reml_search.py", "from mpgls.run.world import World", False),
+        (options_in_engine, "commands/plan.py", "from mpgls.run.options import Options", False),
         (slow_at_start, "model/reml.py", "from scipy import optimize", True),
         (slow_at_start, "model/reml.py", "def f():\n    from scipy import optimize", False),
         (slow_at_start, "model/reml.py", "try:\n    import scipy.special\nexcept ImportError:\n    pass", True),
