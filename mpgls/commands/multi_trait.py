@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.engine.cost import RunCost
 from mpgls.engine.dense_tiles import DenseTiles, TraitOrder, check_passes
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.eigenbasis import (
@@ -41,7 +40,6 @@ from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.refit import GroupNodes, HeldBasis, Refit, model_of_panel
 from mpgls.engine.snp_scan import own_blocks
-from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
 from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, TileTest, scan_tiles, scratch_file
 from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
@@ -82,6 +80,7 @@ from mpgls.study.trait_groups import TraitStudy, TraitUse
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpgls.engine.cost import RunCost
     from mpgls.run.results import Results
     from mpgls.study.chromosomes import Chromosomes
 
@@ -381,6 +380,8 @@ def wishes_of(options: MultiTrait, study: Study) -> TileWishes:
 
 def cost_on(machine: Machine, options: MultiTrait, study: Study, traits: TraitStudy, given: np.ndarray) -> RunCost:
     """What the scan costs; ``given`` (parts, t) are heritabilities of the user, or NaN. Raises MemoryPlanError."""
+    from mpgls.engine.tile_cost import TileWork, tile_cost
+
     sizes = sizes_of(options, study, traits, len(given))
     groups, estimated = max(1, len(traits.groups)), int(np.isnan(given).sum())
     work = TileWork.of(sizes, study.selected, given.shape, groups, estimated)
