@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FULL = {"samples": 4_000, "snps": 20_000, "traits": 1_000, "permutations": 200}
 QUICK = {"samples": 1_600, "snps": 4_000, "traits": 200, "permutations": 16}
 COMMANDS = ("kinship", "eigen", "single_trait", "multi_trait", "low_rank", "vgwas", "ridge")
+MISSING = 0.002
+"""Of the genotypes: enough that every block of SNPs has gaps, as the plan of a kinship takes it."""
 SHARE = 0.9
 """Of the time of a run that the compared phases make up."""
 WANTED = 1.25
@@ -63,7 +65,8 @@ def measure(options: argparse.Namespace) -> None:
     comm, size = MPI.COMM_WORLD, QUICK if options.quick else FULL
     data = options.scratch / f"plan-check-{size['samples']}x{size['snps']}x{size['traits']}"
     if not comm.bcast(Path(f"{data}.bed").exists() if comm.rank == 0 else None, root=0):
-        mpgls.simulate(samples=size["samples"], snps=size["snps"], traits=size["traits"], out=data, comm=comm)
+        sizes = {name: size[name] for name in ("samples", "snps", "traits")}
+        mpgls.simulate(**sizes, missing=MISSING, out=data, comm=comm)
     rates = options.scratch / f"plan-check-rates-{comm.size}.json"
     out = str(options.scratch / f"plan-check-run-{comm.size}")
     made = one_run(options.command, commands(data, out, size)[options.command], out, rates, comm)

@@ -24,6 +24,8 @@ COARSE, FINE = 4, 3
 """Float32 and float64 factorisations of a usual search for h2."""
 EVALUATION_SECONDS = 0.008
 """What proposing the next h2 and the messages of an evaluation take, whatever the sizes."""
+SEARCH_START = 0.1
+"""Loading what proposes h2, once."""
 SYNCS = 3
 """Times that a block of results is made safe when it is complete: its bytes, its mark, the store's."""
 LOAD_PASSES = 2
@@ -198,6 +200,11 @@ def dealt_to_team(held: Held, snps: float, columns: float, packed: float) -> flo
     On a grid each column goes to the ranks that hold its rows; rows of the inverse need all ``packed`` SNPs everywhere.
     """
     return {"local": 0.0, "inverse": packed * (held.team - 1), "grid": leaving(columns, held.team)}[held.solver] * snps
+
+
+def search_seconds(evaluations: float) -> float:
+    """Seconds in which the values of h2 of so many evaluations are proposed."""
+    return EVALUATION_SECONDS * evaluations + (SEARCH_START if evaluations else 0.0)
 
 
 def scan_plots(T: int, ranks: int) -> float:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from mpgls.engine.cost import (
     COARSE,
-    EVALUATION_SECONDS,
     FINE,
     HALF_SPEED,
     LOAD_PASSES,
@@ -21,6 +20,7 @@ from mpgls.engine.cost import (
     ROW_BYTES,
     SYNCS,
     scan_plots,
+    search_seconds,
 )  # fmt: skip
 from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.probes import POTRF_SIZE
@@ -218,6 +218,7 @@ class _Work:
             "REML, single": models * COARSE * self._cholesky(self.rates.single, R),
             "REML, double": models * FINE * self._cholesky(self.rates.double, R),
             "REML, sums": models * (COARSE + FINE) * self._solves(R),
+            "REML, search": search_seconds(models * (COARSE + FINE)),
         }
         flop = p.chromosomes * p.T * (COARSE + FINE) * p.K**3 / 3
         read = teams * 8.0 * p.K**2
@@ -294,7 +295,7 @@ class _Work:
 
     def _solves(self, R: int) -> float:
         """Seconds of an evaluation of REML on R ranks beside the factorisation."""
-        return EVALUATION_PASSES * float(self.problem.K) ** 2 / R / self.rates.scale + EVALUATION_SECONDS
+        return EVALUATION_PASSES * float(self.problem.K) ** 2 / R / self.rates.scale
 
     def _load(self, teams: int, R: int) -> float:
         """Seconds until every one of ``teams`` teams of R ranks has G'G from the file."""

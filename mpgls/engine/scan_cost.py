@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from mpgls.engine.cost import (
     COARSE,
-    EVALUATION_SECONDS,
     FINE,
     ROW_BYTES,
     SYNCS,
@@ -20,6 +19,7 @@ from mpgls.engine.cost import (
     loading,
     opening,
     scan_plots,
+    search_seconds,
     team_rate,
     times,
 )
@@ -29,7 +29,9 @@ from mpgls.engine.team_solvers import OF_INVERSION, Held
 from mpgls.run.plan import Machine
 
 SOLVES = 3
-"""Triangular solves of [X_L | y] in an evaluation of REML; each reads the half of the factor."""
+"""Triangular solves of [X_L | y] in an evaluation of REML."""
+SOLVE_PASSES = 1.2
+"""Times that scaling n x n numbers takes: such a solve, of few columns, waits for memory."""
 RECORD_BYTES = 32
 
 
@@ -95,8 +97,9 @@ def _null_models(P: int, work: ScanWork) -> Iterator[PhaseCost]:
         if count:
             factor = cholesky_work(work.n, P, precision)
             yield PhaseCost(f"REML, {precision}", times(count, factor), flop=count * float(work.n) ** 3 / 3)
-    passes = SOLVES / 2 * (coarse + fine) * n2 / P
-    yield PhaseCost("REML, sums", {"scale": passes}, seconds=EVALUATION_SECONDS * (coarse + fine))
+    passes = SOLVES * SOLVE_PASSES * (coarse + fine) * n2 / P
+    yield PhaseCost("REML, sums", {"scale": passes})
+    yield PhaseCost("REML, search", seconds=search_seconds(coarse + fine - given))
 
 
 def _operator(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:

@@ -20,7 +20,7 @@ from mpgls.engine.cost import (
     team_rate,
     times,
 )
-from mpgls.engine.kinship_cost import EIGEN_FLOP
+from mpgls.engine.kinship_cost import decomposing
 from mpgls.engine.team_solvers import Held
 from mpgls.engine.tile_plan import NODES, TilePlan, TileSizes
 from mpgls.run.plan import Machine
@@ -96,8 +96,7 @@ def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[PhaseCo
         yield loading("load eigenvectors", work.n, count, P)
     else:
         yield loading("load kinship", work.n, work.parts, P, files=1 if work.parts == 1 else 2)
-        flop = count * EIGEN_FLOP * n**3
-        yield PhaseCost("eigendecomposition", {"eigen": flop / P}, flop=flop)
+        yield decomposing(work.n, P, count)
     copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
     moved = leaving(count * work.item * n**2 * copies, P)
     yield PhaseCost("hand over basis", {"scale": count * n**2 / P}, sent=moved)
