@@ -69,7 +69,7 @@ def played_cupy(count=1, broken=None, free=2**30):
             1,
             None,
             UsageError,
-            r"^CuPy 14.2.0 cannot compute on GPU 0 \(libcublas.so.13: cannot open\): its wheel and CUDA's libraries must",
+            r"^CuPy 14.2.0 cannot compute on GPU 0 \(libcublas.so.13: cannot open\): its wheel and CUDA",
         ),
     ],
 )
