@@ -43,8 +43,9 @@ class FactorsOnCard:
         self.A_grid, self.world, self.card, self.n = A_grid, world, card, A_grid.shape[0]
         self._loaded = False
         self._A: Triangle | None = None  # on rank 0, as what follows
-        self._memory: Any = None  # of a factor in float64
-        self._in_memory: tuple[float, float] | None = None  # a and b of the float64 factor of all of A that is there
+        self._memory: Any = None  # of L in float64
+        self._L: Triangle | None = None
+        self._of_L: tuple[float, float] | None = None  # its a and b, where it is the float64 factor of all of A
 
     def product(self, C_rep: np.ndarray, kept: np.ndarray | None = None) -> tuple[np.ndarray, float]:
         """By panels."""
@@ -63,16 +64,16 @@ class FactorsOnCard:
         whole = (a, b) if dtype == np.float64 and kept is None else None
 
         def factor() -> None:
-            if whole is None or self._in_memory != whole:
+            if whole is None or self._of_L != whole:
                 assert self._A is not None
-                self._in_memory = None
-                L = self._triangle(dtype)
-                L.fill(self._A, a, b, self._mask(kept))
-                L.factorise()
-                self._in_memory = whole
+                self._of_L = None
+                self._L = Triangle(self.card, self.n, self._memory.view(dtype)[: triangle_size(self.n)])
+                self._L.fill(self._A, a, b, self._mask(kept))
+                self._L.factorise()
+                self._of_L = whole
 
         self.on_card(factor)
-        return FactorOnCard(self, self._triangle(dtype) if self.world.rank == 0 else None)
+        return FactorOnCard(self, self._L)
 
     def on_card(self, action: Callable[[], T]) -> T:
         """What ``action`` gives on rank 0, in the lane of products; every rank has it, or raises alike. Collective."""
@@ -85,10 +86,7 @@ class FactorsOnCard:
 
     def leave(self) -> None:
         """A and the memory of factors leave the card; a factor that is there keeps its own."""
-        self._loaded, self._A, self._memory, self._in_memory = False, None, None, None
-
-    def _triangle(self, dtype: type) -> Triangle:
-        return Triangle(self.card, self.n, self._memory.view(dtype)[: triangle_size(self.n)])
+        self._loaded, self._A, self._memory, self._L, self._of_L = False, None, None, None, None
 
     def _mask(self, kept: np.ndarray | None) -> Any:
         return None if kept is None else self.card.xp.asarray(kept.astype(np.float64))

@@ -1,4 +1,4 @@
-"""Null models whose factors are made on a card, with NumPy in place of CuPy: the same as on the process grid."""
+"""Null models whose factors are made on a card, with a stand-in for CuPy: the same as on the process grid."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import strict_lanes
 from ranks import few_ranks
 from small_study import (
     SimulatedStudy,
@@ -19,10 +20,11 @@ from small_study import (
     write_kinship,
     write_lines,
 )
+from strict_card import StrictCard
 
 import mpgls
 from mpgls.device import cuda, operator, triangle
-from mpgls.device.card import NumpyCard
+from mpgls.device.card import PRODUCTS
 from mpgls.engine import similarity_on_card
 from mpgls.engine.factor_on_card import factors_of
 from mpgls.errors import NumericalError
@@ -42,8 +44,9 @@ H2_APART = 2 * reml.TOLERANCE
 
 @pytest.fixture(autouse=True)
 def numpy_in_place_of_a_card(monkeypatch):
-    """Every rank has a "GPU" of as much memory as it may use; several panels of small matrices."""
-    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: NumpyCard(limit or 2**40))
+    """Every rank has a "GPU" that forgives no more than CuPy; several panels of small matrices."""
+    strict_lanes.begin_anew()
+    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: StrictCard(limit or 2**40))
     monkeypatch.setattr(triangle, "WIDTH", 16)
     monkeypatch.setattr(operator, "HEIGHT", 4)
 
@@ -59,7 +62,7 @@ class Pair:
         self.A, self.n = A @ A.T / (2 * n), n
         A_grid = GridMatrix.square(grid, n, 5)
         A_grid.local[...] = self.A[np.ix_(A_grid.row_indices, A_grid.col_indices)]
-        self.both = [factors_of(A_grid, World(comm), card) for card in (None, NumpyCard())]
+        self.both = [factors_of(A_grid, World(comm), card) for card in (None, StrictCard())]
 
 
 @pytest.mark.parametrize("n", [1, 7, 17, 47])
@@ -97,7 +100,9 @@ def test_rows_of_the_inverse_go_to_the_ranks_that_want_them(comm):
             blocks = list(zip(factor.row_blocks(wanted), wanted[comm.rank], strict=True))
             assert len(blocks) == len(wanted[comm.rank]) > 3
             for W, (rows, cols) in blocks:
-                np.testing.assert_allclose(W, right[np.ix_(rows, cols)], rtol=0, atol=1e-12)
+                with strict_lanes.lane(PRODUCTS):
+                    found = W if isinstance(W, np.ndarray) else W.get()
+                np.testing.assert_allclose(found, right[np.ix_(rows, cols)], rtol=0, atol=1e-12)
             C = np.ones((n, 1))
             np.testing.assert_allclose(factor.solve(C), right @ C, rtol=0, atol=1e-11)
             np.testing.assert_allclose(factor.solve(C, transposed=True), right.T @ C, rtol=0, atol=1e-11)
