@@ -125,12 +125,19 @@ class DeviceOperator:
         """`sums` of columns of any numbers H (n, B), float64 on the card; in the lane of products."""
         X, scale = self.precision.split_columns(self.card.xp, H)
         total = None
-        for panel, parts in self._in_turn():
-            H_tilde = self._product(panel, parts, X) * scale.astype(self.precision.sums)
+        for panel, H_tilde in self.apply_any(X, scale):
             partial = row_sums(self.card.xp, self.precision, panel.F_tilde, H_tilde)
             total = partial if total is None else total + partial
         assert total is not None
         return total[:, : H.shape[1]]
+
+    def apply_any(self, X: Columns, scale: Any) -> Iterator[tuple[_Panel, Any]]:
+        """Rows of W times columns of any numbers, in parts and with the scale of each, as `Double.split_columns` gives.
+
+        (r, B) of each panel in turn; in the lane of products.
+        """
+        for panel, parts in self._in_turn():
+            yield panel, self._product(panel, parts, X) * scale.astype(self.precision.sums)
 
     def apply(self, X: Columns, centring: Centring) -> Iterator[tuple[_Panel, Any]]:
         """Rows of W times B centred SNPs, (r, B) of each panel in turn; in the lane of products."""
