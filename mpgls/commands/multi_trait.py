@@ -19,6 +19,7 @@ With --loco all of this is done for each chromosome in turn: Phi without its SNP
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ import numpy as np
 
 from mpgls.engine.cost import RunCost
 from mpgls.engine.dense_tiles import DenseTiles, TraitOrder, check_passes
+from mpgls.engine.device_plan import card_limit, choose_card
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.eigenbasis import (
     Bases,
@@ -36,14 +38,15 @@ from mpgls.engine.eigenbasis import (
     maximise_reml_of_traits,
     rotate_traits,
 )
+from mpgls.engine.held_basis import GroupSnps, HeldBasis, basis_on_cards, basis_on_ranks
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.engine.refit import GroupNodes, HeldBasis, Refit, model_of_panel
 from mpgls.engine.snp_scan import own_blocks
+from mpgls.engine.tile_card_plan import CardTileSizes, basis_on_card, plan_tiles_on_cards
 from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
-from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, TileTest, scan_tiles, scratch_file
+from mpgls.engine.tile_scan import OwnBlocks, ResidentPanel, SnpBlocks, TileTest, scan_tiles
 from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
 from mpgls.errors import StorageError, UsageError
 from mpgls.la.grid import ProcessGrid
@@ -51,13 +54,13 @@ from mpgls.la.teams import Team, split_teams
 from mpgls.model.null_record import unidentified
 from mpgls.model.snp_ratio import fields_of
 from mpgls.model.trait_records import Pass
-from mpgls.model.work import Work
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.multi_trait import LeftOut, TraitReport
 from mpgls.report.table import FIGURES_BYTES
 from mpgls.report.table_formats import ALL_ENDINGS, table_paths, table_sizes
 from mpgls.run.coding_options import ColumnOptions
 from mpgls.run.condition_options import ConditionOptions
+from mpgls.run.device_options import DevicePrecisionOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, known_h2, open_study, selected_rows
 from mpgls.run.job import Job, open_job
@@ -82,6 +85,7 @@ from mpgls.study.trait_groups import TraitStudy, TraitUse
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpgls.device.card import Card
     from mpgls.run.results import Results
     from mpgls.study.chromosomes import Chromosomes
 
@@ -100,8 +104,9 @@ SHOWN_GROUPS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class MultiTrait(
-    GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ConditionOptions,
-    ColumnOptions, SolverOptions, RefitOptions, BlockOptions, PlotOptions, TableOptions, CheckpointOptions,
+    DevicePrecisionOptions, GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions,
+    ConditionOptions, ColumnOptions, SolverOptions, RefitOptions, BlockOptions, PlotOptions, TableOptions,
+    CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls multi-trait``."""
 
@@ -126,6 +131,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
         world = job.world
         with world.phase("open and check"):
             check_scratch(options, job)
+            card = choose_card(options.device_wish, world)
             study = open_study(options, world, traits=False)
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
             use = TraitUse(options.missing, options.transform, np.float32 if options.dense else np.float64)
@@ -142,7 +148,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             if options.dry_run:
                 machine = job.machine(study.fileset.bed.held_bytes)
                 return dry_run(lambda at: cost_on(at, options, study, traits, given), machine, options.rates, job)
-            plan = make_plan(options, study, traits, chromosomes, ledger.tiles, job)
+            plan = make_plan(options, study, traits, chromosomes, ledger.tiles, card, job)
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
             describe(parts, edges, plan.block, world)
             blocks = SnpBlocks(selected_rows(study, world), edges)
@@ -153,7 +159,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             split_teams(comm, plan.team_size, plan.solver) as team,
             ledger,
         ):
-            scan = Scan(options, traits, plan, blocks, ledger, team, job)
+            scan = Scan(options, traits, plan, blocks, ledger, team, card, job)
             check_room(scan, study, parts)
             ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study, parts))
             for c, part in enumerate(parts):
@@ -178,6 +184,7 @@ class Scan:
     blocks: SnpBlocks
     ledger: TraitLedger
     team: Team
+    card: Card | None
     job: Job
 
     @property
@@ -215,30 +222,34 @@ def say_if_flat(scan: Scan, part: KinshipPart, g: int, basis: Eigenbasis, source
 
 def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis: Eigenbasis, given: np.ndarray) -> None:
     """The traits of group ``g`` against the SNPs of a part, in ``passes`` of as many as memory holds. Collective."""
-    options, ledger, team, world = scan.options, scan.ledger, scan.team, scan.job.world
-    with world.phase("hand over basis"):
-        Z_team = basis.hold(team, scan.plan.block, options.dtype)
+    ledger, team, world = scan.ledger, scan.team, scan.job.world
     own = scan.blocks.take(own_blocks(part.blocks, part.blocks, team, world))
-    out = scan.job.path("")
-    directory = Path(options.scratch or out.parent) if len(passes) > 1 else None
-    with Z_team, scratch_file(directory, out.name, Z_team, world) as scratch:
-        nodes = None
-        if scan.test.refit_p is not None:
-            with world.phase("nodes of h2"):
-                nodes = GroupNodes.of(basis, Z_team)
-        bed, rows, columns = part.study.fileset.bed, scan.traits.groups[g].rows, SnpColumns(coding=options.coding)
-        snps = RotatedSnps(bed, own, rows, Z_team, scratch, world, columns)
+    with hold_basis(scan, basis, part.study, own, scan.traits.groups[g].rows, len(passes)) as on:
         for one in passes:
-            work = Work()
+            on.begin_pass()
             panels = [
-                hold_panel(scan, one, traits, basis, given, HeldBasis(Z_team, work, nodes))
+                hold_panel(scan, one, traits, basis, given, on)
                 for traits in scan.plan.panels(one, scan.traits.groups[g].traits.size)
             ]
+            tiles = on.tiles(panels, part.study.reasons(scan.options.snps), ledger.dense)
             label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
-            scan_tiles(snps, panels, part.study.reasons(options.snps), ledger.dense, team, world, label)
+            scan_tiles(on.snps, tiles, team, world, label)
             with world.phase("join ranks"):
                 ledger.finish(one, panels)
         scan.job.sample_memory()
+
+
+def hold_basis(
+    scan: Scan, basis: Eigenbasis, study: Study, own: OwnBlocks, rows: np.ndarray, passes: int
+) -> AbstractContextManager[HeldBasis]:
+    """Z where X~ = Z'X of this rank's ``own`` blocks is made: on the cards of each team, or on its ranks."""
+    options, plan, team, world = scan.options, scan.plan, scan.team, scan.job.world
+    snps = GroupSnps(study.fileset.bed, own, rows, SnpColumns(coding=options.coding), plan.block)
+    if scan.card is not None:
+        return basis_on_cards(basis, snps, *basis_on_card(scan.card, plan, options.precision), team, world)
+    out = scan.job.path("")
+    scratch = (Path(options.scratch or out.parent), out.name) if passes > 1 else None
+    return basis_on_ranks(basis, snps, scan.test, scratch, team, world)
 
 
 def hold_panel(
@@ -252,13 +263,10 @@ def hold_panel(
     with world.phase("prepare panels"):
         panel = scan.test.panel(basis, Y_tilde_rep, nulls)  # W o E~
     scan.ledger.keep_nulls(one.part, at, panel.fitted(nulls))
-    local, refit = panel.local(on.Z_team.rows, on.work), None
-    if on.nodes is not None:
-        with world.phase("nodes of h2"):
-            model = model_of_panel(on.nodes.design, panel, scan.test.test, world)
-        refit = Refit(model, on.nodes, local.WE, panel.h2, on.Z_team, scan.team)
+    rows = on.rows_of(panel)
+    refit = on.refit(panel, rows)
     panel.forget_rows()
-    return ResidentPanel(one.group, first, at, panel, local, scan.test.epilogue(panel, on.work), refit)
+    return ResidentPanel(one.group, first, at, panel, rows, scan.test.epilogue(panel, on.work), refit)
 
 
 def open_bases(scan: Scan, study: Study, c: int, eigen_file: EigenFile | None, grid: ProcessGrid) -> Bases:
@@ -333,6 +341,7 @@ def check_room(scan: Scan, study: Study, parts: list[KinshipPart]) -> None:
     if not options.no_plots:
         sizes |= dict.fromkeys((".hits.png", ".qq.png"), PICTURE_BYTES)
     several = any(len(plan.passes(0, g, group.traits.size)) > 1 for g, group in enumerate(traits.groups))
+    several &= scan.card is None
     widest = max(int(np.diff(scan.blocks.edges)[part.blocks].sum()) for part in parts)
     rotated = several * widest * plan.n * np.dtype(options.dtype).itemsize
     job.check_room(sizes | ({SCRATCH[0]: rotated} if options.scratch is None else {}))
@@ -355,12 +364,17 @@ def make_plan(
     traits: TraitStudy,
     chromosomes: Chromosomes,
     tiles: Tiles | None,
+    card: Card | None,
     job: Job,
 ) -> TilePlan:
     """The plan for the largest group, in the log before anything large is allocated; a resumed run keeps its tiles."""
-    machine = job.machine(study.fileset.bed.held_bytes)
-    sizes = sizes_of(options, study, traits, len(chromosomes.labels))
-    plan = plan_tiles(machine, sizes, wishes_of(options, study), tiles)
+    machine, limit = job.machine(study.fileset.bed.held_bytes), card_limit(card, job.world)
+    sizes, wishes = sizes_of(options, study, traits, len(chromosomes.labels)), wishes_of(options, study)
+    if limit is None:
+        plan = plan_tiles(machine, sizes, wishes, tiles)
+    else:
+        of_card = CardTileSizes.of(sizes, options.precision, limit, study.fileset.bed)
+        plan = plan_tiles_on_cards(machine, of_card, wishes, tiles)
     job.world.log.info(plan.text(machine, sizes.t))
     for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):
         job.world.log.info(f"plan: group {g + 1}: {group.traits.size:,} traits over {group.n:,} samples")

@@ -42,6 +42,11 @@ def panel_height(n: int) -> int:
     return min(HEIGHT, n)
 
 
+def row_strips(count: int) -> list[slice]:
+    """Some rows in panels of a fixed height, in their order."""
+    return [slice(first, min(first + HEIGHT, count)) for first in range(0, count, HEIGHT)]
+
+
 def row_panels(n: int, ranks: int, triangle: bool) -> list[list[Block]]:
     """The panels of W, n x n, of each rank of a team; every row once, the triangle dealt evenly."""
     return [
