@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.engine.cost import RunCost
+from mpgls.commands.multi_trait_parts.options import MultiTrait
+from mpgls.commands.multi_trait_parts.plans import cost_on, make_plan
 from mpgls.engine.dense_tiles import DenseTiles, TraitOrder, check_passes
-from mpgls.engine.device_plan import card_limit, choose_card
+from mpgls.engine.device_plan import choose_card
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.eigenbasis import (
     Bases,
@@ -43,12 +44,11 @@ from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.snp_scan import own_blocks
-from mpgls.engine.tile_card_plan import CardTileSizes, basis_on_card, plan_tiles_on_cards
-from mpgls.engine.tile_cost import TileWork, tile_cost
-from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
+from mpgls.engine.tile_card_plan import basis_on_card
+from mpgls.engine.tile_plan import TilePlan
 from mpgls.engine.tile_scan import OwnBlocks, ResidentPanel, SnpBlocks, TileTest, scan_tiles
 from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
-from mpgls.errors import StorageError, UsageError
+from mpgls.errors import StorageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams
 from mpgls.model.null_record import unidentified
@@ -58,24 +58,9 @@ from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.multi_trait import LeftOut, TraitReport
 from mpgls.report.table import FIGURES_BYTES
 from mpgls.report.table_formats import ALL_ENDINGS, table_paths, table_sizes
-from mpgls.run.coding_options import ColumnOptions
-from mpgls.run.condition_options import ConditionOptions
-from mpgls.run.device_options import DevicePrecisionOptions
-from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, known_h2, open_study, selected_rows
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import (
-    BlockOptions,
-    CheckpointOptions,
-    EigensolverOptions,
-    PlotOptions,
-    SolverOptions,
-)
 from mpgls.run.outputs import check_room as check_room_at
-from mpgls.run.plan import Machine, block_within
-from mpgls.run.refit_options import RefitOptions
-from mpgls.run.study_options import ManyTraitOptions, ScaleOptions, ScanKinshipOptions
-from mpgls.run.table_options import TableOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import RATIO_TILES, DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
@@ -87,7 +72,6 @@ if TYPE_CHECKING:
 
     from mpgls.device.card import Card
     from mpgls.run.results import Results
-    from mpgls.study.chromosomes import Chromosomes
 
 
 HITS = ".hits"
@@ -98,29 +82,6 @@ SUFFIXES = (*TABLES.values(), *FILES, f"{HISTOGRAMS}.partial", ".progress")
 SCRATCH = (".scratch.[0-9]*", f"{HISTOGRAMS}.sum")
 HISTOGRAM_BYTES = 1_200
 """Of the packed histogram of a trait, about."""
-SHOWN_GROUPS = 20
-"""Groups that the plan lists."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MultiTrait(
-    DevicePrecisionOptions, GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions,
-    ConditionOptions, ColumnOptions, SolverOptions, RefitOptions, BlockOptions, PlotOptions, TableOptions,
-    CheckpointOptions,
-):  # fmt: skip
-    """Options of ``mpgls multi-trait``."""
-
-    command = "multi-trait"
-    summary = "mixed-model scan of many traits on every SNP, from one eigendecomposition"
-    has_ssf = keeps_records = False
-    example = "mpirun -n 4 mpgls multi-trait --bfile mice --pheno traits.tsv --grm mice_K.h5 --out all"
-
-    def check(self) -> None:
-        super().check()
-        if self.pheno is None:
-            raise UsageError("multi-trait needs traits: --pheno FILE")
-        if self.dry_run and self.ratio == "snp":
-            raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
 
 
 def run(options: MultiTrait, comm: MPI.Comm) -> Results:
@@ -356,46 +317,3 @@ def check_scratch(options: MultiTrait, job: Job) -> None:
     with job.world.together():
         if options.scratch is not None and not os.path.isdir(options.scratch):
             raise StorageError(f"cannot write to --scratch {options.scratch}: there is no such directory")
-
-
-def make_plan(
-    options: MultiTrait,
-    study: Study,
-    traits: TraitStudy,
-    chromosomes: Chromosomes,
-    tiles: Tiles | None,
-    card: Card | None,
-    job: Job,
-) -> TilePlan:
-    """The plan for the largest group, in the log before anything large is allocated; a resumed run keeps its tiles."""
-    machine, limit = job.machine(study.fileset.bed.held_bytes), card_limit(card, job.world)
-    sizes, wishes = sizes_of(options, study, traits, len(chromosomes.labels)), wishes_of(options, study)
-    if limit is None:
-        plan = plan_tiles(machine, sizes, wishes, tiles)
-    else:
-        of_card = CardTileSizes.of(sizes, options.precision, limit, study.fileset.bed)
-        plan = plan_tiles_on_cards(machine, of_card, wishes, tiles)
-    job.world.log.info(plan.text(machine, sizes.t))
-    for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):
-        job.world.log.info(f"plan: group {g + 1}: {group.traits.size:,} traits over {group.n:,} samples")
-    return plan
-
-
-def sizes_of(options: MultiTrait, study: Study, traits: TraitStudy, parts: int) -> TileSizes:
-    """What the plan depends on."""
-    sizes = TileSizes.of(study, traits, parts, options.pcs, options.dtype, options.dense)
-    return replace(sizes, ratios=options.ratio == "snp")
-
-
-def wishes_of(options: MultiTrait, study: Study) -> TileWishes:
-    """What the user asks of the plan."""
-    block = block_within(options.block_size, study.selected)
-    return TileWishes(options.team_size, options.solver, block, options.trait_block, options.pass_traits)
-
-
-def cost_on(machine: Machine, options: MultiTrait, study: Study, traits: TraitStudy, given: np.ndarray) -> RunCost:
-    """What the scan costs; ``given`` (parts, t) are heritabilities of the user, or NaN. Raises MemoryPlanError."""
-    sizes = sizes_of(options, study, traits, len(given))
-    groups, estimated = max(1, len(traits.groups)), int(np.isnan(given).sum())
-    work = TileWork.of(sizes, study.selected, given.shape, groups, estimated)
-    return tile_cost(machine, plan_tiles(machine, sizes, wishes_of(options, study)), work)

@@ -107,8 +107,8 @@ class EpilogueOnCard:
         trait = rows[row] + strip.traits.start
         R = strip.R[rows[row], column].astype(np.float64)
         d = (self._B[trait].astype(np.float64) * self._D[:, column].T).sum(axis=1)
-        of_hits = (card.to_host(one) for one in (trait, self._snps[column], R, d))
-        self.epilogue.keep_hits(*of_hits, self.dtype)
+        trait, snp, R, d = (card.to_host(one) for one in (trait, self._snps[column], R, d))
+        self.epilogue.keep_hits(trait, snp, R, d, self.dtype)
 
     def settle(self) -> None:
         """Hand everything over that is still on the card."""

@@ -53,9 +53,13 @@ class GroupSnps:
 class HeldBasis(Protocol):
     """Where X~ = Z'X and its products with traits are made."""
 
-    snps: RotatedBlocks
-    work: Work
-    """Arrays that the panels of a pass share."""
+    @property
+    def snps(self) -> RotatedBlocks:
+        """This rank's blocks, rotated."""
+
+    @property
+    def work(self) -> Work:
+        """Arrays that the panels of a pass share."""
 
     def begin_pass(self) -> None:
         """The traits of the pass before are not needed any more."""

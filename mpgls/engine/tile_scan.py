@@ -89,7 +89,9 @@ class RotatedBlock(NamedTuple):
 class RotatedBlocks(Protocol):
     """The blocks of this rank, rotated, in one pass after the other."""
 
-    blocks: OwnBlocks
+    @property
+    def blocks(self) -> OwnBlocks:
+        """Of the SNPs."""
 
     def __iter__(self) -> Iterator[RotatedBlock]: ...
 
@@ -275,7 +277,9 @@ class ResidentPanel:
 class PassTiles(Protocol):
     """The tiles of a pass: its ``panels`` take the blocks of SNPs."""
 
-    panels: Sequence[ResidentPanel]
+    @property
+    def panels(self) -> Sequence[ResidentPanel]:
+        """Of its traits."""
 
     def take(self, block: RotatedBlock) -> np.ndarray:
         """A block against every panel; returns the notes of its SNPs. Collective over the team."""

@@ -165,7 +165,9 @@ class NodesOnCard:
     @classmethod
     def of(cls, xp: Any, panels: Sequence[ResidentPanel]) -> NodesOnCard:
         """Of the panels of a pass."""
-        W, Q, of_panels = [], [], []
+        W: list[np.ndarray] = []
+        Q: list[np.ndarray] = []
+        of_panels = []
         for one in panels:
             A, r = one.local.A.astype(np.float64).T, len(one.panel.basis.nodes)
             firsts = sum(map(len, W)), sum(map(len, Q))
