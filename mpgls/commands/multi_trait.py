@@ -18,9 +18,10 @@ With --loco all of this is done for each chromosome in turn: Phi without its SNP
 
 from __future__ import annotations
 
+import functools
 import os
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from mpgls.engine.eigenbasis import (
 )
 from mpgls.engine.held_basis import GroupSnps, HeldBasis, basis_on_cards, basis_on_ranks
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
+from mpgls.engine.mixed_check import SAMPLED, MixedCheck
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.snp_scan import own_blocks
@@ -147,6 +149,8 @@ class Scan:
     team: Team
     card: Card | None
     job: Job
+    checks: list[MixedCheck] = field(default_factory=list)
+    """What comparisons of a card with float64 found."""
 
     @property
     def test(self) -> TileTest:
@@ -185,7 +189,7 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
     """The traits of group ``g`` against the SNPs of a part, in ``passes`` of as many as memory holds. Collective."""
     ledger, team, world = scan.ledger, scan.team, scan.job.world
     own = scan.blocks.take(own_blocks(part.blocks, part.blocks, team, world))
-    with hold_basis(scan, basis, part.study, own, scan.traits.groups[g].rows, len(passes)) as on:
+    with hold_basis(scan, part, own, basis, scan.traits.groups[g].rows, len(passes)) as on:
         for one in passes:
             on.begin_pass()
             panels = [
@@ -197,20 +201,23 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
             scan_tiles(on.snps, tiles, team, world, label)
             with world.phase("join ranks"):
                 ledger.finish(one, panels)
+        if on.checked is not None:
+            scan.checks.append(on.checked)
         scan.job.sample_memory()
 
 
 def hold_basis(
-    scan: Scan, basis: Eigenbasis, study: Study, own: OwnBlocks, rows: np.ndarray, passes: int
+    scan: Scan, part: KinshipPart, own: OwnBlocks, basis: Eigenbasis, rows: np.ndarray, passes: int
 ) -> AbstractContextManager[HeldBasis]:
-    """Z where X~ = Z'X of this rank's ``own`` blocks is made: on the cards of each team, or on its ranks."""
-    options, plan, team, world = scan.options, scan.plan, scan.team, scan.job.world
-    snps = GroupSnps(study.fileset.bed, own, rows, SnpColumns(coding=options.coding), plan.block)
+    """Z where X~ = Z'X of this rank's ``own`` blocks of a part is made: on the cards of each team, or on its ranks."""
+    options, plan, test, team, world = scan.options, scan.plan, scan.test, scan.team, scan.job.world
+    bed, sample = part.study.fileset.bed, scan.blocks.sample(part.blocks, SAMPLED)
+    snps = GroupSnps(bed, own, rows, SnpColumns(coding=options.coding), plan.block, sample)
     if scan.card is not None:
-        return basis_on_cards(basis, snps, *basis_on_card(scan.card, plan, options.precision), team, world)
+        return basis_on_cards(basis, snps, test, basis_on_card(scan.card, plan, options.precision), team, world)
     out = scan.job.path("")
     scratch = (Path(options.scratch or out.parent), out.name) if passes > 1 else None
-    return basis_on_ranks(basis, snps, scan.test, scratch, team, world)
+    return basis_on_ranks(basis, snps, test, scratch, team, world)
 
 
 def hold_panel(
@@ -285,7 +292,8 @@ def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]
     log.info(f"{hits:,} hits with p <= {options.p_threshold:g}: {table}; traits: {traits_table}")
     if not options.no_plots:
         made.draw(ledger.index, options.p_threshold, log.info)
-    return {"hits": hits, "traits": len(ledger.names)}
+    checked = functools.reduce(MixedCheck.larger, scan.checks).facts() if scan.checks else {}
+    return {"hits": hits, "traits": len(ledger.names), **checked}
 
 
 def check_room(scan: Scan, study: Study, parts: list[KinshipPart]) -> None:

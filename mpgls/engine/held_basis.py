@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mpgls.engine.device_blocks import OnCard
 from mpgls.engine.eigenbasis import Eigenbasis
+from mpgls.engine.mixed_check import MixedCheck
 from mpgls.engine.refit import GroupNodes, Refit, model_of_panel
+from mpgls.engine.tile_check import TileCheck
 from mpgls.engine.tile_scan import (
     OwnBlocks,
     PassTiles,
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
 class GroupSnps:
     """What a group of traits sees of the SNPs: this rank's ``blocks`` of ``bed``, over the samples ``rows`` (n,).
 
-    ``columns`` are those of each SNP, one of them; ``width`` SNPs at most are in a block of a rank.
+    ``columns`` are those of each SNP, one of them; ``width`` SNPs at most are in a block of a rank. ``sample`` are .bim
+    rows of some SNPs of all ranks.
     """
 
     bed: Genotypes
@@ -48,6 +51,7 @@ class GroupSnps:
     rows: np.ndarray
     columns: SnpColumns
     width: int
+    sample: np.ndarray
 
 
 class HeldBasis(Protocol):
@@ -60,6 +64,10 @@ class HeldBasis(Protocol):
     @property
     def work(self) -> Work:
         """Arrays that the panels of a pass share."""
+
+    @property
+    def checked(self) -> MixedCheck | None:
+        """What a comparison with float64 found, where there is one."""
 
     def begin_pass(self) -> None:
         """The traits of the pass before are not needed any more."""
@@ -84,6 +92,7 @@ class BasisOnRanks:
     team: Team
     world: World
     work: Work = field(default_factory=Work)
+    checked = None
 
     @property
     def Z_team(self) -> TeamOperator:
@@ -139,16 +148,22 @@ class BasisOnCards:
     at: OnCard
     room: int
     """Bytes of a card for rows of traits."""
+    check: TileCheck
     world: World
     work: Work = field(default_factory=Work)
+    checked: MixedCheck | None = None
 
     def begin_pass(self) -> None:
         """The card has room for its traits."""
         self._rows = TraitRows(self.at.card, self.at.precision, self.room)
 
     def rows_of(self, panel: TraitPanel) -> PanelOnCard:
-        """All rows, on this rank's card."""
-        return self._rows.take(panel)
+        """All rows, on this rank's card; the first panel is compared with float64."""
+        rows = self._rows.take(panel)
+        if self.checked is None:
+            with self.world.phase("check in double"):
+                self.checked = self.check.compare(panel, rows, self._rows)
+        return rows
 
     def refit(self, panel: TraitPanel, rows: PanelOnCard) -> None:
         """None: pairs are fitted anew on ranks only."""
@@ -160,11 +175,14 @@ class BasisOnCards:
 
 @contextlib.contextmanager
 def basis_on_cards(
-    basis: Eigenbasis, snps: GroupSnps, at: OnCard, room: int, team: Team, world: World
+    basis: Eigenbasis, snps: GroupSnps, test: TileTest, at: tuple[OnCard, int], team: Team, world: World
 ) -> Iterator[BasisOnCards]:
-    """``basis`` on the cards of the teams, given back in the end. Collective. ``room``: bytes for rows of traits."""
+    """``basis`` on the cards of the teams, given back in the end. Collective. ``at``: as `basis_on_card` says."""
+    on_card, room = at
     with world.phase("hand over basis"):
-        rotated = RotatedOnCard(basis, snps.bed, snps.blocks, snps.rows, team, at, world)
+        rotated = RotatedOnCard(basis, snps.bed, snps.blocks, snps.rows, team, on_card, world)
     world.log.info(rotated.text())
+    with world.phase("check in double"):
+        check = TileCheck(basis, rotated, snps.sample, test.test.test, world)
     with rotated:
-        yield BasisOnCards(rotated, at, room, world)
+        yield BasisOnCards(rotated, on_card, room, check, world)

@@ -28,7 +28,6 @@ from mpgls.engine.eigenbasis import Eigenbasis
 from mpgls.engine.epilogue_on_card import EpilogueOnCard, StripOnCard
 from mpgls.engine.snp_stream import SnpStream
 from mpgls.engine.tile_scan import OwnBlocks, ResidentPanel, RotatedBlock
-from mpgls.la.redistribute import GridToBlocks
 from mpgls.la.teams import Closing, Team
 from mpgls.model.products import ROWS
 from mpgls.model.tiles import TraitPanel
@@ -36,6 +35,7 @@ from mpgls.run.plan import GIB
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.reasons import Reasons
+from mpgls.study.snp_stats import SnpStats
 
 if TYPE_CHECKING:
     from mpgls.engine.dense_tiles import DenseTiles
@@ -58,7 +58,8 @@ class RotatedOnCard(Closing):
         at: OnCard,
         world: World,
     ) -> None:
-        self.bed, self.blocks, self.world, self.card, self.n = bed, blocks, world, at.card, samples.size
+        self.bed, self.blocks, self.samples, self.world = bed, blocks, samples, world
+        self.card, self.n = at.card, samples.size
         self._width, self._dtype = at.width, at.precision.sums
         self._on_cards = BlocksOnCards(bed, samples, team, at, world)
         self._comm = self._on_cards.comm
@@ -66,7 +67,7 @@ class RotatedOnCard(Closing):
         self.operator = DeviceOperator(at.card, at.precision, at.room)
         places = world.comm.allgather((self._comm.size, self._comm.rank))
         wanted = team_blocks(places, self.n, triangle=False)
-        blocks_of_Z = GridToBlocks(basis.Z_grid, wanted, transposed=True).run(np.float64)[::-1]
+        blocks_of_Z = basis.row_blocks(wanted)[::-1]
         while blocks_of_Z:
             Z_rows = blocks_of_Z.pop()
             self.operator.take(Z_rows, np.zeros((len(Z_rows), 0)))
@@ -81,19 +82,29 @@ class RotatedOnCard(Closing):
         return f"{self.card.name}: {held / GIB:.2f} GiB of Z' in {self.operator.precision.text}{further}"
 
     def __iter__(self) -> Iterator[RotatedBlock]:
-        """While a block is rotated, the next one is copied to the card and counted."""
-        of, stream = self.blocks, iter(SnpStream(self.bed, self.blocks.rows, self.world))
-        step, block = 0, next(stream, None)
-        ahead = None if block is None else self._on_cards.begin(block.packed)
-        while block is not None and ahead is not None:
-            B, stats = len(block.packed), ahead.stats
+        return self.rotate(packed for _, packed in SnpStream(self.bed, self.blocks.rows, self.world))
+
+    def rotate(self, of_blocks: Iterator[np.ndarray]) -> Iterator[RotatedBlock]:
+        """The blocks, of which the packed genotypes come one by one: while a block is rotated, the next one is copied
+        to the card and counted.
+        """
+        of, step, packed = self.blocks, 0, next(of_blocks, None)
+        ahead = None if packed is None else self._on_cards.begin(packed)
+        while packed is not None and ahead is not None:
+            B, stats = len(packed), ahead.stats
             assert stats is not None
             with self.world.phase("rotate SNPs", flop=2.0 * self.n**2 * B):
                 X_tilde = self._rotate(ahead)
-            block = next(stream, None)
-            ahead = None if block is None else self._on_cards.begin(block.packed)
+            packed = next(of_blocks, None)
+            ahead = None if packed is None else self._on_cards.begin(packed)
             yield RotatedBlock(of.numbers[step], of.first[step], of.rows[step], stats, X_tilde[:, :B])
             step += 1
+
+    def rotated(self, packed: np.ndarray) -> tuple[SnpStats, Any]:
+        """The counts of some SNPs, and their X~, all rows, on the card; between two iterations."""
+        place = self._on_cards.begin(packed)
+        assert place.stats is not None
+        return place.stats, self._rotate(place)[:, : len(packed)]
 
     def _rotate(self, place: Place) -> Any:
         """X~ = Z'X of this rank's SNPs, all rows, on its card."""
@@ -132,10 +143,14 @@ class RotatedOnCard(Closing):
 
 @dataclass(frozen=True, eq=False)
 class PanelOnCard:
-    """A panel of traits whose rows are on the card, in ``strips`` of them; ``A`` as in `TraitPanel`, on the host."""
+    """A panel of traits whose rows are on the card, in ``strips`` of them; ``A`` as in `TraitPanel`, on the host.
+
+    ``nodes`` of h2 are those of its basis.
+    """
 
     strips: list[slice]
     A: np.ndarray
+    nodes: int
 
 
 class TraitRows:
@@ -150,7 +165,17 @@ class TraitRows:
         strips = row_strips(panel.t)
         for strip in strips:
             self.operator.take(panel.WE.T[strip].astype(np.float64), np.zeros((strip.stop - strip.start, 0)))
-        return PanelOnCard(strips, panel.A)
+        return PanelOnCard(strips, panel.A, len(panel.basis.nodes))
+
+    def tile(self, panel: TraitPanel, on_card: PanelOnCard, X_tilde: Any, x_norm_sq: np.ndarray) -> tuple[Any, Any]:
+        """R and d (t, B), float64 on the host, of the first panel and a few SNPs, before there are others."""
+        card, xp = self.card, self.card.xp
+        with card.lane(PRODUCTS):
+            (nodes,) = NodesOnCard.of(xp, [on_card]).sums(xp, X_tilde)
+            D, _ = panel.at_nodes(nodes, xp.asarray(x_norm_sq), xp)
+            products = self.operator.apply_any(*split_in_strips(xp, self.precision, X_tilde))
+            R = [card.to_host(one)[:, : len(x_norm_sq)].astype(np.float64) for _, one in products]
+            return np.vstack(R), card.to_host(xp.asarray(panel.B).astype(np.float64) @ D)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,13 +188,13 @@ class NodesOnCard:
     """Of each panel, its columns of both."""
 
     @classmethod
-    def of(cls, xp: Any, panels: Sequence[ResidentPanel]) -> NodesOnCard:
+    def of(cls, xp: Any, panels: Sequence[PanelOnCard]) -> NodesOnCard:
         """Of the panels of a pass."""
         W: list[np.ndarray] = []
         Q: list[np.ndarray] = []
         of_panels = []
         for one in panels:
-            A, r = one.local.A.astype(np.float64).T, len(one.panel.basis.nodes)
+            A, r = one.A.astype(np.float64).T, one.nodes
             firsts = sum(map(len, W)), sum(map(len, Q))
             W.append(A[:r])
             Q.append(A[r:])
@@ -205,7 +230,7 @@ class TilesOnCard:
         self.panels, self.reasons, self.dense, self.world = panels, reasons, dense, world
         self._rows, self.card = rows, rows.card
         with self.card.lane(PRODUCTS):
-            self._nodes = NodesOnCard.of(self.card.xp, panels)
+            self._nodes = NodesOnCard.of(self.card.xp, [one.local for one in panels])
             self._epilogues = [EpilogueOnCard(self.card, one.epilogue, one.panel.B) for one in panels]
         self._strips = [(k, strip) for k, one in enumerate(panels) for strip in one.local.strips]
 

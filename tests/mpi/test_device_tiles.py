@@ -14,6 +14,7 @@ from small_study import (
     SimulatedStudy,
     on_root,
     read_columns,
+    read_facts,
     read_plink,
     read_rows,
     read_table,
@@ -143,6 +144,8 @@ def test_tiles_of_genotypes_with_gaps_equal_the_oracle(comm, study, precision):
         assert_same_files(out, on_ranks, 100 * TOLERANCE[precision])
         log = out.with_name(f"{out.name}.log").read_text()
         assert "no card: NumPy in its place: 0.00 GiB of Z'" in log and "of a GPU (basis 0.00, genotypes" in log
+        assert f"{precision} precision on the GPU against double on 11 SNPs" in log
+        assert read_facts(out)["mixed_check_beta"] < TOLERANCE[precision]
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
