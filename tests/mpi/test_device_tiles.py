@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import oracle
 import pytest
+import strict_lanes
 from pgen_files import write_pgen
 from ranks import few_ranks
 from small_study import (
@@ -23,10 +24,10 @@ from small_study import (
     write_lines,
     write_table,
 )
+from strict_card import StrictCard
 
 import mpgls
 from mpgls.device import cuda, operator
-from mpgls.device.card import NumpyCard
 from mpgls.errors import MemoryPlanError, UsageError
 
 pytestmark = few_ranks
@@ -66,7 +67,8 @@ def study(module_comm, module_folder):
 @pytest.fixture(autouse=True)
 def numpy_in_place_of_a_card(monkeypatch):
     """Every rank has a "GPU" of as much memory as it may use, or of a terabyte; tiles are low."""
-    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: NumpyCard(limit or 2**40))
+    strict_lanes.begin_anew()
+    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: StrictCard(limit or 2**40))
     monkeypatch.setattr(operator, "HEIGHT", HEIGHT)
 
 
