@@ -130,7 +130,7 @@ def assert_same_files(prefix, others):
 
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_tiles_of_genotypes_with_gaps_equal_the_oracle(comm, study, precision):
-    sizes = {"block_size": 11, "trait_block": 4}
+    sizes = {"block_size": 20, "trait_block": 4}
     out = scan(comm, study, f"g_{precision}", precision=precision, dense=True, **sizes)
     if comm.rank == 0:
         hits, dense = read_hits(out), read_dense(out)
@@ -142,17 +142,17 @@ def test_tiles_of_genotypes_with_gaps_equal_the_oracle(comm, study, precision):
             np.testing.assert_array_equal(hits[name]["N"], np.isfinite(study.plink.dosages).sum(axis=0))
         log = out.with_name(f"{out.name}.log").read_text()
         assert "no card: NumPy in its place: 0.00 GiB of Z'" in log and "of a GPU (basis 0.00, genotypes" in log
-        assert f"{precision} precision on the GPU against double on 11 SNPs" in log
+        assert f"{precision} precision on the GPU against double on 20 SNPs" in log
         assert read_facts(out)["mixed_check_beta"] < TOLERANCE[precision]
 
 
-@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("precision", ["double", "mixed"])
 def test_tiles_of_dosages_with_gaps_equal_the_oracle(comm, study, precision):
     prefix, lines = study.folder / "d", [(study.folder / f"g.{k}").read_text().splitlines() for k in ("bim", "fam")]
     dosages = np.clip(study.plink.dosages + np.random.default_rng(2).normal(0, 0.1, (N, M)), 0, 2)
     dosages = np.round(dosages * 2**14) / 2**14
     on_root(comm, lambda: write_pgen(prefix, *lines, dosages, exact=False, step=1))
-    out = scan(comm, study, f"d_{precision}", precision=precision, bfile=None, pfile=prefix, block_size=20)
+    out = scan(comm, study, f"d_{precision}", precision=precision, bfile=None, pfile=prefix, block_size=40)
     if comm.rank == 0:
         centred = np.where(np.isfinite(dosages), dosages - np.nanmean(dosages, axis=0), 0.0)
         hits = read_hits(out)
