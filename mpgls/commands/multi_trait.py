@@ -201,6 +201,7 @@ def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis:
             scan_tiles(on.snps, tiles, team, world, label)
             with world.phase("join ranks"):
                 ledger.finish(one, panels)
+            del panels, tiles  # before those of the next pass, not after them
         if on.checked is not None:
             scan.checks.append(on.checked)
         scan.job.sample_memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import h5py
@@ -28,6 +29,8 @@ from strict_card import StrictCard
 
 import mpgls
 from mpgls.device import cuda, operator
+from mpgls.engine import held_basis
+from mpgls.engine.tiles_on_card import TraitRows
 from mpgls.errors import MemoryPlanError, UsageError
 
 pytestmark = few_ranks
@@ -182,9 +185,17 @@ def test_traits_with_masks_of_their_own_and_untestable_ones(comm, study):
 
 
 @pytest.mark.parametrize("form", ["grm", "eigen"])
-def test_cards_too_small_for_the_basis_and_all_traits(comm, study, form):
+def test_cards_too_small_for_the_basis_and_all_traits(comm, study, form, monkeypatch):
     """Z' is copied for every block, and there are passes; with two ranks each card has half of its rows."""
-    files = {}
+    files, alive = {}, weakref.WeakSet()
+
+    class Counted(TraitRows):
+        def take(self, panel):
+            alive.add(self)
+            assert len(alive) == 1, "the rows of the pass before are still there"
+            return super().take(panel)
+
+    monkeypatch.setattr(held_basis, "TraitRows", Counted)
     if form == "eigen":
         mpgls.eigen(grm=study.grm, out=study.folder / "e", threads=1, comm=comm)
         files = {"grm": None, "eigen": str(study.folder / "e.h5")}
