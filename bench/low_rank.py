@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from common import finish, guarded, make_parser, mpirun, parse_sizes, print_table, run, simulated
 from multi_data import Run, mpgls
-from peers import install_fastlmm, own_environment, read_column
+from peer_installs import install_fastlmm, own_environment
+from peers import read_column
 
 FULL = {"samples": 5000, "snps": 20000}
-QUICK = {"samples": 1000, "snps": 4000}
+QUICK = {"samples": 2500, "snps": 10000}
 EVERY = 10
 TRAIT = "trait1"
 PRECISIONS = {"mixed": "single", "double": "double"}

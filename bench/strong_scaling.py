@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from streamed_scan import Problem
 
 NAMES = {"kinship": "kinship", "reml": "REML", "eigen": "eigendecomposition", "tiles": "many traits"}
-FULL = {"samples": 8000, "snps": 20000, "traits": 1000}
-QUICK = {"samples": 3000, "snps": 6000, "traits": 200}
+FULL = {"samples": 8000, "snps": 12000, "traits": 1000}
+QUICK = {"samples": 3000, "snps": 8000, "traits": 200}
+EVEN = 0.95
+"""Of a scan whose blocks are dealt evenly: the mean share of a rank over the largest, at least."""
 COMMAND_SAMPLES, QUICK_COMMAND_SAMPLES = 4000, 1000
 """Samples of the whole commands, whose eigendecomposition takes longer than anything else."""
 PICTURE = IMAGES / "strong_scaling.png"
@@ -130,10 +132,16 @@ def scan_by(problem: Problem, size: int, solver: str, repeats: int) -> dict[str,
     return {
         "size": size,
         "solver": solver,
+        "evenness": [evenness(np.diff(scan.store.edges), problem.comm.size)],
         "seconds": [one.seconds for one in passes],
         "solve_gflops": [one.solve_gflops for one in passes],
         "gemm_gflops": gemm.measured,
     }
+
+
+def evenness(snps: np.ndarray, ranks: int) -> float:
+    """The mean over the largest share of ``ranks`` ranks, to which blocks of so many ``snps`` are dealt in turn."""
+    return float(snps.sum() / ranks / max(snps[rank::ranks].sum() for rank in range(ranks)))
 
 
 def describe(size: int, solver: str) -> str:
@@ -143,7 +151,12 @@ def describe(size: int, solver: str) -> str:
 
 SOLVERS = ("inverse", "grid")
 """How teams of several hold the factor; in teams of one there is no difference."""
-MEASURED = {"seconds": "scan s", "solve_gflops": "solve GFLOP/s", "gemm_gflops": "GEMM GFLOP/s"}
+MEASURED = {
+    "seconds": "scan s",
+    "solve_gflops": "solve GFLOP/s",
+    "gemm_gflops": "GEMM GFLOP/s",
+    "evenness": "evenness of blocks",
+}
 
 
 def report(runs: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -164,7 +177,10 @@ def report(runs: list[dict[str, Any]], options: argparse.Namespace) -> None:
             f"scan_speedup_{suffix}": speedup,
             f"gemm_speedup_{suffix}": of_gemm,
             f"scan_seconds_{suffix}": entry["seconds"],
+            f"scan_evenness_{suffix}": entry["evenness"],
         }
+        if entry["evenness"] < EVEN:
+            print(f"{name} on {ranks} ranks: the busiest rank has 1 / {entry['evenness']:.2f} of an even share")
     for (key, ranks), seconds in sorted(commands.items()):
         speedup = commands[key, first[0]] / seconds
         rows.append([NAMES[key], ranks, seconds, speedup, speedup * first[0] / ranks, gemm[ranks], None])
