@@ -85,12 +85,12 @@ class Found:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--cores", type=int, default=2, metavar="C", help="ranks of mpgls, threads of FaST-LMM (2)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="K", help="runs of mpgls in each precision (3)")
+    parser.add_argument("--repeats", type=int, metavar="K", help="runs of mpgls in each precision (3; 1 with --quick)")
     parser.add_argument("--peer-repeats", type=int, default=1, metavar="K", help="runs of FaST-LMM (1)")
     options = parse_sizes(parser, FULL, QUICK)
     n, m = options.samples, options.snps
     study = prepare(options.scratch, n, m, options.cores)
-    found = measure(study, options.repeats, options.peer_repeats)
+    found = measure(study, options.repeats or (1 if options.quick else 3), options.peer_repeats)
     agreement = compare(study)
     shares = {precision: gemm_share(found.runs[precision], rate) for precision, rate in PRECISIONS.items()}
     fastlmm = float(np.median(found.fastlmm))
