@@ -29,7 +29,7 @@ import numpy as np
 from common import BenchError, environment, finish, guarded, make_parser, mpirun, parse_sizes, run, simulated
 from peer_installs import install_fastlmm, install_gemma, install_jamma, install_janusx, own_environment
 from peers_report import report
-from scipy import stats
+from scipy.stats import t as student
 
 from mpgls.study.plink import open_fileset
 
@@ -288,7 +288,7 @@ def run_janusx(case: Case, program: Path, cores: int, into: Measured) -> None:
     t2 = read_column(case.file(".janusx.pheno.fvlmm.tsv"), "snp", "chisq")
     analysed = len(pheno.read_text(encoding="utf-8").splitlines()) - 1
     df = analysed - 2 - (COVARIATES if case.covar else 0)
-    log10p = -(np.log(2) + stats.t.logsf(np.sqrt(list(t2.values())), df)) / np.log(10)
+    log10p = -(np.log(2) + student.logsf(np.sqrt(list(t2.values())), df)) / np.log(10)
     into.log10p = dict(zip(t2, log10p.tolist(), strict=True))
 
 
