@@ -28,9 +28,10 @@ def report(found: dict[str, Measured], keys: dict[str, str]) -> dict[str, Any]:
     print_seconds(found, base)
     agreement = {f"{a} and {b}": agree(found[a].log10p, found[b].log10p) for a, b in PAIRS}
     print_agreement(agreement)
-    phases = {"mixed": phase_table(base), "double": phase_table(double)}
-    names = list(dict.fromkeys(name for table in phases.values() for name in table))
-    rows = [[name, *(table.get(name) for table in phases.values())] for name in names]
+    tables = {"mixed": phase_table(base), "double": phase_table(double)}
+    names = list(dict.fromkeys(name for table in tables.values() for name in table))
+    phases = {precision: {name: table.get(name) for name in names} for precision, table in tables.items()}
+    rows = [[name, *(table[name] for table in phases.values())] for name in names]
     print_table(["phase of mpgls (median seconds)", *phases], rows, " ")
     whole = {"mixed": whole_over_bound(base, "single"), "double": whole_over_bound(double, "double")}
     for precision, ratio in whole.items():
