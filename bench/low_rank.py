@@ -25,7 +25,7 @@ from peer_installs import install_fastlmm, own_environment
 from peers import read_column
 
 FULL = {"samples": 5000, "snps": 20000}
-QUICK = {"samples": 2500, "snps": 10000}
+QUICK = {"samples": 2000, "snps": 8000}
 EVERY = 10
 TRAIT = "trait1"
 PRECISIONS = {"mixed": "single", "double": "double"}
