@@ -117,7 +117,7 @@ def installed(options: argparse.Namespace) -> tuple[dict[str, Path], dict[str, s
         try:
             programs[name] = peer.install(options.scratch)
         except BenchError as error:
-            absent[name] = f"could not be installed: {str(error).splitlines()[0]}"
+            absent[name] = f"could not be installed: {str(error).splitlines()[-1]}"
     return programs, absent
 
 
