@@ -16,7 +16,7 @@ from common import finish, guarded, launched, make_parser, mpirun, numbers, prin
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-FULL = {"samples": 4_000, "snps": 20_000, "traits": 1_000, "permutations": 200}
+FULL = {"samples": 3_000, "snps": 20_000, "traits": 500, "permutations": 8}
 QUICK = {"samples": 1_600, "snps": 4_000, "traits": 200, "permutations": 16}
 COMMANDS = ("kinship", "eigen", "single_trait", "multi_trait", "low_rank", "vgwas", "ridge")
 MISSING = 0.002
@@ -64,9 +64,14 @@ def measure(options: argparse.Namespace) -> None:
 
     comm, size = MPI.COMM_WORLD, QUICK if options.quick else FULL
     data = options.scratch / f"plan-check-{size['samples']}x{size['snps']}x{size['traits']}"
-    if not comm.bcast(Path(f"{data}.bed").exists() if comm.rank == 0 else None, root=0):
+    if not comm.bcast(Path(f"{data}.one.tsv").exists() if comm.rank == 0 else None, root=0):
         sizes = {name: size[name] for name in ("samples", "snps", "traits")}
         mpgls.simulate(**sizes, missing=MISSING, out=data, comm=comm)
+        if comm.rank == 0:  # a plan knows the columns that a run uses, and not those beside them
+            lines = Path(f"{data}.pheno.tsv").read_text(encoding="utf-8").splitlines()
+            one = ("\t".join(line.split("\t")[:3]) + "\n" for line in lines)
+            Path(f"{data}.one.tsv").write_text("".join(one), encoding="utf-8")
+        comm.Barrier()
     rates = options.scratch / f"plan-check-rates-{comm.size}.json"
     out = str(options.scratch / f"plan-check-run-{comm.size}")
     made = one_run(options.command, commands(data, out, size)[options.command], out, rates, comm)
@@ -78,13 +83,14 @@ def commands(data: Path, out: str, size: dict[str, int]) -> dict[str, dict[str, 
     """The options of each of COMMANDS; a later one reads what an earlier one has made."""
     bed = {"bfile": str(data)}
     study = {**bed, "pheno": f"{data}.pheno.tsv", "covar": f"{data}.covar.tsv"}
+    trait = {**study, "pheno": f"{data}.one.tsv"}
     permuted, grm = {"permutations": size["permutations"]}, {"grm": f"{out}.kinship.h5"}
     of_each = (
         bed,
         grm,
-        {**study, **grm, "pheno_name": ("trait1",)},
+        {**trait, **grm},
         {**study, **grm},
-        {**study, "pheno_name": ("trait1",), "similarity_count": size["samples"] // 2},
+        {**trait, "similarity_count": size["samples"] // 2},
         {**study, **permuted},
         {**bed, "pheno": f"{data}.pheno.tsv", "permutations": size["permutations"] // 4},
     )
