@@ -14,6 +14,8 @@ from mpgls.run.plan import Machine
 
 PRODUCT_SHARE = 0.8
 """Rate of the products of rows and columns, added to S strip by strip, over that of GEMM."""
+MIRROR_PASSES = 2
+"""Passes that fill the upper triangle of a sum from the lower one, against the grain of memory."""
 EIGEN_FLOP = 9.0
 """Operations of all eigenpairs, and of their check, by n^3."""
 EIGEN_HALF_SPEED = 600
@@ -51,7 +53,7 @@ def _sums(P: int, work: KinshipWork) -> Iterator[PhaseCost]:
     if work.gcta:
         yield PhaseCost("count pairs", {"count": m * (rows + cols)})  # a product only where genotypes are missing
     sums = max(1, work.parts)
-    yield PhaseCost("mirror", {"epilogue": sums * n * n / P}, sent=leaving(8 * sums * n * n, P))
+    yield PhaseCost("mirror", {"epilogue": MIRROR_PASSES * sums * n * n / P}, sent=leaving(8 * sums * n * n, P))
 
 
 def _written(work: KinshipWork) -> PhaseCost:
