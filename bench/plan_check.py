@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
+import numpy as np
 from common import finish, guarded, launched, make_parser, mpirun, numbers, print_table
 
 if TYPE_CHECKING:
@@ -67,16 +69,25 @@ def measure(options: argparse.Namespace) -> None:
     if not comm.bcast(Path(f"{data}.one.tsv").exists() if comm.rank == 0 else None, root=0):
         sizes = {name: size[name] for name in ("samples", "snps", "traits")}
         mpgls.simulate(**sizes, missing=MISSING, out=data, comm=comm)
-        if comm.rank == 0:  # a plan knows the columns that a run uses, and not those beside them
-            lines = Path(f"{data}.pheno.tsv").read_text(encoding="utf-8").splitlines()
-            one = ("\t".join(line.split("\t")[:3]) + "\n" for line in lines)
-            Path(f"{data}.one.tsv").write_text("".join(one), encoding="utf-8")
+        if comm.rank == 0:
+            write_tables(data)
         comm.Barrier()
     rates = options.scratch / f"plan-check-rates-{comm.size}.json"
     out = str(options.scratch / f"plan-check-run-{comm.size}")
     made = one_run(options.command, commands(data, out, size)[options.command], out, rates, comm)
     if comm.rank == 0:
         options.result.write_text(json.dumps(made), encoding="utf-8")
+
+
+def write_tables(data: Path) -> None:
+    """The first trait alone, as a plan knows the columns that are used and none beside them; all of them in HDF5."""
+    header, *lines = (line.split("\t") for line in Path(f"{data}.pheno.tsv").read_text(encoding="utf-8").splitlines())
+    with h5py.File(f"{data}.pheno.h5", "w") as file:
+        file["traits"] = np.array([line[2:] for line in lines], dtype=np.float32).T
+        file.create_dataset("names", data=header[2:], dtype=h5py.string_dtype())
+        file.create_dataset("samples", data=[" ".join(line[:2]) for line in lines], dtype=h5py.string_dtype())
+    one = "".join("\t".join(line[:3]) + "\n" for line in [header, *lines])
+    Path(f"{data}.one.tsv").write_text(one, encoding="utf-8")
 
 
 def commands(data: Path, out: str, size: dict[str, int]) -> dict[str, dict[str, Any]]:
@@ -91,7 +102,7 @@ def commands(data: Path, out: str, size: dict[str, int]) -> dict[str, dict[str, 
         {**trait, **grm},
         {**study, **grm},
         {**trait, "similarity_count": size["samples"] // 2},
-        {**study, **permuted},
+        {**study, "pheno": f"{data}.pheno.h5", **permuted},
         {**bed, "pheno": f"{data}.pheno.tsv", "permutations": size["permutations"] // 4},
     )
     return dict(zip(COMMANDS, of_each, strict=True))

@@ -22,9 +22,11 @@ HALF_SPEED = 400
 """Rows a process row at which p?potrf runs at half its final rate."""
 COARSE, FINE = 4, 3
 """Float32 and float64 factorisations of a usual search for h2."""
-EVALUATION_SECONDS = 0.008
-"""What proposing the next h2 and the messages of an evaluation take, whatever the sizes."""
-SEARCH_START = 0.1
+SNP_SECONDS = 5e-6
+"""What a SNP takes while it is decoded, however few its samples are."""
+EVALUATION_SECONDS = 0.006
+"""What proposing the next h2 takes, whatever the sizes."""
+SEARCH_START = 0.08
 """Loading what proposes h2, once."""
 SYNCS = 3
 """Times that a block of results is made safe when it is complete: its bytes, its mark, the store's."""

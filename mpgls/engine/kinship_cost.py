@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mpgls.engine.cost import SYNCS, PhaseCost, RunCost, leaving, loading, opening
+from mpgls.engine.cost import SNP_SECONDS, SYNCS, PhaseCost, RunCost, leaving, loading, opening
 from mpgls.engine.kinship_plan import EigenPlan, KinshipPlan
 from mpgls.engine.kinship_sums import STRIPS
 from mpgls.engine.probes import EIGEN_SIZE
@@ -47,7 +47,8 @@ def _sums(P: int, work: KinshipWork) -> Iterator[PhaseCost]:
     rows, cols = n / p_r, n / p_c
     packed = m * work.snp_bytes
     yield PhaseCost("read and share", read=packed, sent=packed * (P - 1))
-    yield PhaseCost("decode", {"count": m * n, "double.decode": m * (rows + cols), "scale": m * rows})
+    decoding = {"count": m * n, "double.decode": m * (rows + cols), "scale": m * rows}
+    yield PhaseCost("decode", decoding, seconds=SNP_SECONDS * m)
     product = m * rows * cols * (1 + 1 / STRIPS)
     yield PhaseCost("product in double", {"double.gemm": product / PRODUCT_SHARE}, flop=P * product)
     if work.gcta:

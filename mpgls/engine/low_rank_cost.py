@@ -18,6 +18,7 @@ from mpgls.engine.cost import (
     OPEN_SECONDS,
     PROBE_FLOP,
     ROW_BYTES,
+    SNP_SECONDS,
     SYNCS,
     scan_plots,
     search_seconds,
@@ -258,7 +259,8 @@ class _Work:
         new = p.chromosomes * p.n * min(self.plan.block, p.m_c)
         moved = self._sending(p.item * H * R, R)  # a team of several ranks deals the rows of H to them
         return {
-            "decode": passes * (decoded / self.streamed.decode + mine * p.n / self.rates.count) + self._touching(new),
+            "decode": passes * (decoded / self.streamed.decode + mine * p.n / self.rates.count + SNP_SECONDS * mine)
+            + self._touching(new),
             "covariate product": passes * mine * p.n / self.streamed.products,
             "cross product": passes * 2.0 * p.n * p.K_c * mine / (PRODUCT_SHARE * self.streamed.gemm),
             "scale products": passes * H / self.rates.epilogue,

@@ -9,6 +9,7 @@ from mpgls.engine.cost import (
     COARSE,
     FINE,
     ROW_BYTES,
+    SNP_SECONDS,
     SYNCS,
     PhaseCost,
     RunCost,
@@ -123,7 +124,7 @@ def _stream(P: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     mine = work.T * busiest(work.m, work.parts, plan.block, P)
     phases = ("decode", "solve", "statistics")
     yield PhaseCost("read (waiting)", read=float(work.T * work.m * work.snp_bytes), ahead_of=phases)
-    yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n})
+    yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n}, seconds=SNP_SECONDS * mine)
     flop = (2 if work.spectral else 1) * n**2
     dealt = dealt_to_team(held, work.T * work.m, work.item * n, work.snp_bytes)
     rate = "gemm" if work.spectral or held.team > 1 else "trsm"

@@ -9,6 +9,7 @@ from mpgls.engine.cost import (
     NUMBERS_OF_LINE,
     PLOT_SECONDS,
     PLOT_START,
+    SNP_SECONDS,
     SYNCS,
     PhaseCost,
     RunCost,
@@ -120,7 +121,8 @@ def _stream(P: int, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
     phases = ("decode", "rotate SNPs", "tiles", "epilogue")
     rate = "single" if work.mixed else "double"
     yield PhaseCost("read (waiting)", read=float(work.groups * m * work.snp_bytes), ahead_of=phases)
-    yield PhaseCost("decode", times(work.groups, {"count": mine * n, f"{rate}.decode": mine * n}))
+    decoding = times(work.groups, {"count": mine * n, f"{rate}.decode": mine * n})
+    yield PhaseCost("decode", decoding, seconds=SNP_SECONDS * mine * work.groups)
     rotate = 2 * n**2 * work.groups
     held = Held(plan.team_size, plan.solver)
     dealt = dealt_to_team(held, work.groups * m, work.item * n, work.snp_bytes)
