@@ -79,10 +79,16 @@ class CardPlan(ScanPlan):
     def _null_text(self) -> str:
         if not self.null:
             return ""
-        triangles = f"V and its factor need {self.null / GIB:.2f} GiB of a GPU, later half beside the operator"
+        size = f"{self.null / GIB:.2f} GiB"
         if self.factorises:
-            return f"\nplan: null models on the GPU of rank 0: {triangles}, until the scan begins"
-        return f"\nplan: null models on the ranks: {triangles}, which it has not"
+            return (
+                f"\nplan: null models on the GPU of rank 0: V and its factor, {size}, until L^-1 is handed out, and "
+                "L^-1, half of that, until the scan begins"
+            )
+        return (
+            f"\nplan: null models on the ranks: a GPU has no room for V and its factor, {size}, or for L^-1, half of "
+            "that, beside operator and block"
+        )
 
 
 @dataclass(frozen=True)
