@@ -22,6 +22,8 @@ from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import bytes_per_dosages
 
+SPLITTING = 24
+"""Bytes of a number of a panel of L^-1 while it is split into parts, beyond those that inverting took."""
 WIDER = 4
 """Blocks are as many times as wide as those of a core."""
 
@@ -127,7 +129,8 @@ class CardSizes:
 
     def inverse(self) -> int:
         """Bytes of L^-1 on the card of rank 0, from which the operator is made and which a sample of SNPs checks."""
-        return 0 if self.scan.basis else bytes_of_triangles(self.scan.n, 1)
+        n = self.scan.n
+        return 0 if self.scan.basis else bytes_of_triangles(n, 1) + SPLITTING * panel_height(n) * n
 
     def products(self, columns: int) -> int:
         """Bytes of a panel's products with ``columns``, before and after they are added up."""
