@@ -292,8 +292,13 @@ def sizes_of(options: SingleTrait, study: Study, chromosomes: Chromosomes) -> Sc
         basis=options.eigen is not None or options.ratio == "snp",
         keeps_model=options.joint_peak is not None,
         tested=columns_of_all(study.cohorts, options.columns).count,
-        parts=tuple(chromosomes.sizes().tolist()) if options.loco and options.joint_peak is None else (),
+        parts=tuple(chromosomes.sizes().tolist()) if can_be_dealt(options) else (),
     )
+
+
+def can_be_dealt(options: SingleTrait) -> bool:
+    """Whether worlds of ranks may take chromosomes: further scans keep a model of all ranks, and SLEPc needs them."""
+    return options.loco and options.joint_peak is None and not options.pcs
 
 
 def cost_on(

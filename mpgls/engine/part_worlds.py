@@ -52,7 +52,7 @@ def world_counts(ranks: int, snps: Sequence[int], null: float) -> Iterator[int]:
 
 
 def loads_of(parts: Sequence[ScanPart], left: Sequence[list[int]], edges: np.ndarray, null: float) -> list[float]:
-    """The work of each part, in SNPs: a null model and the blocks, cut at ``edges``, for each of its traits ``left``."""
+    """The work of each part, in SNPs: a null model and blocks, cut at ``edges``, for each of its traits ``left``."""
     sizes = np.diff(edges)
     return [len(traits) * (null + float(sizes[one.blocks].sum())) for one, traits in zip(parts, left, strict=True)]
 

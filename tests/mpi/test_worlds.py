@@ -115,7 +115,7 @@ def test_one_rank_that_is_asked_to_stop_stops_all_and_the_run_goes_on(comm, stud
 
     with monkeypatch.context() as patch:
         patch.setattr(trait_scan, "left_blocks", until_then)
-        with pytest.raises(Stopped, match="^stopped by a signal; "):
+        with pytest.raises(Stopped, match=r"^stopped by a signal; "):
             scan(comm, study, "o")
     comm.Barrier()
     done = [place.done for place in open_store(study.folder / "o.h5").traits]
@@ -140,7 +140,7 @@ def test_a_chromosome_without_a_factor_ends_all_ranks_with_its_error(comm, study
             one[30:60, :30] += 500.0
 
     on_root(comm, spoil)
-    with pytest.raises(NumericalError, match="the kinship is not positive semidefinite: at h2 = 0.9,"):
+    with pytest.raises(NumericalError, match=r"the kinship is not positive semidefinite: at h2 = 0\.9,"):
         scan(comm, study, "o", grm=str(grm), h2=0.9)
 
 
@@ -152,7 +152,7 @@ def test_what_one_world_raises_all_ranks_raise(comm):
                 comm.size // count,
                 comm.rank - worlds.own.rank,
             )
-            with pytest.raises(InputError, match="^of the last world$"), worlds.together():
+            with pytest.raises(InputError, match=r"^of the last world$"), worlds.together():
                 with worlds.own.together():
                     if worlds.number == count - 1 and worlds.own.rank == 0:
                         raise InputError("of the last world")
