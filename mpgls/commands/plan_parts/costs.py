@@ -65,9 +65,11 @@ def _eigen(options: Plan, machine: Machine) -> RunCost:
 
 def _single_trait(options: Plan, machine: Machine) -> RunCost:
     n, m, parts, T, q = options.samples, _snps(options), options.parts, options.t, options.q
+    of_part = -(-m // parts)
     sizes = ScanSizes(
-        n, -(-m // parts), q + 1, _bytes(options), _item(options), several_traits=T > 1, basis=options.from_eigen
-    )
+        n, of_part, q + 1, _bytes(options), _item(options), several_traits=T > 1, basis=options.from_eigen,
+        parts=(of_part,) * parts if options.loco else (),
+    )  # fmt: skip
     estimated = 0 if options.from_eigen else parts * T
     work = ScanWork(n, m, _bytes(options), parts, T, q, options.mixed, estimated, options.from_eigen)
     return scan_cost(machine, plan_scan(machine, sizes), work)
