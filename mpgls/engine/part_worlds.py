@@ -1,17 +1,19 @@
-"""Chromosomes dealt to worlds: groups of ranks that each make the null model of a part, and scan it, by themselves.
+"""Chromosomes dealt to worlds: groups of ranks that each take a part by themselves, its sum or its null model and scan.
 
-A factorisation on a grid of R ranks waits for messages, so W worlds of P/W ranks each do more than P ranks together,
-as long as the parts can be dealt evenly.
+An n x n matrix on a grid of R ranks waits for messages, so W worlds of P/W ranks each do more than P ranks together, as
+long as the parts can be dealt evenly.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from mpgls.engine.parts import ScanPart
+from mpgls.run.plan import Machine
 
 REML_FALLS = 0.45
 """Power of R by which the rate of p?potrf on R ranks stays behind that of all of them: 0.68 on 2, 0.30 on 16."""
@@ -19,6 +21,16 @@ NULL_MODEL = 5.0
 """Float64 factorisations, n^3/3 each, that a null model takes about; those in float32 count half."""
 BASIS = 4.5
 """The same of an eigendecomposition, 9 n^3, in units of the 2 n^3 by which a SNP is multiplied there."""
+
+
+SAVED_SUM = 1000.0
+"""SNPs that take as long to add to a kinship as the sum of a chromosome to mirror and to write."""
+
+
+def in_world(machine: Machine, worlds: int) -> Machine:
+    """What each of so many worlds of neighbouring ranks has of the machine."""
+    ranks = machine.ranks // worlds
+    return replace(machine, ranks=ranks, ranks_per_node=min(ranks, machine.ranks_per_node))
 
 
 def null_snps(n: int, basis: bool) -> float:
@@ -40,7 +52,7 @@ def deal_parts(loads: Sequence[float], worlds: int) -> np.ndarray:
 def world_counts(ranks: int, snps: Sequence[int], null: float) -> Iterator[int]:
     """Numbers of worlds of equal size, the fastest expected first, down to one world.
 
-    ``snps`` of each part, beside a null model that takes as long as ``null`` of them on one rank.
+    ``snps`` of each part, beside work on n x n matrices that takes as long as ``null`` of them on one rank.
     """
 
     def time(worlds: int) -> float:

@@ -25,7 +25,8 @@ from mpgls.engine.cost import (
     times,
 )
 from mpgls.engine.mixed_check import SAMPLED
-from mpgls.engine.scan_plan import ScanPlan, in_world
+from mpgls.engine.part_worlds import in_world
+from mpgls.engine.scan_plan import ScanPlan
 from mpgls.engine.team_solvers import OF_INVERSION, Held
 from mpgls.run.plan import Machine
 

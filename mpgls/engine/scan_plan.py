@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from mpgls.engine.part_worlds import null_snps, world_counts
+from mpgls.engine.part_worlds import in_world, null_snps, world_counts
 from mpgls.engine.team_solvers import Held, TeamWork, teams_text
 from mpgls.la.layout import grid_shape
 from mpgls.run.plan import Machine, Plan, block_widths, check_team_size, first_that_fits, grid_block
@@ -87,12 +87,6 @@ def plan_scan(
         for plan in _candidates(in_world(machine, worlds), sizes, team_size, block, solver, worlds)
     )
     return first_that_fits(machine, candidates, spreads=True)
-
-
-def in_world(machine: Machine, worlds: int) -> Machine:
-    """What each of so many worlds of neighbouring ranks has of the machine."""
-    ranks = machine.ranks // worlds
-    return replace(machine, ranks=ranks, ranks_per_node=min(ranks, machine.ranks_per_node))
 
 
 def _candidates(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from mpgls.errors import NumericalError, Stopped
 from mpgls.mpi import agree, is_agreed
@@ -14,6 +16,10 @@ from mpgls.run.world import World
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+T = TypeVar("T")
+PIECE = 1 << 27
+"""Numbers that are added up in one call."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,27 @@ class Worlds:
     def first_rank(self, number: int) -> int:
         """The lowest rank, of all, in the world of that number."""
         return -(-number * self.whole.size // self.count)
+
+    def add_up(self, numbers: np.ndarray) -> None:
+        """Each of the ``numbers``, contiguous in one order, becomes its sum over the worlds. Collective over all ranks.
+
+        Worlds have the same size, and the same numbers on the ranks of the same place.
+        """
+        from mpi4py import MPI
+
+        if self.count == 1:
+            return
+        alike, flat = self.whole.comm.Split(self.own.rank, self.number), numbers.reshape(-1, order="A")
+        for start in range(0, flat.size, PIECE):
+            alike.Allreduce(MPI.IN_PLACE, flat[start : start + PIECE])
+        alike.Free()
+
+    def union(self, found: dict[int, T]) -> dict[int, T]:
+        """What all worlds have found. Collective over all ranks."""
+        if self.count == 1:
+            return found
+        each = self.whole.comm.allgather(found if self.own.rank == 0 else {})
+        return {key: value for one in each for key, value in one.items()}
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

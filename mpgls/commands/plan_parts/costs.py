@@ -55,7 +55,8 @@ def _snps(options: Plan) -> int:
 
 def _kinship(options: Plan, machine: Machine) -> RunCost:
     n, m = options.samples, _snps(options)
-    plan = plan_kinship(machine, KinshipSizes(n, m, _bytes(options), options.loco))
+    parts = (-(-m // options.parts),) * options.parts if options.loco else ()
+    plan = plan_kinship(machine, KinshipSizes(n, m, _bytes(options), options.loco, parts=parts))
     return kinship_cost(machine, plan, KinshipWork(n, m, _bytes(options), options.parts if options.loco else 0))
 
 
