@@ -131,7 +131,7 @@ def make_kinship(
     S_grid = GridMatrix(grid, K_grid.layout) if options.loco else K_grid
     N_grid = GridMatrix(grid, K_grid.layout) if options.method == "gcta" else None
     labels = chromosomes.labels if options.loco else ()
-    mine = np.flatnonzero(deal_parts(chromosomes.sizes(), worlds.count) == worlds.number).tolist()
+    mine = np.flatnonzero(deal_parts(chromosomes.sizes().tolist(), worlds.count) == worlds.number).tolist()
     used = {}
     with KinshipFile(job.path(".h5"), ids, options.method, labels, world) as file:
         products, pairs = products_and_pairs(S_grid, N_grid, genotypes, options.method, card, world.clock)

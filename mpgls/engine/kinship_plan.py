@@ -72,6 +72,7 @@ def plan_kinship(machine: Machine, sizes: KinshipSizes, block_size: int | None =
         plan
         for worlds in world_counts(machine.ranks, sizes.parts, SAVED_SUM)
         for plan in _candidates(in_world(machine, worlds), sizes, block_size, worlds)
+        if worlds == 1 or plan.fits(machine.spare)
     )
     return first_that_fits(machine, candidates, spreads=True)
 

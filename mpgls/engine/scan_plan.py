@@ -85,6 +85,7 @@ def plan_scan(
         for worlds in world_counts(machine.ranks, sizes.parts, null_snps(sizes.n, sizes.basis))
         if machine.ranks // worlds >= (team_size or 1)
         for plan in _candidates(in_world(machine, worlds), sizes, team_size, block, solver, worlds)
+        if worlds == 1 or plan.fits(machine.spare)
     )
     return first_that_fits(machine, candidates, spreads=True)
 
