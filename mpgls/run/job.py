@@ -176,10 +176,10 @@ class Job:
         from mpi4py import MPI
 
         self._measure_gemm()
-        limit = None if self.options.memory is None else int(self.options.memory * GIB)
-        self._base = self.world.comm.allreduce(resident_memory()["rss"], op=MPI.MAX) + readers
-        free = self.world.comm.allreduce(node_memory()[1] // self.ranks_per_node, op=MPI.MIN)
-        return Machine(self.world.size, self.ranks_per_node, limit, self._base, free)
+        comm, limit = self.world.comm, None if self.options.memory is None else int(self.options.memory * GIB)
+        self._base = comm.allreduce(resident_memory()["rss"], op=MPI.MAX) + readers
+        free = comm.allreduce(node_memory()[1] // self.ranks_per_node, op=MPI.MIN)
+        return Machine(comm.size, self.ranks_per_node, limit, self._base, free)
 
     def _measure_gemm(self) -> None:
         comm, n = self.world.comm, round(GEMM_ROWS * self.threads ** (1 / 3))  # each thread has as much to do
@@ -251,6 +251,7 @@ class Job:
                 "tables": named,
                 "files": list(dict.fromkeys([*map(str, files), *named.values()])),
             }
+            log.info(f"BLAS kernels at the end: {kernels()}")  # ScaLAPACK brings its own when it is loaded
             self.outputs.finish(manifest)
             self._forget()
             log.info(f"done in {duration(log.seconds())}: {self.manifest}")
