@@ -5,10 +5,13 @@ from __future__ import annotations
 import device_tiles
 import pytest
 import strict_lanes
+from emulated_cupy import COMPILER, EmulatedCard
 from strict_card import StrictCard
 
 from mpgls.device import operator, parts
 from mpgls.device.parts import PRECISIONS
+
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="a C++ compiler is needed")
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +22,8 @@ def several_strips(monkeypatch):
     monkeypatch.setattr(parts, "STRIP", 16)
 
 
+@pytest.mark.parametrize("kind", [StrictCard, pytest.param(EmulatedCard, marks=needs_compiler)])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_pass_keeps_what_the_products_of_ranks_keep(precision):
+def test_a_pass_keeps_what_the_products_of_ranks_keep(precision, kind):
     expected = device_tiles.found_by(None, precision)
-    device_tiles.assert_same(device_tiles.found_by(StrictCard(), precision), expected, precision)
+    device_tiles.assert_same(device_tiles.found_by(kind(), precision), expected, precision)
