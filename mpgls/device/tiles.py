@@ -14,11 +14,11 @@ from mpgls.device.products import has_cublas
 
 
 class Bins(NamedTuple):
-    """Number x is in bin (bits of its float32 >> ``shift``) - ``base``, of ``count``; from ``whole`` on it is 1."""
+    """x is in bin (bits of its float32 >> ``shift``) - ``base`` of a ``number`` of bins; from ``whole`` on it is 1."""
 
     shift: int
     base: int
-    count: int
+    number: int
     whole: float
 
 
@@ -31,7 +31,7 @@ def shares(xp: Any, R: Any, B: Any, D: Any, whole: float) -> tuple[Any, Any]:
 
 
 def count_tile(xp: Any, tile: tuple[Any, Any, Any], left_out: tuple[Any, Any], counts: Any, bins: Bins) -> Any:
-    """Add each x of the ``tile`` R, B, D to ``counts`` (t, count + 1) uint32, whose last column is not kept.
+    """Add each x of the ``tile`` R, B, D to ``counts`` (t, number + 1) uint32, whose last column is not kept.
 
     ``left_out`` are rows (t,) and columns (k,) that have no x. Returns the largest x of each row and its column, the
     first of equal ones; -1 in a row without any.
@@ -45,7 +45,7 @@ def count_tile(xp: Any, tile: tuple[Any, Any, Any], left_out: tuple[Any, Any], c
     x, _ = shares(xp, R, B, D, bins.whole)
     x = xp.where(rows[:, None] | columns, -1.0, x).astype(R.dtype, copy=False)
     bits = xp.ascontiguousarray(x, dtype=np.float32).view(np.int32)
-    codes = xp.where(x < 0, bins.count, xp.clip((bits >> bins.shift) - bins.base, 0, bins.count - 1))
-    codes += xp.arange(0, counts.size, bins.count + 1, dtype=codes.dtype)[:, None]
+    codes = xp.where(x < 0, bins.number, xp.clip((bits >> bins.shift) - bins.base, 0, bins.number - 1))
+    codes += xp.arange(0, counts.size, bins.number + 1, dtype=codes.dtype)[:, None]
     xp.add.at(counts.reshape(-1), codes.reshape(-1), xp.ones(1, dtype=np.uint32))
     return x.max(axis=1), x.argmax(axis=1)
