@@ -27,13 +27,14 @@ from mpgls.study.snp_stats import SnpStats
 class OnCard:
     """That a scan is made on the ``card`` of each rank, in ``precision``, in blocks of at most ``width`` SNPs.
 
-    ``room``: bytes of the card for the operator.
+    ``room``: bytes of the card for the operator; ``null_card``: where factors of V are made, None: on the grid.
     """
 
     card: Card
     precision: Double
     width: int
     room: int
+    null_card: Card | None = None
 
 
 @dataclass(eq=False)

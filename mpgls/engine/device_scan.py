@@ -135,7 +135,6 @@ def _hold(L: Whitener, F_tilde_rep: np.ndarray, comm: Any, at: OnCard, world: Wo
     places = world.comm.allgather((comm.size, comm.rank))
     wanted = team_blocks(places, len(F_tilde_rep), L.triangle)
     operator = DeviceOperator(at.card, at.precision, at.room)
-    panels = L.row_blocks(wanted)[::-1]
-    for block in wanted[world.rank]:
-        operator.take(panels.pop(), F_tilde_rep[block.rows.start : block.rows.stop])
+    for W, block in zip(L.row_blocks(wanted), wanted[world.rank], strict=True):
+        operator.take(W, F_tilde_rep[block.rows.start : block.rows.stop])
     return operator
