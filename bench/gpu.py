@@ -140,7 +140,8 @@ def scans(card: Card, options: Any, packed: np.ndarray, timed: bool, results: di
     """SNPs a second of the stream through L^-1, from memory, and the error of x'M^-1x, in each precision."""
     from mpi4py import MPI
 
-    from mpgls.engine.device_scan import DeviceSnps, OnCard
+    from mpgls.engine.device_blocks import OnCard
+    from mpgls.engine.device_scan import DeviceSnps
     from mpgls.engine.snp_scan import Block, decoded
     from mpgls.la.teams import Team
     from mpgls.run.world import World

@@ -29,8 +29,8 @@ from mpgls.device.card import Card
 from mpgls.engine.blup import BlupFiles, KinshipBlups
 from mpgls.engine.cost import RunCost
 from mpgls.engine.covariance import Covariance
+from mpgls.engine.device_blocks import OnCard
 from mpgls.engine.device_plan import card_limit, card_sizes, choose_card, on_the_card, plan_on_cards
-from mpgls.engine.device_scan import OnCard
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.joint_peaks import JointPeaks, PeakRule
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
