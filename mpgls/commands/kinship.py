@@ -18,11 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.device.card import Card
-from mpgls.engine.cost import RunCost
 from mpgls.engine.device_plan import card_limit, choose_card
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.genotype_blocks import GenotypeBlocks
-from mpgls.engine.kinship_cost import KinshipWork, kinship_cost
 from mpgls.engine.kinship_files import KinshipFile, write_gcta
 from mpgls.engine.kinship_grid import trace
 from mpgls.engine.kinship_on_card import products_and_pairs
@@ -46,6 +44,8 @@ from mpgls.study.filters import SnpFilter
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpgls.engine.cost import RunCost
 
 SUFFIXES = (".h5", ".h5.partial", ".grm.bin", ".grm.id", ".grm.N.bin")
 
@@ -171,6 +171,8 @@ def make_plan(options: Kinship, machine: Machine, study: Study, card: int | None
 
 def cost_on(machine: Machine, options: Kinship, study: Study, count: int) -> RunCost:
     """What the kinship costs, with --loco the sums of ``count`` chromosomes. Raises MemoryPlanError."""
+    from mpgls.engine.kinship_cost import KinshipWork, kinship_cost
+
     parts, gcta = count if options.loco else 0, options.method == "gcta"
     work = KinshipWork(study.samples.size, study.selected, study.fileset.bed.snp_bytes, parts, gcta)
     return kinship_cost(machine, make_plan(options, machine, study), work)

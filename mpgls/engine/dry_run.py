@@ -1,24 +1,28 @@
-"""A dry run: what a command would cost with its real inputs, said before the work."""
+"""A dry run: what a command would cost with its real inputs, said before the work.
+
+Every command knows this file, so what it needs is imported where a dry run begins.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.engine import cost_text, low_rank_cost_text
-from mpgls.engine.cost import RunCost, sensible_ranks
-from mpgls.engine.cost_text import Source
-from mpgls.engine.low_rank_cost import LowRankProblem, predict
-from mpgls.engine.low_rank_inputs import SampleSet, SimilarityInput
-from mpgls.engine.machine_rates import measure_now, rates_from
-from mpgls.engine.rates import Rates
 from mpgls.errors import UsageError
 from mpgls.run.inputs import Study
 from mpgls.run.job import Job
 from mpgls.run.plan import Machine
 from mpgls.run.results import Results
 from mpgls.study.genotypes import bytes_per_dosages
+
+if TYPE_CHECKING:
+    from mpgls.engine.cost import RunCost
+    from mpgls.engine.cost_text import Source
+    from mpgls.engine.low_rank_cost import LowRankProblem
+    from mpgls.engine.low_rank_inputs import SampleSet, SimilarityInput
+    from mpgls.engine.rates import Rates
 
 
 def dry_run(cost_on: Callable[[Machine], RunCost], machine: Machine, rates_file: str | None, job: Job) -> Results:
@@ -27,6 +31,9 @@ def dry_run(cost_on: Callable[[Machine], RunCost], machine: Machine, rates_file:
     ``cost_on`` one raises MemoryPlanError where the plan does not fit. The rates are those of ``rates_file``, or
     measured now in the directory of --out. Raises InputError and StorageError for a file that holds none.
     """
+    from mpgls.engine import cost_text
+    from mpgls.engine.cost import sensible_ranks
+
     rates, source = _rates(rates_file, job)
     cost = cost_on(machine)
     sensible = sensible_ranks(lambda at: cost_on(at).seconds(rates), machine)
@@ -37,6 +44,10 @@ def dry_run(cost_on: Callable[[Machine], RunCost], machine: Machine, rates_file:
 
 def dry_run_of_stages(problem: LowRankProblem, machine: Machine, rates_file: str | None, job: Job) -> Results:
     """`dry_run` of low-rank, whose cost is that of its stages. Collective."""
+    from mpgls.engine import low_rank_cost_text
+    from mpgls.engine.cost import sensible_ranks
+    from mpgls.engine.low_rank_cost import predict
+
     rates, source = _rates(rates_file, job)
     cost = predict(problem, machine, rates)
     sensible = sensible_ranks(lambda at: predict(problem, at, rates).seconds, machine)
@@ -46,6 +57,8 @@ def dry_run_of_stages(problem: LowRankProblem, machine: Machine, rates_file: str
 
 
 def _rates(rates_file: str | None, job: Job) -> tuple[Rates, Source]:
+    from mpgls.engine.machine_rates import measure_now, rates_from
+
     if rates_file is None:
         return measure_now(job.world, job.outputs.directory, job.threads)
     return rates_from(job.world, rates_file)
@@ -60,6 +73,8 @@ def problem_of(
     is_dense: Callable[[int, int], bool],
 ) -> LowRankProblem:
     """The sizes of a low-rank study. Raises UsageError where n x n matrices are used, whose cost is not known."""
+    from mpgls.engine.low_rank_cost import LowRankProblem
+
     n, K, bed = max(samples.rows.size for samples in sets), similarity.snps.index.size, study.fileset.bed
     if is_dense(n, K):
         raise UsageError(

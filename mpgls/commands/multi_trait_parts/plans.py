@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.commands.multi_trait_parts.options import MultiTrait
-from mpgls.engine.cost import RunCost
 from mpgls.engine.device_plan import card_limit
 from mpgls.engine.tile_card_plan import CardTileSizes, plan_tiles_on_cards
-from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
 from mpgls.run.inputs import Study
 from mpgls.run.job import Job
@@ -20,6 +18,7 @@ from mpgls.study.trait_groups import TraitStudy
 
 if TYPE_CHECKING:
     from mpgls.device.card import Card
+    from mpgls.engine.cost import RunCost
     from mpgls.study.chromosomes import Chromosomes
 
 SHOWN_GROUPS = 20
@@ -63,6 +62,8 @@ def wishes_of(options: MultiTrait, study: Study) -> TileWishes:
 
 def cost_on(machine: Machine, options: MultiTrait, study: Study, traits: TraitStudy, given: np.ndarray) -> RunCost:
     """What the scan costs; ``given`` (parts, t) are heritabilities of the user, or NaN. Raises MemoryPlanError."""
+    from mpgls.engine.tile_cost import TileWork, tile_cost
+
     sizes = sizes_of(options, study, traits, len(given))
     groups, estimated = max(1, len(traits.groups)), int(np.isnan(given).sum())
     work = TileWork.of(sizes, study.selected, given.shape, groups, estimated)
