@@ -36,11 +36,12 @@ class TileCheck:
         R, d = rows.tile(panel, on_card, X_tilde, x_norm_sq)
         usable = np.ix_(panel.testable, right.note == Note.OK)
         scale, whole = np.sqrt(panel.rss[panel.testable, None]), all_of_it(panel.dtype)
-        fits = []
-        for of_all in ((R, d), (right.R, right.d)):
-            r, of_x = (one[usable] for one in of_all)
-            x = r * r / of_x
-            fits.append(statistic.estimates(np, r, of_x, np.where(x >= whole, 1.0, x), scale))
+
+        def fit(R: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            x = R * R / d
+            return statistic.estimates(np, R, d, np.where(x >= whole, 1.0, x), scale)
+
+        found, expected = fit(R[usable], d[usable]), fit(right.R[usable], right.d[usable])
         streamed = Streamed(f"{rows.precision.name} precision on the GPU", "--device cpu")
         with self.world.together():
-            return judge(*fits, len(self.packed), self.world.log, streamed)
+            return judge(found, expected, len(self.packed), self.world.log, streamed)
