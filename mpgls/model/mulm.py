@@ -96,10 +96,15 @@ class Score:
             low, high = (middle, high) if log10_p_t(middle, self.df) < wanted else (low, middle)
         return high if wanted > 0 else 0.0
 
+    @property
+    def share(self) -> float:
+        """The square of the |beta| at which p is the threshold, without confounds."""
+        F_0 = self.t_threshold**2
+        return float(F_0 / (self.df + F_0))
+
     def bound(self, gamma2: np.ndarray) -> np.ndarray:
         """The |beta| at which p is the threshold."""
-        F_0 = self.t_threshold**2
-        return np.sqrt(F_0 / (self.df + F_0) * np.maximum(1.0 - gamma2, 0.0))
+        return np.sqrt(self.share * np.maximum(1.0 - gamma2, 0.0))
 
     def t(self, beta: np.ndarray, gamma2: np.ndarray, complete: float = COMPLETE["double"]) -> np.ndarray:
         """t = sign(beta) sqrt(df beta^2 / (1 - Gamma^2 - beta^2)).
@@ -145,12 +150,20 @@ class SnpBlock:
         self.lengths = unit_residuals(X, Z_w, self._ZX[self.r :], COLLINEAR_SNP)
         self._permuted = np.empty_like(self._ZX)
 
-    def permuted(self, permutation: np.ndarray) -> np.ndarray:
+    @property
+    def rows(self) -> np.ndarray:
+        """[Z_w; R_X] in the order of the samples."""
+        return self._ZX
+
+    def permuted(self, permutation: np.ndarray, snps: np.ndarray | None = None) -> np.ndarray:
         """[P'Z_w; P'R_X] for the ``permutation`` (n,) that puts sample k in the place of sample permutation[k].
 
-        Valid until the next call.
+        Of all SNPs, or of these ``snps``. Valid until the next call.
         """
-        return np.take(self._ZX, permutation, axis=1, out=self._permuted, mode="clip")
+        if snps is None:
+            return np.take(self._ZX, permutation, axis=1, out=self._permuted, mode="clip")
+        some = self._ZX[np.concatenate([np.arange(self.r), self.r + snps])]
+        return np.take(some, permutation, axis=1, out=self._permuted[: len(some)], mode="clip")
 
 
 class TileScan:
@@ -178,7 +191,20 @@ class TileScan:
         """
         ZX = snps.permuted(permutation)
         snp, voxel = self.candidates(ZX, R_Y, testable)
-        beta, gamma2 = rescore(ZX, self.r, R_Y, snp, voxel)
+        return self._decided(snps, snp, voxel, rescore(ZX, self.r, R_Y, snp, voxel))
+
+    def scored(
+        self, snps: SnpBlock, permutation: np.ndarray, R_Y: np.ndarray, snp: np.ndarray, voxel: np.ndarray
+    ) -> Entries:
+        """As `entries`, among the pairs (``snp``, ``voxel``) that were nominated by other means."""
+        some, at = np.unique(snp, return_inverse=True)
+        return self._decided(snps, snp, voxel, rescore(snps.permuted(permutation, some), self.r, R_Y, at, voxel))
+
+    def _decided(
+        self, snps: SnpBlock, snp: np.ndarray, voxel: np.ndarray, scores: tuple[np.ndarray, np.ndarray]
+    ) -> Entries:
+        """The candidates whose ``scores``, beta and Gamma^2, are beyond the threshold."""
+        beta, gamma2 = scores
         kept = (np.abs(beta) >= self.score.bound(gamma2)) & (snps.lengths[snp] > 0)
         beta, gamma2 = beta[kept], gamma2[kept]
         return Entries(snp[kept], voxel[kept], beta, self.score.t(beta, gamma2, self._complete))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,9 @@ class DeviceWish(NamedTuple):
 class DeviceOptions(Options):
     """Where the large products run."""
 
+    gpu_lacks: ClassVar[Sequence[str]] = tuple(ONLY_ON_RANKS)
+    """Options of the command that GPUs know one value of."""
+
     device: str = option(
         "cpu",
         "gpu: one GPU a rank, through CuPy; auto: GPUs where every rank has one, otherwise cpu",
@@ -50,8 +54,8 @@ class DeviceOptions(Options):
             if self.gpu_memory is not None:
                 raise UsageError("--gpu-memory needs --device gpu or auto")
             return
-        for name, plain in ONLY_ON_RANKS.items():
-            if getattr(self, name, plain) != plain:
+        for name in self.gpu_lacks:
+            if getattr(self, name, ONLY_ON_RANKS[name]) != ONLY_ON_RANKS[name]:
                 raise UsageError(f"--{name.replace('_', '-')} is not there for GPUs: leave out either it or --device")
 
     @property

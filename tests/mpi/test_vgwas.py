@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import vgwas_oracle as oracle
 from mpi4py import MPI
+from ranks import few_ranks
 from scipy import ndimage
 from small_study import (
     PlinkFiles,
@@ -27,7 +28,9 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.engine import voxelwise
+from mpgls.device import cuda, nominate
+from mpgls.device.card import NumpyCard
+from mpgls.engine import voxelwise, voxelwise_plan
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
 from mpgls.model import mulm
 from mpgls.model.permute import permutation
@@ -200,6 +203,36 @@ def test_every_bit_is_the_same_on_other_ranks_in_other_tiles_teams_and_chunks(co
     tile = mulm.TileScan.__init__
     monkeypatch.setattr(mulm.TileScan, "__init__", lambda self, *given: tile(self, *given, tile_snps=9, tile_bytes=999))
     same(read(scan(comm, study, precision=precision)), expected)
+
+
+@few_ranks
+@pytest.mark.parametrize("precision", ["mixed", "double"])
+def test_every_bit_is_the_same_on_gpus(comm, study, precision, monkeypatch):
+    """With NumPy in place of CuPy: voxels that lie on it together, in parts, and streamed; nominations beyond its room.
+
+    A dominant coding, and samples that are exchanged within blocks, are made on the ranks."""
+    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: NumpyCard(limit or 2**40))
+    monkeypatch.setattr(voxelwise_plan, "FEWEST_NOMINATED", 8)
+    monkeypatch.setattr(voxelwise_plan, "NOMINATED", 0.1)
+    given = {"precision": precision, "model": "dominant", "blocks": "site"}
+    expected = read(scan(comm, study, **given))
+    same(read(scan(comm, study, device="gpu", **given)), expected)
+    with monkeypatch.context() as patch:
+        for name, value in {"WIDEST_TILE": 600, "NARROWEST_TILE": 300, "NARROWEST_CHUNK": 32}.items():
+            patch.setattr(voxelwise_plan, name, value)
+        patch.setattr(nominate, "TERMS", 48)
+        for module in (nominate, voxelwise_plan):
+            patch.setattr(module, "UPLOAD", 500)
+        prefix = scan(comm, study, device="gpu", team_size=comm.size, gpu_memory=5.6e-5, **given)
+        same(read(prefix), expected)
+        log = prefix.with_name(f"{prefix.name}.log").read_text()
+        assert "voxels lie on it at a time, and are copied to it for every unit: teams of" in log
+        assert "copy to the GPU" in log
+        same(read(scan(comm, study, device="gpu", voxel_chunk=29, **given)), expected)
+    with pytest.raises(
+        MemoryPlanError, match=r"need 0\.\d\d GiB of a GPU, which has 0\.00: give a larger --gpu-memory"
+    ):
+        scan(comm, study, device="gpu", gpu_memory=1e-6, **given)
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(comm, study, monkeypatch):
