@@ -3,10 +3,20 @@
 Data are made up: a factor of ones on the diagonal and small numbers below, random packed genotypes. Each kind of
 product is checked on a sample, against float64 or integers on the host. Without a card, and with --quick, NumPy takes
 its place on a tiny problem: results are checked, and nothing is timed.
+
+Further parts lie beside this file: `gpu_multi_trait.py`, `gpu_vgwas.py`, `gpu_cholesky.py`. Each has a function
+
+    measure(card: Card, quick: bool) -> dict[str, float | str]
+
+that makes its own data on ``card``, checks a sample of its results against float64 on the host (raising ValueError
+where they differ too much), and gives figures by name, such as ``vgwas_associations_per_s``: numbers, or a sentence why
+there is none. ``quick``: a tiny problem on NumPy, of which every rate is 0.0. A part takes at most 30 seconds. One that
+fails puts its message under its name, and the others go on.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +38,7 @@ from mpgls.errors import MpglsError
 
 FULL = {"samples": 20_480, "snps": 200_000, "similarity": 8_192}
 QUICK = {"samples": 203, "snps": 150, "similarity": 64}
+PARTS = ("gpu_multi_trait", "gpu_vgwas", "gpu_cholesky")
 WIDTH, REPEATS, SAMPLED = 4096, 3, 32
 TOLERATED = {"double": 1e-12, "mixed": 1e-6, "exact": 1e-12}
 
@@ -46,10 +57,23 @@ def main() -> None:
     results: dict[str, Any] = {"card": on.name, "timed": timed, "n": n, "errors": {}}
     for measure in (scans, similarity_products, kinship_products):
         measure(on, options, packed, timed, results)
+    results |= further_parts(on, options.quick or not timed)
     wrong = {name: error for name, error in results["errors"].items() if error > TOLERATED.get(name, 0.0)}
     rows = [[name, value] for name, value in results.items() if name != "errors"]
     print_table(["", "figure"], rows + [[f"error, {name}", error] for name, error in results["errors"].items()])
     finish(results | commands | {"all_right": not wrong}, options.json)
+
+
+def further_parts(card: Card, quick: bool) -> dict[str, float | str]:
+    """Figures of the scripts beside this one."""
+    found: dict[str, float | str] = {}
+    for name in PARTS:
+        if (Path(__file__).parent / f"{name}.py").exists():
+            try:
+                found |= importlib.import_module(name).measure(card, quick)
+            except Exception as error:  # the others are measured all the same
+                found[name] = f"{type(error).__name__}: {error}"
+    return found
 
 
 def random_genotypes(seed: int, snps: int, n: int) -> np.ndarray:

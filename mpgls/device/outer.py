@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.device.card import Card
+from mpgls.device.card import PRODUCTS, Card
 from mpgls.device.operator import HEIGHT
 from mpgls.device.parts import PRECISIONS, Columns
 from mpgls.device.products import integer_product
@@ -23,12 +23,13 @@ EXACT = PRECISIONS["exact"]
 class OuterSums:
     """S for rows and columns ``row_indices`` and ``col_indices``, ascending, of the whole matrix; zeros at first.
 
-    Its methods are to be called in the lane of products.
+    Its other methods are to be called in the lane of products.
     """
 
     def __init__(self, card: Card, row_indices: np.ndarray, col_indices: np.ndarray) -> None:
         self.card = card
-        self.S = card.xp.zeros((row_indices.size, col_indices.size))
+        with card.lane(PRODUCTS):
+            self.S = card.xp.zeros((row_indices.size, col_indices.size))
         starts = range(0, row_indices.size, HEIGHT)
         strips = [slice(start, min(start + HEIGHT, row_indices.size)) for start in starts]
         self._strips = [(rows, int(np.searchsorted(col_indices, row_indices[rows][-1], "right"))) for rows in strips]

@@ -9,6 +9,7 @@ import low_rank_oracle
 import numpy as np
 import oracle
 import pytest
+import strict_lanes
 from pgen_files import write_pgen
 from ranks import few_ranks
 from small_study import (
@@ -23,10 +24,10 @@ from small_study import (
     write_kinship,
     write_lines,
 )
+from strict_card import StrictCard
 
 import mpgls
 from mpgls.device import cuda, operator, outer
-from mpgls.device.card import NumpyCard
 from mpgls.engine import low_rank_plan, similarity_on_card
 from mpgls.errors import MemoryPlanError, UsageError
 
@@ -60,8 +61,9 @@ def study(module_comm, module_folder):
 
 @pytest.fixture(autouse=True)
 def numpy_in_place_of_a_card(monkeypatch):
-    """Every rank has a "GPU" of as much memory as it may use, or of a terabyte."""
-    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: NumpyCard(limit or 2**40))
+    """Every rank has a "GPU" of as much memory as it may use, or of a terabyte, that forgives no more than CuPy."""
+    strict_lanes.begin_anew()
+    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: StrictCard(limit or 2**40))
 
 
 def scan(comm, study, out, **options):

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from strict_card import StrictCard
 
 from mpgls.device import operator as device_operator
-from mpgls.device.card import NumpyCard
+from mpgls.device.card import PRODUCTS
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.operator import Centring, DeviceOperator, row_panels
 from mpgls.device.parts import PRECISIONS, Columns
@@ -77,15 +78,20 @@ def sums(study, W, F_tilde, precision, snps=slice(None), room=2**40, ranks=1, tr
     c = np.rint(mean)
     total = 0
     for panels in row_panels(N, ranks, triangle):
-        card = NumpyCard()
+        card = StrictCard()
+        xp = card.xp
         decoder = DeviceDecoder(card, N_FILE, study.rows, PRECISIONS[precision])
         operator = DeviceOperator(card, PRECISIONS[precision], room)
         for rows, cols in panels:
             operator.take(W[rows.start : rows.stop, : cols.stop], F_tilde[rows.start : rows.stop])
         assert (operator.streamed_bytes == 0) == (room == 2**40) and operator.resident_bytes <= room
-        X = (decoder.dosages if study.dosages else decoder.genotypes)(packed, c)
-        gaps = decoder.missing(packed[missing]) if missing.size else None
-        total = total + operator.sums(X, Centring(mean - c, missing, gaps))
+        card.settle()
+        with card.lane(PRODUCTS):
+            on_card = xp.asarray(packed)
+            X = (decoder.dosages if study.dosages else decoder.genotypes)(on_card, xp.asarray(c))
+            gaps = decoder.missing(xp.asarray(packed[missing])) if missing.size else None
+            centring = Centring(xp.asarray(mean - c), xp.asarray(missing), gaps)
+            total = total + card.to_host(operator.sums(X, centring))
     return total
 
 
@@ -167,14 +173,16 @@ def test_counts_and_columns_of_odd_numbers_of_samples(n_file, n):
     x = rng.integers(0, 3, (n_file, 9)).astype(float)
     x[rng.random(x.shape) < 0.2] = np.nan
     rows = np.sort(rng.permutation(n_file)[:n])
-    decoder = DeviceDecoder(NumpyCard(), n_file, rows, PRECISIONS["exact"])
+    card = StrictCard()
+    decoder = DeviceDecoder(card, n_file, rows, PRECISIONS["exact"])
     packed = packed_bytes(x)
     assert keep_bytes(rows, n_file).size == packed.shape[1]
-    missing, one, two = decoder.counts(packed)
+    on_card = card.xp.asarray(packed)
+    missing, one, two = card.to_host(decoder.counts(on_card))
     here = x[rows]
     assert np.array_equal(missing, np.isnan(here).sum(axis=0))
     assert np.array_equal(one, (here == 1).sum(axis=0)) and np.array_equal(two, (here == 2).sum(axis=0))
-    (columns,) = decoder.genotypes(packed, np.ones(9)).parts
+    (columns,) = map(card.to_host, decoder.genotypes(on_card, card.xp.ones(9)).parts)
     assert np.array_equal(columns[:, :n], np.where(np.isnan(here), 0, here - 1).T) and not columns[:, n:].any()
 
 
@@ -263,11 +271,13 @@ def test_columns_of_any_numbers_are_whitened(precision):
     W, F = np.tril(rng.normal(size=(N, N))), rng.normal(size=(N, Q))
     H = rng.normal(size=(N, 5)) * 10.0 ** np.arange(-6, 9, 3)
     H[:, 2] = 0.0
-    operator = DeviceOperator(NumpyCard(), PRECISIONS[precision], 2**40)
+    card = StrictCard()
+    operator = DeviceOperator(card, PRECISIONS[precision], 2**40)
     for rows, cols in row_panels(N, 1, True)[0]:
         operator.take(W[rows.start : rows.stop, : cols.stop], F[rows.start : rows.stop])
     H_tilde = W.astype(np.longdouble) @ H
     expected = np.vstack([F.T @ H_tilde, (H_tilde**2).sum(axis=0)])
-    found, some = operator.sums_of_any(H), [0, 1, 3, 4]
+    with card.lane(PRODUCTS):
+        found, some = card.to_host(operator.sums_of_any(card.xp.asarray(H))), [0, 1, 3, 4]
     assert not found[:, 2].any()
     assert scaled_difference(found[:, some], expected[:, some], F) < TOLERANCE[precision]
