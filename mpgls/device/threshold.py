@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpgls.device.products import has_cublas
+
 THREADS = 256
 """Columns of a block of threads."""
 ROWS = 16
@@ -53,12 +55,12 @@ def add_beyond(xp: Any, tile: Any, bound: Any, first: int, stride: int, found: F
     ``tile`` (r, w), rows one after the other in memory; ``bound`` (w,); in the lane of the body.
     """
     r, width = tile.shape
-    if xp is np:
-        rows, columns = np.nonzero(np.abs(tile) >= bound)
-        begin = int(found.count[0])
-        room = found.places[begin : begin + rows.size]
-        room[...] = (first + rows * stride + columns)[: room.size]
-        found.count[...] += np.uint64(rows.size)
+    if not has_cublas(xp):
+        rows, columns = xp.nonzero(xp.abs(tile) >= bound)
+        begin, count = int(found.count[0]), found.count
+        fit = max(0, min(rows.size, found.places.size - begin))
+        found.places[begin : begin + fit] = (first + rows * stride + columns)[:fit]
+        count += rows.size
         return
     blocks = -(-width // THREADS), -(-r // ROWS)
     sizes = (np.int64(r), np.int64(width), np.int64(first), np.int64(stride))

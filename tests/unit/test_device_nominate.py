@@ -7,9 +7,10 @@ import types
 import numpy as np
 import pytest
 from raw_kernels import COMPILER, RawKernel
+from strict_card import StrictCard
 
 from mpgls.device import nominate
-from mpgls.device.card import NumpyCard
+from mpgls.device.card import PRODUCTS
 from mpgls.device.nominate import Nominator, Threshold, half_error
 from mpgls.device.threshold import Found, add_beyond
 
@@ -31,7 +32,7 @@ def adversary(turned):
 def nominated(x, y, share, n=N, Z=None):
     """(SNP, voxel) of the rows x and y, in the order of the samples, as a set."""
     Z = np.zeros((1, n)) if Z is None else Z
-    nominator = Nominator(NumpyCard(), Threshold(share, n, len(Z)), 1 << 12, 16)
+    nominator = Nominator(StrictCard(), Threshold(share, n, len(Z)), 1 << 12, 16)
     nominator.take_voxels(y, np.ones(len(y), dtype=bool))
     nominator.take_snps(np.vstack([Z, x]))
     snp, voxel = nominator.finish(nominator.start(np.arange(n)))
@@ -60,10 +61,11 @@ def test_products_are_within_the_bound(n, monkeypatch):
     rng = np.random.default_rng(n)
     rows = rng.standard_normal((60, n)) * 10.0 ** rng.uniform(-9, 0, (60, n))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    nominator = Nominator(NumpyCard(), Threshold(0.5, n, 1), 1 << 12, 16)
-    half = nominator._half(rows, len(rows))
-    assert np.isfinite(half).all()
-    found = nominate._product(np, half, half).astype(np.float64) / nominate.SCALE**2
+    card = StrictCard()
+    nominator = Nominator(card, Threshold(0.5, n, 1), 1 << 12, 16)
+    with card.lane(PRODUCTS):
+        half = nominator._half(rows, len(rows))
+        found = card.to_host(nominate._product(card.xp, half, half)).astype(np.float64) / nominate.SCALE**2
     expected = rows.astype(np.longdouble) @ rows.T.astype(np.longdouble)
     assert np.abs(found - expected).max() < half_error(n)
 
@@ -90,7 +92,7 @@ def test_the_kernel_finds_what_numpy_finds(shape, room):
     tile, bound = rng.standard_normal(shape, dtype=np.float32), rng.uniform(0.5, 2, shape[1]).astype(np.float32)
     bound[-1] = abs(tile[0, -1])  # which is reached
     cupy = types.ModuleType("cupy")
-    cupy.RawKernel = RawKernel
+    cupy.RawKernel, cupy.cuda = RawKernel, None
     found, expected = Found.empty(np, room), Found.empty(np, tile.size)
     for first in (3, 700_000):
         add_beyond(cupy, tile, bound, first, 2 * shape[1], found)
