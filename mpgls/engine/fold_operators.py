@@ -22,6 +22,7 @@ from mpgls.la.shared_inverse import invert
 from mpgls.model.folds import NestedFolds
 from mpgls.model.kernel_ridge import (
     Direct,
+    Kind,
     LeaveOut,
     fitted_root,
     largest_eigenvalue,
@@ -33,8 +34,6 @@ from mpgls.model.kernel_ridge import (
 )
 from mpgls.run.log import duration
 from mpgls.run.world import World
-
-Kind = type[LeaveOut] | type[Direct]
 
 
 @dataclass(frozen=True, eq=False)

@@ -149,9 +149,15 @@ class LeaveOut:
         self.M = [[next(pieces) for _ in fold.inner] for fold in folds.outer]
 
     @staticmethod
-    def _shapes(folds: NestedFolds) -> list[tuple[int, int]]:
-        inner = [(i.size, i.size + fold.test.size) for fold in folds.outer for i in fold.inner]
-        return [(folds.n, folds.n), *((fold.test.size,) * 2 for fold in folds.outer), *inner]
+    def rows(folds: NestedFolds) -> list[np.ndarray]:
+        """The samples whose residuals give the errors of each entry of ``folds.tests``."""
+        inner = [np.concatenate([fold.test, inner]) for fold in folds.outer for inner in fold.inner]
+        return [*(fold.test for fold in folds.outer), *inner]
+
+    @classmethod
+    def _shapes(cls, folds: NestedFolds) -> list[tuple[int, int]]:
+        pairs = zip(folds.tests, cls.rows(folds), strict=True)
+        return [(folds.n, folds.n), *((test.size, rows.size) for test, rows in pairs)]
 
     @classmethod
     def size(cls, folds: NestedFolds) -> int:
@@ -196,7 +202,12 @@ class Direct:
         self.folds = folds
         pieces = _pieces(flat, self._shapes(folds))
         self.A = [next(pieces) for _ in folds.tests]
-        self.training = [folds.training(k) for k in range(len(folds.tests))]
+        self.training = self.rows(folds)
+
+    @staticmethod
+    def rows(folds: NestedFolds) -> list[np.ndarray]:
+        """The samples whose targets predict those of each entry of ``folds.tests``."""
+        return [folds.training(k) for k in range(len(folds.tests))]
 
     @staticmethod
     def _shapes(folds: NestedFolds) -> list[tuple[int, int]]:
@@ -242,6 +253,10 @@ class Direct:
         np.take(Y, self.training[k], axis=0, out=y_train, mode="clip")
         e = np.matmul(A, y_train, out=work.array("errors", (A.shape[0], Y.shape[1]), Y.dtype))
         return np.subtract(Y[test], e, out=e)
+
+
+Kind = type[LeaveOut] | type[Direct]
+"""How the errors of a penalty are made."""
 
 
 def _pieces(flat: np.ndarray, shapes: list[tuple[int, int]]) -> Iterator[np.ndarray]:

@@ -12,8 +12,9 @@ from mpgls.engine.cost import RunCost
 from mpgls.engine.kinship_cost import KinshipWork, eigen_cost, kinship_cost
 from mpgls.engine.kinship_plan import KinshipSizes, plan_eigen, plan_kinship
 from mpgls.engine.permutation_tiles import tile_width
+from mpgls.engine.ridge_card_plan import RidgeSizes
 from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
-from mpgls.engine.ridge_plan import RidgeSizes, plan_kernel, plan_penalties
+from mpgls.engine.ridge_plan import plan_kernel, plan_penalties
 from mpgls.engine.scan_cost import ScanWork, scan_cost
 from mpgls.engine.scan_plan import ScanSizes, plan_scan
 from mpgls.engine.tile_cost import TileWork, tile_cost
@@ -93,13 +94,13 @@ def _vgwas(options: Plan, machine: Machine) -> RunCost:
 def _ridge(options: Plan, machine: Machine) -> RunCost:
     n, m, t = options.samples, _snps(options), options.t
     folds = nested_folds(n, *FOLDS, seed=1)
-    each = LeaveOut.size(folds)
     sizes = RidgeSizes(n, t, options.q, _item(options), _bytes(options), tile_width(t, False))
     kernel = plan_kernel(machine, sizes, None)
-    plan = plan_penalties(machine, sizes, folds, [each] * PENALTIES, False)
+    plan = plan_penalties(machine, sizes, folds, [LeaveOut] * PENALTIES, False)
     work = RidgeWork(
-        n, m, _bytes(options), t, options.permuted, float(PENALTIES * each), PENALTIES, FOLDS, options.mixed
-    )
+        n, m, _bytes(options), t, options.permuted, float(PENALTIES * LeaveOut.size(folds)), PENALTIES, FOLDS,
+        options.mixed,
+    )  # fmt: skip
     return ridge_cost(machine, replace(plan, stages=kernel.stages | plan.stages), work)
 
 
