@@ -33,7 +33,8 @@ from mpgls.device.cross import centred_product, counted
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.operator import row_panels
 from mpgls.device.outer import EXACT, OuterSums
-from mpgls.device.parts import COPIES, PRECISIONS
+from mpgls.device.parts import PRECISIONS
+from mpgls.device.products import COPIES
 from mpgls.errors import MpglsError
 
 FULL = {"samples": 20_480, "snps": 200_000, "similarity": 8_192}

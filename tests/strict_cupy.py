@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class ndarray:
     itemsize = property(lambda self: self.host.itemsize)
     strides = property(lambda self: self.host.strides)
     flags = property(lambda self: self.host.flags)
+    data = property(lambda self: SimpleNamespace(ptr=self.host.ctypes.data))
     T = property(lambda self: self._view(self.host.T))
 
     def _view(self, host: np.ndarray) -> ndarray:

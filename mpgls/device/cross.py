@@ -14,8 +14,7 @@ import numpy as np
 
 from mpgls.device.card import Card
 from mpgls.device.decoder import DeviceDecoder
-from mpgls.device.parts import COPIES
-from mpgls.device.products import aligned, integer_product
+from mpgls.device.products import COPIES, aligned, integer_product
 
 
 class Counted(NamedTuple):

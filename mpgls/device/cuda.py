@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from mpgls.device.card import COPIES, PRODUCTS, Card
-from mpgls.errors import MemoryPlanError, StorageError, UsageError
+from mpgls.device.products import integer_product
+from mpgls.errors import MemoryPlanError, MpglsError, StorageError, UsageError
 
 USED = 0.9
 """Of the memory that is free on a card, as much is used."""
@@ -41,7 +42,18 @@ def open_card(node_rank: int, node_size: int, limit: int | None) -> Card:
             f"each rank needs a GPU of its own, and this node has {node_size} ranks and {count} GPUs: start "
             f"{count} ranks a node, or use --device cpu"
         )
-    return CudaCard(cupy, node_rank, limit)
+    try:
+        card = CudaCard(cupy, node_rank, limit)
+        card.try_out()
+    except MpglsError:
+        raise
+    except Exception as error:  # as many classes as CUDA has libraries
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise UsageError(
+            f"CuPy {cupy.__version__} cannot compute on GPU {node_rank} ({text[0]}): its wheel and CUDA's libraries "
+            "must be of one version (docs/gpu.md, Installation), or use --device cpu"
+        ) from None
+    return card
 
 
 class CudaCard:
@@ -61,6 +73,14 @@ class CudaCard:
         cupy.get_default_memory_pool().set_limit(size=self.limit)
         # streams that do not wait for the default one
         self._streams = {name: cupy.cuda.Stream(non_blocking=True) for name in (COPIES, PRODUCTS)}
+
+    def try_out(self) -> None:
+        """Compile a kernel and call cuBLAS, so that what is missing is missed now."""
+        with self.lane(PRODUCTS):
+            A = self.xp.ones((16, 16), dtype=np.int8) * 3
+            found = self.to_host(integer_product(self.xp, A, A, 3))
+        if not np.all(found == 144.0):
+            raise StorageError(f"the GPU {self.name} multiplies wrongly: 16 * 3 * 3 is {found[0, 0]}")
 
     @contextlib.contextmanager
     def lane(self, name: str) -> Iterator[None]:

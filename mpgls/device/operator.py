@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpgls.device import kernels
 from mpgls.device.card import COPIES, PRODUCTS, Card
 from mpgls.device.parts import Columns, Double
-from mpgls.device.products import aligned
+from mpgls.device.products import aligned, has_cublas
 from mpgls.la.layout import Block, FoldedRows
 
 HEIGHT = 1024
@@ -90,7 +91,7 @@ class DeviceOperator:
             padded[:, :k] = xp.asarray(np.ascontiguousarray(W))
             parts, scale = self.precision.split(xp, padded)
             W_one = ordered_sums(padded.T)
-            F = xp.asarray(F_tilde, dtype=self.precision.sums)
+            F = xp.asarray(np.ascontiguousarray(F_tilde))
             resident = parts.nbytes <= self._left
             if not resident:
                 on_host = card.host_array(parts.shape, parts.dtype)
@@ -115,39 +116,37 @@ class DeviceOperator:
 
         To be called in the lane of products.
         """
-        total = None
-        for panel, X_tilde in self.apply(X, centring):
-            partial = row_sums(self.card.xp, self.precision, panel.F_tilde, X_tilde)
-            total = partial if total is None else total + partial
-        return total
+        return self._sums(X, centring)
 
     def sums_of_any(self, H: Any) -> Any:
         """`sums` of columns of any numbers H (n, B), float64 on the card; in the lane of products."""
         X, scale = self.precision.split_columns(self.card.xp, H)
+        none = Centring(self.card.xp.zeros(X.parts[0].shape[0]), None, None)
+        total = self._sums(X, none) * scale
+        total[-1] *= scale
+        return total[:, : H.shape[1]]
+
+    def _sums(self, X: Columns, centring: Centring) -> Any:
         total = None
         for panel, parts in self._in_turn():
-            H_tilde = self._product(panel, parts, X) * scale.astype(self.precision.sums)
-            partial = row_sums(self.card.xp, self.precision, panel.F_tilde, H_tilde)
+            product = self._uncentred(panel, parts, X, centring)
+            partial = panel_sums(self.card.xp, product, panel, centring.d)
             total = partial if total is None else total + partial
-        assert total is not None
-        return total[:, : H.shape[1]]
+        return total
 
     def apply(self, X: Columns, centring: Centring) -> Iterator[tuple[_Panel, Any]]:
         """Rows of W times B centred SNPs, (r, B) of each panel in turn; in the lane of products."""
-        xp = self.card.xp
         for panel, parts in self._in_turn():
-            X_tilde = self._product(panel, parts, X)
-            X_tilde -= xp.multiply(panel.W_one[:, None], centring.d).astype(X_tilde.dtype)
-            if centring.missing is not None:
-                gaps = centring.gaps
-                of_missing = self._product(panel, parts, centring.missing)[:, : gaps.size]
-                X_tilde[:, gaps] += of_missing * centring.d[gaps].astype(X_tilde.dtype)
-            yield panel, X_tilde
+            yield panel, centred(self.card.xp, self._uncentred(panel, parts, X, centring), panel, centring.d)
 
-    def _product(self, panel: _Panel, parts: Any, X: Columns) -> Any:
-        """Rows of W times columns (r, B), in the precision of sums."""
-        product = self.precision.product(self.card.xp, parts, X.leading(parts.shape[2]))
-        product *= panel.scale[:, None].astype(product.dtype)
+    def _uncentred(self, panel: _Panel, parts: Any, X: Columns, centring: Centring) -> Any:
+        """Rows of W (X + M diag(d)), in the precision of sums, before they are scaled."""
+        xp, precision = self.card.xp, self.precision
+        product = precision.product(xp, parts, X.leading(parts.shape[2]))
+        if centring.missing is not None:
+            gaps = centring.gaps
+            of_missing = precision.product(xp, parts, centring.missing.leading(parts.shape[2]))[:, : gaps.size]
+            product[:, gaps] += of_missing * centring.d[gaps].astype(product.dtype)
         return product
 
     def _in_turn(self) -> Iterator[tuple[_Panel, Any]]:
@@ -182,17 +181,25 @@ class DeviceOperator:
             return turn, parts, card.mark()
 
 
-def row_sums(xp: Any, precision: Double, F: Any, X: Any) -> Any:
-    """F'X and, last, x'x of each column of X (r, B): float64 (k+1, B).
+def centred(xp: Any, product: Any, panel: _Panel, d: Any) -> Any:
+    """X~ = s o product - (W 1) d' (r, B), in the type of ``product``, which is overwritten."""
+    product *= panel.scale[:, None].astype(product.dtype)
+    product -= xp.multiply(panel.W_one[:, None], d).astype(product.dtype)
+    return product
 
-    In `exact` numbers are added in an order that depends on nothing but r.
+
+def panel_sums(xp: Any, product: Any, panel: _Panel, d: Any) -> Any:
+    """F~'X~ and, last, x~'x~ of each column of a panel of X~ = s o product - (W 1) d': float64 (k+1, B).
+
+    Numbers are added in an order that depends on nothing but r. ``product`` is overwritten.
     """
-    if precision.name == "exact":
-        return xp.stack([ordered_sums(f[:, None] * X) for f in F.T] + [ordered_sums(X * X)])
-    sums = xp.empty((F.shape[1] + 1, X.shape[1]))
-    sums[:-1] = F.T @ X
-    sums[-1] = (X * X).sum(axis=0, dtype=np.float64)
-    return sums
+    F = panel.F_tilde
+    if has_cublas(xp):
+        sums = kernels.panel_sums(xp, product, panel.scale, panel.W_one, d, F)
+    else:
+        X = centred(xp, product, panel, d).astype(np.float64)
+        sums = xp.concatenate([f[:, None] * X for f in F.T] + [X * X], axis=1)
+    return ordered_sums(sums).reshape(F.shape[1] + 1, -1)
 
 
 def ordered_sums(values: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.device.products import INT8, aligned, half_product, integer_product
+from mpgls.device.products import INT8, aligned, digit_products, half_product, integer_product
 
 SECOND = 2048.0
 """What a second float16 part is multiplied by: float16 has 11 bits."""
@@ -36,8 +36,6 @@ DOSAGE_DIGITS, DOSAGE_BITS = 5, 37
 """int8 parts of a dosage, of at most 2 in size, in units of 2^-37."""
 LOWEST = 3
 """Products of parts that are worth less than 256^3, 2^-60 of the largest, are left out."""
-COPIES = 2
-"""The largest size of a count of alleles less a whole number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +111,10 @@ class Mixed(Double):
 
     def product(self, xp: Any, parts: Any, X: Columns) -> Any:
         """float32; the product of two low parts, 2^-24 of the whole, is left out."""
-        low = half_product(xp, parts[1], X.parts[0])
+        low = half_product(xp, parts[1], X.parts[0], 1 / SECOND)
         if not X.counts:
-            low += half_product(xp, parts[0], X.parts[1])
-        low /= np.float32(SECOND)
-        low += half_product(xp, parts[0], X.parts[0])
-        return low
+            low = half_product(xp, parts[0], X.parts[1], 1 / SECOND, low)
+        return half_product(xp, parts[0], X.parts[0], 1.0, low)
 
 
 class Exact(Double):
@@ -152,12 +148,13 @@ class Exact(Double):
 
     def product(self, xp: Any, parts: Any, X: Columns) -> Any:
         """Exact sums of each worth, added up in float64 from the lowest to the highest."""
-        largest, worth = (COPIES, 1.0) if X.counts else (INT8, 2.0**-DOSAGE_BITS)
+        if X.counts:
+            return digit_products(xp, parts, X.parts[0], xp.asarray(float(BASE) ** np.arange(len(parts))))
         total = xp.zeros((parts.shape[1], X.parts[0].shape[0]))
-        for power in range(0 if X.counts else LOWEST, len(parts) + len(X.parts) - 1):
+        for power in range(LOWEST, len(parts) + len(X.parts) - 1):
             pairs = [(p, power - p) for p in range(len(parts)) if 0 <= power - p < len(X.parts)]
-            of_power = sum(integer_product(xp, parts[p], X.parts[q], largest) for p, q in pairs)
-            total += of_power * (worth * float(BASE) ** power)
+            of_power = sum(integer_product(xp, parts[p], X.parts[q], INT8) for p, q in pairs)
+            total += of_power * (2.0**-DOSAGE_BITS * float(BASE) ** power)
         return total
 
 

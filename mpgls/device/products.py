@@ -18,14 +18,19 @@ from typing import Any
 
 import numpy as np
 
+from mpgls.device import kernels
+
 ALIGNED = 16
 """Numbers of a row, and rows of the columns, are multiples of it: whole memory accesses for the matrix units."""
+COPIES = 2
+"""The largest size of a count of alleles less a whole number."""
 INT8 = 128
 """The largest size of an int8."""
 R_32F, R_16F, R_8I, R_32I = 0, 2, 3, 10
 """cudaDataType_t."""
 COMPUTE_32F, COMPUTE_32I = 68, 72
 """cublasComputeType_t."""
+INTEGERS = (np.int32, R_8I, R_32I, COMPUTE_32I)
 OP_N, OP_T, GEMM_DEFAULT = 0, 1, -1
 
 
@@ -56,32 +61,62 @@ def integer_product(xp: Any, A: Any, G: Any, largest: int) -> Any:
     return total
 
 
-def half_product(xp: Any, A: Any, G: Any) -> Any:
-    """A G' for float16 ``A`` (r, k) and ``G`` (B, k), summed in float32: float32 (r, B)."""
-    if not has_cublas(xp):
-        # a product of two float16 has 22 bits: float32 holds it
-        return A.astype(np.float32) @ G.astype(np.float32).T
-    return _gemm(xp, A, G, np.float32, (R_16F, R_32F, COMPUTE_32F))
+def half_product(xp: Any, A: Any, G: Any, factor: float = 1.0, onto: Any = None) -> Any:
+    """``factor`` A G' for float16 ``A`` (r, k) and ``G`` (B, k), summed in float32: float32 (r, B).
+
+    It is added to ``onto``, where that is given.
+    """
+    if has_cublas(xp):
+        return _gemm(xp, A, G, (np.float32, R_16F, R_32F, COMPUTE_32F), onto, factor)
+    # a product of two float16 has 22 bits: float32 holds it
+    product = A.astype(np.float32) @ G.astype(np.float32).T
+    product *= np.float32(factor)
+    if onto is not None:
+        product += onto
+    return product
+
+
+def digit_products(xp: Any, parts: Any, G: Any, worth: Any) -> Any:
+    """sum_p ``worth``_p A_p G' for int8 ``parts`` A (P, r, k), counts ``G`` (B, k) and float64 ``worth`` (P,).
+
+    Each product is exact; they are added in float64 in the order of p: (r, B).
+    """
+    P, r, k = parts.shape
+    if has_cublas(xp) and k <= most_terms(COPIES):
+        sums = xp.empty((P, r, G.shape[0]), dtype=np.int32)
+        for part, into in zip(parts, sums, strict=True):
+            _gemm(xp, part, G, INTEGERS, into, 1, 0)
+        return kernels.joined(xp, sums, worth)
+    total = xp.zeros((r, G.shape[0]))
+    for p in range(P):
+        total += integer_product(xp, parts[p], G, COPIES) * worth[p]
+    return total
 
 
 def _int32_product(xp: Any, A: Any, G: Any) -> Any:
-    if not has_cublas(xp):
-        exact = A.astype(np.float64) @ G.astype(np.float64).T
-        return exact.astype(np.int64).astype(np.int32)  # wraps around as int32 sums do
-    return _gemm(xp, A, G, np.int32, (R_8I, R_32I, COMPUTE_32I))
+    if has_cublas(xp):
+        return _gemm(xp, A, G, INTEGERS)
+    exact = A.astype(np.float64) @ G.astype(np.float64).T
+    return exact.astype(np.int64).astype(np.int32)  # wraps around as int32 sums do
 
 
-def _gemm(cupy: Any, A: Any, G: Any, dtype: type, types: tuple[int, int, int]) -> Any:
-    """A G' by cuBLAS on the current stream; ``types`` of the factors, of the result, and of the sums."""
+def _gemm(
+    cupy: Any, A: Any, G: Any, types: tuple[type, int, int, int], into: Any = None, factor: float = 1, kept: int = 1
+) -> Any:
+    """``factor`` A G' by cuBLAS on the current stream; ``types`` of the result, for NumPy, the factors, it, the sums.
+
+    Added to ``kept``, 0 or 1, times ``into``, where that is given.
+    """
     (r, k), B = A.shape, G.shape[0]
-    factor, result, compute = types
-    out = cupy.empty((r, B), dtype=dtype)
-    one: np.ndarray = np.ones(1, dtype=dtype)
-    zero: np.ndarray = np.zeros(1, dtype=dtype)
-    # cuBLAS counts by columns: it sees G' and A' and makes out' = (G')' A'
+    dtype, factors, result, compute = types
+    if into is None:
+        into, kept = cupy.empty((r, B), dtype=dtype), 0
+    alpha: np.ndarray = np.full(1, factor, dtype=dtype)
+    beta: np.ndarray = np.full(1, kept, dtype=dtype)
+    # cuBLAS counts by columns: it sees G' and A' and makes into' = (G')' A'
     cupy.cuda.cublas.gemmEx(
-        cupy.cuda.Device().cublas_handle, OP_T, OP_N, B, r, k,
-        one.ctypes.data, G.data.ptr, factor, G.strides[0] // G.itemsize, A.data.ptr, factor, A.strides[0] // A.itemsize,
-        zero.ctypes.data, out.data.ptr, result, B, compute, GEMM_DEFAULT,
+        cupy.cuda.Device().cublas_handle, OP_T, OP_N, B, r, k, alpha.ctypes.data,
+        G.data.ptr, factors, G.strides[0] // G.itemsize, A.data.ptr, factors, A.strides[0] // A.itemsize,
+        beta.ctypes.data, into.data.ptr, result, B, compute, GEMM_DEFAULT,
     )  # fmt: skip
-    return out
+    return into

@@ -13,8 +13,8 @@ import numpy as np
 from mpgls.device.card import COPIES, PRODUCTS, Card
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.outer import EXACT, OuterSums
-from mpgls.device.parts import COPIES as MOST_COPIES
 from mpgls.device.parts import Columns
+from mpgls.device.products import COPIES as MOST_COPIES
 from mpgls.device.products import aligned
 from mpgls.engine.device_counts import CardCounter
 from mpgls.engine.genotype_blocks import GenotypeBlocks

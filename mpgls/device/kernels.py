@@ -1,0 +1,161 @@
+"""Short kernels where operations on whole arrays would move far more memory than the products do. CuPy only.
+
+    decode         packed genotypes to columns: a table of four numbers a SNP, samples in any order
+    panel_sums     F~'X~ and x~'x~ of a panel of X~ = s o P - (W 1) d', read once
+    joined         sum_p P_p w_p of the int32 products of digits
+
+Each does what an expression of array operations says where there is no GPU (`mpgls.device.decoder`, `operator`,
+`products`), with the same bits: multiplications and additions are not contracted.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+THREADS = 128
+FOLDED = 32
+"""At most as many rows of partial sums of a panel are left by `panel_sums`."""
+AT_ONCE = 4
+"""Sums of a thread."""
+MOST_ROWS = 65_535
+"""Of a grid of blocks in its second direction."""
+TYPES = {"f": "float", "d": "double", "b": "signed char", "e": "unsigned short"}
+"""By the character of a dtype; float16 is moved only, as its bits."""
+
+DECODE = r"""
+extern "C" __global__ void decode(
+    const unsigned char* packed, const long long stride, const T* tables, const int* of_snp, const int* rows,
+    const int in_order, const int n, const int width, const int B, T* out)
+{
+    struct alignas(4 * sizeof(T)) Four { T value[4]; };
+    const int first = 4 * (blockIdx.x * blockDim.x + threadIdx.x);
+    if (first >= width) return;
+    for (int b = blockIdx.y; b < B; b += gridDim.y) {
+        const unsigned char* bytes = packed + b * stride;
+        const T* table = tables + 4 * of_snp[b];
+        Four four;
+        for (int i = 0; i < 4; i++) {
+            const int j = first + i;
+            four.value[i] = 0;
+            if (j < n) {
+                const int s = in_order ? j : rows[j];
+                four.value[i] = table[(bytes[s >> 2] >> (2 * (s & 3))) & 3];
+            }
+        }
+        *(Four*)(out + (long long)b * width + first) = four;
+    }
+}
+"""
+
+PANEL_SUMS = r"""
+extern "C" __global__ void panel_sums(
+    const T* P, const double* scale, const double* W_one, const double* d, const double* F,
+    const int r, const int B, const int k, const int levels, double* out)
+{
+    // numbers of rows that are left after each halving
+    int left[16];
+    left[0] = r;
+    for (int t = 0; t < levels; t++) left[t + 1] = (left[t] + 1) / 2;
+    const int i = blockIdx.y, j = blockIdx.x * blockDim.x + threadIdx.x, first = 4 * blockIdx.z;
+    if (j >= B) return;
+    const double of_snp = d[j];
+    double waiting[16][4];
+    for (int leaf = 0; leaf < (1 << levels); leaf++) {
+        // the row of this leaf, unless a half has none: then zeros are added in its place
+        int row = i;
+        bool there = true;
+        for (int t = levels; t > 0; t--)
+            if (leaf >> (t - 1) & 1) {
+                row += left[t];
+                there = there && row < left[t - 1];
+            }
+        double sum[4] = {0, 0, 0, 0};
+        if (there) {
+            const T x = P[(long long)row * B + j] * (T)scale[row] - (T)(W_one[row] * of_snp);
+            for (int s = 0; s < 4; s++)
+                if (first + s <= k) sum[s] = (first + s < k ? F[row * k + first + s] : (double)x) * x;
+        }
+        int t = 0;
+        for (; leaf >> t & 1; t++)
+            for (int s = 0; s < 4; s++) sum[s] = waiting[t][s] + sum[s];
+        for (int s = 0; s < 4; s++) waiting[t][s] = sum[s];
+    }
+    for (int s = 0; s < 4; s++)
+        if (first + s <= k) out[((long long)i * (k + 1) + first + s) * B + j] = waiting[levels][s];
+}
+"""
+
+JOINED = r"""
+extern "C" __global__ void joined(
+    const int* P, const double* worth, const int parts, const long long size, double* out)
+{
+    for (long long e = blockIdx.x * (long long)blockDim.x + threadIdx.x; e < size;
+         e += (long long)gridDim.x * blockDim.x) {
+        double total = 0;
+        for (int p = 0; p < parts; p++) total += P[p * size + e] * worth[p];
+        out[e] = total;
+    }
+}
+"""
+
+SOURCES = {"decode": DECODE, "panel_sums": PANEL_SUMS, "joined": JOINED}
+
+
+def source(name: str, dtype: Any) -> str:
+    """The text of a kernel on numbers of a type."""
+    return f"typedef {TYPES[np.dtype(dtype).char]} T;\n{SOURCES[name]}"
+
+
+@functools.cache
+def _kernel(cupy: Any, name: str, dtype: Any) -> Any:
+    return cupy.RawKernel(source(name, dtype), name, options=("--fmad=false",))
+
+
+def decode(cupy: Any, packed: Any, tables: Any, of_snp: Any, rows: Any, n: int, width: int) -> Any:
+    """Columns (B, width), zeros from ``n`` on: element (b, j) is tables[of_snp[b]][code of sample rows[j]].
+
+    ``packed`` (B, any) uint8, ``tables`` (any, 4), ``of_snp`` (B,) int32, ``rows`` (n,) int32, None for 0, 1, ...
+    """
+    B = packed.shape[0]
+    out = cupy.empty((B, width), dtype=tables.dtype)
+    grid = (-(-width // (4 * THREADS)), min(B, MOST_ROWS))
+    args = (
+        packed, np.int64(packed.strides[0]), tables, of_snp, of_snp if rows is None else rows,
+        np.int32(rows is None), np.int32(n), np.int32(width), np.int32(B), out,
+    )  # fmt: skip
+    _kernel(cupy, "decode", tables.dtype)(grid, (THREADS,), args)
+    return out
+
+
+def halvings(r: int) -> tuple[int, int]:
+    """How often r rows are halved until at most `FOLDED` are left, and how many are."""
+    levels = 0
+    while r > FOLDED:
+        r, levels = (r + 1) // 2, levels + 1
+    return levels, r
+
+
+def panel_sums(cupy: Any, P: Any, scale: Any, W_one: Any, d: Any, F: Any) -> Any:
+    """Sums of f x and, last, x x over rows i, i + r', ... of X~, in the order of `ordered_sums`: (r', (k+1) B).
+
+    ``P`` (r, B) float32 or float64, ``scale`` and ``W_one`` (r,), ``d`` (B,), ``F`` (r, k).
+    """
+    (r, B), k = P.shape, F.shape[1]
+    levels, rows = halvings(r)
+    out = cupy.empty((rows, (k + 1) * B))
+    grid = (-(-B // THREADS), rows, -(-(k + 1) // AT_ONCE))
+    args = (P, scale, W_one, d, F, np.int32(r), np.int32(B), np.int32(k), np.int32(levels), out)
+    _kernel(cupy, "panel_sums", P.dtype)(grid, (THREADS,), args)
+    return out
+
+
+def joined(cupy: Any, P: Any, worth: Any) -> Any:
+    """sum_p P_p worth_p, float64 (r, B), of int32 ``P`` (parts, r, B), in the order of p."""
+    out = cupy.empty(P.shape[1:])
+    grid = (min(-(-out.size // THREADS), 2**16),)
+    args = (P, worth, np.int32(P.shape[0]), np.int64(out.size), out)
+    _kernel(cupy, "joined", np.float64)(grid, (THREADS,), args)
+    return out
