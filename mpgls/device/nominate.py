@@ -169,7 +169,7 @@ class Nominator:
 
 def _product(xp: Any, A: Any, G: Any) -> Any:
     """A G' in float32, TERMS samples at a time."""
-    total = half_product(xp, A[:, :TERMS], G[:, :TERMS])
-    for start in range(TERMS, A.shape[1], TERMS):
-        total += half_product(xp, A[:, start : start + TERMS], G[:, start : start + TERMS])
+    total = None
+    for start in range(0, A.shape[1], TERMS):
+        total = half_product(xp, A[:, start : start + TERMS], G[:, start : start + TERMS], 1.0, total)
     return total

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpgls.device.nominate import PLACES, SNP_COPIES, TERMS, UPLOAD
+from mpgls.device.nominate import PLACES, SNP_COPIES, UPLOAD
 from mpgls.device.products import ALIGNED, aligned
 from mpgls.errors import MemoryPlanError
 from mpgls.model.mulm import TILE_BYTES, TILE_SNPS
@@ -200,7 +200,7 @@ def _card_share(scan: VoxelwiseSizes, block: int, chunk: int, voxels: int, tile:
     stages = {
         "voxels": 2 * k * v + v,
         "SNPs": SNP_COPIES * 2 * k * rows + (item + 10) * min(UPLOAD, k * max(rows, v)),
-        "products": 4 * tile * (1 if k <= TERMS else 2) + 8 * (scan.r + 6) * width,
+        "products": 4 * tile + 8 * (scan.r + 6) * width,
         "pairs": 8 * PLACES * room,
     }
     return CardShare(chunk, voxels, tile, room, stages)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import types
-
+import emulated_cupy
 import numpy as np
 import pytest
-from raw_kernels import COMPILER, RawKernel
+import strict_cupy
+import strict_lanes
 from strict_card import StrictCard
 
 from mpgls.device import nominate
@@ -17,6 +17,11 @@ from mpgls.device.threshold import Found, add_beyond
 N = 256
 EDGE = 2.0**-4 * (1 + 2.0**-11 - 2.0**-22)
 """Just below the middle of two float16 numbers: it loses nearly 2^-11 of itself."""
+
+
+@pytest.fixture(autouse=True)
+def no_history():
+    strict_lanes.begin_anew()
 
 
 def adversary(turned):
@@ -84,20 +89,22 @@ def test_what_confounds_get_back_lowers_the_threshold():
     assert gamma2.min() > 0.9 and beyond <= nominated(x, y, share, n, Z)
 
 
-@pytest.mark.skipif(COMPILER is None, reason="needs g++")
+@pytest.mark.skipif(emulated_cupy.COMPILER is None, reason="needs g++")
 @pytest.mark.parametrize("shape, room", [((37, 300), 5000), ((5, 1030), 40), ((1, 1), 1)])
-def test_the_kernel_finds_what_numpy_finds(shape, room):
-    """The CUDA source as C++, called as CuPy's RawKernel is."""
+def test_the_kernel_finds_what_array_operations_find(shape, room):
     rng = np.random.default_rng(4)
     tile, bound = rng.standard_normal(shape, dtype=np.float32), rng.uniform(0.5, 2, shape[1]).astype(np.float32)
     bound[-1] = abs(tile[0, -1])  # which is reached
-    cupy = types.ModuleType("cupy")
-    cupy.RawKernel, cupy.cuda = RawKernel, None
-    found, expected = Found.empty(np, room), Found.empty(np, tile.size)
-    for first in (3, 700_000):
-        add_beyond(cupy, tile, bound, first, 2 * shape[1], found)
-        add_beyond(np, tile, bound, first, 2 * shape[1], expected)
-    count = int(expected.count[0])
-    assert count == int(found.count[0]) == 2 * int((np.abs(tile) >= bound).sum()) > 0
-    mine, all_of_them = found.places[: min(room, count)].tolist(), expected.places[:count].tolist()
-    assert len(set(mine)) == len(mine) and set(mine) <= set(all_of_them)
+    with StrictCard().lane(PRODUCTS):
+        on_card = [strict_cupy.asarray(one) for one in (tile, bound)]
+        mine, theirs = Found.empty(emulated_cupy.cupy, room), Found.empty(strict_cupy, tile.size * 2)
+        for first in (3, 700_000):
+            add_beyond(emulated_cupy.cupy, *on_card, first, 2 * shape[1], mine)
+            add_beyond(strict_cupy, *on_card, first, 2 * shape[1], theirs)
+        found, expected = ([one.get() for one in pair] for pair in (mine, theirs))
+    count = int(expected[1][0])
+    assert count == int(found[1][0]) == 2 * int((np.abs(tile) >= bound).sum()) > 0
+    of_tile = {first + i * 2 * shape[1] + j for first in (3, 700_000) for i, j in np.argwhere(np.abs(tile) >= bound)}
+    assert set(expected[0][:count].tolist()) == of_tile
+    kept = found[0][: min(room, count)].tolist()
+    assert len(set(kept)) == len(kept) and set(kept) <= of_tile
