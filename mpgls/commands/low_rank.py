@@ -25,14 +25,14 @@ from mpgls.engine.low_rank_inputs import (
     open_similarity,
     sample_sets,
 )
-from mpgls.engine.low_rank_nulls import Products, SimilarityPart, load_gram
+from mpgls.engine.low_rank_nulls import Products, SimilarityPart
 from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.low_rank_scan import SetModel
 from mpgls.engine.low_rank_stages import FILES_OF_STAGES, STAGES, Stages, similarity_mark
 from mpgls.engine.parts import tested_chromosomes
 from mpgls.engine.sample_products import SampleModels, sample_products, without
 from mpgls.engine.similarity import PackedSnps, Similarity
-from mpgls.engine.similarity_on_card import SimilarityOnCard, check_for_cards, tested_snps
+from mpgls.engine.similarity_on_card import SimilarityOnCard, check_for_cards, stored_gram, tested_snps
 from mpgls.engine.snp_scan import left_blocks
 from mpgls.engine.trait_scan import TraitScan
 from mpgls.errors import UsageError
@@ -238,7 +238,7 @@ def scan_set(
 ) -> dict[int, dict[str, float]]:
     """Stages 1, 2 and 4 with K x K matrices. Collective. Returns what checks in double found, by trait."""
     world, plan = run.job.world, run.plan
-    gram = run.stages.multiply(samples, G, plan.strip, grid)  # stage 1: G'G
+    gram = stored_gram(run.stages.multiply(samples, G, plan.strip, grid), G, world)  # stage 1: G'G
     if run.options.stage == 1:
         return {}
     products = Products.of(samples.F_rep, samples.q, G, world)  # F'F, G'F
@@ -254,7 +254,7 @@ def scan_set(
     with split_teams(world.comm, plan.team_size, plan.solver) as team:
         of_snps = run.options.columns(samples.cohort)
         tested = tested_snps(run.study.fileset.bed, samples.rows, samples.F_rep, G, plan.block, world, of_snps)
-        model = SetModel(load_gram(gram, G.n, grid, world), products, nulls, tested)
+        model = SetModel(gram.load(grid, world), products, nulls, tested)
         if (blups := run.blups_of(G, parts[0])) is not None:
             blups.keep_set(run.study, samples, model, parts[0])
         left = [part.k for part in parts if run.ledger.unfinished(part.blocks)]

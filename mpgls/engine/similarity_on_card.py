@@ -17,14 +17,17 @@ from mpgls.device.cross import Counted, centred_product, counted
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.operator import Centring, DeviceOperator, row_panels
 from mpgls.device.parts import PRECISIONS, Columns
+from mpgls.device.triangle import bytes_of_triangles
 from mpgls.engine.device_counts import CardCounter
+from mpgls.engine.gram import GramFile
 from mpgls.engine.low_rank import LowRankFactor
-from mpgls.engine.low_rank_nulls import SimilarityPart
+from mpgls.engine.low_rank_nulls import SimilarityPart, StoredGram
 from mpgls.engine.low_rank_scan import HeldTrait, TestedBlock, TestedSnps
 from mpgls.engine.similarity import PANEL, PackedSnps, Similarity
 from mpgls.engine.snp_scan import Streamed
 from mpgls.errors import UsageError
 from mpgls.la.teams import Closing, Team
+from mpgls.run.plan import GIB
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.similarity import SimilaritySnps
@@ -174,10 +177,9 @@ class TestedOnCard(TestedSnps):
         """L_c^-1 on the card of each rank. Collective."""
         K = len(F_tilde_rep)
         (panels,) = row_panels(K, 1, triangle=True)
-        of_ranks = L.row_blocks([panels] * self.world.size)[::-1]
         operator = DeviceOperator(self.card, self._precision, int(self._room))
-        for rows, _ in panels:
-            operator.take(of_ranks.pop(), F_tilde_rep[rows.start : rows.stop])
+        for W, (rows, _) in zip(L.row_blocks([panels] * self.world.size), panels, strict=True):
+            operator.take(W, F_tilde_rep[rows.start : rows.stop])
         self.card.settle()
         self._room -= operator.resident_bytes
         return CardFactor(operator, K, self)
@@ -204,6 +206,18 @@ class CardFactor(Closing):
         """Give the room back."""
         self._owner.give_back(self.operator.resident_bytes)
         del self.operator
+
+
+def stored_gram(file: GramFile, G: Similarity, world: World) -> StoredGram:
+    """G'G, whose factors are made on the card where ``G`` is there and they fit; it is said. Collective."""
+    if not isinstance(G, SimilarityOnCard):
+        return StoredGram(file, G.n, None)
+    room = (1.0 - SHARE - OF_FACTORS) * world.comm.allreduce(G.card.limit, op=min)
+    needed = bytes_of_triangles(G.K, 2)
+    on_card = needed <= room
+    where = "are made on GPUs" if on_card else f"are made on the ranks: a GPU has {room / GIB:.2f} GiB for them"
+    world.log.info(f"factors of I + w G'G, which take {needed / GIB:.2f} GiB while one is made, {where}")
+    return StoredGram(file, G.n, G.card if on_card else None)
 
 
 def tested_snps(
