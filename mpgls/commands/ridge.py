@@ -29,13 +29,13 @@ from mpgls.engine.cost import RunCost
 from mpgls.engine.device_plan import card_limit, choose_card
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.fold_operators import FoldProblem, PenaltyOperators
+from mpgls.engine.fold_operators_on_card import penalty_operators, tile_scanner
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kernel import genotype_kernel, given_kernel
 from mpgls.engine.kernel_on_card import kernel_tiles
 from mpgls.engine.null_ledger import NullLedger, Rounds
 from mpgls.engine.null_state import NullState
 from mpgls.engine.permutation_tiles import Permutations, TileScanner, all_tiles, tile_width
-from mpgls.engine.permutations_on_card import scanner_on
 from mpgls.engine.ridge_card_plan import RidgeSizes
 from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
 from mpgls.engine.ridge_plan import PenaltyPlan, plan_kernel, plan_penalties
@@ -113,12 +113,12 @@ def predict(
     held = plan_penalties(machine, sizes, folds, kinds, options.by_fold)
     facts = made | say_plan(held, kinds, largest, options, targets, job)
     scatter = Scatter(folds, C_rep, options.dtype)
-    scanner = scanner_on(card, held)(
+    scanner = tile_scanner(card, held)(
         Y_node.array, scatter, Permutations(options.seed, targets.blocks), len(kinds), options.one_for_all,
         options.save_predictions,
     )  # fmt: skip
     ledger = NullLedger(job.state(), options.checkpoint, world)
-    with PenaltyOperators(problem, options.penalties, kinds, world) as penalties:
+    with penalty_operators(card, problem, options.penalties, kinds, world) as penalties:
         null = permute(penalties, held, scanner, ledger, options, job)
 
     report = RidgeReport(options, targets, null, job)
@@ -154,7 +154,7 @@ def permute(
         for group in plan.groups:
             if group.start < null.penalties_done:
                 continue
-            operators = scanner.hold(group, penalties.hold(group))  # D of each alpha; (D_OO)^-1, rows I of (D_SS)^-1
+            operators = penalties.hold(group)  # D of each alpha; (D_OO)^-1, rows I of (D_SS)^-1
             job.sample_memory()
             for number, tile in rounds.own(batch, len(group) * len(folds.tests)):
                 scores = null.pending.get(number)

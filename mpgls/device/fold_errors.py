@@ -70,6 +70,14 @@ class FoldErrors:
     outer: Batch
     inner: Batch
 
+    def put(self, k: int, A: Any) -> None:
+        """The matrix of fold ``k``; inner folds come after the outer ones."""
+        outer = len(self.outer.A)
+        if k < outer:
+            self.outer.put(k, A)
+        else:
+            self.inner.put(k - outer, A)
+
     def residuals(self, xp: Any, Y: Any) -> Any:
         """z (n + 1, w) of Y (n + 1, w)."""
         if self.D is None:

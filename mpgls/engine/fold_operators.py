@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -79,10 +80,10 @@ class PenaltyOperators:
         self.problem, self.alphas, self.kinds, self.world = problem, alphas, kinds, world
         self._group = range(0)
         self._flat_node: list[SharedArray] = []
-        self._operators: list[LeaveOut | Direct] = []
+        self._operators: list[Any] = []
 
-    def hold(self, group: range) -> list[LeaveOut | Direct]:
-        """The operators of the penalties ``group``, in place of those held. Collective.
+    def hold(self, group: range) -> list[Any]:
+        """The operators of the penalties ``group``, in place of those held: LeaveOut or Direct. Collective.
 
         Raises NumericalError where a matrix has no inverse, MemoryPlanError where shared memory has no room, and
         Stopped after a signal, on all ranks.

@@ -143,10 +143,6 @@ class TileScanner:
             Y[:, k * panel : (k + 1) * panel] = self.Y[order, tile.start : tile.stop]
         return Y
 
-    def hold(self, group: range, operators: Sequence[Operators]) -> Sequence[Operators]:
-        """The ``operators`` of the penalties ``group``, where `score` takes them."""
-        return operators
-
     def score(
         self, tile: Tile, operators: Sequence[Operators], first: int = 0, scores: TileScores | None = None
     ) -> TileScores:

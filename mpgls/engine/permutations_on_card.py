@@ -6,18 +6,13 @@ held, the targets, and what the scatter of the folds takes; two numbers a penalt
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mpgls.device.card import PRODUCTS, Card
-from mpgls.device.fold_errors import Batch, FoldErrors
 from mpgls.engine.permutation_tiles import Tile, TileScanner, TileScores
-from mpgls.engine.ridge_plan import PenaltyPlan
-from mpgls.model.folds import NestedFolds
-from mpgls.model.kernel_ridge import Direct, Kind, LeaveOut
 from mpgls.model.nested_scores import CONSTANT, Scatter, correlations
 from mpgls.model.permute import permutation
 
@@ -56,24 +51,14 @@ class TileScannerOnCard(TileScanner):
     def __init__(self, card: Card, work: int, *given: Any) -> None:
         super().__init__(*given)
         self.card, self._numbers = card, work
-        self._group, self._held = range(0), list[FoldErrors]()
         with card.lane(PRODUCTS):
             self._Y = card.xp.asarray(np.ascontiguousarray(self.Y))
             self._scatter = ScatterOnCard(card, self.scatter)
 
-    def hold(self, group: range, operators: Sequence[Any]) -> Sequence[Any]:
-        """The ``operators`` of the penalties ``group`` on the card, in place of those held."""
-        if group != self._group:
-            self._group = group
-            self._held.clear()
-            with self.card.lane(PRODUCTS):
-                self._held.extend(errors_of(self.card, one, self.scatter.folds) for one in operators)
-        return self._held
-
     def score(
         self, tile: Tile, operators: Sequence[Any], first: int = 0, scores: TileScores | None = None
     ) -> TileScores:
-        """Add the penalties ``first``, first + 1, ... to the tile's scores."""
+        """Add the penalties ``first``, first + 1, ... to the tile's scores; ``operators`` are `FoldErrors`."""
         card, xp, outer = self.card, self.card.xp, len(self.scatter.folds.outer)
         scores = self._empty(tile) if scores is None else scores
         with card.lane(PRODUCTS):
@@ -114,37 +99,7 @@ class TileScannerOnCard(TileScanner):
                 scores.errors[a, fold.test] = of_fold
 
 
-def errors_of(card: Card, operators: LeaveOut | Direct, folds: NestedFolds) -> FoldErrors:
-    """The operators of a penalty, copied to the card; in the lane of products."""
-    if isinstance(operators, Direct):
-        D, matrices = None, operators.A
-    else:
-        D, matrices = operators.D, [*operators.N, *(M for of_fold in operators.M for M in of_fold)]
-    outer, inner = empty_batches(card, type(operators), folds, matrices[0].dtype.type)
-    for k, A in enumerate(matrices):
-        if k < len(folds.outer):
-            outer.put(k, A)
-        else:
-            inner.put(k - len(folds.outer), A)
-    return FoldErrors(None if D is None else card.xp.asarray(D), outer, inner)
-
-
-def empty_batches(card: Card, kind: Kind, folds: NestedFolds, dtype: type) -> tuple[Batch, Batch]:
-    """Zeros in place of the matrices of the outer and the inner folds."""
-    rows, outer = kind.rows(folds), len(folds.outer)
-    sides = (folds.tests[:outer], rows[:outer]), (folds.tests[outer:], rows[outer:])
-    first, second = (Batch(card, *side, dtype, folds.n, kind is Direct) for side in sides)
-    return first, second
-
-
 def _r2(xp: Any, squares: Any, scatter: Any) -> Any:
     """1 - squared errors / scatter, and 0 where there is no scatter."""
     there = scatter > 0
     return 1.0 - xp.where(there, squares / xp.where(there, scatter, 1.0), 1.0)
-
-
-def scanner_on(card: Card | None, plan: PenaltyPlan) -> Callable[..., TileScanner]:
-    """What makes a `TileScanner` on this rank, or on its card by ``plan``, of what that takes."""
-    if card is None or plan.on_card is None:
-        return TileScanner
-    return functools.partial(TileScannerOnCard, card, plan.on_card.work)

@@ -74,9 +74,11 @@ def width_on_card(machine: Machine, n: int, card: int, block: int | None) -> int
     return width
 
 
-def share_of_card(sizes: RidgeSizes, folds: NestedFolds, groups: Sequence[Sequence[Kind]]) -> RidgeOnCard:
+def share_of_card(
+    sizes: RidgeSizes, folds: NestedFolds, groups: Sequence[Sequence[Kind]], by_fold: bool
+) -> RidgeOnCard:
     """The card of a rank that holds one of the ``groups`` of penalties at a time, and makes as many errors at a time as
-    there is room for."""
+    there is room for. It makes the operators itself but with a kernel for each fold (``by_fold``)."""
     assert sizes.card is not None
     n, w, item, sets = sizes.n, sizes.width, sizes.item, len(folds.tests)
     batches = {kind: _batches(kind, folds) for group in groups for kind in group}
@@ -89,9 +91,13 @@ def share_of_card(sizes: RidgeSizes, folds: NestedFolds, groups: Sequence[Sequen
         "targets": item * n * (sizes.t + 5 * w),
         "folds": item * (sizes.q + 1) * n * sets + 8 * 6 * (sizes.q + 1) * sets * w,
     }
-    left = (sizes.card - sum(stages.values())) // item - outer
+    making = 0
+    if not by_fold:  # of a penalty's operators, while no tile is on the card
+        largest = max(of_inner[1] for _, of_inner in batches.values()) + max(fold.test.size for fold in folds.outer)
+        making = 8 * (5 * n * n + 4 * n * largest)
+    left = max(sizes.card - sum(stages.values()), making) // item - outer
     work = max(one, min(every, left))
-    return RidgeOnCard(stages | {"errors": item * (outer + work)}, sizes.card, work)
+    return RidgeOnCard(stages | {"work": max(item * (outer + work), making)}, sizes.card, work)
 
 
 def _batches(kind: Kind, folds: NestedFolds) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

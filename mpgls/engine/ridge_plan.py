@@ -66,11 +66,11 @@ def plan_penalties(
     def candidates() -> Iterator[PenaltyPlan]:
         for together in range(count, 0, -1):
             groups = [range(a, min(a + together, count)) for a in range(0, count, together)]
-            share = (
-                None if sizes.card is None else share_of_card(sizes, folds, [kinds[g.start : g.stop] for g in groups])
-            )
+            of_groups = [kinds[group.start : group.stop] for group in groups]
+            share = None if sizes.card is None else share_of_card(sizes, folds, of_groups, by_fold)
             if share is None or share.bytes <= share.limit or by_fold or together == 1:
-                largest = max(sum(numbers[a] for a in group) for group in groups)
+                on_host = share is None or by_fold
+                largest = max(sum(numbers[a] for a in group) for group in groups) if on_host else 0
                 held = {"operators": operator_bytes(machine, sizes, folds, largest, by_fold)}
                 yield PenaltyPlan(held, groups, share)
             if by_fold:

@@ -36,6 +36,7 @@ TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-4}
 """How large rounding may become, relative to a target, before leave-out gives way to direct smoothers."""
 LOST = 1e-4
 """How large rounding of the smoothers, made in double precision, may become before a penalty is refused."""
+FOLD_IS_LOST = "a fold's samples cannot be predicted from the others: the covariates are collinear without them"
 _STRIP = 1024
 
 
@@ -285,9 +286,7 @@ def _spd_inverse(A: np.ndarray) -> np.ndarray:
         return A
     L, info = lapack.dpotrf(np.asfortranarray(A), lower=1, overwrite_a=1)
     if info:
-        raise NumericalError(
-            "a fold's samples cannot be predicted from the others: the covariates are collinear without them"
-        )
+        raise NumericalError(FOLD_IS_LOST)
     inverse, _ = lapack.dpotri(L, lower=1, overwrite_c=1)
     _mirror(inverse)
     return inverse

@@ -7,6 +7,10 @@ import pytest
 import strict_lanes
 from strict_card import StrictCard
 
+from mpgls.device.card import PRODUCTS
+from mpgls.device.fold_operators import leave_out, smoothers
+from mpgls.device.fold_operators import residual_operator as on_card
+from mpgls.engine.fold_operators_on_card import copied
 from mpgls.engine.permutation_tiles import Permutations, Tile, TileScanner
 from mpgls.engine.permutations_on_card import TileScannerOnCard
 from mpgls.model.folds import folds_of_labels, nested_folds
@@ -54,7 +58,8 @@ def test_scores_of_a_tile_are_those_of_a_rank(data, kind, covariates, dtype, tol
         given = (Y, Scatter(folds, C, dtype), Permutations(3), len(ALPHAS), False, True)
         rank, card = TileScanner(*given), TileScannerOnCard(StrictCard(), 3000, *given)
         made = list(operators(kind, K, C, folds, dtype))
-        held = card.hold(range(2), made)
+        with card.card.lane(PRODUCTS):
+            held = [copied(card.card, one, folds) for one in made]
         for tile in (Tile(0, 1, 0, T), Tile(1, 4, 0, T), Tile(2, 3, 1, 4)):
             found, expected = card.score(tile, held), rank.score(tile, made)
             for name in ("inner", "outer", "r", "errors"):
@@ -64,4 +69,31 @@ def test_scores_of_a_tile_are_those_of_a_rank(data, kind, covariates, dtype, tol
                     np.testing.assert_allclose(mine, theirs, rtol=0, atol=tolerance, err_msg=name)
             assert np.array_equal(found.constant, expected.constant)
             assert np.ptp(found.outer) > 0.1
-        assert card.hold(range(2), made) is held
+
+
+@pytest.mark.parametrize("kind", [LeaveOut, Direct])
+def test_operators_of_a_card_are_those_of_a_rank(data, kind):
+    K, _, C = data
+    strict_lanes.begin_anew()
+    card = StrictCard()
+    for folds in (nested_folds(N, 4, 3, seed=1), uneven()):
+        of_outer = [(fold.test, fold.inner) for fold in folds.outer]
+        for alpha, expected in zip(ALPHAS, operators(kind, K, C, folds, np.float64), strict=True):
+            with card.lane(PRODUCTS):
+                D = on_card(card, card.xp.asarray(K), card.xp.asarray(C), alpha)
+                if kind is LeaveOut:
+                    np.testing.assert_allclose(card.to_host(D), expected.D, rtol=0, atol=1e-12)
+                    matrices = leave_out(card, D, of_outer)
+                else:
+                    matrices = smoothers(card, D, of_outer, kind.rows(folds))
+                found = {k: card.to_host(A) for k, A in matrices}
+            theirs = expected.A if kind is Direct else [*expected.N, *(M for some in expected.M for M in some)]
+            assert sorted(found) == list(range(len(theirs)))
+            for k, A in enumerate(theirs):
+                np.testing.assert_allclose(found[k], A, rtol=0, atol=1e-10)
+
+
+def test_a_kernel_that_is_not_positive_definite_is_refused_on_a_card(data):
+    card, K = StrictCard(), data[0] - 2.0 * np.eye(N)
+    with pytest.raises(np.linalg.LinAlgError), card.lane(PRODUCTS):
+        on_card(card, card.xp.asarray(K), card.xp.ones((N, 1)), 0.5)
