@@ -6,14 +6,16 @@ called by bench/gpu.py. Alone this file tries it with NumPy in place of a card, 
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from common import finish, guarded, make_parser, print_table
 
 from mpgls.device.card import Card, NumpyCard
 from mpgls.device.nominate import Nominator, Threshold
-from mpgls.model.mulm import CONSTANT_VOXEL, Score, SnpBlock, TileScan, unit_residuals, whiten
+from mpgls.model.mulm import CONSTANT_VOXEL, Pairs, Score, SnpBlock, TileScan, unit_residuals, whiten
 
 FULL = {"n": 740, "voxels": 51_792, "snps": 1024, "confounds": 10, "permutations": 64}
 TINY = {"n": 120, "voxels": 600, "snps": 64, "confounds": 4, "permutations": 3}
@@ -32,7 +34,7 @@ def main() -> None:
 
 
 def measure(card: Card, quick: bool) -> dict[str, float | str]:
-    """vgwas_associations_per_s of the card alone, and the same with the scores that a rank makes beside it.
+    """vgwas_associations_per_s of the card alone, and the same with the scores that all cores make beside it.
 
     Raises ValueError where pairs of a sample, or their t, are not those of the search on a rank.
     """
@@ -57,12 +59,13 @@ def measure(card: Card, quick: bool) -> dict[str, float | str]:
         begin, ahead = time.perf_counter(), nominator.start(orders[0])
         for k, order in enumerate(orders):
             place, ahead = ahead, nominator.start(orders[(k + 1) % len(orders)])
-            pairs = nominator.finish(place)
+            pairs = Pairs(*nominator.finish(place))
             if scored:
-                scan.scored(snps, order, R_Y, *pairs)
+                scan.scored(snps, order, R_Y, pairs, pool)
         nominator.finish(ahead)
         return time.perf_counter() - begin
 
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     search(scored=False)
     check(scan, nominator, snps, R_Y, orders[0])
     pairs = (1.0 + len(orders)) * X.shape[0] * len(R_Y)
@@ -75,10 +78,9 @@ def measure(card: Card, quick: bool) -> dict[str, float | str]:
 
 def check(scan: TileScan, nominator: Nominator, snps: SnpBlock, R_Y: np.ndarray, order: np.ndarray) -> None:
     """ValueError where one search has pairs of some of the SNPs that the other has not, or with another t."""
-    found = scan.scored(snps, order, R_Y, *nominator.finish(nominator.start(order)))
+    found = scan.scored(snps, order, R_Y, Pairs(*nominator.finish(nominator.start(order))))
     ZX = snps.permuted(order)[: scan.r + SAMPLED]
-    snp, voxel = scan.candidates(ZX, R_Y, np.ones(len(R_Y), dtype=bool))
-    expected = scan.scored(snps, order, R_Y, snp, voxel)
+    expected = scan.scored(snps, order, R_Y, Pairs(*scan.candidates(ZX, R_Y, np.ones(len(R_Y), dtype=bool))))
     first, second = (
         set(zip(one.snp.tolist(), one.voxel.tolist(), one.t.tolist(), strict=True)) for one in (found, expected)
     )

@@ -228,7 +228,9 @@ def scan(
         if team.comm.rank == 0:
             log.open(store.unit_mark, {"block": plan.block, "permutations": plan.permutations})
     try:
-        for unit, result in UnitScan(search, R_Y_team, on_the_card(card, plan)).results(left[team.index :: team.count]):
+        for unit, result in UnitScan(search, R_Y_team, on_the_card(card, plan, job.threads)).results(
+            left[team.index :: team.count]
+        ):
             if team.comm.rank == 0:
                 log.append(tuple(unit), result.arrays())
     finally:

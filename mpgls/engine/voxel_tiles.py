@@ -6,6 +6,7 @@ On a card the products of one permutation go on while the rank scores what the p
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from mpgls.device.card import Card
 from mpgls.device.nominate import Nominator, Place, Threshold
 from mpgls.engine.voxels import Chunk
 from mpgls.engine.voxelwise_plan import CardShare, VoxelwisePlan
-from mpgls.model.mulm import Entries, SnpBlock, TileScan
+from mpgls.model.mulm import Entries, Pairs, SnpBlock, TileScan
 from mpgls.model.permute import Permutations
 from mpgls.run.world import World
 
@@ -23,15 +24,16 @@ Searched = tuple[Chunk, int, Entries]
 
 
 class OnCard(NamedTuple):
-    """The ``card`` of a rank, and its ``share`` of the work."""
+    """The ``card`` of a rank, its ``share`` of the work, and the ``threads`` that score what it nominates."""
 
     card: Card
     share: CardShare
+    threads: int
 
 
-def on_the_card(card: Card | None, plan: VoxelwisePlan) -> OnCard | None:
+def on_the_card(card: Card | None, plan: VoxelwisePlan, threads: int) -> OnCard | None:
     """How a search that keeps to ``plan`` is made on the card, if there is one."""
-    return None if card is None or plan.on_card is None else OnCard(card, plan.on_card)
+    return None if card is None or plan.on_card is None else OnCard(card, plan.on_card, threads)
 
 
 class Tiles(Protocol):
@@ -72,6 +74,7 @@ class TilesOnCard:
         self.scan, self.permutations, self.world, self.voxels = scan, permutations, world, on.share.voxels
         threshold = Threshold(scan.score.share, scan.n, scan.r)
         self.nominator = Nominator(on.card, threshold, on.share.tile, on.share.room)
+        self._pool = ThreadPoolExecutor(on.threads) if on.threads > 1 else None
         self._held: np.ndarray | None = None
 
     def entries(self, snps: SnpBlock, chunk: Chunk, indices: range) -> Iterator[Searched]:
@@ -106,9 +109,9 @@ class TilesOnCard:
 
     def _scored(self, snps: SnpBlock, part: Chunk, index: int, order: np.ndarray, place: Place) -> Searched:
         with self.world.phase("tiles"):
-            snp, voxel = self.nominator.finish(place)
+            pairs = Pairs(*self.nominator.finish(place))
         with self.world.phase("scores"):
-            return part, index, self.scan.scored(snps, order, part.R_Y_team, snp, voxel)
+            return part, index, self.scan.scored(snps, order, part.R_Y_team, pairs, self._pool)
 
 
 def _flop(snps: SnpBlock, chunk: Chunk) -> float:

@@ -22,8 +22,10 @@ SNPs and voxels are rows here, samples are columns, so that a SNP or a voxel is 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +37,8 @@ TILE_BYTES = 8 << 20
 """A tile of beta: the larger, the less the product spends on packing its operands; still in the cache."""
 STRIP = 1 << 16
 """Elements of a tile that are compared at a time, in buffers that stay in the second-level cache."""
+TOGETHER = 512
+"""Nominated pairs that a thread scores at a time."""
 TILE_SNPS = 1024
 """SNPs of a tile at most; packing them for the product is shared by the voxels of the tile."""
 
@@ -136,6 +140,13 @@ class Entries:
         return self.snp.size
 
 
+class Pairs(NamedTuple):
+    """Positions of ``snp`` and ``voxel``, each (k,)."""
+
+    snp: np.ndarray
+    voxel: np.ndarray
+
+
 class SnpBlock:
     """B SNPs beside the confounds, [Z_w; R_X] (r + B, n), with their samples in the order of a permutation.
 
@@ -194,11 +205,19 @@ class TileScan:
         return self._decided(snps, snp, voxel, rescore(ZX, self.r, R_Y, snp, voxel))
 
     def scored(
-        self, snps: SnpBlock, permutation: np.ndarray, R_Y: np.ndarray, snp: np.ndarray, voxel: np.ndarray
+        self, snps: SnpBlock, permutation: np.ndarray, R_Y: np.ndarray, pairs: Pairs, pool: Executor | None = None
     ) -> Entries:
-        """As `entries`, among the pairs (``snp``, ``voxel``) that were nominated by other means."""
-        some, at = np.unique(snp, return_inverse=True)
-        return self._decided(snps, snp, voxel, rescore(snps.permuted(permutation, some), self.r, R_Y, at, voxel))
+        """As `entries`, among ``pairs`` that were nominated by other means; those of a ``pool`` in its threads."""
+        some, at = np.unique(pairs.snp, return_inverse=True)
+        ZX = snps.permuted(permutation, some)
+
+        def score(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            return rescore(ZX, self.r, R_Y, at[part], pairs.voxel[part])
+
+        parts = [slice(start, start + TOGETHER) for start in range(0, max(1, at.size), TOGETHER)]
+        scores = list(map(score, parts) if pool is None else pool.map(score, parts))
+        beta, gamma2 = (np.concatenate(one) for one in zip(*scores, strict=True))
+        return self._decided(snps, *pairs, (beta, gamma2))
 
     def _decided(
         self, snps: SnpBlock, snp: np.ndarray, voxel: np.ndarray, scores: tuple[np.ndarray, np.ndarray]
