@@ -71,6 +71,7 @@ class CudaCard:
             )
         self.limit = int(USED * free) if limit is None else limit
         cupy.get_default_memory_pool().set_limit(size=self.limit)
+        cupy.cuda.set_allocator(self.memory)
         # streams that do not wait for the default one
         self._streams = {name: cupy.cuda.Stream(non_blocking=True) for name in (COPIES, PRODUCTS)}
 
@@ -81,6 +82,19 @@ class CudaCard:
             found = self.to_host(integer_product(self.xp, A, A, 3))
         if not np.all(found == 144.0):
             raise StorageError(f"the GPU {self.name} multiplies wrongly: 16 * 3 * 3 is {found[0, 0]}")
+
+    def memory(self, size: int) -> Any:
+        """Bytes from CuPy's pool.
+
+        What was freed counts against its limit, but serves arrays of its lane that are no larger: it is given back
+        where the limit is reached.
+        """
+        pool = self.xp.get_default_memory_pool()
+        try:
+            return pool.malloc(size)
+        except self.xp.cuda.memory.OutOfMemoryError:
+            pool.free_all_blocks()
+            return pool.malloc(size)
 
     @contextlib.contextmanager
     def lane(self, name: str) -> Iterator[None]:

@@ -55,7 +55,8 @@ class DeviceOptions(Options):
                 raise UsageError("--gpu-memory needs --device gpu or auto")
             return
         for name in self.gpu_lacks:
-            if getattr(self, name, ONLY_ON_RANKS[name]) != ONLY_ON_RANKS[name]:
+            plain = ONLY_ON_RANKS.get(name, False)
+            if getattr(self, name, plain) != plain:
                 raise UsageError(f"--{name.replace('_', '-')} is not there for GPUs: leave out either it or --device")
 
     @property
