@@ -4,7 +4,8 @@ Data are made up: a factor of ones on the diagonal and small numbers below, rand
 product is checked on a sample, against float64 or integers on the host. Without a card, and with --quick, NumPy takes
 its place on a tiny problem: results are checked, and nothing is timed.
 
-Further parts lie beside this file: `gpu_multi_trait.py`, `gpu_vgwas.py`, `gpu_cholesky.py`. Each has a function
+Further parts lie beside this file: `gpu_multi_trait.py`, `gpu_vgwas.py`, `gpu_cholesky.py`, `gpu_ridge.py`. Each has
+a function
 
     measure(card: Card, quick: bool) -> dict[str, float | str]
 
@@ -39,7 +40,7 @@ from mpgls.errors import MpglsError
 
 FULL = {"samples": 20_480, "snps": 200_000, "similarity": 8_192}
 QUICK = {"samples": 203, "snps": 150, "similarity": 64}
-PARTS = ("gpu_multi_trait", "gpu_vgwas", "gpu_cholesky")
+PARTS = ("gpu_multi_trait", "gpu_vgwas", "gpu_cholesky", "gpu_ridge")
 WIDTH, REPEATS, SAMPLED = 4096, 3, 32
 TOLERATED = {"double": 1e-12, "mixed": 1e-6, "exact": 1e-12}
 
