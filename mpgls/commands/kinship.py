@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.device.card import Card
+from mpgls.engine.card_cost import kinship_on_cards_cost
 from mpgls.engine.cost import RunCost
 from mpgls.engine.device_plan import card_limit, choose_card
-from mpgls.engine.dry_run import dry_run
+from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kinship_cost import KinshipWork, kinship_cost
 from mpgls.engine.kinship_files import KinshipFile, write_gcta
@@ -88,7 +89,7 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
         if job.is_complete():
             return job.results()
         with job.world.phase("open and check"):
-            card = choose_card(options.device_wish, job.world)
+            card = None if options.dry_run else choose_card(options.device_wish, job.world)
             study = open_study(options, job.world, traits=False)
             job.identify()
             index = selected_rows(study, job.world)
@@ -96,7 +97,11 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             check_room(options, study.samples.size, len(chromosomes.labels), job)
             machine, parts = job.machine(study.fileset.bed.held_bytes), len(chromosomes.labels)
             if options.dry_run:
-                return dry_run(lambda at: cost_on(at, options, study, parts), machine, options.rates, job)
+
+                def cost(at: Machine, limit: int | None) -> RunCost:
+                    return cost_on(at, options, study, parts, limit)
+
+                return dry_run_on(cost, machine, options.rates, options.device_wish, job)
             plan = make_plan(options, machine, study, card_limit(card, job.world))
             say_plan(plan, options, parts, job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
@@ -169,11 +174,15 @@ def make_plan(options: Kinship, machine: Machine, study: Study, card: int | None
     return plan_kinship(machine, sizes, options.block_size)
 
 
-def cost_on(machine: Machine, options: Kinship, study: Study, count: int) -> RunCost:
-    """What the kinship costs, with --loco the sums of ``count`` chromosomes. Raises MemoryPlanError."""
+def cost_on(machine: Machine, options: Kinship, study: Study, count: int, limit: int | None) -> RunCost:
+    """What the kinship costs, with --loco the sums of ``count`` chromosomes; ``limit``: bytes of a GPU.
+
+    Raises MemoryPlanError.
+    """
     parts, gcta = count if options.loco else 0, options.method == "gcta"
     work = KinshipWork(study.samples.size, study.selected, study.fileset.bed.snp_bytes, parts, gcta)
-    return kinship_cost(machine, make_plan(options, machine, study), work)
+    plan = make_plan(options, machine, study, limit)
+    return kinship_cost(machine, plan, work) if limit is None else kinship_on_cards_cost(machine, plan, work)
 
 
 def check_room(options: Kinship, n: int, count: int, job: Job) -> None:

@@ -168,7 +168,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             return job.results()
         world = job.world
         with world.phase("open and check"):
-            card = choose_card(options.device_wish, world)
+            card = None if options.dry_run else choose_card(options.device_wish, world)
             study = open_study(options, world)
             chromosomes = tested_chromosomes(study, not options.no_loco, world)
             similarity = open_similarity(options.similarity, options.snps, study, chromosomes, world)
@@ -179,7 +179,8 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             check_room(options, study, similarity, sets, job)
             if options.dry_run:
                 problem = problem_of(study, similarity, sets, len(chromosomes.labels), options.dtype, options.is_dense)
-                return dry_run_of_stages(problem, job.machine(held_bytes(study, similarity)), options.rates, job)
+                machine = job.machine(held_bytes(study, similarity))
+                return dry_run_of_stages(problem, machine, options.rates, options.device_wish, job)
             plan = make_plan(options, study, similarity, sets, chromosomes, job)
             made_from = similarity_mark(similarity, options.determine_similarity(), job.identities)
             stages = Stages(world, options.out, options.stage, made_from)

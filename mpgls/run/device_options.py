@@ -14,7 +14,7 @@ from mpgls.run.options import Options, option
 from mpgls.run.plan import GIB
 
 DEVICES = ("cpu", "gpu", "auto")
-ONLY_ON_RANKS = {"ratio": "null", "model": "additive", "interaction": (), "joint_peak": None, "dry_run": False}
+ONLY_ON_RANKS = {"ratio": "null", "model": "additive", "interaction": (), "joint_peak": None}
 """Options, by name, that GPUs know one value of."""
 
 
@@ -24,6 +24,9 @@ class DeviceWish(NamedTuple):
     tried: bool
     needed: bool
     limit: int | None
+
+
+NO_CARDS = DeviceWish(False, False, None)
 
 
 @dataclass(frozen=True, kw_only=True)

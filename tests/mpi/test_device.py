@@ -282,7 +282,6 @@ def test_forms_of_low_rank_that_are_on_ranks_only(comm, study, options, sentence
         ({"device": "cpu", "gpu_memory": 1.0}, "--gpu-memory needs --device gpu or auto"),
         ({"ratio": "snp", "h2": None}, "--ratio is not there for GPUs: leave out either it or --device"),
         ({"model": "dominant"}, "--model is not there for GPUs"),
-        ({"dry_run": True}, "--dry-run is not there for GPUs"),
     ],
 )
 def test_options_that_do_not_go_together(comm, study, options, sentence):

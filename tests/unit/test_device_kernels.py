@@ -67,9 +67,7 @@ def test_sums_of_a_panel_have_the_bits_of_array_operations(r):
         P, scale = rng.normal(size=(r, B)).astype(dtype), 2.0 ** rng.integers(-9, 9, r)
         W_one, d, F = rng.normal(size=r), rng.uniform(-0.5, 0.5, B), rng.normal(size=(r, k))
         found, expected = (
-            device_operator.panel_sums(
-                xp, to(P), device_operator._Panel(None, to(scale), to(W_one), to(F), True), to(d)
-            )
+            device_operator.panel_sums(xp, to(P), device_operator.Panel(None, to(scale), to(W_one), to(F), True), to(d))
             for xp, to in ((cupy, strict_cupy.asarray), (np, np.copy))
         )
         np.testing.assert_array_equal(found.get(), expected)

@@ -8,7 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from mpgls.commands.plan_parts.options import Plan
+from mpgls.device.parts import PRECISIONS
+from mpgls.engine.card_cost import kinship_on_cards_cost, scan_on_cards_cost
 from mpgls.engine.cost import RunCost
+from mpgls.engine.device_plan import CardSizes, plan_on_cards
 from mpgls.engine.kinship_cost import KinshipWork, eigen_cost, kinship_cost
 from mpgls.engine.kinship_plan import KinshipSizes, plan_eigen, plan_kinship
 from mpgls.engine.permutation_tiles import tile_width
@@ -34,8 +37,13 @@ THRESHOLD = 1e-4
 NEIGHBOURS = 6
 
 
-def cost_of(options: Plan) -> Callable[[Machine], RunCost]:
-    """What gives the cost on a machine, which raises MemoryPlanError where the plan does not fit."""
+def cost_of(options: Plan, limit: int | None) -> Callable[[Machine], RunCost]:
+    """What gives the cost on a machine, on its GPUs of ``limit`` bytes each if that is given.
+
+    It raises MemoryPlanError where the plan does not fit.
+    """
+    if limit is not None:
+        return lambda machine: ON_CARDS[options.what](options, machine, limit)
     made = PLANNED[options.what]
     return lambda machine: made(options, machine)
 
@@ -55,9 +63,21 @@ def _snps(options: Plan) -> int:
 
 
 def _kinship(options: Plan, machine: Machine) -> RunCost:
-    n, m = options.samples, _snps(options)
-    plan = plan_kinship(machine, KinshipSizes(n, m, _bytes(options), options.loco))
-    return kinship_cost(machine, plan, KinshipWork(n, m, _bytes(options), options.parts if options.loco else 0))
+    plan = plan_kinship(machine, _kinship_sizes(options))
+    return kinship_cost(machine, plan, _kinship_work(options))
+
+
+def _kinship_on_cards(options: Plan, machine: Machine, limit: int) -> RunCost:
+    plan = plan_kinship(machine, replace(_kinship_sizes(options), card=limit))
+    return kinship_on_cards_cost(machine, plan, _kinship_work(options))
+
+
+def _kinship_sizes(options: Plan) -> KinshipSizes:
+    return KinshipSizes(options.samples, _snps(options), _bytes(options), options.loco)
+
+
+def _kinship_work(options: Plan) -> KinshipWork:
+    return KinshipWork(options.samples, _snps(options), _bytes(options), options.parts if options.loco else 0)
 
 
 def _eigen(options: Plan, machine: Machine) -> RunCost:
@@ -65,13 +85,29 @@ def _eigen(options: Plan, machine: Machine) -> RunCost:
 
 
 def _single_trait(options: Plan, machine: Machine) -> RunCost:
-    n, m, parts, T, q = options.samples, _snps(options), options.parts, options.t, options.q
-    sizes = ScanSizes(
-        n, -(-m // parts), q + 1, _bytes(options), _item(options), several_traits=T > 1, basis=options.from_eigen
+    return scan_cost(machine, plan_scan(machine, _scan_sizes(options)), _scan_work(options))
+
+
+def _single_trait_on_cards(options: Plan, machine: Machine, limit: int) -> RunCost:
+    precision = "double" if options.precision == "auto" else options.precision
+    sizes = CardSizes(_scan_sizes(options), PRECISIONS[precision], limit, options.samples, options.dosages)
+    return scan_on_cards_cost(machine, plan_on_cards(machine, sizes, None, None), _scan_work(options), precision)
+
+
+def _scan_sizes(options: Plan) -> ScanSizes:
+    m, parts, item, basis = _snps(options), options.parts, _item(options), options.from_eigen
+    return ScanSizes(
+        options.samples, -(-m // parts), options.q + 1, _bytes(options), item, several_traits=options.t > 1, basis=basis
     )
+
+
+def _scan_work(options: Plan) -> ScanWork:
+    parts, T = options.parts, options.t
     estimated = 0 if options.from_eigen else parts * T
-    work = ScanWork(n, m, _bytes(options), parts, T, q, options.mixed, estimated, options.from_eigen)
-    return scan_cost(machine, plan_scan(machine, sizes), work)
+    return ScanWork(
+        options.samples, _snps(options), _bytes(options), parts, T, options.q, options.mixed, estimated,
+        options.from_eigen,
+    )  # fmt: skip
 
 
 def _multi_trait(options: Plan, machine: Machine) -> RunCost:
@@ -113,3 +149,8 @@ PLANNED: dict[str, Callable[[Plan, Machine], RunCost]] = {
     "ridge": _ridge,
 }
 """All but low-rank, whose stages have a cost of their own."""
+ON_CARDS: dict[str, Callable[[Plan, Machine, int], RunCost]] = {
+    "kinship": _kinship_on_cards,
+    "single-trait": _single_trait_on_cards,
+}
+"""The same on GPUs."""
