@@ -16,6 +16,7 @@ covariates explain, so the residuals alone are enough.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from mpgls.commands.ridge_parts.targets import RidgeTargets, open_targets
 from mpgls.device.card import Card
 from mpgls.engine.cost import RunCost
 from mpgls.engine.device_plan import card_limit, choose_card
-from mpgls.engine.dry_run import dry_run
+from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.fold_operators import FoldProblem, PenaltyOperators
 from mpgls.engine.fold_operators_on_card import penalty_operators, tile_scanner
 from mpgls.engine.genotype_blocks import GenotypeBlocks
@@ -36,6 +37,7 @@ from mpgls.engine.kernel_on_card import kernel_tiles
 from mpgls.engine.null_ledger import NullLedger, Rounds
 from mpgls.engine.null_state import NullState
 from mpgls.engine.permutation_tiles import Permutations, TileScanner, all_tiles, tile_width
+from mpgls.engine.ridge_card_cost import ridge_on_cards_cost
 from mpgls.engine.ridge_card_plan import RidgeSizes
 from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
 from mpgls.engine.ridge_plan import PenaltyPlan, plan_kernel, plan_penalties
@@ -65,7 +67,7 @@ def run(options: Ridge, comm: MPI.Comm) -> Results:
         if job.is_complete():
             return job.results()
         with job.world.phase("open and check"):
-            card = choose_card(options.device_wish, job.world)
+            card = None if options.dry_run else choose_card(options.device_wish, job.world)
             study = open_study(options, job.world, traits=False)
             parcels = open_parcels(options, study, job)
             pheno = str(options.pheno if parcels is None else parcels.table)
@@ -73,7 +75,8 @@ def run(options: Ridge, comm: MPI.Comm) -> Results:
             job.identify()
         if options.dry_run:
             machine = job.machine(study.fileset.bed.held_bytes)
-            return dry_run(lambda at: cost_on(at, options, targets, study), machine, options.rates, job)
+            cost = partial(cost_on, options, targets, study)
+            return dry_run_on(cost, machine, options.rates, options.device_wish, job)
         with job.world.phase("prediction"):
             facts, report = predict(options, study, targets, parcels, job, card)
         return job.finish(facts, files=report.files, tables=report.tables)
@@ -211,9 +214,14 @@ def sizes_of(options: Ridge, targets: RidgeTargets, study: Study) -> RidgeSizes:
     return RidgeSizes(targets.n, targets.t, targets.group.X_L.shape[1], item, study.fileset.bed.snp_bytes, width)
 
 
-def cost_on(machine: Machine, options: Ridge, targets: RidgeTargets, study: Study) -> RunCost:
-    """What all penalties cost, taken to leave folds out unless each has a kernel. Raises MemoryPlanError."""
-    sizes, folds, penalties = sizes_of(options, targets, study), targets.folds, len(options.penalties)
+def cost_on(options: Ridge, targets: RidgeTargets, study: Study, machine: Machine, card: int | None) -> RunCost:
+    """What all penalties cost, taken to leave folds out unless each has a kernel; on ``card`` bytes of a GPU each if
+    that is given. Raises MemoryPlanError."""
+    sizes, folds, penalties = (
+        replace(sizes_of(options, targets, study), card=card),
+        targets.folds,
+        len(options.penalties),
+    )
     each: Kind = Direct if options.by_fold else LeaveOut
     multiplications = float(penalties * each.size(folds))
     kernel = plan_kernel(machine, sizes, options.block_size)
@@ -223,7 +231,8 @@ def cost_on(machine: Machine, options: Ridge, targets: RidgeTargets, study: Stud
         multiplications, penalties, (len(folds.outer), folds.inner_count), options.precision == "mixed",
         options.by_fold,
     )  # fmt: skip
-    return ridge_cost(machine, replace(plan, stages=kernel.stages | plan.stages), work)
+    plan = replace(plan, stages=kernel.stages | plan.stages)
+    return (ridge_cost if card is None else ridge_on_cards_cost)(machine, plan, work)
 
 
 def say_plan(

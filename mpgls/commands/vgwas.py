@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +25,13 @@ import numpy as np
 from mpgls.device.card import Card
 from mpgls.engine.cost import RunCost
 from mpgls.engine.device_plan import card_limit, choose_card
-from mpgls.engine.dry_run import dry_run
+from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.images import check_memory, extract, open_stack
 from mpgls.engine.voxel_tiles import on_the_card
 from mpgls.engine.voxel_units import JoinedUnits, Unit, cut_units
 from mpgls.engine.voxels import TeamVoxels
 from mpgls.engine.voxelwise import Inference, Search, UnitScan
+from mpgls.engine.voxelwise_card_cost import voxelwise_on_cards_cost
 from mpgls.engine.voxelwise_cost import voxelwise_cost
 from mpgls.engine.voxelwise_plan import VoxelwisePlan, Wishes, plan_voxelwise
 from mpgls.engine.voxelwise_store import KEPT, Earlier, VoxelwiseStore
@@ -95,7 +97,7 @@ class Vgwas(
 
     command = "vgwas"
     has_ssf = keeps_records = False
-    gpu_lacks = ("dry_run",)  # ranks make the residuals of any coding
+    gpu_lacks = ()  # ranks make the residuals of any coding
     summary = "every SNP against every voxel, with permutations and cluster inference"
     example = (
         "mpirun -n 4 mpgls vgwas --bfile mice --voxels brain.h5 --covar covariates.tsv --permutations 1000 --out brain"
@@ -175,7 +177,7 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
             return job.results()
         world = job.world
         with world.phase("open and check"):
-            card = choose_card(options.device_wish, world)
+            card = None if options.dry_run else choose_card(options.device_wish, world)
             study = open_study(options, world, traits=False)
             job.identify()
             origin = study.origin(job.identities)
@@ -185,7 +187,7 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
             search = make_search(options, study, job)
             if options.dry_run:
                 machine = job.machine(search.bed.held_bytes)
-                return dry_run(lambda at: cost_on(at, options, search), machine, options.rates, job)
+                return dry_run_on(partial(cost_on, options, search), machine, options.rates, options.device_wish, job)
             plan = make_plan(options, search, earlier, card_limit(card, world), job)
             check_room(options, search, study, job)
         units = cut_units(search.m, options.indices, plan.block, plan.permutations)
@@ -311,11 +313,11 @@ def make_plan(options: Vgwas, search: Search, earlier: Earlier, card: int | None
     return plan
 
 
-def cost_on(machine: Machine, options: Vgwas, search: Search) -> RunCost:
-    """What the scan costs. Raises MemoryPlanError."""
-    sizes = search.sizes(max(1, len(options.indices)), options.dtype)
+def cost_on(options: Vgwas, search: Search, machine: Machine, card: int | None) -> RunCost:
+    """What the scan costs, on ``card`` bytes of a GPU each if that is given. Raises MemoryPlanError."""
+    sizes = search.sizes(max(1, len(options.indices)), options.dtype, card)
     plan = plan_voxelwise(machine, sizes, Wishes(options.team_size, options.block_size, options.voxel_chunk))
-    return voxelwise_cost(machine, plan, sizes)
+    return (voxelwise_cost if card is None else voxelwise_on_cards_cost)(machine, plan, sizes)
 
 
 def check_room(options: Vgwas, search: Search, study: Study, job: Job) -> None:

@@ -58,8 +58,7 @@ class DeviceOptions(Options):
                 raise UsageError("--gpu-memory needs --device gpu or auto")
             return
         for name in self.gpu_lacks:
-            plain = ONLY_ON_RANKS.get(name, False)
-            if getattr(self, name, plain) != plain:
+            if getattr(self, name, ONLY_ON_RANKS[name]) != ONLY_ON_RANKS[name]:
                 raise UsageError(f"--{name.replace('_', '-')} is not there for GPUs: leave out either it or --device")
 
     @property

@@ -27,7 +27,7 @@ SIZES = {
 """What the cost of each command depends on, beside the samples."""
 NEEDED = ("snps", "similarity_count", "voxels")
 """Of these sizes those that have no default."""
-ON_CARDS = ("kinship", "single-trait", "low-rank")
+ON_CARDS = ("kinship", "single-trait", "low-rank", "vgwas", "ridge")
 """Commands whose cost on GPUs is known."""
 IN_SINGLE = ("low-rank", "vgwas")
 """Commands that are planned in mixed precision unless told otherwise."""
