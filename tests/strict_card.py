@@ -50,3 +50,15 @@ class StrictCard(NumpyCard):
     def to_host(self, values: Any) -> np.ndarray:
         """A copy."""
         return strict_cupy.asnumpy(values)
+
+    def cholesky(self, A: Any) -> Any:
+        """As CuPy does: numbers that are none, and no error."""
+        return strict_cupy.linalg.cholesky(A)
+
+    def solve_triangular(self, L: Any, B: Any, transposed: bool = False) -> Any:
+        """As `cupyx.scipy.linalg.solve_triangular` does: in place, of columns that lie so."""
+        solved = strict_cupy.asarray(super().solve_triangular(L.get(), B.get(order="F"), transposed))
+        if not B.flags.f_contiguous:
+            return solved
+        B[...] = solved
+        return B

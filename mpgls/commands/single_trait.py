@@ -31,6 +31,7 @@ from mpgls.engine.card_cost import scan_on_cards_cost
 from mpgls.engine.cost import RunCost
 from mpgls.engine.covariance import Covariance
 from mpgls.engine.device_plan import CardPlan, card_limit, card_sizes, choose_card, on_the_card, plan_on_cards
+from mpgls.engine.device_scan import OnCard
 from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.joint_peaks import JointPeaks, PeakRule
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
@@ -136,9 +137,10 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             split_teams(comm, plan.team_size, plan.solver) as team,
         ):
             shared = (study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
-            source, scan = KinshipSource(options, eigen_file, grid, plan, job), Scan(options, study, parts, report, job)
+            on_card = on_the_card(card, plan, options.precision)
+            source = KinshipSource(options, eigen_file, grid, plan, job, on_card)
+            scan = Scan(options, study, parts, report, job)
             if options.ratio == "null":
-                on_card = on_the_card(card, plan, options.precision)
                 one_h2 = TraitScan(*shared, columns=options.columns, blups=blups, on_card=on_card)
                 scan_traits(scan, one_h2, source.models)
             else:
@@ -211,12 +213,14 @@ class KinshipSource:
     grid: ProcessGrid
     plan: ScanPlan
     job: Job
+    on_card: OnCard | None
 
     def models(self, part: KinshipPart, uses: int) -> Models[Covariance]:
         """The models of a part for so many ``uses``. Collective."""
         if self.eigen_file is not None:
             return self.spectral_models(part, uses)
-        return KinshipModels(part.study, self._kinship(part.study, uses), self.options.pcs, self.job.world)
+        card = self.on_card.null_card if self.on_card else None
+        return KinshipModels(part.study, self._kinship(part.study, uses), self.options.pcs, self.job.world, card)
 
     def spectral_models(self, part: KinshipPart, uses: int) -> Models[SpectralCovariance]:
         """The same, all in an eigenbasis. Collective."""

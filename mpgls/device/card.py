@@ -53,6 +53,12 @@ class Card(Protocol):
     def to_host(self, values: Any) -> np.ndarray:
         """``values`` of the card, when they are there."""
 
+    def cholesky(self, A: Any) -> Any:
+        """L (b, b) of A = L L', zero above its diagonal. Raises LinAlgError where there is none."""
+
+    def solve_triangular(self, L: Any, B: Any, transposed: bool = False) -> Any:
+        """L^-1 B, or L^-T B, for a lower triangle L (b, b) and columns B (b, k), which may be overwritten."""
+
 
 class NumpyCard:
     """NumPy in place of a card: for tests, and for comparing."""
@@ -95,3 +101,16 @@ class NumpyCard:
     def to_host(self, values: np.ndarray) -> np.ndarray:
         """As they are."""
         return values
+
+    def cholesky(self, A: np.ndarray) -> np.ndarray:
+        """LAPACK's."""
+        return np.linalg.cholesky(A)
+
+    def solve_triangular(self, L: np.ndarray, B: np.ndarray, transposed: bool = False) -> np.ndarray:
+        """LAPACK's."""
+        from scipy.linalg import solve_triangular
+
+        solved: np.ndarray = solve_triangular(
+            L, B, trans=int(transposed), lower=True, overwrite_b=True, check_finite=False
+        )
+        return solved

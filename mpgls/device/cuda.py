@@ -134,3 +134,16 @@ class CudaCard:
     def to_host(self, values: Any) -> np.ndarray:
         """``values``, when the stream of the body has them."""
         return self.xp.asnumpy(values)
+
+    def cholesky(self, A: Any) -> Any:
+        """cuSOLVER's, which is asked whether it failed: CuPy as it comes would return what is left of A."""
+        import cupyx
+
+        with cupyx.errstate(linalg="raise"):
+            return self.xp.linalg.cholesky(A)
+
+    def solve_triangular(self, L: Any, B: Any, transposed: bool = False) -> Any:
+        """cuBLAS's."""
+        from cupyx.scipy.linalg import solve_triangular
+
+        return solve_triangular(L, B, trans=int(transposed), lower=True, overwrite_b=True)

@@ -82,13 +82,16 @@ class DeviceOperator:
         self._free: list[Any] = [None, None]
         self._turn = 0
 
-    def take(self, W: np.ndarray, F_tilde: np.ndarray) -> None:
-        """The next panel: ``W`` (r, k) float64, zero above the diagonal of a triangle, and its rows of L^-1 [X_L|y]."""
+    def take(self, W: Any, F_tilde: np.ndarray) -> None:
+        """The next panel: ``W`` (r, k) float64, zero above the diagonal of a triangle, and its rows of L^-1 [X_L|y].
+
+        W lies on the host or on the card.
+        """
         card, xp = self.card, self.card.xp
         r, k = W.shape
         with card.lane(PRODUCTS):
             padded = xp.zeros((r, aligned(k)))
-            padded[:, :k] = xp.asarray(np.ascontiguousarray(W))
+            padded[:, :k] = xp.asarray(W)
             parts, scale = self.precision.split(xp, padded)
             W_one = ordered_sums(padded.T)
             F = xp.asarray(np.ascontiguousarray(F_tilde))

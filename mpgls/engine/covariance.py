@@ -7,7 +7,7 @@ teams of ranks, whose `TeamOperator` whitens the stream of SNPs. Neither remembe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,8 +38,11 @@ class Whitener(Protocol):
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:
         """X~ = L^-1 X on every team, for blocks of ``width`` SNPs a rank. Collective."""
 
-    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
-        """Of the blocks of L^-1 that each rank wants, this rank's, float64; zero above a diagonal. Collective."""
+    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> Iterator[np.ndarray]:
+        """Of the blocks of L^-1 that each rank wants, this rank's, one after the other; zero above a diagonal.
+
+        Float64, of the host or of this rank's card. Collective, to be iterated to its end.
+        """
 
     def flop_of_hold(self, team: Team) -> float:
         """Floating-point operations of a rank in `hold`."""

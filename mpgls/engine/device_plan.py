@@ -10,6 +10,7 @@ from mpgls.device.card import Card
 from mpgls.device.operator import panel_height, row_panels
 from mpgls.device.parts import PRECISIONS, Double
 from mpgls.device.products import aligned
+from mpgls.device.triangle import WIDTH, bytes_of_triangles
 from mpgls.engine.device_scan import OnCard
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes
 from mpgls.errors import MemoryPlanError, MpglsError
@@ -53,13 +54,16 @@ def card_limit(card: Card | None, world: World) -> int | None:
 class CardPlan(ScanPlan):
     """A `ScanPlan` of teams of GPUs. ``on_card``: bytes of a card, by what they are for.
 
-    ``room``: bytes for the operator; ``streamed``: bytes of it that do not fit, and ``enough``: ranks that hold it.
+    ``room``: bytes for the operator; ``streamed``: bytes of it that do not fit, and ``enough``: ranks that hold it;
+    ``null``: bytes of the card of rank 0 while the null model is made, and whether it ``factorises``.
     """
 
     on_card: dict[str, int]
     room: int
     streamed: int
     enough: int
+    null: int
+    factorises: bool
 
     def text(self, machine: Machine) -> str:
         """The plan as it stands in the log."""
@@ -70,7 +74,15 @@ class CardPlan(ScanPlan):
                 f"; {self.streamed / GIB:.2f} GiB of the operator do not fit and are copied to it for every block: "
                 f"teams of {self.enough} GPUs would hold it"
             )
-        return text
+        return text + self._null_text()
+
+    def _null_text(self) -> str:
+        if not self.null:
+            return ""
+        triangles = f"V and its factor need {self.null / GIB:.2f} GiB of a GPU, later half beside the operator"
+        if self.factorises:
+            return f"\nplan: null models on the GPU of rank 0: {triangles}, until the scan begins"
+        return f"\nplan: null models on the ranks: {triangles}, which it has not"
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,14 @@ class CardSizes:
         work = 4 * 8 if self.dosages else 1 + kind
         return columns * (2 * self.scan.snp_bytes + (parts * kind + work) * n)
 
+    def null(self) -> int:
+        """Bytes of Phi and a factor of V, none where there is an eigenbasis."""
+        return 0 if self.scan.basis else bytes_of_triangles(self.scan.n, 2)
+
+    def inverse(self) -> int:
+        """Bytes of L^-1 on the card of rank 0, from which the operator is made and which a sample of SNPs checks."""
+        return 0 if self.scan.basis else bytes_of_triangles(self.scan.n, 1)
+
     def products(self, columns: int) -> int:
         """Bytes of a panel's products with ``columns``, before and after they are added up."""
         rows = panel_height(self.scan.n)
@@ -124,7 +144,7 @@ def on_the_card(card: Card | None, plan: ScanPlan, precision: str) -> OnCard | N
     if card is None:
         return None
     assert isinstance(plan, CardPlan)
-    return OnCard(card, PRECISIONS[precision], plan.block, plan.room)
+    return OnCard(card, PRECISIONS[precision], plan.block, plan.room, card if plan.factorises else None)
 
 
 def plan_on_cards(machine: Machine, sizes: CardSizes, team_size: int | None, block: int | None) -> CardPlan:
@@ -153,7 +173,9 @@ def _of_team(machine: Machine, sizes: CardSizes, team: int, block: int | None) -
     """The plan in teams of a size with the widest block that leaves room for the operator, if there is one."""
     wide = (WIDER * width // team for width in block_widths(sizes.scan.m, machine.ranks * WIDER))
     widths = [block] if block else [max(NARROWEST, width) for width in wide]
-    for held in (sizes.operator(team), sizes.buffers()):
+    operator = sizes.operator(team)
+    with_inverse = [operator + sizes.inverse()] if sizes.null() <= sizes.limit else []
+    for held in (*with_inverse, operator, sizes.buffers()):
         for width in widths:
             if _beside(sizes, team, width) + held <= sizes.limit:
                 yield _plan(machine, sizes, team, width)
@@ -179,22 +201,29 @@ def _plan(machine: Machine, sizes: CardSizes, team: int, width: int) -> CardPlan
         "genotypes": sizes.genotypes(columns),
         "products": sizes.products(columns),
     }
+    factorises = not sizes.scan.basis and max(sizes.null(), beside + operator + sizes.inverse()) <= limit
     n, grid = sizes.scan.n, grid_shape(machine.ranks)
-    stages = _host_stages(machine, sizes, team, columns, streamed)
+    stages = _host_stages(machine, sizes, team, columns, streamed, factorises)
     return CardPlan(
         stages, n, grid, grid_block(n, grid), team, "gpu", "rows of L^-1 on a GPU a rank", width, on_card, room,
-        streamed, enough,
+        streamed, enough, sizes.null(), factorises,
     )  # fmt: skip
 
 
-def _host_stages(machine: Machine, sizes: CardSizes, team: int, columns: int, streamed: int) -> dict[str, int]:
+def _host_stages(
+    machine: Machine, sizes: CardSizes, team: int, columns: int, streamed: int, factorises: bool
+) -> dict[str, int]:
     """Bytes a rank of the host: of the factor and its inverse, then of the panels of a rank in float64."""
     scan, share = sizes.scan, 8 * sizes.scan.n**2 // machine.ranks
     kept = share * (scan.several_sets + scan.several_traits)
     panels = sizes.operator(team) // (sizes.precision.count * sizes.precision.kind.itemsize) * 8
     null = share * (2 + scan.several_sets) + (share if scan.packed_kinship else 0)
+    hand_over = share * (3 + scan.several_sets) + panels
+    if factorises:  # the factor and L^-1 are on the card, a panel of either at a time here
+        panel = 3 * 8 * scan.n * min(WIDTH, scan.n)
+        null, hand_over = null - share + panel, share * (1 + scan.several_sets) + panel
     return {
         "null model": machine.base + null + 8 * scan.n * scan.columns,
-        "handing over the factor": machine.base + share * (3 + scan.several_sets) + panels + streamed,
+        "handing over the factor": machine.base + hand_over + streamed,
         "scan": machine.base + kept + streamed + 3 * columns * scan.snp_bytes + 48 * columns * scan.columns + (4 << 20),
     }

@@ -33,13 +33,14 @@ from mpgls.study.snp_stats import SnpStats
 class OnCard:
     """That a scan is made on the ``card`` of each rank, in ``precision``, in blocks of at most ``width`` SNPs.
 
-    ``room``: bytes of the card for the operator.
+    ``room``: bytes of the card for the operator; ``null_card``: where factors of V are made, None: on the grid.
     """
 
     card: Card
     precision: Double
     width: int
     room: int
+    null_card: Card | None = None
 
 
 @dataclass(eq=False)
@@ -205,9 +206,8 @@ def _hold(L: Whitener, F_tilde_rep: np.ndarray, comm: Any, at: OnCard, world: Wo
     places = world.comm.allgather((comm.size, comm.rank))
     wanted = team_blocks(places, len(F_tilde_rep), L.triangle)
     operator = DeviceOperator(at.card, at.precision, at.room)
-    panels = L.row_blocks(wanted)[::-1]
-    for block in wanted[world.rank]:
-        operator.take(panels.pop(), F_tilde_rep[block.rows.start : block.rows.stop])
+    for W, block in zip(L.row_blocks(wanted), wanted[world.rank], strict=True):
+        operator.take(W, F_tilde_rep[block.rows.start : block.rows.stop])
     return operator
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpgls.device.card import Card
 from mpgls.engine.gram import GramFile
 from mpgls.engine.low_rank import LowRankDesign, SimilarityGram
 from mpgls.engine.parts import ScanPart
@@ -64,8 +65,22 @@ class Products:
         return LowRankDesign(self.FF_rep[np.ix_(columns, columns)], self.GF_rep[:, columns] * part.kept[:, None])
 
 
+@dataclass(frozen=True)
+class StoredGram:
+    """G'G of ``n`` samples in its ``file``; its factors are made on the ``card`` of rank 0, None: on the grid."""
+
+    file: GramFile
+    n: int
+    card: Card | None
+
+    def load(self, grid: ProcessGrid, world: World) -> SimilarityGram:
+        """G'G to the grid, once for all parts. Collective over the grid."""
+        with world.phase("load G'G"):
+            return SimilarityGram.of(self.file.load(grid), self.n, world.of(grid.comm), self.card)
+
+
 def estimate_all(
-    gram: GramFile,
+    gram: StoredGram,
     products: Products,
     parts: Sequence[SimilarityPart],
     nulls: np.ndarray,
@@ -81,7 +96,7 @@ def estimate_all(
     left = np.flatnonzero((nulls["source"] == null_record.Source.UNKNOWN).any(axis=1)).tolist()
     with split_teams(world.comm, team_size) as team, ProcessGrid(team.comm) as grid:
         quiet = dataclasses.replace(world.of(grid.comm), log=Log.silent())
-        GG = load_gram(gram, products.n, grid, world) if left else None
+        GG = gram.load(grid, world) if left else None
         for start in range(0, len(left), team.count):
             of_round = left[start : start + team.count]
             mine = of_round[team.index] if team.index < len(of_round) else None
@@ -97,12 +112,6 @@ def estimate_all(
                 )
                 world.log.info(f"{parts[c].of('stage 2')}: h2 {shown}")
     world.on_root(lambda: save(nulls))
-
-
-def load_gram(gram: GramFile, n: int, grid: ProcessGrid, world: World) -> SimilarityGram:
-    """G'G from its file to the grid, once for all parts. Collective over the grid."""
-    with world.phase("load G'G"):
-        return SimilarityGram.of(gram.load(grid), n)
 
 
 def _estimate_part(

@@ -11,7 +11,7 @@ import numpy as np
 
 from mpgls.engine.gram import GramFile, create_gram, find_gram, make_gram
 from mpgls.engine.low_rank_inputs import SampleSet, SimilarityInput
-from mpgls.engine.low_rank_nulls import Products, SimilarityPart, estimate_all
+from mpgls.engine.low_rank_nulls import Products, SimilarityPart, StoredGram, estimate_all
 from mpgls.engine.similarity import PackedSnps, Similarity, count_snps, usable
 from mpgls.errors import InputError
 from mpgls.la.grid import ProcessGrid
@@ -97,7 +97,7 @@ class Stages:
     def estimate(
         self,
         samples: SampleSet,
-        gram: GramFile,
+        gram: StoredGram,
         products: Products,
         parts: list[SimilarityPart],
         given: np.ndarray,

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from mpgls.device.card import Card
 from mpgls.engine.cholesky import CholeskyCovariance
 from mpgls.engine.covariance import Covariance
 from mpgls.engine.eigenpairs import decompose, leading_pairs, leading_units
@@ -40,12 +41,13 @@ class Models(Protocol[C]):
 
 @dataclass(frozen=True)
 class KinshipModels:
-    """Models of a kinship; ``pcs`` leading eigenvectors become covariates."""
+    """Models of a kinship; ``pcs`` leading eigenvectors become covariates. Factors are made on ``card``, if any."""
 
     study: Study
     kinship: KinshipOnGrid
     pcs: int
     world: World
+    card: Card | None = None
 
     @property
     def source(self) -> str:
@@ -59,7 +61,7 @@ class KinshipModels:
         if self.pcs:
             _, Z_rep = leading_pairs(Phi_grid, self.pcs, "", self.world)
             cohort = with_components(cohort, Z_rep)
-        return CholeskyCovariance(Phi_grid, self.world), cohort
+        return CholeskyCovariance(Phi_grid, self.world, card=self.card), cohort
 
 
 class DecomposedModels(KinshipModels):

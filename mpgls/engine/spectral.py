@@ -6,7 +6,7 @@ the scan is that of a Cholesky factor with this basis in its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from mpgls.la.eigen import multiply
 from mpgls.la.hold import hold_basis
 from mpgls.la.layout import Block
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.redistribute import GridToBlocks
+from mpgls.la.redistribute import GridToBlocks, one_by_one
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums
 from mpgls.model.reml import RemlResult
@@ -79,9 +79,9 @@ class SpectralFactor:
         """X~ = (Z D^-1/2)'X on every team. Collective."""
         return hold_basis(self._scaled_grid(), team, width, dtype)
 
-    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
+    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> Iterator[np.ndarray]:
         """Blocks of (Z D^-1/2)'. Collective."""
-        return GridToBlocks(self._scaled_grid(), wanted, transposed=True).run(np.float64)
+        return one_by_one(GridToBlocks(self._scaled_grid(), wanted, transposed=True).run(np.float64))
 
     def _scaled_grid(self) -> GridMatrix:
         """Z D^-1/2."""

@@ -164,6 +164,10 @@ class GridToBlocks:
     def run(self, dtype: type) -> list[np.ndarray]:
         """This rank's blocks, Fortran order, rounded to ``dtype``. Collective over the grid."""
         comm, n = self.A_grid.grid.comm, self.A_grid.shape[1]
+        if comm.size == 1:  # nothing travels
+            A = self.A_grid.local.T if self.transposed else self.A_grid.local
+            here = [A[rows.start : rows.stop, cols.start : cols.stop] for rows, cols in self.wanted[0]]
+            return [np.array(block, dtype=dtype, order="F") for block in here]
         blocks: list[np.ndarray] = [
             np.empty((len(rows), len(cols)), dtype=dtype, order="F") for rows, cols in self.wanted[comm.rank]
         ]
@@ -192,6 +196,12 @@ class GridToBlocks:
             (rows, cols), block = self._held[s], self.wanted[me][one.block]
             at = np.ix_(cols[one.columns] - block.cols.start, rows[one.rows] - block.rows.start)
             blocks[one.block].T[at] = piece.reshape(at[0].size, at[1].size)
+
+
+def one_by_one(blocks: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks in turn; each is given back when the next is asked for."""
+    while blocks:
+        yield blocks.pop(0)
 
 
 def submatrix(A_grid: GridMatrix, index: np.ndarray, block: int) -> GridMatrix:

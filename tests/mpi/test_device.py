@@ -29,7 +29,7 @@ from strict_card import StrictCard
 
 import mpgls
 from mpgls.device import cuda, operator, outer
-from mpgls.engine import low_rank_plan, similarity_on_card
+from mpgls.engine import low_rank_card, low_rank_plan, similarity_on_card
 from mpgls.errors import MemoryPlanError, UsageError
 
 pytestmark = few_ranks
@@ -246,8 +246,8 @@ def low_rank(comm, study, out, **options):
 @pytest.mark.parametrize("precision, resident", [("double", True), ("double", False), ("mixed", True)])
 def test_low_rank_with_gaps_equals_the_dense_oracle(comm, study, precision, resident, monkeypatch):
     monkeypatch.setattr(similarity_on_card, "PANEL", 9)
-    monkeypatch.setattr(similarity_on_card, "SHARE", 0.5 if resident else 0.0)
-    monkeypatch.setattr(similarity_on_card, "OF_FACTORS", 0.5 if resident else 0.0)
+    monkeypatch.setattr(low_rank_card, "SHARE", 0.5 if resident else 0.0)
+    monkeypatch.setattr(low_rank_card, "OF_FACTORS", 0.5 if resident else 0.0)
     monkeypatch.setattr(low_rank_plan, "STRIP", 11)
     out = low_rank(comm, study, f"lr_{precision}_{resident}", h2=H2, precision=precision)
     if comm.rank == 0:
