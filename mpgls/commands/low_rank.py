@@ -14,7 +14,7 @@ import numpy as np
 
 from mpgls.device.card import Card
 from mpgls.engine.blup import BlupFiles
-from mpgls.engine.device_plan import choose_card
+from mpgls.engine.device_plan import card_limit, choose_card
 from mpgls.engine.dry_run import dry_run_of_stages, held_bytes, problem_of
 from mpgls.engine.low_rank_blup import SimilarityBlups
 from mpgls.engine.low_rank_inputs import (
@@ -25,14 +25,14 @@ from mpgls.engine.low_rank_inputs import (
     open_similarity,
     sample_sets,
 )
-from mpgls.engine.low_rank_nulls import Products, SimilarityPart
+from mpgls.engine.low_rank_nulls import Products, SimilarityPart, StoredGram
 from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.low_rank_scan import SetModel
 from mpgls.engine.low_rank_stages import FILES_OF_STAGES, STAGES, Stages, similarity_mark
 from mpgls.engine.parts import tested_chromosomes
 from mpgls.engine.sample_products import SampleModels, sample_products, without
 from mpgls.engine.similarity import PackedSnps, Similarity
-from mpgls.engine.similarity_on_card import SimilarityOnCard, check_for_cards, stored_gram, tested_snps
+from mpgls.engine.similarity_on_card import SimilarityOnCard, check_for_cards, tested_snps
 from mpgls.engine.snp_scan import left_blocks
 from mpgls.engine.trait_scan import TraitScan
 from mpgls.errors import UsageError
@@ -47,7 +47,7 @@ from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.options import option, the_file
-from mpgls.run.plan import GIB, block_within
+from mpgls.run.plan import block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.similarity_options import SimilaritySnpOptions
 from mpgls.run.slots import ScanLedger
@@ -181,7 +181,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
                 problem = problem_of(study, similarity, sets, len(chromosomes.labels), options.dtype, options.is_dense)
                 machine = job.machine(held_bytes(study, similarity))
                 return dry_run_of_stages(problem, machine, options.rates, options.device_wish, job)
-            plan = make_plan(options, study, similarity, sets, chromosomes, job)
+            plan = make_plan(options, study, similarity, sets, chromosomes, job, card)
             made_from = similarity_mark(similarity, options.determine_similarity(), job.identities)
             stages = Stages(world, options.out, options.stage, made_from)
             ledger, report = None, None
@@ -239,11 +239,11 @@ def scan_set(
 ) -> dict[int, dict[str, float]]:
     """Stages 1, 2 and 4 with K x K matrices. Collective. Returns what checks in double found, by trait."""
     world, plan = run.job.world, run.plan
-    gram = stored_gram(run.stages.multiply(samples, G, plan.strip, grid), G, world)  # stage 1: G'G
+    GG = run.stages.multiply(samples, G, plan.strip, grid)  # stage 1: G'G
     if run.options.stage == 1:
         return {}
     products = Products.of(samples.F_rep, samples.q, G, world)  # F'F, G'F
-    given = run.given[:, samples.numbers]
+    given, gram = run.given[:, samples.numbers], StoredGram(GG, G.n, plan.null_card(run.card))
     nulls = run.stages.estimate(samples, gram, products, parts, given, plan.null_team)  # stage 2: h2 = argmax REML
     for part in parts:
         open_h2 = nulls["flag"][part.k] & NullFlag.UNIDENTIFIED != 0
@@ -363,6 +363,7 @@ def make_plan(
     sets: list[SampleSet],
     chromosomes: Chromosomes,
     job: Job,
+    card: Card | None,
 ) -> LowRankPlan:
     """The plan, in the log before anything large is allocated."""
     machine = job.machine(held_bytes(study, similarity))
@@ -378,6 +379,7 @@ def make_plan(
         columns=max(samples.F_rep.shape[1] for samples in sets),
         dense=options.is_dense(n, K),
         tested=columns_of_all(study.cohorts, options.columns).count,
+        of_card=card_limit(card, job.world),
     )
     asked = block_within(options.block_size, study.selected)
     block = planned_block(options, study, job) if options.scans else asked
@@ -389,12 +391,10 @@ def make_plan(
 
 def say_similarity(run: Run, G: Similarity, samples: SampleSet) -> None:
     """What G is, in the log."""
-    products = {True: "exact in float32", False: "in float32" if G.dtype == np.float32 else "in float64"}[G.exact]
     dense = run.options.is_dense(G.n, G.K)
     form = f"{'n x n' if dense else 'K x K'} matrices"
     if dense and run.options.form == "auto":
         form += ", which are cheaper for so many"
-    if isinstance(G, SimilarityOnCard):
-        products = f"exact on the GPU, {G.card.name}, with {G.resident_bytes / GIB:.2f} GiB of packed SNPs"
     names = ", ".join(samples.traits[:5]) + (", ..." if len(samples.traits) > 5 else "")
-    run.job.world.log.info(f"{names}: n = {G.n:,}, K = {G.K:,} similarity SNPs that vary; {form}; products {products}")
+    known = f"n = {G.n:,}, K = {G.K:,} similarity SNPs that vary"
+    run.job.world.log.info(f"{names}: {known}; {form}; products {G.products}")

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from mpgls.device.operator import HEIGHT
 from mpgls.device.parts import LOWEST, PRECISIONS, Double
-from mpgls.engine.cost import SYNCS, PhaseCost, RunCost, busiest, dealt_to_team, opening
+from mpgls.engine.cost import COARSE, FINE, SYNCS, PhaseCost, RunCost, busiest, dealt_to_team, opening
 from mpgls.engine.device_plan import CardPlan
 from mpgls.engine.kinship_cost import KinshipWork, kinship_cost
 from mpgls.engine.kinship_plan import KinshipPlan
-from mpgls.engine.scan_cost import RECORD_BYTES, ScanWork, check_in_double, hand_over, null_models, report
+from mpgls.engine.scan_cost import RECORD_BYTES, SOLVES, ScanWork, check_in_double, hand_over, null_models, report
 from mpgls.engine.team_solvers import Held
 from mpgls.la.layout import grid_shape
 from mpgls.run.plan import Machine
@@ -42,14 +42,31 @@ def scan_on_cards_cost(machine: Machine, plan: CardPlan, work: ScanWork, precisi
     rows_of_inverse, P = replace(plan, solver="inverse"), machine.ranks
     phases = (
         *opening(work.m + 3.0 * work.n),
-        *null_models(P, work),
-        *hand_over(machine, rows_of_inverse, work),
-        *check_in_double(P, work),
+        *_factors(null_models(P, work), plan, work),
+        *_factors(hand_over(machine, rows_of_inverse, work), plan, work),
+        *_factors(check_in_double(P, work), plan, work),
         *_stream(P, plan, work, PRECISIONS[precision]),
         report(P, work),
     )
     study = f"{work.study}, {precision} precision on GPUs"
     return RunCost("single-trait", study, machine, plan, plan.text(machine), phases, on_cards=True)
+
+
+def _factors(phases: Iterator[PhaseCost], plan: CardPlan, work: ScanWork) -> Iterator[PhaseCost]:
+    """``phases`` with factors, solves and inverses on the card of rank 0, where the plan makes them there."""
+    n, models = float(work.n), work.models
+    on_card = {
+        "REML, sums": {"card.sums": SOLVES / 2 * n**2 * ((COARSE + FINE) * work.estimated + models - work.estimated)},
+        "hand over factor": {"card.gemm": models * n**3 / 3, "card.copy": models * 4 * n**2},
+        "check in double": {"card.potrf": models * n**3 / 3},
+    }
+    for phase in phases:
+        if plan.factorises and phase.name.startswith("REML") and phase.flop:
+            yield replace(phase, work={"card.potrf": phase.flop})
+        elif plan.factorises and phase.name in on_card:
+            yield replace(phase, work=on_card[phase.name])
+        else:
+            yield phase
 
 
 def _stream(P: int, plan: CardPlan, work: ScanWork, precision: Double) -> Iterator[PhaseCost]:

@@ -60,6 +60,9 @@ class Factors(Protocol):
     def factor(self, a: float, b: float, dtype: type, kept: np.ndarray | None = None) -> Factor:
         """L L' = a A + b I in this precision. Collective. Raises NotPositiveDefinite on every rank."""
 
+    def leave(self) -> None:
+        """No factor is needed for a while: a card is left to others."""
+
 
 class FactorsOnGrid:
     """`Factors` of ``A_grid`` [MC,MR], in one work buffer beside it: a factor is gone when the next one is made."""
@@ -84,6 +87,9 @@ class FactorsOnGrid:
         scalapack.potrf(L_grid)
         self._in_work = (a, b) if whole else None
         return FactorOnGrid(L_grid)
+
+    def leave(self) -> None:
+        """The grid is nobody else's."""
 
     def _in_buffer(self, dtype: type) -> GridMatrix:
         """A matrix like A in the work buffer."""

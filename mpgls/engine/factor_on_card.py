@@ -168,9 +168,11 @@ class FactorOnCard:
         for k in range(max(map(len, wanted))):
             for rank, blocks in enumerate(wanted):
                 if comm.rank == 0 < rank and k < len(blocks):
-                    comm.Send(self.card.to_host(self._block(blocks[k])), dest=rank)
+                    with self.card.lane(PRODUCTS):
+                        W = self.card.to_host(self._there().block(blocks[k]))
+                    comm.Send(W, dest=rank)
             if k < len(wanted[comm.rank]):
-                yield self._block(wanted[comm.rank][k]) if comm.rank == 0 else _received(wanted[comm.rank][k], comm)
+                yield self._here(wanted[comm.rank][k], comm)
 
     def flop_of_hold(self, team: Team) -> float:
         """Those of L^-1."""
@@ -191,13 +193,11 @@ class FactorOnCard:
         C = C.astype(np.float64)
         return self.card.to_host(C.T @ C)
 
-    def _block(self, block: Block) -> Any:
-        with self.card.lane(PRODUCTS):
-            return self._there().block(block)
-
-
-def _received(block: Block, comm: MPI.Comm) -> np.ndarray:
-    """A block of L^-1 from rank 0."""
-    W: np.ndarray = np.empty((len(block.rows), len(block.cols)))
-    comm.Recv(W, source=0)
-    return W
+    def _here(self, block: Block, comm: MPI.Comm) -> Any:
+        """A block of L^-1 on the card of rank 0, or from there on the host of another."""
+        if comm.rank == 0:
+            with self.card.lane(PRODUCTS):
+                return self._there().block(block)
+        W: np.ndarray = np.empty((len(block.rows), len(block.cols)))
+        comm.Recv(W, source=0)
+        return W

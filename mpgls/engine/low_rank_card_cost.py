@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mpgls.engine.card_rates import CardRates
-from mpgls.engine.low_rank_cost import Cost, LowRankProblem, Work, plan_of, predict
+from mpgls.engine.cost import EVALUATION_SECONDS
+from mpgls.engine.low_rank_card import CardShare
+from mpgls.engine.low_rank_cost import EVALUATION_PASSES, Cost, LowRankProblem, Work, plan_of, predict
 from mpgls.engine.rates import PrecisionRates, Rates
-from mpgls.engine.similarity_on_card import SHARE
 from mpgls.errors import UsageError
-from mpgls.run.plan import GIB, Machine
+from mpgls.run.plan import Machine
 
 HALF_PRODUCTS = 3
 """Of two float16 parts of L_c^-1 and two of H; that of the low parts is left out."""
@@ -18,24 +19,20 @@ F_PRODUCTS = 7
 """int8 parts of the covariates and traits."""
 PASSES = 4
 """Passes over a product in float64: corrections for the means, and the standard deviations."""
-WIDEST = 8192
-"""Tested SNPs of a block: so many that decoding G anew for each costs little."""
-OF_BLOCK, BYTES = 0.25, 5.0
-"""Of a card's memory, as much may be a block while it is decoded, and bytes that this takes by genotype."""
 
 
 def predict_on_cards(problem: LowRankProblem, machine: Machine, rates: Rates, limit: int) -> Cost:
-    """The cost on GPUs of ``limit`` bytes each; blocks are as wide as --block-size should make them.
+    """The cost on GPUs of ``limit`` bytes each.
 
-    Raises MemoryPlanError where the ranks have no room, UsageError for dosages.
+    Raises MemoryPlanError where the ranks or the GPUs have no room, UsageError for dosages.
     """
     if problem.dosages:
         raise UsageError("low-rank --device gpu multiplies counts of alleles: leave out --dosages")
     assert rates.card is not None
-    widest = min(WIDEST, -(-problem.m_c // machine.ranks), int(OF_BLOCK * limit / (BYTES * problem.n)))
-    plan = replace(plan_of(problem, machine), resident=False, team_size=1, solver="inverse", block=max(1, widest))
-    plan = replace(plan, why=f"L_c^-1 whole on each GPU of {limit / GIB:.0f} GiB")
-    work = CardWork(problem, machine, plan, rates, rates.card, limit)
+    plan = plan_of(problem, machine, limit)
+    share = plan.on_card
+    assert share is not None
+    work = CardWork(problem, machine, plan, rates, rates.card, share)
     return Cost(problem, machine, plan, [stage() for stage in work.stages()], on_cards=True)
 
 
@@ -48,15 +45,10 @@ def predicting(problem: LowRankProblem, rates: Rates, limit: int | None) -> Call
 
 @dataclass(frozen=True)
 class CardWork(Work):
-    """`Work` whose large products, factors and decoding are on cards of ``limit`` bytes."""
+    """`Work` whose large products, factors and decoding are on cards, where ``share`` lies."""
 
     card: CardRates
-    limit: int
-
-    @property
-    def factors_fit(self) -> bool:
-        """Whether a card holds the triangles of G'G and of a factor."""
-        return self.limit >= 8.0 * self.problem.K**2
+    share: CardShare
 
     def decoding(self, genotypes: float) -> float:
         """To int8."""
@@ -72,13 +64,19 @@ class CardWork(Work):
 
     def cholesky(self, rates: PrecisionRates, R: int) -> float:
         """On the card of one rank of a team."""
-        if not self.factors_fit:
+        if not self.share.holds_null:
             return super().cholesky(rates, R)
         return float(self.problem.K) ** 3 / 3 / self.card.potrf
 
+    def solves(self, R: int) -> float:
+        """There, beside the factor."""
+        if not self.share.holds_null:
+            return super().solves(R)
+        return EVALUATION_PASSES * float(self.problem.K) ** 2 / self.card.sums + EVALUATION_SECONDS
+
     def hand_over(self) -> float:
         """L_c^-1 to every card."""
-        if not self.factors_fit:
+        if not self.share.holds_null:
             return super().hand_over()
         nbytes, inverse = 4.0 * self.problem.K**2, float(self.problem.K) ** 3 / 3 / self.card.gemm
         return inverse + self.sending(nbytes * self.machine.ranks) + nbytes / self.card.copy
@@ -87,7 +85,7 @@ class CardWork(Work):
         """G is copied anew where it does not stay on the card, and decoded anew for every block in any case."""
         p, card = self.problem, self.card
         blocks, H = mine / self.plan.block, mine * p.K
-        copied = mine * p.snp_bytes + (blocks * p.K_c * p.snp_bytes if p.K * p.snp_bytes > SHARE * self.limit else 0.0)
+        copied = mine * p.snp_bytes + (0.0 if self.share.similarity else blocks * p.K_c * p.snp_bytes)
         decoded = 2 * mine * p.n + blocks * p.n * p.K_c  # tested SNPs are counted as well
         solved = float(p.K) ** 2 * mine
         solve = HALF_PRODUCTS * solved / card.half if p.mixed else solved / card.gemm
@@ -102,4 +100,4 @@ class CardWork(Work):
 
     def check(self) -> float:
         """Some SNPs in double, on the ranks."""
-        return super().check() if not self.factors_fit else self.cholesky(self.rates.double, self.machine.ranks)
+        return super().check() if not self.share.holds_null else self.cholesky(self.rates.double, self.machine.ranks)

@@ -135,8 +135,8 @@ def predict(problem: LowRankProblem, machine: Machine, rates: Rates) -> Cost:
     return Cost(problem, machine, plan, [stage() for stage in work.stages()])
 
 
-def plan_of(problem: LowRankProblem, machine: Machine) -> LowRankPlan:
-    """The plan of a run on ranks. Raises MemoryPlanError where it does not fit."""
+def plan_of(problem: LowRankProblem, machine: Machine, limit: int | None = None) -> LowRankPlan:
+    """The plan of a run on ranks, or on a GPU of ``limit`` bytes each. Raises MemoryPlanError where it does not fit."""
     sizes = LowRankSizes(
         n=problem.n,
         K=problem.K,
@@ -146,8 +146,9 @@ def plan_of(problem: LowRankProblem, machine: Machine) -> LowRankPlan:
         item=problem.item,
         traits=problem.T,
         columns=problem.q + problem.T,
+        of_card=limit,
     )
-    return plan_low_rank(machine, sizes)
+    return plan_low_rank(machine, sizes, None if limit is None else 1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from mpgls.device.card import Card
+from mpgls.engine.low_rank_card import CardShare, share_of_card
 from mpgls.engine.similarity import PANEL
 from mpgls.engine.team_solvers import Held, TeamWork, teams_text
 from mpgls.la.layout import grid_shape
@@ -13,6 +15,8 @@ from mpgls.run.plan import NARROWEST, WIDEST, Machine, Plan, check_team_size, fi
 
 STRIP = 512
 """Columns of a strip of G'G for each process column."""
+WIDEST_ON_CARD = 8192
+"""Tested SNPs of a block on a card: so many that decoding G anew for each costs little."""
 SLACK = 32 << 20
 
 
@@ -21,7 +25,8 @@ class LowRankSizes:
     """What a run is made of: n samples, K similarity SNPs, ``largest_part`` tested SNPs of the largest chromosome.
 
     Bytes of a packed SNP of the tested and of the similarity genotypes; ``item`` bytes of a streamed number;
-    ``columns`` of [X_L | Y]; ``dense``: n x n matrices; ``tested`` columns of a SNP.
+    ``columns`` of [X_L | Y]; ``dense``: n x n matrices; ``tested`` columns of a SNP. ``of_card``: bytes of a GPU that
+    each rank may use, where they are used.
     """
 
     n: int
@@ -34,6 +39,7 @@ class LowRankSizes:
     columns: int
     dense: bool = False
     tested: int = 1
+    of_card: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,22 @@ class LowRankPlan(Plan):
     why: str
     block: int
     traits_at_once: int
+    on_card: CardShare | None = None
+
+    def null_card(self, card: Card | None) -> Card | None:
+        """The ``card`` of this rank if null models are made on cards."""
+        return card if self.on_card is not None and self.on_card.holds_null else None
 
     def text(self, machine: Machine) -> str:
         """The plan as it stands in the log."""
         p_r, p_c = self.grid
         how = "decoded once and resident on every node" if self.resident else "decoded in panels from packed genotypes"
+        of_card = f"\n{self.on_card.text()}" if self.on_card else ""
         return (
             f"plan: {self.K:,} similarity SNPs, {how}; G'G on a {p_r} x {p_c} grid in strips of {self.strip}; REML on "
             f"teams of {self.null_team}, scan on {teams_text(Held(self.team_size, self.solver), self.why)}; "
             f"SNP blocks of {self.block}\n"
-            f"{self.memory_text(machine)}"
+            f"{self.memory_text(machine)}{of_card}"
         )
 
 
@@ -77,8 +89,20 @@ def plan_low_rank(
     """
     check_team_size(team_size, machine)
     ways = ("more ranks", "fewer similarity SNPs")
-    candidates = _candidates(machine, sizes, team_size, block, solver)
+    candidates = _that_cards_hold(_candidates(machine, sizes, team_size, block, solver))
     return first_that_fits(machine, candidates, lambda plan: f"the stage {plan.largest}", ways)
+
+
+def _that_cards_hold(candidates: Iterator[LowRankPlan]) -> Iterator[LowRankPlan]:
+    """Those of the candidates; all of them where there are no cards. Raises MemoryPlanError if it is none."""
+    none, share = True, None
+    for plan in candidates:
+        share = plan.on_card
+        if share is None or share.peak <= share.limit:
+            none = False
+            yield plan
+    if none and share is not None:
+        raise share.too_little()
 
 
 def _candidates(
@@ -86,15 +110,16 @@ def _candidates(
 ) -> Iterator[LowRankPlan]:
     """Most at a loss last: a wide block, then a resident G, then few passes over the tested SNPs, then a small team."""
     p = machine.ranks
-    rounds = -(-sizes.largest_part // (p * WIDEST))
+    rounds = -(-sizes.largest_part // (p * (WIDEST if sizes.of_card is None else WIDEST_ON_CARD)))
     widest = max(NARROWEST, -(-sizes.largest_part // (p * rounds)))
-    widths = [block] if block else [max(NARROWEST, widest >> k) for k in range(4)]
+    widths = [block] if block else [max(NARROWEST, widest >> k) for k in range(4 if sizes.of_card is None else 8)]
     teams = sorted({*(2**k for k in range(p.bit_length())), p})
     at_once = sorted({max(1, sizes.traits >> k) for k in range(sizes.traits.bit_length())}, reverse=True)
-    null_team = {resident: _null_team(machine, sizes, resident, teams) for resident in (True, False)}
+    decoded = (True, False) if sizes.of_card is None else (False,)  # on cards G is decoded there
+    null_team = {resident: _null_team(machine, sizes, resident, teams) for resident in decoded}
     wanted = [team_size] if team_size else teams
     ways = list(_work(sizes).ways(wish, wanted))
-    for held, count, resident, width in itertools.product(ways, at_once, (True, False), widths):
+    for held, count, resident, width in itertools.product(ways, at_once, decoded, widths):
         yield _plan(machine, sizes, resident, null_team[resident], held, width, count)
 
 
@@ -103,7 +128,11 @@ def _plan(
 ) -> LowRankPlan:
     grid, why = grid_shape(machine.ranks), _work(sizes).why(held)
     strip = min(sizes.K, STRIP * grid[1])
-    plan = LowRankPlan({}, sizes.n, sizes.K, grid, resident, strip, null_team, *held, why, width, at_once)
+    share = None
+    if sizes.of_card is not None and not sizes.dense:
+        similarity = sizes.K, sizes.similarity_bytes
+        share = share_of_card(sizes.of_card, sizes.n, similarity, width, at_once, sizes.item)
+    plan = LowRankPlan({}, sizes.n, sizes.K, grid, resident, strip, null_team, *held, why, width, at_once, share)
     return replace(plan, stages=stages(machine, sizes, plan))
 
 
@@ -134,11 +163,12 @@ def stages(machine: Machine, sizes: LowRankSizes, plan: LowRankPlan) -> dict[str
             "null models": base + G + 4 * square + n * item * PANEL + SLACK,
             "scan": base + G + 3 * square + factor + X + plan.block * 2 * sizes.snp_bytes + SLACK,
         }
-    decoding = n * item * (-(-plan.strip // p_c) + min(PANEL, K)) + 16 * (K // p_r + 1) * (plan.strip // p_c + 1)
+    column = n * item if plan.on_card is None else 0  # on cards they are decoded there
+    decoding = column * (-(-plan.strip // p_c) + min(PANEL, K)) + 16 * (K // p_r + 1) * (plan.strip // p_c + 1)
     factor, making = factor * plan.traits_at_once, work.hand_over_bytes(held, machine)
     world = 8 * K * K // machine.ranks
-    panels = 0 if plan.resident else n * item * PANEL
-    block = plan.block * sizes.tested * (n * item + 2 * sizes.snp_bytes + K * (2 * item + 16)) + X + panels
+    panels = 0 if plan.resident else column * PANEL
+    block = plan.block * sizes.tested * (column + 2 * sizes.snp_bytes + K * (2 * item + 16)) + X + panels
     return {
         "G'G": base + G + decoding + SLACK,
         "REML": base + G + 8 * K * columns + 3 * 8 * K * K // plan.null_team + SLACK,

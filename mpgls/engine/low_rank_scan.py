@@ -201,6 +201,7 @@ class SetModel:
         L = self.GG.covariance(part.kept, part.scale, world).at(h2)
         F_tilde_rep = L.columns(self.products.design(held.column, part).GF_rep)
         H_tilde_rep = L.columns(H_rep)
+        self.GG.factors.leave()
         # S_BL, b_B = (F'X - F~'H~) / (1-h2);  S_BR = (x'x - h~'h~) / (1-h2)
         F_rep = self.products.F_rep[:, self.products.columns(held.column)]
         plain, through_G = tested.columns.products(F_rep, X_rep), tested.columns.products(F_tilde_rep, H_tilde_rep)

@@ -122,6 +122,11 @@ class Similarity:
                 self.decode(np.arange(run.start, run.stop), self._D_node.array[:, run])
             self._D_node.fence()
 
+    @property
+    def products(self) -> str:
+        """How they are made, for the log."""
+        return "exact in float32" if self.exact else "in float32" if self.dtype == np.float32 else "in float64"
+
     def in_double(self, comm: MPI.Comm) -> Similarity:
         """The same G from float64 panels. Collective."""
         return Similarity(self.snps, self.packed, self._at, self.stats, self._rows, np.float64, False, comm)

@@ -17,11 +17,10 @@ from mpgls.device.cross import Counted, centred_product, counted
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.operator import Centring, DeviceOperator, row_panels
 from mpgls.device.parts import PRECISIONS, Columns
-from mpgls.device.triangle import bytes_of_triangles
 from mpgls.engine.device_counts import CardCounter
-from mpgls.engine.gram import GramFile
 from mpgls.engine.low_rank import LowRankFactor
-from mpgls.engine.low_rank_nulls import SimilarityPart, StoredGram
+from mpgls.engine.low_rank_card import room_for_factors, room_for_similarity
+from mpgls.engine.low_rank_nulls import SimilarityPart
 from mpgls.engine.low_rank_scan import HeldTrait, TestedBlock, TestedSnps
 from mpgls.engine.similarity import PANEL, PackedSnps, Similarity
 from mpgls.engine.snp_scan import Streamed
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 EXACT = PRECISIONS["exact"]
-SHARE, OF_FACTORS = 0.4, 0.3
-"""Of a card's memory, as much may be packed similarity SNPs that stay there, and factors of traits."""
 
 
 def check_for_cards(dosages: bool, dense: bool) -> None:
@@ -67,14 +64,15 @@ class SimilarityOnCard(Similarity):
         super().__init__(snps, packed, at, stats, rows, dtype, False, comm)
         self.card, self._has_gaps = card, stats.n_obs < stats.n
         self._decode_counts = DeviceDecoder(card, packed.bed.n, rows, EXACT)
-        resident = at.size * packed.bed.snp_bytes <= SHARE * card.limit
+        resident = at.size * packed.bed.snp_bytes <= room_for_similarity(card.limit)
         self._resident = card.xp.asarray(packed.rows[at]) if resident else None
         card.settle()
 
     @property
-    def resident_bytes(self) -> int:
-        """Bytes of packed SNPs that stay on the card."""
-        return 0 if self._resident is None else self._resident.nbytes
+    def products(self) -> str:
+        """How they are made, for the log."""
+        resident = 0 if self._resident is None else self._resident.nbytes
+        return f"exact on the GPU, {self.card.name}, with {resident / GIB:.2f} GiB of packed SNPs"
 
     def counted(self, which: np.ndarray) -> Counted:
         """SNPs ``which`` on the card. To be called in the lane of products."""
@@ -127,7 +125,7 @@ class TestedOnCard(TestedSnps):
         self.card, self._similarity = G.card, G
         self._decode_counts = DeviceDecoder(G.card, bed.n, rows, EXACT)
         self._counter = CardCounter(G.card, bed, rows)
-        self._precision, self._room = PRECISIONS["mixed" if self.mixed else "double"], OF_FACTORS * G.card.limit
+        self._precision, self._room = PRECISIONS["mixed" if self.mixed else "double"], room_for_factors(G.card.limit)
         self._F = DeviceOperator(G.card, EXACT, G.card.limit)
         self._F.take(np.ascontiguousarray(F_rep.T), np.zeros((F_rep.shape[1], 0)))
         G.card.settle()
@@ -177,7 +175,7 @@ class TestedOnCard(TestedSnps):
         """L_c^-1 on the card of each rank. Collective."""
         K = len(F_tilde_rep)
         (panels,) = row_panels(K, 1, triangle=True)
-        operator = DeviceOperator(self.card, self._precision, int(self._room))
+        operator = DeviceOperator(self.card, self._precision, self._room)
         for W, (rows, _) in zip(L.row_blocks([panels] * self.world.size), panels, strict=True):
             operator.take(W, F_tilde_rep[rows.start : rows.stop])
         self.card.settle()
@@ -206,18 +204,6 @@ class CardFactor(Closing):
         """Give the room back."""
         self._owner.give_back(self.operator.resident_bytes)
         del self.operator
-
-
-def stored_gram(file: GramFile, G: Similarity, world: World) -> StoredGram:
-    """G'G, whose factors are made on the card where ``G`` is there and they fit; it is said. Collective."""
-    if not isinstance(G, SimilarityOnCard):
-        return StoredGram(file, G.n, None)
-    room = (1.0 - SHARE - OF_FACTORS) * world.comm.allreduce(G.card.limit, op=min)
-    needed = bytes_of_triangles(G.K, 2)
-    on_card = needed <= room
-    where = "are made on GPUs" if on_card else f"are made on the ranks: a GPU has {room / GIB:.2f} GiB for them"
-    world.log.info(f"factors of I + w G'G, which take {needed / GIB:.2f} GiB while one is made, {where}")
-    return StoredGram(file, G.n, G.card if on_card else None)
 
 
 def tested_snps(

@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import strict_lanes
+from emulated_cupy import COMPILER, EmulatedCard
 from pgen_files import write_pgen
 from ranks import few_ranks
 from small_study import (
@@ -28,7 +29,7 @@ from strict_card import StrictCard
 
 import mpgls
 from mpgls.device import cuda, operator, outer
-from mpgls.engine import low_rank_plan, similarity_on_card
+from mpgls.engine import low_rank_card, low_rank_plan, similarity_on_card
 from mpgls.errors import MemoryPlanError, UsageError
 
 pytestmark = few_ranks
@@ -60,10 +61,14 @@ def study(module_comm, module_folder):
 
 
 @pytest.fixture(autouse=True)
-def numpy_in_place_of_a_card(monkeypatch):
-    """Every rank has a "GPU" of as much memory as it may use, or of a terabyte, that forgives no more than CuPy."""
+def numpy_in_place_of_a_card(monkeypatch, comm):
+    """Every rank has a "GPU" of as much memory as it may use, or of a terabyte, that forgives no more than CuPy.
+
+    One rank alone has the kernels of a GPU and its calls of cuBLAS as well.
+    """
+    card = EmulatedCard if COMPILER and comm.size == 1 else StrictCard
     strict_lanes.begin_anew()
-    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: StrictCard(limit or 2**40))
+    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: card(limit or 2**40))
 
 
 def scan(comm, study, out, **options):
@@ -241,8 +246,8 @@ def low_rank(comm, study, out, **options):
 @pytest.mark.parametrize("precision, resident", [("double", True), ("double", False), ("mixed", True)])
 def test_low_rank_with_gaps_equals_the_dense_oracle(comm, study, precision, resident, monkeypatch):
     monkeypatch.setattr(similarity_on_card, "PANEL", 9)
-    monkeypatch.setattr(similarity_on_card, "SHARE", 0.5 if resident else 0.0)
-    monkeypatch.setattr(similarity_on_card, "OF_FACTORS", 0.5 if resident else 0.0)
+    monkeypatch.setattr(low_rank_card, "SHARE", 0.5 if resident else 0.0)
+    monkeypatch.setattr(low_rank_card, "OF_FACTORS", 0.5 if resident else 0.0)
     monkeypatch.setattr(low_rank_plan, "STRIP", 11)
     out = low_rank(comm, study, f"lr_{precision}_{resident}", h2=H2, precision=precision)
     if comm.rank == 0:

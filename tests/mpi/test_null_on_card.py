@@ -127,6 +127,19 @@ def test_ranks_hold_a_factor_of_a_card(comm, team_size):
         np.testing.assert_allclose(applied[1], applied[0], rtol=0, atol=1e-13)
 
 
+def test_a_card_is_left_to_others_and_comes_back(comm):
+    """What is freed on the card is made again when it is needed."""
+    with ProcessGrid(comm) as grid:
+        pair = Pair(comm, grid, 17)
+        found = []
+        for factors in pair.both:
+            for _ in range(2):
+                found.append(factors.factor(0.6, 0.4, np.float64).solve(np.ones((17, 1))))
+                factors.leave()
+        for one in found[1:]:
+            np.testing.assert_allclose(one, found[0], rtol=0, atol=1e-12)
+
+
 def test_every_rank_hears_that_there_is_no_factor(comm):
     with ProcessGrid(comm) as grid:
         pair = Pair(comm, grid, 47)
@@ -233,13 +246,14 @@ def test_a_card_that_cannot_hold_two_triangles(comm, study):
 @pytest.mark.parametrize("fits", [True, False])
 def test_low_rank_with_a_chromosome_left_out(comm, study, fits, monkeypatch):
     monkeypatch.setattr(similarity_on_card, "PANEL", 9)
+    options = {"similarity_every": 2, "form": "low-rank", "block_size": 5}
     if not fits:
-        monkeypatch.setattr(similarity_on_card, "OF_FACTORS", 0.6)
-    options = {"similarity_every": 2, "form": "low-rank", "block_size": 20}
+        options["gpu_memory"] = 34_000 / 2**30
     prefixes = both(comm, study, f"lr_{fits}", mpgls.low_rank, **options)
     if comm.rank == 0:
         assert_alike(*prefixes)
-        assert f"are made on {'GPUs' if fits else 'the ranks: a GPU has 0.00 GiB'}" in log_of(prefixes[0])
+        where = "GPUs, 0.00 GiB" if fits else "the ranks"
+        assert f"the factors of each chromosome before its scan, on {where}" in log_of(prefixes[0])
 
 
 @pytest.fixture(scope="module")

@@ -129,3 +129,38 @@ def test_the_log_says_how_g_is_kept():
     assert "20,000 similarity SNPs, decoded in panels from packed genotypes" in text
     assert "G'G on a 4 x 4 grid in strips of 2048" in text and "of 12.00 GiB allowed" in text
     assert "decoded once and resident on every node" in plan(machine()).text(machine())
+
+
+# -- on GPUs -----------------------------------------------------------------------------------------------------------
+
+CARD = 72 * 10**9  # nine tenths of 80 GB
+LARGE = {"n": 1_000_000, "K": 50_000, "snp_bytes": 250_000, "similarity_bytes": 250_000, "item": 4}
+
+
+def test_on_a_card_packed_snps_factors_and_null_models_have_room():
+    at = machine(ranks=1)
+    made = plan(at, team_size=1, of_card=CARD, **LARGE)
+    assert not made.resident  # nothing is decoded on the host
+    assert made.on_card.similarity == 50_000 * 250_000 and made.on_card.factors >= 4 * 50_000**2 // 2
+    assert 8 * 50_000**2 < made.on_card.null < 8.7 * 50_000**2  # two triangles of float64
+    assert made.on_card.holds_null and made.null_card("card") == "card"
+    assert made.on_card.peak <= CARD
+    text = made.text(at)
+    assert re.search(r"of a GPU \(similarity SNPs 11\.64, factors 4\.7\d, products \d+\.\d\d\); null models, and", text)
+    assert "the factors of each chromosome before its scan, on GPUs, 20.15 GiB" in text
+
+
+def test_a_smaller_card_gives_up_what_stays_and_then_the_null_models():
+    small = plan(machine(ranks=1), team_size=1, of_card=24 * 10**9, **LARGE)
+    assert small.on_card.similarity == 0 and "which are copied in panels for every block" in small.text(machine())
+    assert not small.on_card.holds_null and small.null_card("card") is None
+    assert "the factors of each chromosome before its scan, on the ranks" in small.text(machine())
+    wide = plan(machine(ranks=1), team_size=1, of_card=CARD, **LARGE)
+    assert small.on_card.peak <= 24 * 10**9 and small.block <= wide.block
+
+
+def test_a_card_too_small_for_any_block_is_refused():
+    with pytest.raises(
+        MemoryPlanError, match=r"^low-rank needs \d+\.\d\d GiB of each GPU, .* and it has 0\.93: give a la"
+    ):
+        plan(machine(ranks=1), team_size=1, of_card=10**9, **LARGE)
