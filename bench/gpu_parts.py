@@ -99,7 +99,8 @@ def scan(card: Card, quick: bool, precision: str) -> dict[str, float | str]:
     """
     from mpi4py import MPI
 
-    from mpgls.engine.device_scan import DeviceSnps, OnCard
+    from mpgls.engine.device_blocks import OnCard
+    from mpgls.engine.device_scan import DeviceSnps
     from mpgls.engine.snp_scan import Block, decoded
     from mpgls.la.teams import Team
     from mpgls.run.world import World

@@ -24,7 +24,6 @@ from mpgls.commands.ridge_parts.options import Ridge
 from mpgls.commands.ridge_parts.parcels import Parcels, open_parcels
 from mpgls.commands.ridge_parts.report import RidgeReport
 from mpgls.commands.ridge_parts.targets import RidgeTargets, open_targets
-from mpgls.engine.cost import RunCost
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.fold_operators import FoldProblem, Kind, PenaltyOperators
 from mpgls.engine.genotype_blocks import GenotypeBlocks
@@ -32,7 +31,6 @@ from mpgls.engine.kernel import genotype_kernel, given_kernel
 from mpgls.engine.null_ledger import NullLedger, Rounds
 from mpgls.engine.null_state import NullState
 from mpgls.engine.permutation_tiles import Permutations, TileScanner, all_tiles, tile_width
-from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
 from mpgls.engine.ridge_plan import PenaltyPlan, RidgeSizes, plan_kernel, plan_penalties
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.model.kernel_ridge import Direct, LeaveOut
@@ -47,6 +45,8 @@ from mpgls.run.results import Results
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpgls.engine.cost import RunCost
 
 SUFFIXES = (
     ".targets.tsv", ".null.tsv", ".folds.tsv", ".predictions.h5", ".weights.tsv", ".null.png", ".alphas.png",
@@ -205,6 +205,8 @@ def sizes_of(options: Ridge, targets: RidgeTargets, study: Study) -> RidgeSizes:
 
 def cost_on(machine: Machine, options: Ridge, targets: RidgeTargets, study: Study) -> RunCost:
     """What all penalties cost, taken to leave folds out unless each has a kernel. Raises MemoryPlanError."""
+    from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
+
     sizes, folds, penalties = sizes_of(options, targets, study), targets.folds, len(options.penalties)
     each = (Direct if options.by_fold else LeaveOut).size(folds)
     kernel = plan_kernel(machine, sizes, options.block_size)

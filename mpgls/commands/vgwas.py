@@ -21,13 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.engine.cost import RunCost
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.images import check_memory, extract, open_stack
 from mpgls.engine.voxel_units import JoinedUnits, Unit, cut_units
 from mpgls.engine.voxels import TeamVoxels
 from mpgls.engine.voxelwise import Inference, Search, UnitScan
-from mpgls.engine.voxelwise_cost import voxelwise_cost
 from mpgls.engine.voxelwise_plan import VoxelwisePlan, Wishes, plan_voxelwise
 from mpgls.engine.voxelwise_store import KEPT, Earlier, VoxelwiseStore
 from mpgls.errors import UsageError
@@ -70,6 +68,8 @@ from mpgls.study.voxel_study import Confounds, VoxelSource, VoxelStudy, align_vo
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpgls.engine.cost import RunCost
 
 EXTRACTED = ".extracted.h5"
 """The voxel matrix of --images, while the run needs it."""
@@ -299,6 +299,8 @@ def make_plan(options: Vgwas, search: Search, earlier: Earlier, job: Job) -> Vox
 
 def cost_on(machine: Machine, options: Vgwas, search: Search) -> RunCost:
     """What the scan costs. Raises MemoryPlanError."""
+    from mpgls.engine.voxelwise_cost import voxelwise_cost
+
     sizes = search.sizes(max(1, len(options.indices)), options.dtype)
     plan = plan_voxelwise(machine, sizes, Wishes(options.team_size, options.block_size, options.voxel_chunk))
     return voxelwise_cost(machine, plan, sizes)

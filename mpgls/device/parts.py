@@ -36,6 +36,8 @@ DOSAGE_DIGITS, DOSAGE_BITS = 5, 37
 """int8 parts of a dosage, of at most 2 in size, in units of 2^-37."""
 LOWEST = 3
 """Products of parts that are worth less than 256^3, 2^-60 of the largest, are left out."""
+STRIP = 256
+"""Columns of any numbers that are split together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +158,20 @@ class Exact(Double):
             of_power = sum(integer_product(xp, parts[p], X.parts[q], INT8) for p, q in pairs)
             total += of_power * (2.0**-DOSAGE_BITS * float(BASE) ** power)
         return total
+
+
+def split_in_strips(xp: Any, precision: Double, H: Any) -> tuple[Columns, Any]:
+    """`Double.split_columns` of H (k, B) a few columns at a time: what the split takes beside the parts is little."""
+    k, B = H.shape
+    parts = xp.empty((precision.count, aligned(B), aligned(k)), dtype=precision.kind)
+    scale = xp.empty(aligned(B))
+    for start in range(0, B, STRIP):
+        X, of_strip = precision.split_columns(xp, H[:, start : start + STRIP])
+        strip = slice(start, start + of_strip.size)
+        scale[strip] = of_strip
+        for whole, part in zip(parts, X.parts, strict=True):
+            whole[strip] = part
+    return Columns(list(parts), False), scale
 
 
 PRECISIONS: dict[str, Double] = {one.name: one for one in (Double(), Mixed(), Exact())}

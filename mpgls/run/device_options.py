@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,9 @@ NO_CARDS = DeviceWish(False, False, None)
 class DeviceOptions(Options):
     """Where the large products run."""
 
+    planned_on_cards: ClassVar[bool] = False
+    """Whether --dry-run knows what a run on GPUs costs."""
+
     device: str = option(
         "cpu",
         "gpu: one GPU a rank, through CuPy; auto: GPUs where every rank has one, otherwise cpu",
@@ -53,6 +56,8 @@ class DeviceOptions(Options):
             if self.gpu_memory is not None:
                 raise UsageError("--gpu-memory needs --device gpu or auto")
             return
+        if getattr(self, "dry_run", False) and not self.planned_on_cards:
+            raise UsageError(f"--dry-run does not know what {self.command} costs on GPUs: leave out it or --device")
         for name, plain in ONLY_ON_RANKS.items():
             if getattr(self, name, plain) != plain:
                 raise UsageError(f"--{name.replace('_', '-')} is not there for GPUs: leave out either it or --device")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mpgls.device.card import COPIES, PRODUCTS
-from mpgls.device.cuda import open_card
+from mpgls.device.cuda import CudaCard, open_card
 from mpgls.errors import MemoryPlanError, StorageError, UsageError
 
 GIB = 2**30
@@ -101,6 +101,8 @@ def fake_cupy(count=2, free=8 * GIB):
 def cupy(monkeypatch):
     made = fake_cupy()
     monkeypatch.setitem(sys.modules, "cupy", made)
+    # a kernel and cuBLAS need a card
+    monkeypatch.setattr(CudaCard, "try_out", lambda card: None)
     return made
 
 
