@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from mpgls.study.genotype_files import Genotypes
 
 FULL = {"samples": 8000, "snps": 16000}
-QUICK = {"samples": 4000, "snps": 4000}
+QUICK = {"samples": 8000, "snps": 4000}
+"""Fewer SNPs only: a solve hides more decoding the more samples there are."""
 BLOCK = 512
 """SNPs that are read and decoded at a time."""
 NOISE = 0.1

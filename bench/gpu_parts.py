@@ -99,7 +99,8 @@ def scan(card: Card, quick: bool, precision: str) -> dict[str, float | str]:
     """
     from mpi4py import MPI
 
-    from mpgls.engine.device_scan import DeviceSnps, OnCard
+    from mpgls.engine.device_blocks import OnCard
+    from mpgls.engine.device_scan import DeviceSnps
     from mpgls.engine.snp_scan import Block, decoded
     from mpgls.la.teams import Team
     from mpgls.run.world import World
@@ -152,10 +153,10 @@ def kinship_products(card: Card, quick: bool) -> dict[str, float | str]:
     card.settle()
     with card.lane(PRODUCTS):
         packed = xp.asarray(random_genotypes(1, B, n))
-        A = xp.ascontiguousarray(decoder.genotypes(packed, xp.ones(B)).parts[0][:, :n].T)
+        A = xp.ascontiguousarray(decoder.genotypes(packed, xp.ones(B)).parts[0].T)
         sums = OuterSums(card, everyone, everyone)
         sums.add_whole(A, A, COPIES)
         a = card.to_host(A).astype(np.float64)
         found = card.to_host(sums.S[n - SAMPLED :, :SAMPLED])
-        refuse(float(np.abs(found - a[-SAMPLED:] @ a[:SAMPLED].T).max()), 0.0, "the kinship")
+        refuse(float(np.abs(found - a[n - SAMPLED : n] @ a[:SAMPLED].T).max()), 0.0, "the kinship")
         return {"kinship_ops_per_s": rate(card, quick, sums.flop * B, lambda: sums.add_whole(A, A, COPIES))}

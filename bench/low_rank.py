@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from common import finish, guarded, make_parser, mpirun, parse_sizes, print_table, run, simulated
 from multi_data import Run, mpgls
-from peers import install_fastlmm, own_environment, read_column
+from peer_installs import install_fastlmm, own_environment
+from peers import read_column
 
 FULL = {"samples": 5000, "snps": 20000}
-QUICK = {"samples": 1000, "snps": 4000}
+QUICK = {"samples": 2000, "snps": 8000}
 EVERY = 10
 TRAIT = "trait1"
 PRECISIONS = {"mixed": "single", "double": "double"}
@@ -84,12 +85,12 @@ class Found:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--cores", type=int, default=2, metavar="C", help="ranks of mpgls, threads of FaST-LMM (2)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="K", help="runs of mpgls in each precision (3)")
+    parser.add_argument("--repeats", type=int, metavar="K", help="runs of mpgls in each precision (3; 1 with --quick)")
     parser.add_argument("--peer-repeats", type=int, default=1, metavar="K", help="runs of FaST-LMM (1)")
     options = parse_sizes(parser, FULL, QUICK)
     n, m = options.samples, options.snps
     study = prepare(options.scratch, n, m, options.cores)
-    found = measure(study, options.repeats, options.peer_repeats)
+    found = measure(study, options.repeats or (1 if options.quick else 3), options.peer_repeats)
     agreement = compare(study)
     shares = {precision: gemm_share(found.runs[precision], rate) for precision, rate in PRECISIONS.items()}
     fastlmm = float(np.median(found.fastlmm))

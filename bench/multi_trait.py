@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tile_pass import Rotated, TilePass
 
 FULL = {"samples": 3000, "snps": 4000, "traits": 4000}
-QUICK = {"samples": 1000, "snps": 2000, "traits": 2000}
+QUICK = {"samples": 2000, "snps": 4000, "traits": 4000}
 PRECISIONS = ("double", "mixed")
 PAPER_BLOCK = 64
 """SNPs that Algorithm 6 works on at a time: its scaled copy of them stays in cache, which is fastest."""
@@ -32,9 +32,10 @@ PAPER_BLOCK = 64
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=5, metavar="K", help="passes of each kind (5)")
+    parser.add_argument("--repeats", type=int, metavar="K", help="passes of each kind (5; 2 with --quick)")
     parser.add_argument("--paper-traits", type=int, default=4, metavar="K", help="traits of Algorithm 6 (4)")
     options = parse_sizes(parser, FULL, QUICK)
+    options.repeats = options.repeats or (2 if options.quick else 5)
     if launched():
         on_ranks(options)
         return

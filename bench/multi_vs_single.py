@@ -17,7 +17,7 @@ from figures import ACCENT, COLOURS, FAINT, IMAGES, add_picture, chart, chosen_p
 from multi_data import RANKS, kinship, mpgls
 
 FULL = {"samples": 3000, "snps": 10000}
-QUICK = {"samples": 1000, "snps": 2000}
+QUICK = {"samples": 2500, "snps": 8000}
 COUNTS, QUICK_COUNTS = [1, 2, 5, 10, 20, 35, 50, 100], [1, 10, 100]
 TOGETHER = 4
 """Traits of the one run of single-trait for several."""

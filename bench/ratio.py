@@ -3,25 +3,24 @@
 The scans of one eigendecomposition with one ratio and with a ratio for each SNP take turns; each is the sum of the
 phases from reading to writing, the median over --repeats. Whole runs are wall times of the whole process from files,
 the kinship among them, to p values of the t test (-lmm 1): mpgls on --cores ranks of one thread, the others in one
-process with as many threads. JAMMA comes from PyPI into an environment of its own, and reads GEMMA's files.
+process with as many threads (see peers.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import finish, guarded, make_parser, mpirun, parse_sizes, print_table, run, simulated
-from peers import GENO, MAF, Case, Measured, own_environment, prepare, read_column, run_gemma
+from common import finish, guarded, make_parser, mpirun, parse_sizes, print_table, simulated
+from peer_installs import install_gemma, install_jamma
+from peers import GENO, MAF, Case, Measured, make_kinship, read_column, run_gemma, run_jamma
 
 FULL = {"samples": 4000, "snps": 20000}
 QUICK = {"samples": 2000, "snps": 10000}
-JAMMA = "jamma==8.2.4"
 SCAN = ("read (waiting)", "decode", "solve", "statistics", "products at nodes", "ratios", "write")
 """Phases of a scan."""
 
@@ -50,8 +49,7 @@ def main() -> None:
     n, m, cores = options.samples, options.snps, options.cores
     prefix = simulated(options.scratch, n, m)
     case = Case(f"ratio_{n}x{m}", prefix, options.scratch)
-    if not case.file(".K.h5").exists():
-        mpirun(cores, "-m", "mpgls", "kinship", "--bfile", prefix, "--out", case.file(".K"))
+    make_kinship(case, cores)
     mpirun(cores, "-m", "mpgls", "eigen", "--grm", case.file(".K.h5"), "--out", case.file(".E"))
 
     one, each, from_kinship = Scans(), Scans(), Scans()
@@ -72,7 +70,10 @@ def main() -> None:
             ("a ratio for each SNP", f"{np.median(each.scan):.2f}", f"{ratio:.2f}"),
         ],
     )
-    if not options.quick:
+    if options.quick:
+        print("GEMMA and JAMMA: left out with --quick, because they take minutes")
+        results |= {"gemma_over_mpgls": None, "jamma_over_mpgls": None}
+    else:
         results |= beside_peers(case, from_kinship, options)
     finish(results, options.json)
 
@@ -89,10 +90,9 @@ def scan(case: Case, into: Scans, cores: int, *arguments: str | Path) -> None:
 
 def beside_peers(case: Case, mine: Scans, options: argparse.Namespace) -> dict[str, Any]:
     """Whole runs with a given kinship: GEMMA and JAMMA over mpgls, and how far their p values are apart."""
-    prepare(case)
     gemma, jamma = Measured(), Measured()
-    run_gemma(case, options.cores, gemma)
-    run_jamma(case, options.cores, jamma, options.scratch)
+    run_gemma(case, install_gemma(), options.cores, gemma)
+    run_jamma(case, install_jamma(options.scratch), options.cores, jamma)
     seconds = float(np.median(mine.whole))
     results: dict[str, Any] = {"mpgls_seconds": seconds}
     for name, peer in (("gemma", gemma), ("jamma", jamma)):
@@ -106,28 +106,6 @@ def beside_peers(case: Case, mine: Scans, options: argparse.Namespace) -> dict[s
     rows = [(name, f"{one:.2f}", f"{one / seconds:.1f}") for name, one in whole.items()]
     print_table(("whole run, the kinship given", "seconds", "over mpgls"), rows)
     return results
-
-
-def run_jamma(case: Case, cores: int, into: Measured, scratch: Path) -> None:
-    """One run of JAMMA's Wald test."""
-    name = f"{case.name}.jamma"
-    command = [install_jamma(scratch), "-bfile", case.bfile, "-n", "1", "-k", case.kinship_text, "-lmm", "1"]
-    limits = ["-maf", str(MAF), "-miss", str(GENO), "--no-telemetry", "-outdir", case.folder, "-o", name]
-    into.seconds.append(run([*command, *limits], own_environment(cores)).seconds)
-    p = read_column(case.folder / f"{name}.assoc.txt", "rs", "p_wald")
-    into.log10p = {snp: -math.log10(value) for snp, value in p.items() if value > 0}
-
-
-def install_jamma(scratch: Path) -> Path:
-    """JAMMA in an environment of its own, if absent; its program."""
-    venv = scratch / "jamma-venv"
-    if not (venv / "complete").exists():
-        print(f"installing JAMMA into {venv}", flush=True)
-        run(["/usr/bin/python3", "-m", "venv", "--clear", venv], own_environment(1))
-        pip = [venv / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        run([*pip, JAMMA], own_environment(1))
-        (venv / "complete").touch()
-    return venv / "bin" / "jamma"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from typing import Any
 
 from common import THREAD_VARIABLES, finish, guarded, make_parser, print_table, simulated
 
-FULL, QUICK = (1500, 20000, 1000), (500, 2000, 300)
+FULL, QUICK = (1500, 20000, 1000), (1500, 2000, 1000)
+"""Samples, SNPs and targets: the work is that of the samples and the targets, and small ones have another share."""
+REPEATS, QUICK_REPEATS = 11, 4
 ALPHAS, OUTER, INNER = (0.1, 1.0, 10.0, 100.0, 1000.0), 10, 5
 PROTOTYPE = {"core_hours": 4.6, "gflop": 166.0, "seconds": 1.66}
 """The direct smoothers of a prototype: hours for 10,000 permutations, operations and seconds of one."""
@@ -24,13 +26,19 @@ PROTOTYPE = {"core_hours": 4.6, "gflop": 166.0, "seconds": 1.66}
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=11, metavar="R", help="permutations that are timed (11)")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        metavar="R",
+        help=f"permutations that are timed ({REPEATS}; {QUICK_REPEATS} with --quick)",
+    )
     parser.add_argument("--no-peers", action="store_true", help="without himalaya and scikit-learn")
     options = parser.parse_args()
     one_thread()
     n, m, t = QUICK if options.quick else FULL
     prefix = simulated(options.scratch, n, m)
-    results = measure(str(prefix), n, t, options.repeats, not options.no_peers)
+    repeats = options.repeats or (QUICK_REPEATS if options.quick else REPEATS)
+    results = measure(str(prefix), n, t, repeats, not options.no_peers)
     finish(results | {"n": n, "m": m, "t": t, "quick": options.quick}, options.json)
 
 

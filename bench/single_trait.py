@@ -1,8 +1,9 @@
-"""The streamed solve against GEMM: double and mixed precision, teams of one and of two, from disk and from memory.
+"""The streamed solve and REML against GEMM: double and mixed, teams of one and of two, from disk and from memory.
 
 Every pass is the scan of mpgls from a .bed on disk to records in a result store. GEMM of the block's shape
 (n x n by n x B) is measured by the same ranks right before and after every pass, because a machine's speed drifts:
-a share of GEMM is the median over passes of the solve's rate over the mean of the two. Flops are n^2 a SNP.
+a share of GEMM is the median over passes of the solve's rate over the mean of the two. Flops are n^2 a SNP, and n^3/3
+for a float64 factorisation of REML, whose whole runs (`reml_runs.py`) take turns with the scans.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from streamed_scan import GemmRate, Pass, Scan
 
 FULL = {"samples": 8000, "snps": 20000}
-QUICK = {"samples": 3000, "snps": 6000}
+QUICK = {"samples": 4000, "snps": 8000}
 COVARIATES = 3
 """Columns of X_L; with the SNP p = 4."""
 
@@ -68,6 +69,7 @@ def main() -> None:
 def on_ranks(options: argparse.Namespace) -> None:
     """The whole benchmark on the ranks that there are; rank 0 reports."""
     from mpi4py import MPI
+    from reml_runs import RemlRuns
     from streamed_scan import GemmRate, Problem, Scan, read_packed
 
     from mpgls.run.hardware import limit_threads
@@ -75,11 +77,14 @@ def on_ranks(options: argparse.Namespace) -> None:
     comm = MPI.COMM_WORLD
     n, m = options.samples, options.snps
     threads = limit_threads(comm.Split_type(MPI.COMM_TYPE_SHARED), None)
-    problem = Problem(comm, simulated(options.scratch, n, m, comm), COVARIATES + 1, options.scratch)
+    prefix = simulated(options.scratch, n, m, comm)
+    problem = Problem(comm, prefix, COVARIATES + 1, options.scratch)
     double, mixed = Scan(problem, 1, "double"), Scan(problem, 1, "mixed")
     gemm = {precision: GemmRate(comm, n, double.block, precision) for precision in ("double", "mixed")}
     for rate in gemm.values():
         rate.warm_up()
+    reml = RemlRuns(comm, prefix, gemm["double"])
+    reml.make_kinship()
     streamed = Variant("double, from disk", double, gemm["double"])
     in_core = Variant("double, from memory", double, gemm["double"], read_packed(problem.bed))
     single = Variant("mixed, from disk", mixed, gemm["mixed"])
@@ -89,7 +94,8 @@ def on_ranks(options: argparse.Namespace) -> None:
     for repeat in range(options.repeats):
         for variant in variants if repeat % 2 == 0 else variants[::-1]:
             variant.measure()
-    results = summarise(variants, n, m, comm, threads) | {"quick": options.quick}
+        reml.measure()
+    results = summarise(variants, n, m, comm, threads) | reml.figures() | {"quick": options.quick}
     results["difference_mixed"] = difference(single, streamed, comm)
     if comm.size > 1:
         results["difference_team2"] = difference(variants[-1], streamed, comm)
@@ -152,6 +158,8 @@ def report(variants: list[Variant], results: dict[str, Any]) -> None:
         ("streamed solve in double / GEMM", results["solve_over_gemm_double"], "0.85 or more"),
         ("mixed / double", results["mixed_over_double"], "1.6 or more"),
         ("one team of two ranks / GEMM", results["solve_over_gemm_team2"], "0.6 or more"),
+        ("REML, factorisations in double / GEMM", results["reml_share_double"], "0.75 or more on 2 ranks"),
+        ("REML, number of them", results["reml_factorisations_double"], ""),
         ("wall time from disk / from memory", results["streamed_over_incore"], "1.05 or less"),
         ("beta/se, mixed against double, relative", results["difference_mixed"], "1e-3 or less"),
         ("beta/se, team of two against one, relative", results.get("difference_team2"), "1e-9 or less"),

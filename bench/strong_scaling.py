@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from streamed_scan import Problem
 
 NAMES = {"kinship": "kinship", "reml": "REML", "eigen": "eigendecomposition", "tiles": "many traits"}
-FULL = {"samples": 8000, "snps": 20000, "traits": 1000}
+FULL = {"samples": 8000, "snps": 12000, "traits": 1000}
 QUICK = {"samples": 3000, "snps": 6000, "traits": 200}
-COMMAND_SAMPLES, QUICK_COMMAND_SAMPLES = 4000, 1000
+EVEN = 0.95
+"""Of a scan whose blocks are dealt evenly: the mean share of a rank over the largest, at least."""
+COMMAND_SAMPLES, QUICK_COMMAND_SAMPLES = 4000, 1500
 """Samples of the whole commands, whose eigendecomposition takes longer than anything else."""
 PICTURE = IMAGES / "strong_scaling.png"
 COLUMNS = 4
@@ -49,14 +51,17 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--ranks", type=numbers, default=[1, 2], metavar="P,..", help="ranks to start (1,2)")
     parser.add_argument("--teams", type=numbers, metavar="R,..", help="team sizes (1,2 where they fit)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="K", help="passes of each kind (3)")
-    parser.add_argument("--command-samples", type=int, metavar="N", help="samples of whole commands (4000); 0: none")
+    parser.add_argument("--repeats", type=int, metavar="K", help="passes of each kind (3; 2 with --quick)")
+    parser.add_argument(
+        "--command-samples", type=int, metavar="N", help="samples of whole commands (4000; 1500 with --quick); 0: none"
+    )
     add_picture(parser, PICTURE)
     parser.add_argument(
         "--collect", type=Path, nargs="+", metavar="FILE", help="measure nothing: one table of the JSON of earlier runs"
     )
     options = parse_sizes(parser, FULL, QUICK)
     options.teams = options.teams or [1, 2]
+    options.repeats = options.repeats or (2 if options.quick else 3)
     if options.command_samples is None:
         options.command_samples = QUICK_COMMAND_SAMPLES if options.quick else COMMAND_SAMPLES
     if options.collect:
@@ -130,10 +135,16 @@ def scan_by(problem: Problem, size: int, solver: str, repeats: int) -> dict[str,
     return {
         "size": size,
         "solver": solver,
+        "evenness": [evenness(np.diff(scan.store.edges), problem.comm.size)],
         "seconds": [one.seconds for one in passes],
         "solve_gflops": [one.solve_gflops for one in passes],
         "gemm_gflops": gemm.measured,
     }
+
+
+def evenness(snps: np.ndarray, ranks: int) -> float:
+    """The mean over the largest share of ``ranks`` ranks, to which blocks of so many ``snps`` are dealt in turn."""
+    return float(snps.sum() / ranks / max(snps[rank::ranks].sum() for rank in range(ranks)))
 
 
 def describe(size: int, solver: str) -> str:
@@ -143,7 +154,12 @@ def describe(size: int, solver: str) -> str:
 
 SOLVERS = ("inverse", "grid")
 """How teams of several hold the factor; in teams of one there is no difference."""
-MEASURED = {"seconds": "scan s", "solve_gflops": "solve GFLOP/s", "gemm_gflops": "GEMM GFLOP/s"}
+MEASURED = {
+    "seconds": "scan s",
+    "solve_gflops": "solve GFLOP/s",
+    "gemm_gflops": "GEMM GFLOP/s",
+    "evenness": "evenness of blocks",
+}
 
 
 def report(runs: list[dict[str, Any]], options: argparse.Namespace) -> None:
@@ -164,7 +180,10 @@ def report(runs: list[dict[str, Any]], options: argparse.Namespace) -> None:
             f"scan_speedup_{suffix}": speedup,
             f"gemm_speedup_{suffix}": of_gemm,
             f"scan_seconds_{suffix}": entry["seconds"],
+            f"scan_evenness_{suffix}": entry["evenness"],
         }
+        if entry["evenness"] < EVEN:
+            print(f"{name} on {ranks} ranks: the busiest rank has 1 / {entry['evenness']:.2f} of an even share")
     for (key, ranks), seconds in sorted(commands.items()):
         speedup = commands[key, first[0]] / seconds
         rows.append([NAMES[key], ranks, seconds, speedup, speedup * first[0] / ranks, gemm[ranks], None])
@@ -207,13 +226,15 @@ def median_commands(runs: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
 def draw(rows: list[list[Any]], run: dict[str, Any], path: Path) -> None:
     """Speed-up against ranks, both axes logarithmic, beside the ideal and beside GEMM on as many ranks."""
     lines: dict[str, list[tuple[int, float]]] = {}
-    gemm = dict(sorted((row[1], row[5]) for row in rows))
-    for name, ranks, _, speedup, *_ in rows:
+    of_gemm: dict[int, list[float]] = {}
+    for name, ranks, _, speedup, _, gemm, _ in rows:
         lines.setdefault(name, []).append((ranks, speedup))
+        of_gemm.setdefault(ranks, []).append(gemm)
     with chart(path) as axes:
-        ranks = np.array(list(gemm))
+        ranks = np.array(sorted(of_gemm))
+        middle = [float(np.median(of_gemm[count])) for count in ranks]
         axes.loglog(ranks, ranks / ranks[0], color=FAINT, linewidth=0.9, dashes=(5, 3), label="ideal")
-        axes.loglog(ranks, list(gemm.values()), color=FAINT, linewidth=1.6, label="GEMM on as many ranks")
+        axes.loglog(ranks, middle, color=FAINT, linewidth=1.6, label="GEMM on as many ranks")
         for k, (name, points) in enumerate(lines.items()):
             if points[0][0] > ranks[0]:
                 points.insert(0, (int(ranks[0]), 1.0))  # all scans are measured against teams of one

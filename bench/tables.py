@@ -39,11 +39,13 @@ def figures(name: str) -> Any:
 
 
 def figure(field: re.Match[str]) -> str:
-    """The figure that a field of a template names. Raises KeyError."""
+    """The figure that a field of a template names, - where it was not measured (null). Raises KeyError."""
     name, *keys = field["path"].split("/")
     value = figures(name)
     for key in keys:
         value = value[int(key)] if isinstance(value, list) else value[key]
+    if value is None:
+        return "-"
     return format(FILTERS[field["filter"]](value), field["format"] or "#.3g").rstrip(".")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mpgls.engine.voxelwise import UnitScan
 
 FULL = {"samples": 740, "snps": 1000, "voxels": 51_792, "confounds": 10}
-QUICK = {"samples": 740, "snps": 1000, "voxels": 6000, "confounds": 10}
+QUICK = {"samples": 740, "snps": 1000, "voxels": 20_000, "confounds": 10}
 PAPER = {"snps": 418_669, "voxels": 51_792, "permutations": 1000, "core_days": 53.6, "rate": 5.5e6}
 """[vGWAS] Figure 3: all SNPs and permutations; core-days, and associations a second and core, as published."""
 DAY = 86_400.0
@@ -35,14 +35,15 @@ THRESHOLD = 1e-4
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--voxels", type=int, metavar="V", help="voxels, about (51,792; 6,000 with --quick)")
-    parser.add_argument("--permutations", type=int, default=32, metavar="P", help="permutations of a unit (32)")
+    parser.add_argument("--voxels", type=int, metavar="V", help="voxels, about (51,792; 20,000 with --quick)")
+    parser.add_argument("--permutations", type=int, metavar="P", help="permutations of a unit (32; 8 with --quick)")
     parser.add_argument("--repeats", type=int, default=3, metavar="K", help="units, between products (3)")
     parser.add_argument("--ranks", type=numbers, default=[1, 2], metavar="P,...", help="numbers of ranks (1,2)")
     parser.add_argument("--no-nilearn", action="store_true", help="leave nilearn out")
     options = parser.parse_args()
     sizes = dict(QUICK if options.quick else FULL)
     sizes["voxels"] = options.voxels or sizes["voxels"]
+    options.permutations = options.permutations or (8 if options.quick else 32)
     if launched():
         on_ranks(options, sizes)
         return

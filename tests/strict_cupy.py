@@ -219,6 +219,27 @@ class _Linalg:
 linalg = _Linalg()
 
 
+class _Add:
+    """`cupy.add`, which alone of the functions here has `at`: atomic additions, of the types that a GPU adds so."""
+
+    ATOMIC = "efdiILQ"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _wrapped("add", np.add, NAMES["cupy"]["add"])(*args, **kwargs)
+
+    def at(self, a: ndarray, indices: ndarray, b: Any) -> None:
+        """To one place as often as it is named."""
+        if not isinstance(a, ndarray) or not isinstance(indices, ndarray) or isinstance(b, np.ndarray):
+            raise TypeError("Unsupported type: all are arrays of the card")
+        if a.dtype.char not in self.ATOMIC:
+            raise TypeError(f"scatter_add does not support {a.dtype}")
+        _written(a, indices, b)
+        np.add.at(a.host, indices.host, b.host if isinstance(b, ndarray) else b)
+
+
+add = _Add()
+
+
 def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> Any:
     """A copy on the host."""
     return a.get(stream, order, out, blocking) if isinstance(a, ndarray) else np.asarray(a, order=order)

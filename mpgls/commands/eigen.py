@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.engine.cost import RunCost
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.eigenpairs import decompose, leading_pairs, save_pairs
-from mpgls.engine.kinship_cost import eigen_cost
 from mpgls.engine.kinship_grid import center, load_kinship, scale_to_unit_diagonal
 from mpgls.engine.kinship_plan import plan_eigen
 from mpgls.errors import InputError, UsageError
@@ -32,6 +30,8 @@ from mpgls.study.sample_ids import SampleFilter
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpgls.engine.cost import RunCost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +144,8 @@ def check_memory(n: int, packed: bool, job: Job) -> None:
 
 def cost_on(machine: Machine, n: int, packed: bool) -> RunCost:
     """What all eigenpairs cost. Raises MemoryPlanError."""
+    from mpgls.engine.kinship_cost import eigen_cost
+
     return eigen_cost(machine, plan_eigen(machine, n, packed), n)
 
 

@@ -18,12 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpgls.device.card import Card
-from mpgls.engine.card_cost import kinship_on_cards_cost
-from mpgls.engine.cost import RunCost
 from mpgls.engine.device_plan import card_limit, choose_card
 from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.genotype_blocks import GenotypeBlocks
-from mpgls.engine.kinship_cost import KinshipWork, kinship_cost
 from mpgls.engine.kinship_files import KinshipFile, write_gcta
 from mpgls.engine.kinship_grid import trace
 from mpgls.engine.kinship_on_card import products_and_pairs
@@ -48,6 +45,8 @@ from mpgls.study.filters import SnpFilter
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpgls.engine.cost import RunCost
+
 SUFFIXES = (".h5", ".h5.partial", ".grm.bin", ".grm.id", ".grm.N.bin")
 
 
@@ -56,6 +55,7 @@ class Kinship(GenotypeOptions, SimilarityOptions, BlockOptions, DeviceOptions, D
     """Options of ``mpgls kinship``."""
 
     command = "kinship"
+    planned_on_cards = True
     summary = "relationship matrix of all samples from their genotypes"
     example = "mpirun -n 4 mpgls kinship --bfile mice --maf 0.01 --out mice_K"
 
@@ -179,6 +179,9 @@ def cost_on(machine: Machine, options: Kinship, study: Study, count: int, limit:
 
     Raises MemoryPlanError.
     """
+    from mpgls.engine.card_cost import kinship_on_cards_cost
+    from mpgls.engine.kinship_cost import KinshipWork, kinship_cost
+
     parts, gcta = count if options.loco else 0, options.method == "gcta"
     work = KinshipWork(study.samples.size, study.selected, study.fileset.bed.snp_bytes, parts, gcta)
     plan = make_plan(options, machine, study, limit)

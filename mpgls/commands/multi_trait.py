@@ -18,15 +18,19 @@ With --loco all of this is done for each chromosome in turn: Phi without its SNP
 
 from __future__ import annotations
 
+import functools
 import os
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpgls.engine.cost import RunCost
+from mpgls.commands.multi_trait_parts.options import MultiTrait
+from mpgls.commands.multi_trait_parts.plans import cost_on, make_plan
 from mpgls.engine.dense_tiles import DenseTiles, TraitOrder, check_passes
+from mpgls.engine.device_plan import choose_card
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.eigenbasis import (
     Bases,
@@ -36,43 +40,29 @@ from mpgls.engine.eigenbasis import (
     maximise_reml_of_traits,
     rotate_traits,
 )
+from mpgls.engine.held_basis import GroupSnps, HeldBasis, basis_on_cards, basis_on_ranks
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
+from mpgls.engine.mixed_check import SAMPLED, MixedCheck
 from mpgls.engine.models import check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.engine.refit import GroupNodes, HeldBasis, Refit, model_of_panel
 from mpgls.engine.snp_scan import own_blocks
-from mpgls.engine.tile_cost import TileWork, tile_cost
-from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
-from mpgls.engine.tile_scan import ResidentPanel, RotatedSnps, SnpBlocks, TileTest, scan_tiles, scratch_file
+from mpgls.engine.tile_card_plan import basis_on_card
+from mpgls.engine.tile_plan import TilePlan
+from mpgls.engine.tile_scan import OwnBlocks, ResidentPanel, SnpBlocks, TileTest, scan_tiles
 from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
-from mpgls.errors import StorageError, UsageError
+from mpgls.errors import StorageError
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams
 from mpgls.model.null_record import unidentified
 from mpgls.model.snp_ratio import fields_of
 from mpgls.model.trait_records import Pass
-from mpgls.model.work import Work
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.multi_trait import LeftOut, TraitReport
 from mpgls.report.table import FIGURES_BYTES
 from mpgls.report.table_formats import ALL_ENDINGS, table_paths, table_sizes
-from mpgls.run.coding_options import ColumnOptions
-from mpgls.run.condition_options import ConditionOptions
-from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inputs import Study, known_h2, open_study, selected_rows
 from mpgls.run.job import Job, open_job
-from mpgls.run.option_groups import (
-    BlockOptions,
-    CheckpointOptions,
-    EigensolverOptions,
-    PlotOptions,
-    SolverOptions,
-)
 from mpgls.run.outputs import check_room as check_room_at
-from mpgls.run.plan import Machine, block_within
-from mpgls.run.refit_options import RefitOptions
-from mpgls.run.study_options import ManyTraitOptions, ScaleOptions, ScanKinshipOptions
-from mpgls.run.table_options import TableOptions
 from mpgls.run.trait_inputs import open_trait_study
 from mpgls.stream.dense_store import RATIO_TILES, DenseShape, DenseStore, create_dense, open_dense
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
@@ -82,8 +72,8 @@ from mpgls.study.trait_groups import TraitStudy, TraitUse
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpgls.device.card import Card
     from mpgls.run.results import Results
-    from mpgls.study.chromosomes import Chromosomes
 
 
 HITS = ".hits"
@@ -94,28 +84,6 @@ SUFFIXES = (*TABLES.values(), *FILES, f"{HISTOGRAMS}.partial", ".progress")
 SCRATCH = (".scratch.[0-9]*", f"{HISTOGRAMS}.sum")
 HISTOGRAM_BYTES = 1_200
 """Of the packed histogram of a trait, about."""
-SHOWN_GROUPS = 20
-"""Groups that the plan lists."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MultiTrait(
-    GenotypeOptions, ManyTraitOptions, ScaleOptions, ScanKinshipOptions, EigensolverOptions, ConditionOptions,
-    ColumnOptions, SolverOptions, RefitOptions, BlockOptions, PlotOptions, TableOptions, CheckpointOptions,
-):  # fmt: skip
-    """Options of ``mpgls multi-trait``."""
-
-    command = "multi-trait"
-    summary = "mixed-model scan of many traits on every SNP, from one eigendecomposition"
-    has_ssf = keeps_records = False
-    example = "mpirun -n 4 mpgls multi-trait --bfile mice --pheno traits.tsv --grm mice_K.h5 --out all"
-
-    def check(self) -> None:
-        super().check()
-        if self.pheno is None:
-            raise UsageError("multi-trait needs traits: --pheno FILE")
-        if self.dry_run and self.ratio == "snp":
-            raise UsageError("--dry-run does not know what --ratio snp costs: leave one of them out")
 
 
 def run(options: MultiTrait, comm: MPI.Comm) -> Results:
@@ -126,6 +94,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
         world = job.world
         with world.phase("open and check"):
             check_scratch(options, job)
+            card = choose_card(options.device_wish, world)
             study = open_study(options, world, traits=False)
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
             use = TraitUse(options.missing, options.transform, np.float32 if options.dense else np.float64)
@@ -142,7 +111,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             if options.dry_run:
                 machine = job.machine(study.fileset.bed.held_bytes)
                 return dry_run(lambda at: cost_on(at, options, study, traits, given), machine, options.rates, job)
-            plan = make_plan(options, study, traits, chromosomes, ledger.tiles, job)
+            plan = make_plan(options, study, traits, chromosomes, ledger.tiles, card, job)
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
             describe(parts, edges, plan.block, world)
             blocks = SnpBlocks(selected_rows(study, world), edges)
@@ -153,7 +122,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             split_teams(comm, plan.team_size, plan.solver) as team,
             ledger,
         ):
-            scan = Scan(options, traits, plan, blocks, ledger, team, job)
+            scan = Scan(options, traits, plan, blocks, ledger, team, card, job)
             check_room(scan, study, parts)
             ledger.begin(blocks.index, plan.tiles, open_tiles(scan, study, parts))
             for c, part in enumerate(parts):
@@ -178,7 +147,10 @@ class Scan:
     blocks: SnpBlocks
     ledger: TraitLedger
     team: Team
+    card: Card | None
     job: Job
+    checks: list[MixedCheck] = field(default_factory=list)
+    """What comparisons of a card with float64 found."""
 
     @property
     def test(self) -> TileTest:
@@ -215,30 +187,38 @@ def say_if_flat(scan: Scan, part: KinshipPart, g: int, basis: Eigenbasis, source
 
 def scan_group(scan: Scan, part: KinshipPart, g: int, passes: list[Pass], basis: Eigenbasis, given: np.ndarray) -> None:
     """The traits of group ``g`` against the SNPs of a part, in ``passes`` of as many as memory holds. Collective."""
-    options, ledger, team, world = scan.options, scan.ledger, scan.team, scan.job.world
-    with world.phase("hand over basis"):
-        Z_team = basis.hold(team, scan.plan.block, options.dtype)
+    ledger, team, world = scan.ledger, scan.team, scan.job.world
     own = scan.blocks.take(own_blocks(part.blocks, part.blocks, team, world))
-    out = scan.job.path("")
-    directory = Path(options.scratch or out.parent) if len(passes) > 1 else None
-    with Z_team, scratch_file(directory, out.name, Z_team, world) as scratch:
-        nodes = None
-        if scan.test.refit_p is not None:
-            with world.phase("nodes of h2"):
-                nodes = GroupNodes.of(basis, Z_team)
-        bed, rows, columns = part.study.fileset.bed, scan.traits.groups[g].rows, SnpColumns(coding=options.coding)
-        snps = RotatedSnps(bed, own, rows, Z_team, scratch, world, columns)
+    with hold_basis(scan, part, own, basis, scan.traits.groups[g].rows, len(passes)) as on:
         for one in passes:
-            work = Work()
+            on.begin_pass()
             panels = [
-                hold_panel(scan, one, traits, basis, given, HeldBasis(Z_team, work, nodes))
+                hold_panel(scan, one, traits, basis, given, on)
                 for traits in scan.plan.panels(one, scan.traits.groups[g].traits.size)
             ]
+            tiles = on.tiles(panels, part.study.reasons(scan.options.snps), ledger.dense)
             label = part.of(f"group {g + 1}, traits {one.first + 1:,} to {one.stop:,}")
-            scan_tiles(snps, panels, part.study.reasons(options.snps), ledger.dense, team, world, label)
+            scan_tiles(on.snps, tiles, team, world, label)
             with world.phase("join ranks"):
                 ledger.finish(one, panels)
+            del panels, tiles  # before those of the next pass, not after them
+        if on.checked is not None:
+            scan.checks.append(on.checked)
         scan.job.sample_memory()
+
+
+def hold_basis(
+    scan: Scan, part: KinshipPart, own: OwnBlocks, basis: Eigenbasis, rows: np.ndarray, passes: int
+) -> AbstractContextManager[HeldBasis]:
+    """Z where X~ = Z'X of this rank's ``own`` blocks of a part is made: on the cards of each team, or on its ranks."""
+    options, plan, test, team, world = scan.options, scan.plan, scan.test, scan.team, scan.job.world
+    bed, sample = part.study.fileset.bed, scan.blocks.sample(part.blocks, SAMPLED)
+    snps = GroupSnps(bed, own, rows, SnpColumns(coding=options.coding), plan.block, sample)
+    if scan.card is not None:
+        return basis_on_cards(basis, snps, test, basis_on_card(scan.card, plan, options.precision), team, world)
+    out = scan.job.path("")
+    scratch = (Path(options.scratch or out.parent), out.name) if passes > 1 else None
+    return basis_on_ranks(basis, snps, test, scratch, team, world)
 
 
 def hold_panel(
@@ -252,13 +232,10 @@ def hold_panel(
     with world.phase("prepare panels"):
         panel = scan.test.panel(basis, Y_tilde_rep, nulls)  # W o E~
     scan.ledger.keep_nulls(one.part, at, panel.fitted(nulls))
-    local, refit = panel.local(on.Z_team.rows, on.work), None
-    if on.nodes is not None:
-        with world.phase("nodes of h2"):
-            model = model_of_panel(on.nodes.design, panel, scan.test.test, world)
-        refit = Refit(model, on.nodes, local.WE, panel.h2, on.Z_team, scan.team)
+    rows = on.rows_of(panel)
+    refit = on.refit(panel, rows)
     panel.forget_rows()
-    return ResidentPanel(one.group, first, at, panel, local, scan.test.epilogue(panel, on.work), refit)
+    return ResidentPanel(one.group, first, at, panel, rows, scan.test.epilogue(panel, on.work), refit)
 
 
 def open_bases(scan: Scan, study: Study, c: int, eigen_file: EigenFile | None, grid: ProcessGrid) -> Bases:
@@ -316,7 +293,8 @@ def report(scan: Scan, study: Study, parts: list[KinshipPart]) -> dict[str, Any]
     log.info(f"{hits:,} hits with p <= {options.p_threshold:g}: {table}; traits: {traits_table}")
     if not options.no_plots:
         made.draw(ledger.index, options.p_threshold, log.info)
-    return {"hits": hits, "traits": len(ledger.names)}
+    checked = functools.reduce(MixedCheck.larger, scan.checks).facts() if scan.checks else {}
+    return {"hits": hits, "traits": len(ledger.names), **checked}
 
 
 def check_room(scan: Scan, study: Study, parts: list[KinshipPart]) -> None:
@@ -333,6 +311,7 @@ def check_room(scan: Scan, study: Study, parts: list[KinshipPart]) -> None:
     if not options.no_plots:
         sizes |= dict.fromkeys((".hits.png", ".qq.png"), PICTURE_BYTES)
     several = any(len(plan.passes(0, g, group.traits.size)) > 1 for g, group in enumerate(traits.groups))
+    several &= scan.card is None
     widest = max(int(np.diff(scan.blocks.edges)[part.blocks].sum()) for part in parts)
     rotated = several * widest * plan.n * np.dtype(options.dtype).itemsize
     job.check_room(sizes | ({SCRATCH[0]: rotated} if options.scratch is None else {}))
@@ -347,41 +326,3 @@ def check_scratch(options: MultiTrait, job: Job) -> None:
     with job.world.together():
         if options.scratch is not None and not os.path.isdir(options.scratch):
             raise StorageError(f"cannot write to --scratch {options.scratch}: there is no such directory")
-
-
-def make_plan(
-    options: MultiTrait,
-    study: Study,
-    traits: TraitStudy,
-    chromosomes: Chromosomes,
-    tiles: Tiles | None,
-    job: Job,
-) -> TilePlan:
-    """The plan for the largest group, in the log before anything large is allocated; a resumed run keeps its tiles."""
-    machine = job.machine(study.fileset.bed.held_bytes)
-    sizes = sizes_of(options, study, traits, len(chromosomes.labels))
-    plan = plan_tiles(machine, sizes, wishes_of(options, study), tiles)
-    job.world.log.info(plan.text(machine, sizes.t))
-    for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):
-        job.world.log.info(f"plan: group {g + 1}: {group.traits.size:,} traits over {group.n:,} samples")
-    return plan
-
-
-def sizes_of(options: MultiTrait, study: Study, traits: TraitStudy, parts: int) -> TileSizes:
-    """What the plan depends on."""
-    sizes = TileSizes.of(study, traits, parts, options.pcs, options.dtype, options.dense)
-    return replace(sizes, ratios=options.ratio == "snp")
-
-
-def wishes_of(options: MultiTrait, study: Study) -> TileWishes:
-    """What the user asks of the plan."""
-    block = block_within(options.block_size, study.selected)
-    return TileWishes(options.team_size, options.solver, block, options.trait_block, options.pass_traits)
-
-
-def cost_on(machine: Machine, options: MultiTrait, study: Study, traits: TraitStudy, given: np.ndarray) -> RunCost:
-    """What the scan costs; ``given`` (parts, t) are heritabilities of the user, or NaN. Raises MemoryPlanError."""
-    sizes = sizes_of(options, study, traits, len(given))
-    groups, estimated = max(1, len(traits.groups)), int(np.isnan(given).sum())
-    work = TileWork.of(sizes, study.selected, given.shape, groups, estimated)
-    return tile_cost(machine, plan_tiles(machine, sizes, wishes_of(options, study)), work)

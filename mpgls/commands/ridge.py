@@ -26,7 +26,6 @@ from mpgls.commands.ridge_parts.parcels import Parcels, open_parcels
 from mpgls.commands.ridge_parts.report import RidgeReport
 from mpgls.commands.ridge_parts.targets import RidgeTargets, open_targets
 from mpgls.device.card import Card
-from mpgls.engine.cost import RunCost
 from mpgls.engine.device_plan import card_limit, choose_card
 from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.fold_operators import FoldProblem, PenaltyOperators
@@ -37,9 +36,7 @@ from mpgls.engine.kernel_on_card import kernel_tiles
 from mpgls.engine.null_ledger import NullLedger, Rounds
 from mpgls.engine.null_state import NullState
 from mpgls.engine.permutation_tiles import Permutations, TileScanner, all_tiles, tile_width
-from mpgls.engine.ridge_card_cost import ridge_on_cards_cost
 from mpgls.engine.ridge_card_plan import RidgeSizes
-from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
 from mpgls.engine.ridge_plan import PenaltyPlan, plan_kernel, plan_penalties
 from mpgls.la.shared import SharedArray, split_node
 from mpgls.model.kernel_ridge import Direct, Kind, LeaveOut
@@ -54,6 +51,8 @@ from mpgls.run.results import Results
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from mpgls.engine.cost import RunCost
 
 SUFFIXES = (
     ".targets.tsv", ".null.tsv", ".folds.tsv", ".predictions.h5", ".weights.tsv", ".null.png", ".alphas.png",
@@ -217,11 +216,11 @@ def sizes_of(options: Ridge, targets: RidgeTargets, study: Study) -> RidgeSizes:
 def cost_on(options: Ridge, targets: RidgeTargets, study: Study, machine: Machine, card: int | None) -> RunCost:
     """What all penalties cost, taken to leave folds out unless each has a kernel; on ``card`` bytes of a GPU each if
     that is given. Raises MemoryPlanError."""
-    sizes, folds, penalties = (
-        replace(sizes_of(options, targets, study), card=card),
-        targets.folds,
-        len(options.penalties),
-    )
+    from mpgls.engine.ridge_card_cost import ridge_on_cards_cost
+    from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
+
+    sizes, folds = replace(sizes_of(options, targets, study), card=card), targets.folds
+    penalties = len(options.penalties)
     each: Kind = Direct if options.by_fold else LeaveOut
     multiplications = float(penalties * each.size(folds))
     kernel = plan_kernel(machine, sizes, options.block_size)

@@ -27,19 +27,13 @@ import numpy as np
 
 from mpgls.device.card import Card
 from mpgls.engine.blup import BlupFiles, KinshipBlups
-from mpgls.engine.card_cost import scan_on_cards_cost
-from mpgls.engine.cost import RunCost
 from mpgls.engine.covariance import Covariance
+from mpgls.engine.device_blocks import OnCard
 from mpgls.engine.device_plan import CardPlan, card_limit, card_sizes, choose_card, on_the_card, plan_on_cards
-from mpgls.engine.device_scan import OnCard
 from mpgls.engine.dry_run import dry_run_on
-from mpgls.engine.joint_peaks import JointPeaks, PeakRule
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
-from mpgls.engine.kinship_snps import KinshipSnps
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
-from mpgls.engine.ratio_scan import RatioScan
-from mpgls.engine.scan_cost import ScanWork, scan_cost
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
 from mpgls.engine.spectral import SpectralCovariance
 from mpgls.engine.trait_scan import C, TraitScan, TraitScans
@@ -62,6 +56,7 @@ from mpgls.study.snp_columns import columns_of_all
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpgls.engine.cost import RunCost
     from mpgls.run.results import Results
     from mpgls.study.chromosomes import Chromosomes
 
@@ -74,6 +69,7 @@ class SingleTrait(PeakOptions, DevicePrecisionOptions, RatioOptions, TraitScanOp
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
+    planned_on_cards = True
     summary = "mixed-model scan of one trait (or several, one after the other) on every SNP"
     example = (
         "mpirun -n 4 mpgls single-trait --bfile mice --pheno traits.tsv --pheno-name CD8 --grm mice_K.h5 --out cd8"
@@ -144,6 +140,8 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
                 one_h2 = TraitScan(*shared, columns=options.columns, blups=blups, on_card=on_card)
                 scan_traits(scan, one_h2, source.models)
             else:
+                from mpgls.engine.ratio_scan import RatioScan
+
                 own_h2 = RatioScan(*shared, columns=options.columns, blups=blups)
                 scan_traits(scan, own_h2, source.spectral_models)
         return job.finish(
@@ -156,6 +154,8 @@ def find_blups(options: SingleTrait, study: Study, job: Job) -> KinshipBlups | N
     """Where genetic values go, and the SNPs of the kinship; None without --blup. Collective."""
     if not options.blup:
         return None
+    from mpgls.engine.kinship_snps import KinshipSnps
+
     files = BlupFiles(options.out, list(study.cohorts), study.fileset.variants, job.world)
     return KinshipBlups(files, KinshipSnps.find(study, options.center_grm, job.world))
 
@@ -192,6 +192,8 @@ def scan_traits(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipP
 
 def look_for_peaks(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipPart, int], Models[C]]) -> None:
     """The independent signals of each trait, in tables of their own. Collective; raises Stopped."""
+    from mpgls.engine.joint_peaks import JointPeaks, PeakRule
+
     options, study, job = scan.options, scan.study, scan.job
     rule, state = PeakRule(int(options.joint_peak or 0), options.p_threshold, options.joint_max), job.state(PEAKS)
     peaks = JointPeaks(
@@ -292,6 +294,9 @@ def cost_on(
 
     Raises MemoryPlanError.
     """
+    from mpgls.engine.card_cost import scan_on_cards_cost
+    from mpgls.engine.scan_cost import ScanWork, scan_cost
+
     plan = plan_on(machine, options, study, chromosomes, block_within(options.block_size, study.selected), limit)
     q, (parts, T) = next(iter(study.cohorts.values())).X_L.shape[1] + options.pcs, given.shape
     work = ScanWork(

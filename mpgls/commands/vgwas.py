@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.device.card import Card
-from mpgls.engine.cost import RunCost
 from mpgls.engine.device_plan import card_limit, choose_card
 from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.images import check_memory, extract, open_stack
@@ -31,8 +30,6 @@ from mpgls.engine.voxel_tiles import on_the_card
 from mpgls.engine.voxel_units import JoinedUnits, Unit, cut_units
 from mpgls.engine.voxels import TeamVoxels
 from mpgls.engine.voxelwise import Inference, Search, UnitScan
-from mpgls.engine.voxelwise_card_cost import voxelwise_on_cards_cost
-from mpgls.engine.voxelwise_cost import voxelwise_cost
 from mpgls.engine.voxelwise_plan import VoxelwisePlan, Wishes, plan_voxelwise
 from mpgls.engine.voxelwise_store import KEPT, Earlier, VoxelwiseStore
 from mpgls.errors import UsageError
@@ -77,6 +74,8 @@ from mpgls.study.voxel_study import Confounds, VoxelSource, VoxelStudy, align_vo
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mpgls.engine.cost import RunCost
+
 EXTRACTED = ".extracted.h5"
 """The voxel matrix of --images, while the run needs it."""
 SNPS = ".snps"
@@ -97,6 +96,7 @@ class Vgwas(
 
     command = "vgwas"
     has_ssf = keeps_records = False
+    planned_on_cards = True
     gpu_lacks = ()  # ranks make the residuals of any coding
     summary = "every SNP against every voxel, with permutations and cluster inference"
     example = (
@@ -315,6 +315,9 @@ def make_plan(options: Vgwas, search: Search, earlier: Earlier, card: int | None
 
 def cost_on(options: Vgwas, search: Search, machine: Machine, card: int | None) -> RunCost:
     """What the scan costs, on ``card`` bytes of a GPU each if that is given. Raises MemoryPlanError."""
+    from mpgls.engine.voxelwise_card_cost import voxelwise_on_cards_cost
+    from mpgls.engine.voxelwise_cost import voxelwise_cost
+
     sizes = search.sizes(max(1, len(options.indices)), options.dtype, card)
     plan = plan_voxelwise(machine, sizes, Wishes(options.team_size, options.block_size, options.voxel_chunk))
     return (voxelwise_cost if card is None else voxelwise_on_cards_cost)(machine, plan, sizes)

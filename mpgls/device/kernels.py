@@ -3,6 +3,7 @@
     decode         packed genotypes to columns: a table of four numbers a SNP, samples in any order
     panel_sums     F~'X~ and x~'x~ of a panel of X~ = s o P - (W 1) d', read once
     joined         sum_p P_p w_p of the int32 products of digits
+    added          S += P of an int32 product
     beyond         the places of a tile's numbers that reach the bound of their column, in no order
 
 Each does what an expression of array operations says where there is no GPU (`mpgls.device.decoder`, `operator`,
@@ -104,6 +105,16 @@ extern "C" __global__ void joined(
 }
 """
 
+ADDED = r"""
+extern "C" __global__ void added(
+    const int* P, const long long width, const int rows, const int cols, const long long stride, double* S)
+{
+    const int j = blockIdx.x * blockDim.x + threadIdx.x;
+    if (j >= cols) return;
+    for (int i = blockIdx.y; i < rows; i += gridDim.y) S[i * stride + j] += P[i * width + j];
+}
+"""
+
 BEYOND = r"""
 extern "C" __global__ void beyond(
     const T* tile, const T* bound, const int r, const int width, const long long first, const long long stride,
@@ -121,7 +132,13 @@ extern "C" __global__ void beyond(
 }
 """
 
-SOURCES = {"decode": DECODE, "panel_sums": PANEL_SUMS, "joined": JOINED, "beyond": BEYOND}
+SOURCES = {
+    "decode": DECODE,
+    "panel_sums": PANEL_SUMS,
+    "joined": JOINED,
+    "added": ADDED,
+    "beyond": BEYOND,
+}
 
 
 def source(name: str, dtype: Any) -> str:
@@ -179,6 +196,14 @@ def joined(cupy: Any, P: Any, worth: Any) -> Any:
     args = (P, worth, np.int32(P.shape[0]), np.int64(out.size), out)
     _kernel(cupy, "joined", np.float64)(grid, (THREADS,), args)
     return out
+
+
+def added(cupy: Any, P: Any, S: Any) -> None:
+    """S += the first columns of ``P``: int32 (r, any) and float64 ``S`` (r, B), rows of neighbours."""
+    rows, cols = S.shape
+    grid = (-(-cols // THREADS), min(rows, MOST_ROWS))
+    width, stride = np.int64(P.shape[1]), np.int64(S.strides[0] // S.itemsize)
+    _kernel(cupy, "added", np.float64)(grid, (THREADS,), (P, width, np.int32(rows), np.int32(cols), stride, S))
 
 
 def beyond(cupy: Any, tile: Any, bound: Any, first: int, stride: int, places: Any, count: Any) -> None:

@@ -43,6 +43,11 @@ def panel_height(n: int) -> int:
     return min(HEIGHT, n)
 
 
+def row_strips(count: int) -> list[slice]:
+    """Some rows in panels of a fixed height, in their order."""
+    return [slice(first, min(first + HEIGHT, count)) for first in range(0, count, HEIGHT)]
+
+
 def row_panels(n: int, ranks: int, triangle: bool) -> list[list[Block]]:
     """The panels of W, n x n, of each rank of a team; every row once, the triangle dealt evenly."""
     return [
@@ -136,6 +141,17 @@ class DeviceOperator:
             partial = panel_sums(self.card.xp, product, panel, centring.d)
             total = partial if total is None else total + partial
         return total
+
+    def apply_any(self, X: Columns, scale: Any) -> Iterator[tuple[Panel, Any]]:
+        """Rows of W times columns of any numbers, in parts and with the scale of each, as `Double.split_columns` gives.
+
+        (r, B) of each panel in turn; in the lane of products.
+        """
+        for panel, parts in self._in_turn():
+            product = self.precision.product(self.card.xp, parts, X.leading(parts.shape[2]))
+            product *= panel.scale[:, None].astype(product.dtype)
+            product *= scale.astype(product.dtype)
+            yield panel, product
 
     def apply(self, X: Columns, centring: Centring) -> Iterator[tuple[Panel, Any]]:
         """Rows of W times B centred SNPs, (r, B) of each panel in turn; in the lane of products."""

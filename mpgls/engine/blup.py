@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from mpgls.engine.covariance import Whitener
-from mpgls.engine.kinship_snps import KinshipSnps
-from mpgls.engine.low_rank import LowRankFactor
 from mpgls.model.gls import NullFit
-from mpgls.report.blup_table import write_blup
 from mpgls.report.file_names import trait_parts
 from mpgls.report.table import VariantReader
-from mpgls.report.weights_table import SnpWeights, write_weights
 from mpgls.run.world import World
 from mpgls.study.align import Cohort
+
+if TYPE_CHECKING:
+    from mpgls.engine.kinship_snps import KinshipSnps
+    from mpgls.engine.low_rank import LowRankFactor
+    from mpgls.report.weights_table import SnpWeights
 
 
 def dual(L: Whitener | LowRankFactor, fit: NullFit, F_tilde_rep: np.ndarray) -> np.ndarray:
@@ -68,6 +69,9 @@ class BlupFiles:
 
         Raises StorageError on all ranks.
         """
+        from mpgls.report.blup_table import write_blup
+        from mpgls.report.weights_table import write_weights
+
         world, name = self.world, self.traits[trait]
 
         def write() -> None:

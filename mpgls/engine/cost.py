@@ -29,8 +29,10 @@ SYNCS = 3
 LOAD_PASSES = 2
 """Passes of loading an n x n matrix from its file: placing it, and scaling it."""
 OPEN_SECONDS = 0.1
-PLOT_SECONDS = 0.6
-"""A Manhattan and a QQ plot, by rank 0."""
+PLOT_SECONDS = 0.4
+"""A Manhattan and a QQ plot, or as much of other pictures, by rank 0."""
+MANHATTAN_SECONDS = 0.25
+"""The slower of the two, which are drawn by a rank each."""
 PLOT_START = 0.4
 """Loading what draws, once."""
 NUMBERS_OF_LINE = 13
@@ -197,6 +199,11 @@ def dealt_to_team(held: Held, snps: float, columns: float, packed: float) -> flo
     On a grid each column goes to the ranks that hold its rows; rows of the inverse need all ``packed`` SNPs everywhere.
     """
     return {"local": 0.0, "inverse": packed * (held.team - 1), "grid": leaving(columns, held.team)}[held.solver] * snps
+
+
+def scan_plots(T: int, ranks: int) -> float:
+    """Seconds of the two plots of each of T traits."""
+    return PLOT_START + T * (PLOT_SECONDS if ranks == 1 else MANHATTAN_SECONDS)
 
 
 def leaving(nbytes: float, ranks: int) -> float:

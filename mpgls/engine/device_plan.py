@@ -11,7 +11,7 @@ from mpgls.device.operator import panel_height, row_panels
 from mpgls.device.parts import PRECISIONS, Double
 from mpgls.device.products import aligned
 from mpgls.device.triangle import WIDTH, bytes_of_triangles
-from mpgls.engine.device_scan import OnCard
+from mpgls.engine.device_blocks import OnCard
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes
 from mpgls.errors import MemoryPlanError, MpglsError
 from mpgls.la.layout import Block, grid_shape

@@ -1,20 +1,15 @@
-"""A dry run: what a command would cost with its real inputs, said before the work."""
+"""A dry run: what a command would cost with its real inputs, said before the work.
+
+Every command knows this file, so what it needs is imported where a dry run begins.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.engine import cost_text, low_rank_cost_text
-from mpgls.engine.card_rates import usable
-from mpgls.engine.cost import RunCost, sensible_ranks
-from mpgls.engine.cost_text import Source
-from mpgls.engine.low_rank_card_cost import predicting
-from mpgls.engine.low_rank_cost import LowRankProblem
-from mpgls.engine.low_rank_inputs import SampleSet, SimilarityInput
-from mpgls.engine.machine_rates import rates_of
-from mpgls.engine.rates import Rates
 from mpgls.errors import UsageError
 from mpgls.run.device_options import NO_CARDS, DeviceWish
 from mpgls.run.inputs import Study
@@ -22,6 +17,13 @@ from mpgls.run.job import Job
 from mpgls.run.plan import Machine
 from mpgls.run.results import Results
 from mpgls.study.genotypes import bytes_per_dosages
+
+if TYPE_CHECKING:
+    from mpgls.engine.cost import RunCost
+    from mpgls.engine.cost_text import Source
+    from mpgls.engine.low_rank_cost import LowRankProblem
+    from mpgls.engine.low_rank_inputs import SampleSet, SimilarityInput
+    from mpgls.engine.rates import Rates
 
 
 def dry_run(cost_on: Callable[[Machine], RunCost], machine: Machine, rates_file: str | None, job: Job) -> Results:
@@ -44,6 +46,9 @@ def dry_run_on(
 
     ``cost_on`` gets the bytes of a GPU as well, None without GPUs. A file of rates stands for GPUs that are not here.
     """
+    from mpgls.engine import cost_text
+    from mpgls.engine.cost import sensible_ranks
+
     rates, source, limit = _rates(rates_file, wish, job)
 
     def cost_at(at: Machine) -> RunCost:
@@ -60,6 +65,10 @@ def dry_run_of_stages(
     problem: LowRankProblem, machine: Machine, rates_file: str | None, wish: DeviceWish, job: Job
 ) -> Results:
     """`dry_run_on` of low-rank, whose cost is that of its stages. Collective."""
+    from mpgls.engine import low_rank_cost_text
+    from mpgls.engine.cost import sensible_ranks
+    from mpgls.engine.low_rank_card_cost import predicting
+
     rates, source, limit = _rates(rates_file, wish, job)
     cost_on = predicting(problem, rates, limit)
     cost, sensible = cost_on(machine), sensible_ranks(lambda at: cost_on(at).seconds, machine)
@@ -70,6 +79,9 @@ def dry_run_of_stages(
 
 def _rates(rates_file: str | None, wish: DeviceWish, job: Job) -> tuple[Rates, Source, int | None]:
     """Rates, where they come from, and the bytes of a GPU that may be used, None without GPUs."""
+    from mpgls.engine.card_rates import usable
+    from mpgls.engine.machine_rates import rates_of
+
     rates, source = rates_of(job.world, rates_file, job.outputs.directory, wish, job.threads)
     if not wish.tried or (rates.card is None and not wish.needed):
         return rates, source, None
@@ -85,6 +97,8 @@ def problem_of(
     is_dense: Callable[[int, int], bool],
 ) -> LowRankProblem:
     """The sizes of a low-rank study. Raises UsageError where n x n matrices are used, whose cost is not known."""
+    from mpgls.engine.low_rank_cost import LowRankProblem
+
     n, K, bed = max(samples.rows.size for samples in sets), similarity.snps.index.size, study.fileset.bed
     if is_dense(n, K):
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,7 +14,9 @@ from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.la import eigen
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.hold import hold_basis
+from mpgls.la.layout import Block
 from mpgls.la.matrix import GridMatrix
+from mpgls.la.redistribute import GridToBlocks
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model import null_record
 from mpgls.model.null_record import NullFlag, Source
@@ -38,6 +41,10 @@ class Eigenbasis:
     def rotate(self, C_rep: np.ndarray) -> np.ndarray:
         """C~ = Z'C of replicated columns (n, k), on every rank. Collective."""
         return eigen.multiply(self.Z_grid, C_rep, transposed=True)
+
+    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
+        """Of the blocks of Z' that each rank wants, this rank's, float64. Collective."""
+        return GridToBlocks(self.Z_grid, wanted, transposed=True).run(np.float64)
 
     def is_flat(self) -> bool:
         """Whether the kinship leaves h2 of every trait unidentified."""

@@ -17,10 +17,10 @@ from mpgls.engine.cost import (
     HALF_SPEED,
     LOAD_PASSES,
     OPEN_SECONDS,
-    PLOT_SECONDS,
     PROBE_FLOP,
     ROW_BYTES,
     SYNCS,
+    scan_plots,
 )  # fmt: skip
 from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.probes import POTRF_SIZE
@@ -148,7 +148,7 @@ def plan_of(problem: LowRankProblem, machine: Machine, limit: int | None = None)
         columns=problem.q + problem.T,
         of_card=limit,
     )
-    return plan_low_rank(machine, sizes, None if limit is None else 1)
+    return plan_low_rank(machine, sizes)
 
 
 @dataclass(frozen=True)
@@ -281,10 +281,10 @@ class Work:
         }
 
     def report(self) -> Stage:
-        """Tables by all ranks, plots by rank 0."""
+        """Tables by all ranks, plots by a rank each."""
         p = self.problem
         rows = float(p.m) * p.T
-        terms = {"tables": rows / self.machine.ranks / self.rates.rows, "plots": p.T * PLOT_SECONDS}
+        terms = {"tables": rows / self.machine.ranks / self.rates.rows, "plots": scan_plots(p.T, self.machine.ranks)}
         return Stage("tables, plots", 0.0, 32.0 * rows, ROW_BYTES * rows, 0.0, self.machine.base, terms)
 
     def check(self) -> float:

@@ -83,11 +83,12 @@ def plan_low_rank(
     block: int | None = None,
     solver: str = "auto",
 ) -> LowRankPlan:
-    """Choose what makes every stage fit the machine's limit, the fastest way first.
+    """Choose what makes every stage fit the machine's limit, the fastest way first; a GPU holds a whole factor.
 
     Raises MemoryPlanError that names what would fit, UsageError for impossible wishes.
     """
     check_team_size(team_size, machine)
+    team_size = team_size if sizes.of_card is None else 1
     ways = ("more ranks", "fewer similarity SNPs")
     candidates = _that_cards_hold(_candidates(machine, sizes, team_size, block, solver))
     return first_that_fits(machine, candidates, lambda plan: f"the stage {plan.largest}", ways)

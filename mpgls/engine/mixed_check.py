@@ -68,11 +68,27 @@ def compare(mixed: SnpFit, double: SnpFit, log: Log, streamed: Streamed = MIXED)
     """
     usable = (mixed.note == Note.OK) & (double.note == Note.OK) & (double.se > 0)
     (beta, se), (right, error) = mixed.effects[:, usable], double.effects[:, usable]
+    return judge((beta, se), (right, error), usable.size, log, streamed)
+
+
+def judge(
+    mixed: tuple[np.ndarray, np.ndarray],
+    double: tuple[np.ndarray, np.ndarray],
+    snps: int,
+    log: Log,
+    streamed: Streamed = MIXED,
+) -> MixedCheck:
+    """As `compare`, of effects and errors (any shape) of some ``snps``; those whose error is 0 in double do not count.
+
+    Raises NumericalError.
+    """
+    counts = double[1] > 0
+    (beta, se), (right, error) = ([one[counts] for one in fit] for fit in (mixed, double))
     found = MixedCheck(
         float(np.max(np.abs(beta - right) / error, initial=0.0)), float(np.max(np.abs(se / error - 1.0), initial=0.0))
     )
     text = (
-        f"{streamed.how} against double on {usable.size} SNPs: BETA differs by at most {found.mixed_check_beta:.1e} "
+        f"{streamed.how} against double on {snps} SNPs: BETA differs by at most {found.mixed_check_beta:.1e} "
         f"standard errors, SE by a share of {found.mixed_check_se:.1e}"
     )
     if found.mixed_check_beta > HOPELESS:

@@ -27,7 +27,6 @@ from mpgls.model.pvalues import log10_p_t
 from mpgls.model.ratio_search import PairsAtNodes
 from mpgls.model.snp_ratio import RatioFit, RatioModel, fields_of
 from mpgls.model.tiles import TraitPanel
-from mpgls.model.work import Work
 from mpgls.run.world import World
 
 PAIRS = 1024
@@ -56,15 +55,6 @@ class GroupNodes:
         nodes, rows = H2Nodes.of(basis.lam, not basis.is_flat()), Z_team.rows
         design = DesignAtNodes.of(nodes, basis.X_L_tilde_rep)
         return cls(design, design.Q[rows], nodes.weights(rows), nodes.lam[rows])
-
-
-@dataclass(frozen=True)
-class HeldBasis:
-    """What the panels of a group share: its basis, work arrays, and the nodes of h2 where pairs are fitted anew."""
-
-    Z_team: TeamOperator
-    work: Work
-    nodes: GroupNodes | None
 
 
 def model_of_panel(design: DesignAtNodes, panel: TraitPanel, test: SnpTest, world: World) -> RatioModel:

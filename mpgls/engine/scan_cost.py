@@ -9,8 +9,6 @@ from mpgls.engine.cost import (
     COARSE,
     EVALUATION_SECONDS,
     FINE,
-    PLOT_SECONDS,
-    PLOT_START,
     ROW_BYTES,
     SYNCS,
     PhaseCost,
@@ -21,6 +19,7 @@ from mpgls.engine.cost import (
     leaving,
     loading,
     opening,
+    scan_plots,
     team_rate,
     times,
 )
@@ -141,11 +140,11 @@ def _stream(P: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
 
 
 def report(P: int, work: ScanWork) -> PhaseCost:
-    """Tables by all ranks, plots by rank 0."""
+    """Tables by all ranks, plots by a rank each."""
     rows = float(work.m) * work.T
     return PhaseCost(
         "report",
         {"rows": rows / P},
         written=ROW_BYTES * rows,
-        seconds=work.plots * (PLOT_START + work.T * PLOT_SECONDS),
+        seconds=work.plots * scan_plots(work.T, P),
     )

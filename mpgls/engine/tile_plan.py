@@ -122,14 +122,17 @@ class TilePlan(Plan):
     def text(self, machine: Machine, traits: int) -> str:
         """The plan as it stands in the log."""
         p_r, p_c = self.grid
-        passes = -(-traits // self.resident)
-        how = "one pass over the SNPs"
-        if passes > 1:
-            how = f"{passes} passes over the rotated SNPs, kept in scratch files"
+        how = self.passes_text(-(-traits // self.resident))
         return (
             f"plan: {machine.ranks} ranks as a {p_r} x {p_c} grid in blocks of {self.grid_block}; "
             f"{teams_text(Held(self.team_size, self.solver), self.why)}; tiles of {self.block} SNPs x {self.panel} "
             f"traits; {how}\n{self.memory_text(machine)}"
+        )
+
+    def passes_text(self, passes: int) -> str:
+        """How often the SNPs are gone through."""
+        return (
+            "one pass over the SNPs" if passes == 1 else f"{passes} passes over the rotated SNPs, kept in scratch files"
         )
 
 
@@ -161,7 +164,7 @@ def _candidates(machine: Machine, sizes: TileSizes, wishes: TileWishes, tiles: T
 def _tiles(machine: Machine, sizes: TileSizes, wishes: TileWishes) -> Iterator[Tiles]:
     """Tiles to try, the best first."""
     most = sizes.t if wishes.pass_traits is None else min(sizes.t, wishes.pass_traits)
-    for panel in [min(most, wishes.panel)] if wishes.panel else _panels(most):
+    for panel in [min(most, wishes.panel)] if wishes.panel else panel_widths(most):
         for block in [wishes.block] if wishes.block else block_widths(sizes.m, machine.ranks):
             for passes in PASSES:
                 wished = min(most, -(-sizes.t // passes))
@@ -175,10 +178,7 @@ def _stages(machine: Machine, sizes: TileSizes, work: TeamWork, held: Held, tile
     """Bytes a rank of each stage."""
     block, panel, resident = tiles
     n, q, item, base = sizes.n, sizes.q, sizes.item, machine.base
-    share, decomposed = 8 * n * n // machine.ranks, not sizes.from_file
-    several = sizes.several_groups and decomposed
-    decompose = share * (4 + sizes.packed_kinship + several if decomposed else 1)
-    kept = share * (1 + several)
+    kept = 8 * n * n // machine.ranks * (1 + (sizes.several_groups and not sizes.from_file))
     basis = work.operator_bytes(held, machine)
     rows, wide = -(-n // held.team), block * held.team
     weighted = resident * (item * rows + histogram_bytes(n)) + item * rows * NODES * (1 + q)
@@ -186,13 +186,24 @@ def _stages(machine: Machine, sizes: TileSizes, work: TeamWork, held: Held, tile
     apart = {"local": 1, "grid": 2, "inverse": 1}[held.solver]  # X~ lies beside X, and room for messages
     blocks = work.columns_bytes(held, block, machine) + apart * item * n * block + 2 * sizes.snp_bytes * block
     refit = _refit_bytes(sizes, rows, resident) if sizes.ratios else 0
-    rotate = 5 * 8 * n * panel + min(REML_BYTES, 8 * 8 * n * panel)  # Y, Y~ and copies on their way
+    rotate = rotation_bytes(sizes, panel)
     return {
-        "eigendecomposition": base + decompose,
+        "eigendecomposition": base + decomposition_bytes(machine, sizes),
         "handing over the basis": base + kept + basis + work.hand_over_bytes(held, machine),
         "null models": base + kept + basis + weighted + rotate + refit,
         "scan": base + kept + basis + weighted + refit + sums + blocks + (4 << 20),
     }
+
+
+def decomposition_bytes(machine: Machine, sizes: TileSizes) -> int:
+    """Bytes a rank of Phi, or of its eigenvectors, until the basis is there."""
+    share, decomposed = 8 * sizes.n**2 // machine.ranks, not sizes.from_file
+    return share * (4 + sizes.packed_kinship + sizes.several_groups if decomposed else 1)
+
+
+def rotation_bytes(sizes: TileSizes, panel: int) -> int:
+    """Bytes of Y, Y~ and copies on their way, and of REML, of a panel of traits."""
+    return 5 * 8 * sizes.n * panel + min(REML_BYTES, 8 * 8 * sizes.n * panel)
 
 
 def _refit_bytes(sizes: TileSizes, rows: int, resident: int) -> int:
@@ -215,7 +226,7 @@ def _ranges(traits: int, panel: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
-def _panels(t: int) -> list[int]:
+def panel_widths(t: int) -> list[int]:
     """Traits of a tile to try, the best first."""
     sizes = [min(t, PANEL)]
     while sizes[-1] > 64:

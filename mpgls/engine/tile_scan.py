@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from mpgls.model.epilogue import Epilogue, Hits
 from mpgls.model.gls import SnpTest
 from mpgls.model.h2_basis import TOLERANCE
 from mpgls.model.hits import hit_dtype, merge_hits, no_hits
-from mpgls.model.tiles import LocalPanel, Partial, Tile, TraitPanel
+from mpgls.model.tiles import Partial, Tile, TraitPanel
 from mpgls.model.trait_records import PanelTotals
 from mpgls.model.work import Work
 from mpgls.run.world import World
@@ -49,6 +49,12 @@ class SnpBlocks:
         rows = [self.index[self.edges[k] : self.edges[k + 1]] if k >= 0 else self.index[:0] for k in numbers]
         return OwnBlocks(numbers, first, rows)
 
+    def sample(self, numbers: np.ndarray, count: int) -> np.ndarray:
+        """At most ``count`` evenly spaced SNPs of the blocks ``numbers``, .bim rows, no more than are in a block."""
+        at = np.concatenate([np.arange(self.edges[k], self.edges[k + 1]) for k in numbers])
+        count = min(count, int(np.diff(self.edges)[numbers].max()))
+        return self.index[at[np.linspace(0, at.size - 1, count).astype(np.int64)]]
+
 
 @dataclass(frozen=True, eq=False)
 class OwnBlocks:
@@ -70,19 +76,30 @@ class OwnBlocks:
 class RotatedBlock(NamedTuple):
     """A block of SNPs in the eigenbasis: its number (-1: none), the position of its first SNP, .bim rows, counts, X~.
 
-    ``X_tilde_team`` are the rows of X~ = Z'X that this rank holds, for the SNPs of its whole team.
+    ``X_tilde_team`` are the rows of X~ = Z'X that this rank holds, for the SNPs of its whole team; or all rows for its
+    own SNPs, on its card.
     """
 
     number: int
     first: int
     rows: np.ndarray
     stats: SnpStats
-    X_tilde_team: np.ndarray
+    X_tilde_team: Any
 
     @property
     def snps(self) -> np.ndarray:
         """Positions among the selected SNPs."""
         return np.arange(self.first, self.first + len(self.rows))
+
+
+class RotatedBlocks(Protocol):
+    """The blocks of this rank, rotated, in one pass after the other."""
+
+    @property
+    def blocks(self) -> OwnBlocks:
+        """Of the SNPs."""
+
+    def __iter__(self) -> Iterator[RotatedBlock]: ...
 
 
 class RotatedSnps:
@@ -183,15 +200,16 @@ class TileTest:
 class ResidentPanel:
     """A panel of traits on this rank: its rows, and what is kept of its tiles.
 
-    ``traits`` (t,) are the positions of its traits in their file, ``first`` that of the first one in its ``group``.
-    ``refit`` fits pairs anew, if that is asked for, ``refitted`` of them so far.
+    ``traits`` (t,) are the positions of its traits in their file, ``first`` that of the first one in its ``group``;
+    ``local`` are its rows, on this rank or its card. ``refit`` fits pairs anew, if that is asked for, ``refitted`` of
+    them so far.
     """
 
     group: int
     first: int
     traits: np.ndarray
     panel: TraitPanel
-    local: LocalPanel
+    local: Any
     epilogue: Epilogue
     refit: Refit | None = None
     refitted: int = 0
@@ -215,6 +233,12 @@ class ResidentPanel:
         if self.refit is not None:
             with world.phase("refits"):
                 found = self._fit_anew(self.refit, block, found, estimates)
+        self.keep(block, found)
+        if dense is not None and B:
+            self.write(block, tile.note, dense)
+
+    def keep(self, block: RotatedBlock, found: Hits) -> None:
+        """The hits of a tile."""
         if found.trait.size:
             hits, here = np.empty(found.trait.size, dtype=hit_dtype(self.fields)), found.snp - block.first
             hits["trait"], hits["row"] = self.traits[found.trait], block.rows[here]
@@ -224,10 +248,12 @@ class ResidentPanel:
             for name, values in found.ratio.items():
                 hits[name] = values
             self.hits.append(hits)
-        if dense is not None and B:
-            if self.first == 0:
-                dense.write_snps(block.number, self.group, block.stats, tile.note)
-            dense.write(block.number, self.traits, B)
+
+    def write(self, block: RotatedBlock, note: np.ndarray, dense: DenseTiles) -> None:
+        """The tile that lies in the room of the dense store; ``note`` (B,) are those of the SNPs."""
+        if self.first == 0:
+            dense.write_snps(block.number, self.group, block.stats, note)
+        dense.write(block.number, self.traits, len(block.rows))
 
     def _fit_anew(self, refit: Refit, block: RotatedBlock, found: Hits, estimates: dict[str, np.ndarray]) -> Hits:
         """Those of the nominated pairs that are hits by their own ratio, which all of them have from now on."""
@@ -254,37 +280,63 @@ class ResidentPanel:
         return PanelTotals(self.traits, tested, best_row, epilogue.best_log10_p(), counts, epilogue.bins)
 
 
-def scan_tiles(
-    blocks: RotatedSnps,
-    panels: Sequence[ResidentPanel],
-    reasons: Reasons,
-    dense: DenseTiles | None,
-    team: Team,
-    world: World,
-    label: str,
-) -> None:
+class PassTiles(Protocol):
+    """The tiles of a pass: its ``panels`` take the blocks of SNPs."""
+
+    @property
+    def panels(self) -> Sequence[ResidentPanel]:
+        """Of its traits."""
+
+    def take(self, block: RotatedBlock) -> np.ndarray:
+        """A block against every panel; returns the notes of its SNPs. Collective over the team."""
+
+    def finish(self) -> None:
+        """All blocks were taken: what is kept of the tiles lies with the panels."""
+
+
+@dataclass(frozen=True)
+class TilesOnRanks:
+    """Tiles of the rows that the ranks of a team hold of X~ and of the traits; ``Z_team`` sums over them."""
+
+    panels: Sequence[ResidentPanel]
+    Z_team: TeamOperator
+    reasons: Reasons
+    dense: DenseTiles | None
+    world: World
+
+    def take(self, block: RotatedBlock) -> np.ndarray:
+        """As `PassTiles.take`."""
+        B, stats, n = len(block.rows), block.stats, self.panels[0].panel.n
+        for one in self.panels:
+            with self.world.phase("tiles", flop=2.0 * n * B * one.panel.t):
+                partial = one.local.partial_products(block.X_tilde_team)  # R = (W o E~)'X~, and the sums at the nodes
+                partial = Partial(*(self.Z_team.sum_over_rows(sums)[:, :B] for sums in partial))
+                tile = one.panel.finish(partial, n * stats.variance)  # d = B'D
+            note = self.reasons.notes(tile.note, stats, block.rows)
+            one.take(block, Tile(tile.R, tile.d, note), self.dense, self.world)
+        return note
+
+    def finish(self) -> None:
+        """The panels have it all."""
+
+
+def scan_tiles(blocks: RotatedBlocks, tiles: PassTiles, team: Team, world: World, label: str) -> None:
     """Every block of SNPs against every resident panel, which takes the tiles. Collective.
 
     ``team`` holds the basis. Raises Stopped, on all ranks, when a signal asked for it.
     """
-    Z_team, n, traits = blocks.Z_team, blocks.n, sum(one.panel.t for one in panels)
+    panels = tiles.panels
+    traits = sum(one.panel.t for one in panels)
     progress = world.progress(label, blocks.blocks.snps, "SNPs")
     done, dropped = 0, Dropped()
     for block in blocks:
-        B, stats = len(block.rows), block.stats
-        for one in panels:
-            with world.phase("tiles", flop=2.0 * n * B * one.panel.t):
-                partial = one.local.partial_products(block.X_tilde_team)  # R = (W o E~)'X~, and the sums at the nodes
-                partial = Partial(*(Z_team.sum_over_rows(sums)[:, :B] for sums in partial))
-                tile = one.panel.finish(partial, n * stats.variance)  # d = B'D
-            note = reasons.notes(tile.note, stats, block.rows)
-            one.take(block, Tile(tile.R, tile.d, note), dense, world)
-        dropped.add(note)
-        done += B
+        dropped.add(tiles.take(block))
+        done += len(block.rows)
         progress.at(done)
         if team.any(world.stop.requested):
             break
     world.raise_if_stopped()
+    tiles.finish()
     snps, dropped.counts = world.comm.allreduce(done), world.comm.allreduce(dropped.counts)
     also = f", {dropped.text}" if dropped.text else ""
     if any(one.refit is not None for one in panels):

@@ -22,7 +22,8 @@ import numpy as np
 
 from mpgls.engine.blup import TraitBlups, dual
 from mpgls.engine.covariance import Covariance, Whitener
-from mpgls.engine.device_scan import DeviceSnps, OnCard, orthonormal
+from mpgls.engine.device_blocks import OnCard
+from mpgls.engine.device_scan import DeviceSnps, orthonormal
 from mpgls.engine.mixed_check import MixedCheck, check_against_double
 from mpgls.engine.models import Models
 from mpgls.engine.parts import ScanPart

@@ -117,6 +117,13 @@ class Epilogue:
             if self.counts is not None:
                 self._count(x, part, float(largest.max()), left_out)
 
+    def keep_hits(self, trait: np.ndarray, snp: np.ndarray, R: np.ndarray, d: np.ndarray, dtype: np.dtype) -> None:
+        """Hits of which somebody found out, all (k,): ``R`` and ``d`` of tiles of ``dtype``, float64."""
+        share = R * R / d
+        share[share >= all_of_it(dtype)] = 1.0
+        beta, se = self.statistic.estimates(np, R, d, share, self.scale[trait])
+        self._hits.append((trait, snp.astype(np.int64), beta, se, share))
+
     def take_hits(self) -> Hits:
         """The hits since the last call, by tile, trait and SNP; they are handed over and forgotten here."""
         kinds = (np.int64, np.int64, *(np.float64,) * 3)
@@ -180,16 +187,8 @@ class Epilogue:
         row, column = np.nonzero(x[rows] >= beyond[1])
         trait = rows[row] + part.start
         R, d = (values[trait, column].astype(np.float64) for values in tile[:2])
-        share = R * R / d
-        share[share >= all_of_it(tile.R.dtype)] = 1.0
-        beta = R * self.scale[trait] / d
-        se = np.sqrt(self._variance(share) / d) * self.scale[trait]
-        self._hits.append((trait, snps[column].astype(np.int64), beta, se, share))
+        self.keep_hits(trait, snps[column], R, d, tile.R.dtype)
         return rows[row], column
-
-    def _variance(self, x: np.ndarray) -> np.ndarray:
-        """s2 / rss."""
-        return (1.0 - x if self.statistic.test == "t" else np.ones_like(x)) / self.statistic.df
 
     def _write_dense(
         self,

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-TOLERANCE = {"double": 1e-11, "mixed": 1e-7}
+TOLERANCE = {"double": 1e-11, "mixed": 1e-7, "exact": 1e-11}
 """Relative error allowed to the quadratic forms, by precision."""
 
 MAX_NODES = 200

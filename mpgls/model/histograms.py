@@ -11,6 +11,7 @@ first five bits of its mantissa: the edges of an octave are 1/32 of it apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -63,6 +64,14 @@ class Statistic:
         with np.errstate(divide="ignore"):
             return self.df * x / np.maximum(1.0 - x, 0.0)
 
+    def estimates(self, xp: Any, R: Any, d: Any, x: Any, scale: Any) -> tuple[Any, Any]:
+        """Effects and their errors of R and d (module tiles), x = R^2/d, and the ``scale`` = sqrt(rss) of the traits.
+
+        ``xp`` is the array module of them, NumPy or CuPy.
+        """
+        s2 = (1.0 - x if self.test == "t" else 1.0) / self.df  # of a trait whose rss is 1
+        return R * scale / d, xp.sqrt(s2 / d) * scale
+
     def log10_p(self, x: ArrayLike) -> np.ndarray:
         """-log10 p."""
         root = np.sqrt(self.square(x))
@@ -113,10 +122,10 @@ class Bins:
         bits = (np.arange(1, self.count + 1, dtype=np.int32) + self.base) << SHIFT
         return np.concatenate([[0.0], bits.astype(np.int32).view(np.float32).astype(np.float64)])
 
-    def of(self, x: ArrayLike) -> np.ndarray:
-        """The bin of each x (any shape)."""
-        bits = np.ascontiguousarray(x, dtype=np.float32).view(np.int32)
-        return np.clip((bits >> SHIFT) - self.base, 0, self.count - 1)
+    def of(self, x: Any, xp: Any = np) -> Any:
+        """The bin of each x (any shape), an array of the module ``xp``; that of a negative x is the first."""
+        bits = xp.ascontiguousarray(x, dtype=np.float32).view(np.int32)
+        return xp.clip((bits >> SHIFT) - self.base, 0, self.count - 1)
 
 
 def lambda_gc_of_counts(counts: np.ndarray, bins: Bins) -> np.ndarray:

@@ -14,7 +14,7 @@ of a tile is in module epilogue.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -114,14 +114,20 @@ class TraitPanel:
         with the covariates when they take all but a share of ``gls.COLLINEAR_TOLERANCE`` of its weighted sum of squares
         at one of the nodes. Untestable SNPs have d of about 1, and R without a meaning.
         """
-        r = len(self.basis.nodes)
-        squares, covariates = partial.nodes[:r], partial.nodes[r:].reshape(r, self.q, -1)
-        D = squares - np.einsum("klj,klj->kj", covariates, covariates)
-        note = np.zeros(D.shape[1], dtype=np.uint8)
-        note[~np.all(COLLINEAR_TOLERANCE[self.precision] * squares < D, axis=0)] = Note.COLLINEAR
-        note[~(np.asarray(x_norm_sq) > 0)] = Note.MONOMORPHIC
-        D[:, note != Note.OK] = 1.0  # the columns of B add up to 1
+        D, note = self.at_nodes(partial.nodes, np.asarray(x_norm_sq))
         return Tile(partial.R, np.matmul(self.B[traits], D.astype(self.dtype, copy=False), out=out), note)
+
+    def at_nodes(self, nodes: Any, x_norm_sq: Any, xp: Any = np) -> tuple[Any, Any]:
+        """D (r, mb), the Schur complements at the nodes of h2, and note (mb,), of all samples' node sums.
+
+        ``nodes`` and ``x_norm_sq`` as in `finish`, arrays of the module ``xp``.
+        """
+        r, ok, collinear, monomorphic = len(self.basis.nodes), int(Note.OK), int(Note.COLLINEAR), int(Note.MONOMORPHIC)
+        squares, covariates = nodes[:r], nodes[r:].reshape(r, self.q, -1)
+        D = squares - (covariates * covariates).sum(axis=1)
+        apart = (COLLINEAR_TOLERANCE[self.precision] * squares < D).all(axis=0)
+        note = xp.where(x_norm_sq > 0, xp.where(apart, ok, collinear), monomorphic).astype(np.uint8)
+        return xp.where(note != ok, 1.0, D), note  # the columns of B add up to 1
 
     def _fit(self, Q: np.ndarray, Y_tilde: np.ndarray) -> np.ndarray:
         """Make rss, testable and WE; returns the effects (q, t) of the basis Q of the covariates."""

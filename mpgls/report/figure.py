@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpgls.errors import MpglsError, StorageError
+from mpgls.mpi import together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from mpi4py import MPI
 
 INK, FAINT = "#262626", "#6e6e6e"
 _STYLE: Any = {
@@ -53,6 +55,25 @@ def draw_all(pictures: Mapping[Path, Callable[[Path], None]], say: Callable[[str
             return made
         made.append(path)
     return made
+
+
+def draw_on_ranks(
+    comm: MPI.Comm, pictures: Mapping[Path, Callable[[Path], None]], say: Callable[[str], None]
+) -> list[Path]:
+    """`draw_all` of the ``pictures`` that rank 0 has, dealt to the ranks; rank 0 gets the paths of those made.
+
+    Collective. What draws a picture travels to its rank: a function of a module with its arguments (a ``partial``).
+    Raises StorageError on all ranks when a picture cannot be written.
+    """
+    mine = comm.scatter([dict(list(pictures.items())[rank :: comm.size]) for rank in range(comm.size)], root=0)
+    said: list[str] = []
+    with together(comm):
+        made = draw_all(mine, said.append)
+    everyone = comm.gather((made, said), root=0) or []
+    for text in [text for _, texts in everyone for text in texts][:1]:
+        say(text)
+    drawn = {path for paths, _ in everyone for path in paths}
+    return [path for path in pictures if path in drawn]
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ def manhattan(summary: Summary, path: str | os.PathLike[str], title: str) -> Non
             _dots(axes, strip.left + (column - strip.first) * strip.scale, height, colour, 2.2, ceiling)
         _label_chromosomes(axes, strips)
         _draw_thresholds(axes, thresholds(summary.tested), top)
-        axes.set_ylabel("$-\\log_{10}\\,p$")
+        axes.set_ylabel("−log₁₀ p")
         _whole_ticks(axes)
         _heading(axes, title, _manhattan_subtitle(summary))
         _name_hits(figure, axes, _labelled_hits(summary), {strip.chrom: strip for strip in strips}, ceiling)
@@ -96,12 +96,12 @@ def qq(summary: Summary, path: str | os.PathLike[str], title: str) -> None:
             axes.fill_between(band, low, high, color="#dfe5ea", linewidth=0, label="95% band, independent SNPs")
             axes.plot([0, right], [0, right], color=FAINT, linewidth=0.9, label="expected")
         _dots(axes, expected, observed, _COLOURS[0], 3.0, _ABOVE * top)
-        axes.set_xlabel("expected $-\\log_{10}\\,p$")
-        axes.set_ylabel("observed $-\\log_{10}\\,p$")
+        axes.set_xlabel("expected −log₁₀ p")
+        axes.set_ylabel("observed −log₁₀ p")
         _whole_ticks(axes)
         _heading(axes, title, f"{summary.tested:,} SNPs tested")
         if summary.tested:
-            factor = f"$\\lambda_{{GC}}$ = {summary.lambda_gc():.4f}"
+            factor = f"λ GC = {summary.lambda_gc():.4f}"
             axes.text(0.03, 0.97, factor, transform=axes.transAxes, va="top", fontsize=11)
             axes.legend(loc="upper left", bbox_to_anchor=(0.005, 0.92), frameon=False, fontsize=8, labelcolor=FAINT)
 
@@ -142,7 +142,7 @@ def thresholds(tested: int) -> list[Threshold]:
     lines = []
     if tested:
         bonferroni = 0.05 / tested
-        lines.append(Threshold(-math.log10(bonferroni), f"0.05/$m$\n= {_scientific(bonferroni)}", FAINT))
+        lines.append(Threshold(-math.log10(bonferroni), f"0.05/m\n= {_scientific(bonferroni)}", FAINT))
     if tested >= GENOME_WIDE_FROM:
         lines.append(Threshold(-math.log10(GENOME_WIDE), _scientific(GENOME_WIDE), _ACCENT))
     return sorted(lines)
@@ -165,10 +165,11 @@ def _dots(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, size: float, ce
     """Dots, and triangles at the ``ceiling`` for what is above it."""
     above = y > ceiling
     for shown, form, width in ((~above, "o", size), (above, "^", 2 * size)):
-        axes.plot(
-            x[shown], np.minimum(y[shown], ceiling), form, color=colour, markersize=width, markeredgewidth=0,
-            rasterized=True, clip_on=False, zorder=2,
-        )  # fmt: skip
+        if shown.any():
+            axes.plot(
+                x[shown], np.minimum(y[shown], ceiling), form, color=colour, markersize=width, markeredgewidth=0,
+                rasterized=True, clip_on=False, zorder=2,
+            )  # fmt: skip
 
 
 def _whole_ticks(axes: Axes) -> None:
@@ -189,14 +190,14 @@ def _heading(axes: Axes, title: str, subtitle: str) -> None:
 def _manhattan_subtitle(summary: Summary) -> str:
     parts = [f"{summary.tested:,} SNPs tested"]
     if summary.tested:
-        parts.append(f"$\\lambda_{{GC}}$ = {summary.lambda_gc():.3f}")
+        parts.append(f"λ GC = {summary.lambda_gc():.3f}")
     untested = sum(summary.counts.values()) - summary.counts[0]
     if untested:
         parts.append(f"{untested:,} not tested")
     if unplaced := summary.pixels.counts.get(UNPLACED, 0):
         parts.append(f"{unplaced:,} without a position (grey, at the right)")
     if (beyond := summary.smallest[summary.smallest >= HIGHEST]).size:
-        which = "$p$ = 0" if np.isinf(beyond).all() else f"$-\\log_{{10}}\\,p$ above {HIGHEST:.0f}"
+        which = "p = 0" if np.isinf(beyond).all() else f"−log₁₀ p above {HIGHEST:.0f}"
         parts.append(f"{beyond.size:,} with {which} (triangles)")
     return "   ·   ".join(parts)
 
@@ -312,6 +313,9 @@ def _short(name: str) -> str:
     return (name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
 
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def _scientific(p: float) -> str:
     mantissa, exponent = f"{p:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}×10$^{{{int(exponent)}}}$".replace("-", "−")
+    return f"{mantissa.removesuffix('.0')}×10{str(int(exponent)).translate(_RAISED)}"

@@ -14,7 +14,7 @@ from mpgls.model import null_record
 from mpgls.model.gls import FILTERS, NOTE_TEXT, Note
 from mpgls.model.joint_fit import P_OF_JOINT
 from mpgls.mpi import on_root, together
-from mpgls.report.figure import draw_all
+from mpgls.report.figure import draw_on_ranks
 from mpgls.report.file_names import trait_parts
 from mpgls.report.loco_table import LocoRow, write_loco
 from mpgls.report.peaks_table import Signal, write_peaks
@@ -107,7 +107,7 @@ class ScanReport:
         return null_record.facts(nulls.records[part, trait]) | {"covariates": covariates}
 
     def _table(self, name: str, trait: int) -> dict[str, Any]:
-        """The table by all ranks, the plots by rank 0."""
+        """The table by all ranks, and the plots by one rank each."""
         store, summary, paths = self.store, Summary(), table_paths(self._path(name, ""), self.formats)
         df, test = int(store.nulls.records["df"][0, trait]), str(store.attributes["test"])
         rows = ScanTable(
@@ -120,21 +120,27 @@ class ScanReport:
         self.tables[name] = table = paths[self.formats[0]]
         self.files += on_root(self.comm, lambda: made_files(paths))
         whole = reduce_summary(self.comm, summary)
-        if whole is None:
-            return {}
+        facts = {} if whole is None else self._say(whole, name, table)
+        return facts | (self._draw(whole, name) if self.plots else {})
+
+    def _say(self, whole: Summary, name: str, table: Path) -> dict[str, Any]:
+        """The best SNPs of a trait in the log; its facts for the manifest."""
         facts = _facts(whole) | {"table": str(table)}
         self.say(f"{name}: {_counts_text(whole)}; lambda GC {facts['lambda_gc']:.4f}; table {table}")
         for hit in whole.top_hits[:5]:
             tested = f"{self._tested_by}-log10 p {hit.log10p:.2f}"
             self.say(f"  {hit.id}  chr {hit.chrom}:{hit.pos}  {tested}  beta {hit.beta:.4g}")
-        return facts | (self._draw(whole, name) if self.plots else {})
+        return facts
 
-    def _draw(self, summary: Summary, name: str) -> dict[str, str]:
-        """The plots of a trait; where each that was made is, for the manifest."""
+    def _draw(self, summary: Summary | None, name: str) -> dict[str, str]:
+        """The plots of a trait, from the summary that rank 0 has; there, where each that was made is. Collective."""
         draws = {"manhattan": manhattan, "qq": qq}
         paths = {kind: self._path(name, f".{kind}.png") for kind in draws}
         title = f"{name}, {self._tested_by}test" if self._tested_by else name
-        made = draw_all({paths[kind]: partial(draw, summary, title=title) for kind, draw in draws.items()}, self.say)
+        pictures = {
+            paths[kind]: partial(draw, summary, title=title) for kind, draw in draws.items() if summary is not None
+        }
+        made = draw_on_ranks(self.comm, pictures, self.say)
         self.files += made
         return {kind: str(path) for kind, path in paths.items() if path in made}
 

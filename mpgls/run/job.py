@@ -250,6 +250,7 @@ class Job:
                 "tables": named,
                 "files": list(dict.fromkeys([*map(str, files), *named.values()])),
             }
+            log.info(f"BLAS kernels at the end: {kernels()}")  # ScaLAPACK brings its own when it is loaded
             self.outputs.finish(manifest)
             self._forget()
             log.info(f"done in {duration(log.seconds())}: {self.manifest}")

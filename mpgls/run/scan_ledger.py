@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 
 from mpgls.errors import InputError
-from mpgls.model.snp_ratio import fields_of
 from mpgls.report.blup_table import ROW_BYTES
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.file_names import BESIDE_TABLE, ENDINGS_OF_TRAIT, trait_parts
@@ -102,6 +101,8 @@ def open_ledger(
 
 def record_fields(options: TraitScanOptions, study: Study) -> tuple[str, ...]:
     """The fields of a SNP's record beyond effect and error; raises as `columns_of_all` does."""
+    from mpgls.model.snp_ratio import fields_of
+
     model = columns_of_all(study.cohorts, options.columns).model
     of_test = fields_of(options.snp_test) if model is None else model.fields(options.snp_test)
     return further_of(study.fileset.bed.dosages, of_test)

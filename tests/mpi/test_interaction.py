@@ -351,7 +351,9 @@ def test_a_resumed_run_and_an_export_have_the_same_table(comm, study):
 @few_ranks
 def test_plots_and_the_log_are_of_the_joint_test(comm, study, monkeypatch):
     drawn = []
-    monkeypatch.setattr(scan_report, "draw_all", lambda draws, say: drawn.extend(draws.values()) or list(draws))
+    monkeypatch.setattr(
+        scan_report, "draw_on_ranks", lambda comm, draws, say: drawn.extend(draws.values()) or list(draws)
+    )
     out = scan(comm, study, "p", interaction="age", no_plots=False)
     if comm.rank == 0:
         results = read_results(out, "trait1")

@@ -12,6 +12,7 @@ import pytest
 from small_study import on_root
 
 from mpgls.errors import InputError, Stopped, StorageError, UsageError
+from mpgls.run import job
 from mpgls.run.job import open_job
 from mpgls.run.option_groups import RunOptions
 from mpgls.run.options import make, option, the_file
@@ -62,6 +63,16 @@ def read_log(prefix="o"):
 
 
 # -- a run that ends ----------------------------------------------------------------------------------------------
+
+
+def test_the_log_has_the_kernels_of_the_start_and_those_that_came_later(comm, folder, monkeypatch):
+    loaded = iter(["openblas SkylakeX", "openblas SkylakeX, mkl"])
+    monkeypatch.setattr(job, "kernels", lambda: next(loaded))
+    run(comm, options())
+    if comm.rank == 0:
+        first, *_, last = (line for line in read_log().splitlines() if "BLAS kernel" in line)
+        assert first.endswith("a rank; BLAS kernel openblas SkylakeX")
+        assert last.endswith("BLAS kernels at the end: openblas SkylakeX, mkl")
 
 
 def test_a_run_leaves_its_files_and_says_what_it_was(comm, folder):

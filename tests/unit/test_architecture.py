@@ -231,6 +231,24 @@ def test_commands_start_without_what_they_may_not_need() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+OF_AN_OPTION = {
+    "mpgls.engine.cost": "--dry-run",
+    "mpgls.engine.probes": "--dry-run",
+    "mpgls.engine.kinship_snps": "--blup",
+    "mpgls.engine.snp_weights": "--blup",
+    "mpgls.engine.joint_peaks": "--joint-peak",
+    "mpgls.engine.ratio_scan": "--ratio snp",
+}
+"""Files that a single-trait scan needs for one of its options only."""
+
+
+def test_a_scan_starts_without_what_its_options_did_not_ask_for() -> None:
+    code = "import sys\nfrom mpgls import __main__\nfrom mpgls.commands import options_of\n"
+    code += f"options_of('single-trait')\nsys.exit(', '.join({set(OF_AN_OPTION)} & set(sys.modules)) or 0)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, f"single-trait loads {ended.stderr}"
+
+
 @pytest.mark.parametrize(
     ("rule", "file", "source", "is_broken"),
     [

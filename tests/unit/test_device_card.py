@@ -121,7 +121,8 @@ def fake_cupy(count=2, free=8 * GIB):
 def cupy(monkeypatch):
     made = fake_cupy()
     monkeypatch.setitem(sys.modules, "cupy", made)
-    monkeypatch.setattr(CudaCard, "try_out", lambda self: None)
+    # a kernel and cuBLAS need a card
+    monkeypatch.setattr(CudaCard, "try_out", lambda card: None)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import device_tiles
 import numpy as np
 import pytest
 
@@ -77,3 +78,8 @@ def _sums(card, W, F, packed, rows, precision, room):
 def test_too_little_memory_is_said_in_a_sentence(card):
     with pytest.raises(MemoryPlanError, match="the GPU has no room"), card.lane(PRODUCTS):
         card.xp.zeros(2 * card.limit, dtype=np.int8)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_pass_of_traits_keeps_what_ranks_keep(card, precision):
+    device_tiles.assert_same(device_tiles.found_by(card, precision), device_tiles.found_by(None, precision), precision)

@@ -150,6 +150,17 @@ def test_memory_of_the_host_is_left_alone_while_it_is_copied():
     assert np.array_equal(host, np.ones(4))
 
 
+def test_additions_to_one_place_are_atomic_and_of_the_types_that_a_gpu_adds_so():
+    places, one = xp.asarray(np.array([2, 0, 2])), xp.ones(1, dtype=np.uint32)
+    counts = xp.zeros((2, 2), dtype=np.uint32)
+    xp.add.at(counts.reshape(-1), places, one)
+    assert counts.get().tolist() == [[1, 0], [2, 0]] and float(xp.add(one, one)[0]) == 2.0
+    with pytest.raises(TypeError, match="int64"):
+        xp.add.at(xp.zeros(4, dtype=np.int64), places, one)
+    with pytest.raises(TypeError, match="Unsupported"):
+        xp.add.at(counts.reshape(-1), np.array([1]), one)
+
+
 def test_what_is_tested_on_a_card_goes_well_without_one(monkeypatch):
     """Of tests/unit/test_gpu.py: that it asks nothing that CuPy refuses."""
     monkeypatch.setattr(test_gpu, "N", 300)

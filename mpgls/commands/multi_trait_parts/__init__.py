@@ -1,0 +1,1 @@
+"""The parts of mpgls multi-trait beside its algorithm: its options, and its plan."""
