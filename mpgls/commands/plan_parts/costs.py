@@ -19,6 +19,8 @@ from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
 from mpgls.engine.ridge_plan import RidgeSizes, plan_kernel, plan_penalties
 from mpgls.engine.scan_cost import ScanWork, scan_cost
 from mpgls.engine.scan_plan import ScanSizes, plan_scan
+from mpgls.engine.tile_card_cost import tiles_on_cards_cost
+from mpgls.engine.tile_card_plan import CardTileSizes, plan_tiles_on_cards
 from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TileSizes, TileWishes, plan_tiles
 from mpgls.engine.voxelwise_cost import voxelwise_cost
@@ -88,9 +90,14 @@ def _single_trait(options: Plan, machine: Machine) -> RunCost:
 
 
 def _single_trait_on_cards(options: Plan, machine: Machine, limit: int) -> RunCost:
-    precision = "double" if options.precision == "auto" else options.precision
-    sizes = CardSizes(_scan_sizes(options), PRECISIONS[precision], limit, options.samples, options.dosages)
+    precision, sizes = _card_sizes(options, _scan_sizes(options), limit)
     return scan_on_cards_cost(machine, plan_on_cards(machine, sizes, None, None), _scan_work(options), precision)
+
+
+def _card_sizes(options: Plan, scan: ScanSizes, limit: int) -> tuple[str, CardSizes]:
+    """The precision on GPUs, and what a scan is made of there."""
+    precision = "double" if options.precision == "auto" else options.precision
+    return precision, CardSizes(scan, PRECISIONS[precision], limit, options.samples, options.dosages)
 
 
 def _scan_sizes(options: Plan) -> ScanSizes:
@@ -110,10 +117,21 @@ def _scan_work(options: Plan) -> ScanWork:
 
 
 def _multi_trait(options: Plan, machine: Machine) -> RunCost:
+    sizes, work = _tile_sizes(options)
+    return tile_cost(machine, plan_tiles(machine, sizes, TileWishes()), work)
+
+
+def _multi_trait_on_cards(options: Plan, machine: Machine, limit: int) -> RunCost:
+    sizes, work = _tile_sizes(options)
+    precision, of_cards = _card_sizes(options, replace(_scan_sizes(options), basis=True), limit)
+    plan = plan_tiles_on_cards(machine, CardTileSizes(sizes, of_cards), TileWishes())
+    return tiles_on_cards_cost(machine, plan, work, precision)
+
+
+def _tile_sizes(options: Plan) -> tuple[TileSizes, TileWork]:
     n, m, parts, t, q = options.samples, _snps(options), options.parts, options.t, options.q
     sizes = TileSizes(n, -(-m // parts), t, q, _bytes(options), _item(options), from_file=options.from_eigen)
-    work = TileWork(n, m, _bytes(options), parts, t, q, options.mixed, spectral=options.from_eigen)
-    return tile_cost(machine, plan_tiles(machine, sizes, TileWishes()), work)
+    return sizes, TileWork(n, m, _bytes(options), parts, t, q, options.mixed, spectral=options.from_eigen)
 
 
 def _vgwas(options: Plan, machine: Machine) -> RunCost:
@@ -151,5 +169,6 @@ PLANNED: dict[str, Callable[[Plan, Machine], RunCost]] = {
 ON_CARDS: dict[str, Callable[[Plan, Machine, int], RunCost]] = {
     "kinship": _kinship_on_cards,
     "single-trait": _single_trait_on_cards,
+    "multi-trait": _multi_trait_on_cards,
 }
 """The same on GPUs."""
