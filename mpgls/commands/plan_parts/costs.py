@@ -74,7 +74,9 @@ def _kinship_on_cards(options: Plan, machine: Machine, limit: int) -> RunCost:
 
 
 def _kinship_sizes(options: Plan) -> KinshipSizes:
-    return KinshipSizes(options.samples, _snps(options), _bytes(options), options.loco)
+    n, m = options.samples, _snps(options)
+    parts = (-(-m // options.parts),) * options.parts if options.loco else ()
+    return KinshipSizes(n, m, _bytes(options), options.loco, parts=parts)
 
 
 def _kinship_work(options: Plan) -> KinshipWork:
@@ -101,10 +103,11 @@ def _card_sizes(options: Plan, scan: ScanSizes, limit: int) -> tuple[str, CardSi
 
 
 def _scan_sizes(options: Plan) -> ScanSizes:
-    m, parts, item, basis = _snps(options), options.parts, _item(options), options.from_eigen
+    parts, of_part = options.parts, -(-_snps(options) // options.parts)
     return ScanSizes(
-        options.samples, -(-m // parts), options.q + 1, _bytes(options), item, several_traits=options.t > 1, basis=basis
-    )
+        options.samples, of_part, options.q + 1, _bytes(options), _item(options), several_traits=options.t > 1,
+        basis=options.from_eigen, parts=(of_part,) * parts if options.loco else (),
+    )  # fmt: skip
 
 
 def _scan_work(options: Plan) -> ScanWork:
