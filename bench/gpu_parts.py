@@ -135,7 +135,7 @@ def similarity_products(card: Card, quick: bool) -> dict[str, float | str]:
         packed = [xp.asarray(random_genotypes(seed, snps, n)) for seed, snps in ((3, K), (1, B))]
         G, X = (counted(card, decoder, one, np.ones(len(one)), none) for one in packed)
         found = card.to_host(centred_product(xp, G, X, n)[:SAMPLED, :SAMPLED])
-        a, x = (card.to_host(one.a[:SAMPLED]).astype(np.float64) for one in (G, X))
+        a, x = (card.to_host(one.a.parts[0][:SAMPLED]).astype(np.float64) for one in (G, X))
         refuse(float(np.abs(found - a @ x.T).max()), 0.0, "G'X")
 
         def anew() -> Any:

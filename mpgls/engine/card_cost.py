@@ -42,9 +42,9 @@ def scan_on_cards_cost(machine: Machine, plan: CardPlan, work: ScanWork, precisi
     rows_of_inverse, P = replace(plan, solver="inverse"), machine.ranks
     phases = (
         *opening(work.m + 3.0 * work.n),
-        *_factors(null_models(P, work), plan, work),
+        *_factors(null_models(P, plan.worlds, work), plan, work),
         *_factors(hand_over(machine, rows_of_inverse, work), plan, work),
-        *_factors(check_in_double(P, work), plan, work),
+        *_factors(check_in_double(P, plan.worlds, work), plan, work),
         *_stream(P, plan, work, PRECISIONS[precision]),
         report(P, work),
     )
@@ -92,16 +92,17 @@ def _stream(P: int, plan: CardPlan, work: ScanWork, precision: Double) -> Iterat
 def kinship_on_cards_cost(machine: Machine, plan: KinshipPlan, work: KinshipWork) -> RunCost:
     """The cost of a kinship on GPUs, of SNPs that nobody lacks: int8 products, added up in float64."""
     on_ranks = kinship_cost(machine, plan, work)
-    n, m, (p_r, p_c) = float(work.n), float(work.m), grid_shape(machine.ranks)
+    R, parts = machine.ranks // plan.worlds, max(1, work.parts)
+    n, m, (p_r, p_c) = float(work.n), float(work.m) * -(-parts // plan.worlds) / parts, grid_shape(R)
     rows, cols = n / p_r, n / p_c
-    lower = rows * cols * (1 + HEIGHT / max(HEIGHT, rows)) / 2 if machine.ranks == 1 else rows * cols
-    blocks = -(-work.m // plan.block)
+    lower = rows * cols * (1 + HEIGHT / max(HEIGHT, rows)) / 2 if R == 1 else rows * cols
+    blocks = m / plan.block
     replaced = {
         "decode": PhaseCost("decode", {"card.copy": m * work.snp_bytes, "card.decode": m * (n + rows + cols)}),
         "product": PhaseCost(
             "product",
             {"card.int8": 2 * m * lower, "card.sums": PASSES * blocks * lower},
-            flop=machine.ranks * 2 * m * lower,
+            flop=R * 2 * work.m * lower,
         ),
     }
     phases = tuple(replaced.get(phase.name, phase) for phase in on_ranks.phases)

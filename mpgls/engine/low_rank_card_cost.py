@@ -27,7 +27,7 @@ def predict_on_cards(problem: LowRankProblem, machine: Machine, rates: Rates, li
     Raises MemoryPlanError where the ranks or the GPUs have no room, UsageError for dosages.
     """
     if problem.dosages:
-        raise UsageError("low-rank --device gpu multiplies counts of alleles: leave out --dosages")
+        raise UsageError("the cost of low-rank on GPUs is known for counts of alleles only: leave out dosages")
     assert rates.card is not None
     plan = plan_of(problem, machine, limit)
     share = plan.on_card

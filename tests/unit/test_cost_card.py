@@ -19,6 +19,7 @@ from mpgls.device import cuda
 from mpgls.engine import card_probes
 from mpgls.engine.card_rates import FACTS as OF_CARD
 from mpgls.engine.rates import Rates
+from mpgls.engine.tile_plan import NODES
 from mpgls.errors import InputError, MemoryPlanError, UsageError
 from mpgls.run.findings import Findings
 from mpgls.run.world import World
@@ -88,10 +89,22 @@ def test_a_million_people_are_minutes_of_products(folder: Path) -> None:
     assert told["stages"][3]["terms"]["REML, double"] == pytest.approx(22 * 3 * K**3 / 3 / 4e13)
 
 
-@pytest.mark.parametrize("command, phase", [("single_trait", "solve"), ("kinship", "product")])
+@pytest.mark.parametrize("precision, products", [("double", (5e13, 5e13)), ("mixed", (8e14 / 2, 8e14 / 3))])
+def test_tiles_are_products_of_parts_at_their_rate(folder: Path, precision: str, products: tuple[float, float]) -> None:
+    n, m, t = 20_000, 1_000_000, 10_000
+    told = plan(folder, "multi-trait", samples=n, snps=m, traits=t, ranks=1, precision=precision, from_eigen=True)
+    assert seconds(told)["rotate SNPs"] == pytest.approx(2 * n**2 * m / products[0], rel=0.2)
+    nodes = 2 * n * m * -(-t // told["plan"]["panel"]) * NODES * 5 / 5e13  # in float64, of 4 covariates and the SNP
+    epilogue = 12 * t * m / 5e11
+    assert seconds(told)["tiles"] == pytest.approx(2 * n * t * m / products[1] + nodes + epilogue)
+
+
+@pytest.mark.parametrize(
+    "command, phase", [("single_trait", "solve"), ("kinship", "product"), ("multi_trait", "rotate SNPs")]
+)
 def test_a_dry_run_tells_what_a_run_counts(folder: Path, command: str, phase: str) -> None:
     given: dict[str, Any] = {"bfile": folder / "s", "device": "gpu", "out": folder / command, "comm": MPI.COMM_SELF}
-    if command == "single_trait":
+    if command != "kinship":
         given |= {"pheno": f"{folder}/s.pheno.tsv", "grm": folder / "K.h5", "h2": 0.4, "no_plots": True}
     before = set(os.listdir(folder))
     told = getattr(mpgls, command)(**given, dry_run=True, rates=folder / "rates.json").manifest
@@ -124,11 +137,7 @@ def test_rates_without_a_card(folder: Path) -> None:
 @pytest.mark.parametrize(
     "given, error, sentence",
     [
-        (
-            {"what": "eigen"},
-            UsageError,
-            "plan --device gpu knows kinship, single-trait, low-rank, vgwas, ridge, not eigen",
-        ),
+        ({"what": "eigen"}, UsageError, "knows kinship, single-trait, multi-trait, low-rank, vgwas, ridge, not eigen"),
         ({"what": "kinship", "device": "cpu", "gpus_per_node": 2}, UsageError, "--gpus-per-node needs --device gpu"),
         ({"what": "kinship", "ranks_per_node": 2, "gpus_per_node": 4}, UsageError, "leave out --ranks-per-node"),
         ({"what": "single-trait", "device": "cpu", "precision": "exact"}, UsageError, "--precision exact is there"),

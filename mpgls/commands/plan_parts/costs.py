@@ -21,6 +21,8 @@ from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
 from mpgls.engine.ridge_plan import PenaltyPlan, plan_kernel, plan_penalties
 from mpgls.engine.scan_cost import ScanWork, scan_cost
 from mpgls.engine.scan_plan import ScanSizes, plan_scan
+from mpgls.engine.tile_card_cost import tiles_on_cards_cost
+from mpgls.engine.tile_card_plan import CardTileSizes, plan_tiles_on_cards
 from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TileSizes, TileWishes, plan_tiles
 from mpgls.engine.voxelwise_card_cost import voxelwise_on_cards_cost
@@ -75,7 +77,9 @@ def _kinship_on_cards(options: Plan, machine: Machine, limit: int) -> RunCost:
 
 
 def _kinship_sizes(options: Plan) -> KinshipSizes:
-    return KinshipSizes(options.samples, _snps(options), _bytes(options), options.loco)
+    n, m = options.samples, _snps(options)
+    parts = (-(-m // options.parts),) * options.parts if options.loco else ()
+    return KinshipSizes(n, m, _bytes(options), options.loco, parts=parts)
 
 
 def _kinship_work(options: Plan) -> KinshipWork:
@@ -91,16 +95,22 @@ def _single_trait(options: Plan, machine: Machine) -> RunCost:
 
 
 def _single_trait_on_cards(options: Plan, machine: Machine, limit: int) -> RunCost:
-    precision = "double" if options.precision == "auto" else options.precision
-    sizes = CardSizes(_scan_sizes(options), PRECISIONS[precision], limit, options.samples, options.dosages)
+    precision, sizes = _card_sizes(options, _scan_sizes(options), limit)
     return scan_on_cards_cost(machine, plan_on_cards(machine, sizes, None, None), _scan_work(options), precision)
 
 
+def _card_sizes(options: Plan, scan: ScanSizes, limit: int) -> tuple[str, CardSizes]:
+    """The precision on GPUs, and what a scan is made of there."""
+    precision = "double" if options.precision == "auto" else options.precision
+    return precision, CardSizes(scan, PRECISIONS[precision], limit, options.samples, options.dosages)
+
+
 def _scan_sizes(options: Plan) -> ScanSizes:
-    m, parts, item, basis = _snps(options), options.parts, _item(options), options.from_eigen
+    parts, of_part = options.parts, -(-_snps(options) // options.parts)
     return ScanSizes(
-        options.samples, -(-m // parts), options.q + 1, _bytes(options), item, several_traits=options.t > 1, basis=basis
-    )
+        options.samples, of_part, options.q + 1, _bytes(options), _item(options), several_traits=options.t > 1,
+        basis=options.from_eigen, parts=(of_part,) * parts if options.loco else (),
+    )  # fmt: skip
 
 
 def _scan_work(options: Plan) -> ScanWork:
@@ -113,10 +123,21 @@ def _scan_work(options: Plan) -> ScanWork:
 
 
 def _multi_trait(options: Plan, machine: Machine) -> RunCost:
+    sizes, work = _tile_sizes(options)
+    return tile_cost(machine, plan_tiles(machine, sizes, TileWishes()), work)
+
+
+def _multi_trait_on_cards(options: Plan, machine: Machine, limit: int) -> RunCost:
+    sizes, work = _tile_sizes(options)
+    precision, of_cards = _card_sizes(options, replace(_scan_sizes(options), basis=True), limit)
+    plan = plan_tiles_on_cards(machine, CardTileSizes(sizes, of_cards), TileWishes())
+    return tiles_on_cards_cost(machine, plan, work, precision)
+
+
+def _tile_sizes(options: Plan) -> tuple[TileSizes, TileWork]:
     n, m, parts, t, q = options.samples, _snps(options), options.parts, options.t, options.q
     sizes = TileSizes(n, -(-m // parts), t, q, _bytes(options), _item(options), from_file=options.from_eigen)
-    work = TileWork(n, m, _bytes(options), parts, t, q, options.mixed, spectral=options.from_eigen)
-    return tile_cost(machine, plan_tiles(machine, sizes, TileWishes()), work)
+    return sizes, TileWork(n, m, _bytes(options), parts, t, q, options.mixed, spectral=options.from_eigen)
 
 
 def _vgwas(options: Plan, machine: Machine) -> RunCost:
@@ -171,6 +192,7 @@ PLANNED: dict[str, Callable[[Plan, Machine], RunCost]] = {
 ON_CARDS: dict[str, Callable[[Plan, Machine, int], RunCost]] = {
     "kinship": _kinship_on_cards,
     "single-trait": _single_trait_on_cards,
+    "multi-trait": _multi_trait_on_cards,
     "vgwas": _vgwas_on_cards,
     "ridge": _ridge_on_cards,
 }

@@ -27,8 +27,10 @@ SIZES = {
 """What the cost of each command depends on, beside the samples."""
 NEEDED = ("snps", "similarity_count", "voxels")
 """Of these sizes those that have no default."""
-ON_CARDS = ("kinship", "single-trait", "low-rank", "vgwas", "ridge")
+ON_CARDS = ("kinship", "single-trait", "multi-trait", "low-rank", "vgwas", "ridge")
 """Commands whose cost on GPUs is known."""
+EXACT = ("single-trait", "multi-trait")
+"""Commands that have --precision exact on GPUs."""
 IN_SINGLE = ("low-rank", "vgwas")
 """Commands that are planned in mixed precision unless told otherwise."""
 
@@ -68,7 +70,7 @@ class Plan(PlannedDeviceOptions):
     dosages: bool = flag("dosages are read, not hard calls", group="study")
     precision: str = option(
         "auto",
-        "mixed streams the large products in single precision; exact, of single-trait on GPUs, in whole numbers; auto: "
+        "mixed streams the large products in single precision; exact, of scans on GPUs, in whole numbers; auto: "
         "mixed for low-rank and vgwas, else double",
         group="study",
         choices=("auto", *PRECISIONS, "exact"),
@@ -94,8 +96,8 @@ class Plan(PlannedDeviceOptions):
         self._check_sizes()
         if self.device == "gpu" and self.what not in ON_CARDS:
             raise UsageError(f"plan --device gpu knows {', '.join(ON_CARDS)}, not {self.what}")
-        if self.precision == "exact" and (self.device, self.what) != ("gpu", "single-trait"):
-            raise UsageError("--precision exact is there for single-trait --device gpu only")
+        if self.precision == "exact" and (self.device != "gpu" or self.what not in EXACT):
+            raise UsageError(f"--precision exact is there for {' and '.join(EXACT)} --device gpu only")
         if self.ranks_per_node is not None and self.ranks_per_node > self.ranks:
             raise UsageError(f"--ranks-per-node must be from 1 to --ranks, {self.ranks}, not {self.ranks_per_node}")
         both = self.json is not None and self.rates is not None
