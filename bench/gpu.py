@@ -181,7 +181,7 @@ def similarity_products(card: Card, options: Any, packed: np.ndarray, timed: boo
         G, X = (counted(card, decoder, xp.asarray(one), np.ones(len(one)), none) for one in (similar, packed))
         seconds = seconds_of(card, timed, lambda: centred_product(xp, G, X, n))
         found = card.to_host(centred_product(xp, G, X, n))[:SAMPLED, :SAMPLED]
-        a, x = (card.to_host(one.a)[:SAMPLED].astype(np.float64) for one in (G, X))
+        a, x = (card.to_host(one.a.parts[0])[:SAMPLED].astype(np.float64) for one in (G, X))
     results["lowrank_ops_per_s"] = rate(2.0 * n * K * len(packed), seconds)
     results["errors"]["lowrank"] = float(np.abs(found - a @ x.T).max())
     free(card)

@@ -142,6 +142,16 @@ class StopSignal:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def hearing(self, reason: Callable[[], str | None]) -> Iterator[None]:
+        """In the body ``reason`` may ask to stop as well: it gives words that follow "stopped", or None."""
+        before = self._limit
+        self._limit = lambda: before() or reason()
+        try:
+            yield
+        finally:
+            self._limit = before
+
     def end_at_once(self) -> None:
         """From now on the signals end this process: what it does cannot go on later. Raises Stopped if one came."""
         for number in self.SIGNALS:

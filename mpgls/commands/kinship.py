@@ -26,9 +26,9 @@ from mpgls.engine.kinship_grid import trace
 from mpgls.engine.kinship_on_card import products_and_pairs
 from mpgls.engine.kinship_plan import KinshipPlan, KinshipSizes, plan_kinship
 from mpgls.engine.kinship_sums import METHODS, chromosome_sums, divide_by_counts
+from mpgls.engine.part_worlds import deal_parts
 from mpgls.errors import InputError, UsageError
 from mpgls.la.grid import ProcessGrid
-from mpgls.la.layout import grid_shape
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.device_options import DeviceOptions
 from mpgls.run.genotype_options import GenotypeOptions
@@ -39,6 +39,7 @@ from mpgls.run.options import flag, option
 from mpgls.run.plan import GIB, Machine, grid_block
 from mpgls.run.results import Results
 from mpgls.run.similarity_options import SimilarityOptions
+from mpgls.run.worlds import Worlds, split_world
 from mpgls.study.chromosomes import Chromosomes, chromosomes_of
 from mpgls.study.filters import SnpFilter
 
@@ -94,14 +95,18 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             index = selected_rows(study, job.world)
             chromosomes = job.world.on_root(lambda: _chromosomes(options, study, index))
             check_room(options, study.samples.size, len(chromosomes.labels), job)
-            machine, parts = job.machine(study.fileset.bed.held_bytes), len(chromosomes.labels)
+            machine = job.machine(study.fileset.bed.held_bytes)
             if options.dry_run:
-                return dry_run(lambda at: cost_on(at, options, study, parts), machine, options.rates, job)
-            plan = make_plan(options, machine, study, card_limit(card, job.world))
-            say_plan(plan, options, parts, job)
+                return dry_run(lambda at: cost_on(at, options, study, chromosomes), machine, options.rates, job)
+            plan = make_plan(options, machine, study, chromosomes, card_limit(card, job.world))
+            say_plan(plan, machine, options, len(chromosomes.labels), job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
-        with job.world.phase("sums"), ProcessGrid(comm) as grid:
-            files, facts = make_kinship(grid, genotypes, chromosomes, study, job, options, card)
+        with (
+            job.world.phase("sums"),
+            split_world(job.world, plan.worlds) as worlds,
+            ProcessGrid(worlds.own.comm) as grid,
+        ):
+            files, facts = make_kinship(grid, genotypes, chromosomes, study, job, options, card, worlds)
         return job.finish(facts, files=files)
 
 
@@ -113,32 +118,45 @@ def make_kinship(
     job: Job,
     options: Kinship,
     card: Card | None,
+    worlds: Worlds,
 ) -> tuple[list[Path], dict[str, Any]]:
-    """The algorithm: S_c chromosome by chromosome, K, and their files. Collective. Returns the files and facts."""
+    """The algorithm: S_c chromosome by chromosome, K, and their files. Collective. Returns the files and facts.
+
+    Chromosomes are dealt to worlds; ``grid`` is that of this rank's.
+    """
     world, n = job.world, study.samples.size
     everyone = study.fileset.samples.ids()
     ids = [everyone[row] for row in study.samples]
     K_grid = GridMatrix.square(grid, n, grid_block(n, grid.shape))
     S_grid = GridMatrix(grid, K_grid.layout) if options.loco else K_grid
     N_grid = GridMatrix(grid, K_grid.layout) if options.method == "gcta" else None
-    used = []
     labels = chromosomes.labels if options.loco else ()
+    mine = np.flatnonzero(deal_parts(chromosomes.sizes().tolist(), worlds.count) == worlds.number).tolist()
+    used = {}
     with KinshipFile(job.path(".h5"), ids, options.method, labels, world) as file:
         products, pairs = products_and_pairs(S_grid, N_grid, genotypes, options.method, card, world.clock)
-        for c, of_chromosome in chromosome_sums(products, pairs, genotypes, chromosomes, world):
-            used.append(of_chromosome)
-            if options.loco:
-                file.save_sum(c, S_grid)
-                K_grid.local += S_grid.local
-        counted = np.sort(np.concatenate(used))
+        with worlds.together():
+            for c, used[c] in chromosome_sums(products, pairs, genotypes, chromosomes, mine, worlds.own):
+                if options.loco:
+                    file.save_sum(c, S_grid)
+                    K_grid.local += S_grid.local
+        worlds.add_up(K_grid.local)
+        worlds.add_up(products.dropped.counts)
+        used = worlds.union(used)
+        if products.dropped.text:
+            world.log.info(f"kinship: {products.dropped.text}")
+        counted = np.sort(np.concatenate([used[c] for c in sorted(used)]))
         if counted.size == 0:
             raise InputError("no SNP is left after the filters: the kinship would be empty")
         if N_grid is None:
             K_grid.local /= counted.size
         else:
             divide_by_counts(K_grid, N_grid, ids, world)
-        snps_of = [one.size for one in used[: len(labels)]]
-        file.complete(K_grid, study.fileset.variants, genotypes.index[counted], snps_of)
+        snps_of = [used[c].size for c in range(len(labels))]
+        with worlds.together():
+            if worlds.number == 0:
+                file.save(K_grid)
+        file.complete(study.fileset.variants, genotypes.index[counted], snps_of)
     files = [file.path]
     if options.grm_bin:
         files += write_gcta(job.prefix, K_grid, counted.size if N_grid is None else N_grid, ids, world)
@@ -156,7 +174,9 @@ def _chromosomes(options: Kinship, study: Study, index: np.ndarray) -> Chromosom
 # -- plan -------------------------------------------------------------------------------------------------------------
 
 
-def make_plan(options: Kinship, machine: Machine, study: Study, card: int | None = None) -> KinshipPlan:
+def make_plan(
+    options: Kinship, machine: Machine, study: Study, chromosomes: Chromosomes, card: int | None = None
+) -> KinshipPlan:
     """The widest block that fits the ranks, and ``card`` bytes of a GPU each. Raises MemoryPlanError."""
     sizes = KinshipSizes(
         study.samples.size,
@@ -165,17 +185,18 @@ def make_plan(options: Kinship, machine: Machine, study: Study, card: int | None
         options.loco,
         options.method == "gcta",
         card,
+        tuple(chromosomes.sizes().tolist()) if options.loco and card is None and not options.grm_bin else (),
     )
     return plan_kinship(machine, sizes, options.block_size)
 
 
-def cost_on(machine: Machine, options: Kinship, study: Study, count: int) -> RunCost:
-    """What the kinship costs, with --loco the sums of ``count`` chromosomes. Raises MemoryPlanError."""
+def cost_on(machine: Machine, options: Kinship, study: Study, chromosomes: Chromosomes) -> RunCost:
+    """What the kinship costs, with --loco the sums of ``chromosomes``. Raises MemoryPlanError."""
     from mpgls.engine.kinship_cost import KinshipWork, kinship_cost
 
-    parts, gcta = count if options.loco else 0, options.method == "gcta"
+    parts, gcta = len(chromosomes.labels) if options.loco else 0, options.method == "gcta"
     work = KinshipWork(study.samples.size, study.selected, study.fileset.bed.snp_bytes, parts, gcta)
-    return kinship_cost(machine, make_plan(options, machine, study), work)
+    return kinship_cost(machine, make_plan(options, machine, study, chromosomes), work)
 
 
 def check_room(options: Kinship, n: int, count: int, job: Job) -> None:
@@ -186,11 +207,10 @@ def check_room(options: Kinship, n: int, count: int, job: Job) -> None:
     job.check_room(sizes)
 
 
-def say_plan(plan: KinshipPlan, options: Kinship, count: int, job: Job) -> None:
+def say_plan(plan: KinshipPlan, machine: Machine, options: Kinship, count: int, job: Job) -> None:
     """The plan in the log; ``count`` chromosomes."""
-    p_r, p_c = grid_shape(job.world.size)
-    log = job.world.log
-    log.info(f"plan: a {p_r} x {p_c} grid, blocks of {plan.block} SNPs, at most {plan.peak / GIB:.2f} GiB a rank")
+    log, blocks = job.world.log, f"blocks of {plan.block} SNPs"
+    log.info(f"plan: {plan.grid_text(machine)}, {blocks}, at most {plan.peak / GIB:.2f} GiB a rank")
     if plan.on_card:
         log.info(f"plan: S of this rank in float64 and blocks on its GPU, at most {plan.on_card / GIB:.2f} GiB")
     if options.loco:

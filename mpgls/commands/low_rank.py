@@ -218,8 +218,7 @@ def run_set(run: Run, samples: SampleSet, packed: PackedSnps, grid: ProcessGrid)
         if run.card is None:
             G = Similarity(*known, run.plan.resident, world.comm)
         else:
-            dosages = run.similarity.fileset.bed.dosages or run.study.fileset.bed.dosages
-            check_for_cards(dosages, options.is_dense(samples.rows.size, snps.index.size))
+            check_for_cards(options.is_dense(samples.rows.size, snps.index.size))
             G = SimilarityOnCard(*known, run.card, world.comm)
     say_similarity(run, G, samples)
     parts = make_parts(not options.no_loco, run.chromosomes, run.plan.block, snps, stats)

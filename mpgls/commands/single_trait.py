@@ -33,6 +33,7 @@ from mpgls.engine.device_plan import card_limit, card_sizes, choose_card, on_the
 from mpgls.engine.dry_run import dry_run
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
+from mpgls.engine.part_worlds import deal_parts, loads_of, null_snps
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
 from mpgls.engine.spectral import SpectralCovariance
@@ -50,6 +51,8 @@ from mpgls.run.peak_options import PeakOptions
 from mpgls.run.plan import Machine, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.study_options import ScanKinshipOptions
+from mpgls.run.world import World
+from mpgls.run.worlds import Worlds, split_world
 from mpgls.stream.eigen_file import EigenFile, open_eigen_file
 from mpgls.study.snp_columns import columns_of_all
 
@@ -124,13 +127,14 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
         report = ScanReport(comm, options.out, options.formats, ledger.store, variants, plots, world.log.info)
         with (
             world.phase("scan"),
-            ProcessGrid(comm, plan.grid) as grid,
-            split_teams(comm, plan.team_size, plan.solver) as team,
+            split_world(world, plan.worlds) as worlds,
+            ProcessGrid(worlds.own.comm, plan.grid) as grid,
+            split_teams(worlds.own.comm, plan.team_size, plan.solver) as team,
         ):
-            shared = (study.fileset.bed, options.snp_test, team, ledger, world, job.sample_memory)
-            on_card = on_the_card(card, plan, options.precision)
-            source = KinshipSource(options, eigen_file, grid, plan, job, on_card)
-            scan = Scan(options, study, parts, report, job)
+            own, on_card = worlds.own, on_the_card(card, plan, options.precision)
+            shared = (study.fileset.bed, options.snp_test, team, ledger.of(own), own, job.sample_memory)
+            source = KinshipSource(options, eigen_file, grid, plan, own, on_card)
+            scan = Scan(options, study, parts, report, job, worlds)
             if options.ratio == "null":
                 one_h2 = TraitScan(*shared, columns=options.columns, blups=blups, on_card=on_card)
                 scan_traits(scan, one_h2, source.models)
@@ -164,23 +168,42 @@ class Scan:
     parts: list[KinshipPart]
     report: ScanReport
     job: Job
+    worlds: Worlds
+
+    @property
+    def null(self) -> float:
+        """SNPs whose scan takes as long as a null model."""
+        return null_snps(self.study.samples.size, basis=self.options.ratio == "snp")
+
+    def tell(self, trait: int, traits: TraitScans[C]) -> None:
+        """Tables and plots of a trait that is scanned. Collective. Raises StorageError on all ranks."""
+        cohort = self.study.cohorts[traits.ledger.traits[trait]]
+        with self.job.world.phase("report"):
+            facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **traits.checked(trait)}
+            self.report.trait(trait, self.parts, facts)
 
 
 def scan_traits(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipPart, int], Models[C]]) -> None:
     """Every trait on the SNPs of every part that its ledger lacks, and its tables. Collective; raises Stopped.
 
-    ``models_of`` gives the models of a part for so many uses.
+    Parts are dealt to worlds. ``models_of`` gives the models of a part for so many uses.
     """
-    for part in scan.parts:
-        unfinished = traits.unfinished(part)
-        models = models_of(part, len(unfinished))
-        for trait, cohort in enumerate(scan.study.cohorts.values()):
-            if trait in unfinished:
-                traits.run(part, trait, models)
-            if part is scan.parts[-1]:
-                facts = {"n": cohort.rows.size, "funnel": cohort.funnel, **traits.checked(trait)}
-                with scan.job.world.phase("report"):
-                    scan.report.trait(trait, scan.parts, facts)
+    T, worlds, several = len(scan.study.cohorts), scan.worlds, len(scan.parts) > 1
+    left = [traits.unfinished(part) for part in scan.parts]
+    world_of = deal_parts(loads_of(scan.parts, left, traits.ledger.store.edges, scan.null), worlds.count)
+    with worlds.together():
+        for part, unfinished in zip(scan.parts, left, strict=True):
+            if world_of[part.k] != worlds.number:
+                continue
+            models = models_of(part, len(unfinished))
+            for trait in range(T):
+                if trait in unfinished:
+                    traits.run(part, trait, models)
+                if not several:
+                    scan.tell(trait, traits)
+    traits.join(worlds, world_of)
+    for trait in range(T if several else 0):
+        scan.tell(trait, traits)
     if scan.options.joint_peak is not None:
         look_for_peaks(scan, traits, models_of)
 
@@ -209,7 +232,7 @@ class KinshipSource:
     eigen_file: EigenFile | None
     grid: ProcessGrid
     plan: ScanPlan
-    job: Job
+    world: World
     on_card: OnCard | None
 
     def models(self, part: KinshipPart, uses: int) -> Models[Covariance]:
@@ -217,11 +240,11 @@ class KinshipSource:
         if self.eigen_file is not None:
             return self.spectral_models(part, uses)
         card = self.on_card.null_card if self.on_card else None
-        return KinshipModels(part.study, self._kinship(part.study, uses), self.options.pcs, self.job.world, card)
+        return KinshipModels(part.study, self._kinship(part.study, uses), self.options.pcs, self.world, card)
 
     def spectral_models(self, part: KinshipPart, uses: int) -> Models[SpectralCovariance]:
         """The same, all in an eigenbasis. Collective."""
-        study, pcs, world = part.study, self.options.pcs, self.job.world
+        study, pcs, world = part.study, self.options.pcs, self.world
         if self.eigen_file is not None:
             return EigenModels(study, self.eigen_file, self.grid, self.plan.grid_block, pcs, world)
         return DecomposedModels(study, self._kinship(study, uses), pcs, world)
@@ -229,7 +252,7 @@ class KinshipSource:
     def _kinship(self, study: Study, uses: int) -> KinshipOnGrid:
         assert study.kinship is not None
         block, center = self.plan.grid_block, self.options.center_grm
-        index, world = study.kinship_index(), self.job.world
+        index, world = study.kinship_index(), self.world
         return KinshipOnGrid(study.kinship, study.samples, index, uses, self.grid, block, world, center)
 
 
@@ -271,7 +294,13 @@ def sizes_of(options: SingleTrait, study: Study, chromosomes: Chromosomes) -> Sc
         basis=options.eigen is not None or options.ratio == "snp",
         keeps_model=options.joint_peak is not None,
         tested=columns_of_all(study.cohorts, options.columns).count,
+        parts=tuple(chromosomes.sizes().tolist()) if can_be_dealt(options) else (),
     )
+
+
+def can_be_dealt(options: SingleTrait) -> bool:
+    """Whether worlds of ranks may take chromosomes: further scans keep a model of all ranks, and SLEPc needs them."""
+    return options.loco and options.joint_peak is None and not options.pcs
 
 
 def cost_on(

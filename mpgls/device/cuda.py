@@ -15,6 +15,8 @@ from mpgls.device.card import COPIES, PRODUCTS, Card
 from mpgls.device.products import integer_product
 from mpgls.errors import MemoryPlanError, MpglsError, StorageError, UsageError
 
+FAILURES = ("CUDARuntimeError", "CUBLASError", "CUSOLVERError")
+"""By name: CuPy loads a library of CUDA when its module is asked for."""
 USED = 0.9
 """Of the memory that is free on a card, as much is used."""
 
@@ -75,12 +77,16 @@ class CudaCard:
         self._streams = {name: cupy.cuda.Stream(non_blocking=True) for name in (COPIES, PRODUCTS)}
 
     def try_out(self) -> None:
-        """Compile a kernel and call cuBLAS, so that what is missing is missed now."""
+        """Compile a kernel and call cuBLAS and cuSOLVER, so that what is missing is missed now."""
         with self.lane(PRODUCTS):
             A = self.xp.ones((16, 16), dtype=np.int8) * 3
             found = self.to_host(integer_product(self.xp, A, A, 3))
+            L = self.cholesky(4.0 * self.xp.eye(2))
+            solved = self.to_host(self.solve_triangular(L, self.xp.eye(2)))
         if not np.all(found == 144.0):
             raise StorageError(f"the GPU {self.name} multiplies wrongly: 16 * 3 * 3 is {found[0, 0]}")
+        if not np.allclose(solved, np.eye(2) / 2):
+            raise StorageError(f"the GPU {self.name} solves wrongly: 1 / 2 is {solved[0, 0]}")
 
     @contextlib.contextmanager
     def lane(self, name: str) -> Iterator[None]:
@@ -93,7 +99,9 @@ class CudaCard:
             raise MemoryPlanError(
                 f"the GPU has no room ({error}): give a smaller --block-size or more ranks with a GPU each"
             ) from None
-        except (cuda.runtime.CUDARuntimeError, cuda.cublas.CUBLASError) as error:
+        except RuntimeError as error:
+            if type(error).__name__ not in FAILURES:
+                raise
             raise StorageError(f"the GPU {self.name} failed: {error}") from None
 
     def mark(self) -> Any:

@@ -22,6 +22,8 @@ from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import bytes_per_dosages
 
+SPLITTING = 24
+"""Bytes of a number of a panel of L^-1 while it is split into parts, beyond those that inverting took."""
 WIDER = 4
 """Blocks are as many times as wide as those of a core."""
 
@@ -79,10 +81,16 @@ class CardPlan(ScanPlan):
     def _null_text(self) -> str:
         if not self.null:
             return ""
-        triangles = f"V and its factor need {self.null / GIB:.2f} GiB of a GPU, later half beside the operator"
+        size = f"{self.null / GIB:.2f} GiB"
         if self.factorises:
-            return f"\nplan: null models on the GPU of rank 0: {triangles}, until the scan begins"
-        return f"\nplan: null models on the ranks: {triangles}, which it has not"
+            return (
+                f"\nplan: null models on the GPU of rank 0: V and its factor, {size}, until L^-1 is handed out, and "
+                "L^-1, half of that, until the scan begins"
+            )
+        return (
+            f"\nplan: null models on the ranks: a GPU has no room for V and its factor, {size}, or for L^-1, half of "
+            "that, beside operator and block"
+        )
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,8 @@ class CardSizes:
 
     def inverse(self) -> int:
         """Bytes of L^-1 on the card of rank 0, from which the operator is made and which a sample of SNPs checks."""
-        return 0 if self.scan.basis else bytes_of_triangles(self.scan.n, 1)
+        n = self.scan.n
+        return 0 if self.scan.basis else bytes_of_triangles(n, 1) + SPLITTING * panel_height(n) * n
 
     def products(self, columns: int) -> int:
         """Bytes of a panel's products with ``columns``, before and after they are added up."""

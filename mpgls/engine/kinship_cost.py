@@ -32,19 +32,22 @@ def kinship_cost(machine: Machine, plan: KinshipPlan, work: KinshipWork) -> RunC
     """The cost of a kinship: every rank decodes its rows and columns of each SNP and adds one product."""
     loco = f", the sums of {work.parts} chromosomes kept" if work.parts else ""
     study = f"{work.n:,} samples, {work.m:,} SNPs{loco}"
-    phases = (*opening(work.m + float(work.n)), *_sums(machine.ranks, work), _written(work))
+    phases = (*opening(work.m + float(work.n)), *_sums(machine.ranks // plan.worlds, plan.worlds, work), _written(work))
     return RunCost("kinship", study, machine, plan, plan.text(machine), phases)
 
 
-def _sums(P: int, work: KinshipWork) -> Iterator[PhaseCost]:
-    """The block travels packed to all; each counts it, decodes rows and columns; S += X X', the lower strips."""
-    n, m, (p_r, p_c) = float(work.n), float(work.m), grid_shape(P)
+def _sums(R: int, worlds: int, work: KinshipWork) -> Iterator[PhaseCost]:
+    """The block travels packed to all of a world of R ranks; each counts it, decodes rows and columns; S += X X', the
+    lower strips.
+    """
+    n, (p_r, p_c), parts = float(work.n), grid_shape(R), max(1, work.parts)
+    m = float(work.m) * -(-parts // worlds) / parts
     rows, cols = n / p_r, n / p_c
-    packed = m * work.snp_bytes
-    yield PhaseCost("read and share", read=packed, sent=packed * (P - 1))
+    packed = float(work.m) * work.snp_bytes
+    yield PhaseCost("read and share", read=packed, sent=packed * (R - 1))
     yield PhaseCost("decode", {"count": m * n, "double.decode": m * (rows + cols), "scale": m * rows})
     product = m * rows * cols * (1 + 1 / STRIPS)
-    yield PhaseCost("product", {"double.gemm": product / PRODUCT_SHARE}, flop=P * product)
+    yield PhaseCost("product", {"double.gemm": product / PRODUCT_SHARE}, flop=R * product * work.m / m)
     if work.gcta:
         yield PhaseCost("count pairs", {"count": m * (rows + cols)})  # a product only where genotypes are missing
 

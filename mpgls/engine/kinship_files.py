@@ -25,8 +25,8 @@ from mpgls.study.variants import VariantRows
 class KinshipFile:
     """The mpgls HDF5 file ``path`` of a kinship by ``method``, with room for the sums of the chromosomes ``labels``.
 
-    Making it and all methods are collective; a ``with`` block that raises leaves nothing of it. Raises StorageError, on
-    all ranks, where the file cannot be written.
+    Making it and all methods are collective, saving a matrix over its grid; a ``with`` block that raises leaves nothing
+    of it. Raises StorageError, on all ranks, where the file cannot be written.
     """
 
     def __init__(self, path: Path, ids: Sequence[SampleId], method: str, labels: Sequence[str], world: World) -> None:
@@ -41,9 +41,12 @@ class KinshipFile:
         """Keep S_c, the sum of the chromosome ``labels[c]``."""
         self._save(S_grid, self._places.sums[c].rows)
 
-    def complete(self, K_grid: GridMatrix, variants: VariantRows, index: np.ndarray, snps_of: Sequence[int]) -> None:
-        """Write K, made of the .bim rows ``index``, ``snps_of[c]`` of them on each chromosome; the file is complete."""
+    def save(self, K_grid: GridMatrix) -> None:
+        """Keep K."""
         self._save(K_grid, self._places.rows)
+
+    def complete(self, variants: VariantRows, index: np.ndarray, snps_of: Sequence[int]) -> None:
+        """K was made of the .bim rows ``index``, ``snps_of[c]`` of them on each chromosome; the file is complete."""
 
         def finish() -> None:
             keys = [batch for _, batch in keys_of(variants, index)]

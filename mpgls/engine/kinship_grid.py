@@ -14,6 +14,7 @@ from mpgls.la.layout import Slabs
 from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import ColumnsToGrid, GridToColumns, slab_width
 from mpgls.mpi import together
+from mpgls.run.plan import GRID_BLOCK
 from mpgls.stream.files import writing
 from mpgls.study.checked_rows import CheckedRows
 from mpgls.study.grm import Kinship
@@ -99,6 +100,20 @@ def keep_lower(A_grid: GridMatrix) -> None:
     """Zero everything above the diagonal."""
     for local, col in enumerate(A_grid.col_indices):
         A_grid.local[: np.searchsorted(A_grid.row_indices, col), local] = 0.0
+
+
+def mirror_lower(A_grid: GridMatrix) -> None:
+    """What is above the diagonal becomes the mirror image of what is below. Collective."""
+    if A_grid.grid.size > 1:
+        keep_lower(A_grid)
+        mirror(A_grid)
+        return
+    A, n = A_grid.local, A_grid.shape[0]
+    for start in range(0, n, GRID_BLOCK):
+        stop = min(start + GRID_BLOCK, n)
+        A[start:stop, stop:] = A[stop:, start:stop].T
+        corner = np.tril(A[start:stop, start:stop])
+        A[start:stop, start:stop] = corner + np.tril(corner, -1).T
 
 
 def save_columns(A_grid: GridMatrix, path: str | Path, write: Callable[[int, np.ndarray], None]) -> None:

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from mpgls.engine.genotype_blocks import GenotypeBlocks
-from mpgls.engine.kinship_grid import keep_lower, mirror
+from mpgls.engine.kinship_grid import mirror_lower
 from mpgls.errors import InputError
 from mpgls.la.matrix import GridMatrix
 from mpgls.run.clock import Clock
@@ -71,19 +71,20 @@ def chromosome_sums(
     pairs: SnpPairs | None,
     genotypes: GenotypeBlocks,
     chromosomes: Chromosomes,
+    wanted: Sequence[int],
     world: World,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Fill S_grid (n x n, [MC,MR]) of ``products`` with S_c, both triangles, for one chromosome after the other.
+    """Fill S_grid (n x n, [MC,MR]) of ``products`` with S_c, both triangles, for one of the ``wanted`` after the other.
 
     Yields c and the positions of the SNPs that were used: those that pass the filters and vary. At the end the matrix
     of ``pairs``, zeros at first, holds the SNPs that each pair of people has. Collective, and so is every step. Raises
     StorageError, or Stopped after a signal, on all ranks.
     """
     S_grid = products.S_grid
-    cut = [genotypes.cut(chromosomes.positions(c)) for c in range(len(chromosomes.labels))]
-    stream = genotypes.on_every_rank([snps for blocks in cut for snps in blocks], world)
-    progress, done = world.progress("kinship", genotypes.index.size, "SNPs"), 0
-    for c, blocks in enumerate(cut):
+    cut = {c: genotypes.cut(chromosomes.positions(c)) for c in wanted}
+    stream = genotypes.on_every_rank([snps for blocks in cut.values() for snps in blocks], world)
+    progress, done = world.progress("kinship", sum(len(snps) for one in cut.values() for snps in one), "SNPs"), 0
+    for c, blocks in cut.items():
         S_grid.local[...] = 0.0
         used = [np.empty(0, dtype=np.int64)]
         for snps in blocks:
@@ -96,14 +97,10 @@ def chromosome_sums(
             progress.at(done)
         products.finish()
         with world.phase("mirror"):
-            keep_lower(S_grid)
-            mirror(S_grid)
-            if pairs is not None and c == len(cut) - 1:
+            mirror_lower(S_grid)
+            if pairs is not None and c == wanted[-1]:
                 pairs.finish()
-                keep_lower(pairs.A_grid)
-                mirror(pairs.A_grid)
-        if c == len(cut) - 1 and products.dropped.text:
-            world.log.info(f"kinship: {products.dropped.text}")
+                mirror_lower(pairs.A_grid)
         yield c, np.concatenate(used)
 
 

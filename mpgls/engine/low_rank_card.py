@@ -13,11 +13,13 @@ from mpgls.device.triangle import bytes_of_triangles
 from mpgls.engine.similarity import PANEL
 from mpgls.errors import MemoryPlanError
 from mpgls.run.plan import GIB
+from mpgls.study.genotypes import bytes_per_dosages
 
 SHARE, OF_FACTORS = 0.4, 0.3
 """Of a card's memory, as much may be packed similarity SNPs that stay there, and factors of traits."""
-DECODED, NUMBERS = 4, 24
-"""Bytes of a genotype while it is decoded and counted, and of a number of H or L^-1 H while it is split and added."""
+DECODED, OF_DOSAGES, NUMBERS = 4, 56, 24
+"""Bytes of a genotype while it is decoded and counted, of a dosage while it is split into digits, and of a number of H
+or L^-1 H while it is split and added."""
 
 
 def room_for_similarity(limit: int) -> int:
@@ -73,18 +75,31 @@ class CardShare:
         )
 
 
-def share_of_card(limit: int, n: int, similarity: tuple[int, int], width: int, traits: int, item: int) -> CardShare:
-    """For n samples, ``similarity`` SNPs (K, bytes of each packed), and ``width`` tested SNPs of so many traits.
-
-    ``item`` bytes of a number of a factor.
+@dataclass(frozen=True)
+class OnCards:
+    """A run whose cards may use ``limit`` bytes each: n samples, K similarity SNPs, and the bytes of a SNP in the files
+    of the tested and of the similarity ones. ``item`` bytes of a number of a factor.
     """
-    K, packed = similarity
-    stays, factors = K * packed, traits * K * (K + panel_height(K)) // 2 * item
-    decoded = min(PANEL, K)
-    panel = DECODED * n * decoded
-    products = width * (DECODED * n + NUMBERS * (K + panel_height(K) + decoded)) + panel
-    if stays > room_for_similarity(limit):
-        stays = 0
-    if factors > room_for_factors(limit):
-        factors, products = room_for_factors(limit), products + 2 * panel_height(K) * K * item
-    return CardShare(limit, stays, factors, max(products, 2 * panel), bytes_of_triangles(K, 2))
+
+    limit: int
+    n: int
+    K: int
+    snp_bytes: int
+    similarity_bytes: int
+    item: int
+
+    def share(self, width: int, traits: int) -> CardShare:
+        """What ``width`` tested SNPs and the factors of so many traits take."""
+        K, height = self.K, panel_height(self.K)
+        stays, factors, decoded = K * self.similarity_bytes, traits * K * (K + height) // 2 * self.item, min(PANEL, K)
+        panel = self._decoded(self.similarity_bytes) * decoded
+        products = width * (self._decoded(self.snp_bytes) + NUMBERS * (K + height + decoded)) + panel
+        if stays > room_for_similarity(self.limit):
+            stays = 0
+        if factors > room_for_factors(self.limit):
+            factors, products = room_for_factors(self.limit), products + 2 * height * K * self.item
+        return CardShare(self.limit, stays, factors, max(products, 2 * panel), bytes_of_triangles(K, 2))
+
+    def _decoded(self, snp_bytes: int) -> int:
+        """Bytes of a SNP while it is decoded."""
+        return self.n * (OF_DOSAGES if snp_bytes >= bytes_per_dosages(self.n) else DECODED)

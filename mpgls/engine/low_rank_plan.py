@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from mpgls.device.card import Card
-from mpgls.engine.low_rank_card import CardShare, share_of_card
+from mpgls.engine.low_rank_card import CardShare, OnCards
 from mpgls.engine.similarity import PANEL
 from mpgls.engine.team_solvers import Held, TeamWork, teams_text
 from mpgls.la.layout import grid_shape
@@ -128,8 +128,8 @@ def _plan(
     strip = min(sizes.K, STRIP * grid[1])
     share = None
     if sizes.of_card is not None and not sizes.dense:
-        similarity = sizes.K, sizes.similarity_bytes
-        share = share_of_card(sizes.of_card, sizes.n, similarity, width, at_once, sizes.item)
+        cards = OnCards(sizes.of_card, sizes.n, sizes.K, sizes.snp_bytes, sizes.similarity_bytes, sizes.item)
+        share = cards.share(width, at_once)
     plan = LowRankPlan({}, sizes.n, sizes.K, grid, resident, strip, null_team, *held, why, width, at_once, share)
     return replace(plan, stages=stages(machine, sizes, plan))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mpgls.engine.cost import (
     COARSE,
@@ -24,6 +24,7 @@ from mpgls.engine.cost import (
     times,
 )
 from mpgls.engine.mixed_check import SAMPLED
+from mpgls.engine.part_worlds import in_world
 from mpgls.engine.scan_plan import ScanPlan
 from mpgls.engine.team_solvers import OF_INVERSION, Held
 from mpgls.run.plan import Machine
@@ -63,6 +64,10 @@ class ScanWork:
         """Null models."""
         return self.parts * self.T
 
+    def parts_of_one(self, worlds: int) -> int:
+        """Parts of the world that takes most of them."""
+        return -(-self.parts // worlds)
+
 
 def scan_cost(machine: Machine, plan: ScanPlan, work: ScanWork) -> RunCost:
     """The cost of a scan that keeps to ``plan``."""
@@ -73,51 +78,63 @@ def scan_cost(machine: Machine, plan: ScanPlan, work: ScanWork) -> RunCost:
     )
     phases = (
         *opening(work.m + 3.0 * work.n),
-        *_null_models(machine.ranks, work),
-        *_operator(machine, plan, work),
-        *_stream(machine.ranks, plan, work),
+        *_null_models(machine.ranks // plan.worlds, plan.worlds, work),
+        *_operator(in_world(machine, plan.worlds), plan, work),
+        *_stream(machine.ranks // plan.worlds, plan, work),
         *_report(machine.ranks, work),
     )
     return RunCost("single-trait", study, machine, plan, plan.text(machine), phases)
 
 
-def _null_models(P: int, work: ScanWork) -> Iterator[PhaseCost]:
-    """Phi from its file (with its chromosome's sum), then REML by Cholesky; the last factor is that of the scan."""
-    n2 = float(work.n) ** 2
+def _null_models(R: int, worlds: int, work: ScanWork) -> Iterator[PhaseCost]:
+    """Phi from its file (with its chromosome's sum), then REML by Cholesky; the last factor is that of the scan.
+
+    ``worlds`` of R ranks each make null models of their own.
+    """
+    n2, share = float(work.n) ** 2, work.parts_of_one(worlds) / work.parts
     if work.spectral:
-        yield loading("load eigenvectors", work.n, work.models, P)
+        yield loading("load eigenvectors", work.n, work.models, R)
         return
-    yield loading("load kinship", work.n, work.parts, P, files=1 if work.parts == 1 else 2)
+    of_all = loading("load kinship", work.n, work.parts, R, files=1 if work.parts == 1 else 2)
+    yield replace(of_all, work=times(share, of_all.work))
     given = work.models - work.estimated
     fine = FINE * work.estimated + given
     coarse = COARSE * work.estimated
     for precision, count in (("single", coarse), ("double", fine)):
         if count:
-            factor = cholesky_work(work.n, P, precision)
-            yield PhaseCost(f"REML, {precision}", times(count, factor), flop=count * float(work.n) ** 3 / 3)
-    passes = SOLVES / 2 * (coarse + fine) * n2 / P
-    yield PhaseCost("REML, sums", {"scale": passes}, seconds=EVALUATION_SECONDS * (coarse + fine))
+            factor = cholesky_work(work.n, R, precision)
+            flop = count * float(work.n) ** 3 / 3
+            yield PhaseCost(f"REML, {precision}", times(share * count, factor), flop=flop)
+    mine = share * (coarse + fine)
+    yield PhaseCost("REML, sums", {"scale": SOLVES / 2 * mine * n2 / R}, seconds=EVALUATION_SECONDS * mine)
 
 
 def _operator(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
-    """The factor to every team (a copy a node in teams of one), and the check of mixed precision."""
+    """The factor to every team (a copy a node in teams of one), and the check of mixed precision.
+
+    ``machine`` is that of a world.
+    """
     n2, P, R = float(work.n) ** 2, machine.ranks, plan.team_size
     copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
     moved = leaving(work.models * work.item * n2 * copies, P)
-    dealing = {"scale": work.models * n2 / P}
+    mine = work.parts_of_one(plan.worlds) * work.T
+    dealing = {"scale": mine * n2 / P}
     if plan.solver == "inverse" and not work.spectral:  # L^-1 of L
-        dealing["double.gemm"] = work.models * n2 * work.n / 3 / P / OF_INVERSION
+        dealing["double.gemm"] = mine * n2 * work.n / 3 / P / OF_INVERSION
     yield PhaseCost("hand over factor", dealing, sent=moved)
     if work.mixed:
         again = {"double.trsm": SAMPLED * n2 / P} if work.spectral else cholesky_work(work.n, P, "double")
-        yield PhaseCost("check in double", times(work.models, again))
+        yield PhaseCost("check in double", times(mine, again))
 
 
-def _stream(P: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
-    """Every SNP of every trait: read, decoded, X~ = L^-1 X (n^2) or Z'X (2 n^2), and its q + 2 products."""
+def _stream(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
+    """Every SNP of every trait: read, decoded, X~ = L^-1 X (n^2) or Z'X (2 n^2), and its q + 2 products.
+
+    Blocks of a part are dealt to the R ranks of a world.
+    """
     n, name = float(work.n), "single" if work.mixed else "double"
-    held = Held(plan.team_size, plan.solver)
-    mine = work.T * busiest(work.m, work.parts, plan.block, P)
+    held, parts = Held(plan.team_size, plan.solver), work.parts_of_one(plan.worlds)
+    mine = work.T * busiest(-(-work.m * parts // work.parts), parts, plan.block, R)
     phases = ("decode", "solve", "statistics")
     yield PhaseCost("read (waiting)", read=float(work.T * work.m * work.snp_bytes), ahead_of=phases)
     yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n})
@@ -127,7 +144,7 @@ def _stream(P: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     product = {f"{name}.{rate}": flop * mine / team_rate(held)}
     yield PhaseCost("solve", product, flop=flop * work.T * work.m, sent=dealt)
     yield PhaseCost("statistics", {f"{name}.products": mine * n})
-    yield PhaseCost("write", written=RECORD_BYTES * work.T * work.m, syncs=SYNCS * work.models)
+    yield PhaseCost("write", written=RECORD_BYTES * work.T * work.m, syncs=SYNCS * work.models / plan.worlds)
 
 
 def _report(P: int, work: ScanWork) -> Iterator[PhaseCost]:

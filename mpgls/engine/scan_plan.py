@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from mpgls.engine.part_worlds import in_world, null_snps, world_counts
 from mpgls.engine.team_solvers import Held, TeamWork, teams_text
 from mpgls.la.layout import grid_shape
 from mpgls.run.plan import Machine, Plan, block_widths, check_team_size, first_that_fits, grid_block
@@ -20,7 +21,8 @@ class ScanSizes:
     ``snp_bytes`` of a packed SNP, ``item`` bytes of a streamed number (8 double, 4 mixed). ``packed_kinship``: its file
     holds a triangle; ``several_sets``: traits differ in their samples; ``several_traits`` need Phi in turn.
     ``tested`` columns of a SNP; ``nodes`` of h2, where each SNP has its own; ``basis``: Phi is decomposed;
-    ``keeps_model``: Phi and its factor stay for further scans.
+    ``keeps_model``: Phi and its factor stay for further scans. ``parts``: the SNPs of each part, where worlds of ranks
+    may take whole parts.
     """
 
     n: int
@@ -35,11 +37,15 @@ class ScanSizes:
     basis: bool = False
     keeps_model: bool = False
     tested: int = 1
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ScanPlan(Plan):
-    """Sizes that the whole run keeps to: blocks of the grid, teams and ``why`` they solve so, SNPs of a block."""
+    """Sizes that the whole run keeps to: blocks of the grid, teams and ``why`` they solve so, SNPs of a block.
+
+    Grid and teams are those of each of so many ``worlds`` of ranks, which take parts by themselves.
+    """
 
     n: int
     grid: tuple[int, int]
@@ -48,12 +54,14 @@ class ScanPlan(Plan):
     solver: str
     why: str
     block: int
+    worlds: int = field(default=1, kw_only=True)
 
     def text(self, machine: Machine) -> str:
         """The plan as it stands in the log."""
         p_r, p_c = self.grid
+        worlds = f"{self.worlds} worlds, of whole chromosomes, of " if self.worlds > 1 else ""
         return (
-            f"plan: {machine.ranks} ranks as a {p_r} x {p_c} grid in blocks of {self.grid_block}; "
+            f"plan: {worlds}{p_r * p_c} ranks as a {p_r} x {p_c} grid in blocks of {self.grid_block}; "
             f"{teams_text(Held(self.team_size, self.solver), self.why)}; SNP blocks of {self.block}\n"
             f"{self.memory_text(machine)}"
         )
@@ -66,24 +74,31 @@ def plan_scan(
     block: int | None = None,
     solver: str = "auto",
 ) -> ScanPlan:
-    """Choose team size, solver and SNP block so that every stage fits the machine's limit.
+    """Choose worlds, team size, solver and SNP block so that every stage fits the machine's limit.
 
     ``team_size``, ``block`` and ``solver`` of the user win where given. The team is the smallest that fits: a team of
     one needs no communication. Raises MemoryPlanError that names what would fit, UsageError for an impossible team.
     """
     check_team_size(team_size, machine)
-    return first_that_fits(machine, _candidates(machine, sizes, team_size, block, solver), spreads=True)
+    candidates = (
+        plan
+        for worlds in world_counts(machine.ranks, sizes.parts, null_snps(sizes.n, sizes.basis))
+        if machine.ranks // worlds >= (team_size or 1)
+        for plan in _candidates(in_world(machine, worlds), sizes, team_size, block, solver, worlds)
+        if worlds == 1 or plan.fits(machine.spare)
+    )
+    return first_that_fits(machine, candidates, spreads=True)
 
 
 def _candidates(
-    machine: Machine, sizes: ScanSizes, team_size: int | None, block: int | None, wish: str
+    machine: Machine, sizes: ScanSizes, team_size: int | None, block: int | None, wish: str, worlds: int
 ) -> Iterator[ScanPlan]:
-    """Small teams first, then the faster solver, then wide blocks."""
+    """Of the ``machine`` of a world: small teams first, then the faster solver, then wide blocks."""
     n, grid, work = sizes.n, grid_shape(machine.ranks), _work(sizes)
     for held in work.ways(wish, [team_size] if team_size else range(1, machine.ranks + 1)):
         for width in [block] if block else block_widths(sizes.m, machine.ranks):
             made = stages(machine, sizes, held, width)
-            yield ScanPlan(made, n, grid, grid_block(n, grid), *held, work.why(held), width)
+            yield ScanPlan(made, n, grid, grid_block(n, grid), *held, work.why(held), width, worlds=worlds)
 
 
 def _work(sizes: ScanSizes) -> TeamWork:

@@ -1,7 +1,8 @@
 """The two large products of the low-rank model on the cards of the ranks: G'G, and G'X of the tested SNPs.
 
 Genotypes go to the card packed and are counts there, so both are exact integer products (`mpgls.device.cross`), divided
-by the standard deviations in float64. F'X, of the covariates and traits, is made there as well, of F in int8 parts.
+by the standard deviations in float64; dosages are five digits. F'X, of the covariates and traits, is made there as
+well, of F in int8 parts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mpgls.device.card import PRODUCTS, Card
 from mpgls.device.cross import Counted, centred_product, counted
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.operator import Centring, DeviceOperator, row_panels
-from mpgls.device.parts import PRECISIONS, Columns
+from mpgls.device.parts import PRECISIONS
 from mpgls.engine.device_counts import CardCounter
 from mpgls.engine.low_rank import LowRankFactor
 from mpgls.engine.low_rank_card import room_for_factors, room_for_similarity
@@ -29,6 +30,7 @@ from mpgls.la.teams import Closing, Team
 from mpgls.run.plan import GIB
 from mpgls.run.world import World
 from mpgls.study.genotype_files import Genotypes
+from mpgls.study.genotypes import split_rows
 from mpgls.study.similarity import SimilaritySnps
 from mpgls.study.snp_columns import SnpColumns
 from mpgls.study.snp_stats import SnpStats
@@ -39,10 +41,8 @@ if TYPE_CHECKING:
 EXACT = PRECISIONS["exact"]
 
 
-def check_for_cards(dosages: bool, dense: bool) -> None:
-    """UsageError for what is not multiplied on GPUs: ``dosages``, and the n x n form."""
-    if dosages:
-        raise UsageError("low-rank --device gpu multiplies counts of alleles: give --dosage hard-call")
+def check_for_cards(dense: bool) -> None:
+    """UsageError for the n x n form, which is not on GPUs."""
     if dense:
         raise UsageError("--device gpu has no n x n form of low-rank: give --form low-rank")
 
@@ -65,7 +65,7 @@ class SimilarityOnCard(Similarity):
         self.card, self._has_gaps = card, stats.n_obs < stats.n
         self._decode_counts = DeviceDecoder(card, packed.bed.n, rows, EXACT)
         resident = at.size * packed.bed.snp_bytes <= room_for_similarity(card.limit)
-        self._resident = card.xp.asarray(packed.rows[at]) if resident else None
+        self._resident = card.xp.asarray(self._numbers(at)) if resident else None
         card.settle()
 
     @property
@@ -78,11 +78,15 @@ class SimilarityOnCard(Similarity):
         """SNPs ``which`` on the card. To be called in the lane of products."""
         xp = self.card.xp
         if self._resident is None:
-            packed = xp.asarray(self.packed.rows[self._at[which]])
+            packed = xp.asarray(self._numbers(self._at[which]))
         else:
             packed = self._resident[xp.asarray(which)]
         gaps = np.flatnonzero(self._has_gaps[which])
         return counted(self.card, self._decode_counts, packed, self.stats.mean[which], gaps)
+
+    def _numbers(self, at: np.ndarray) -> np.ndarray:
+        """The SNPs ``at`` some places among the packed ones: genotypes, or dosages in float32."""
+        return split_rows(self.packed.rows[at], self.packed.bed.n)[0]
 
     def cross(self, which: np.ndarray, X: Counted) -> Any:
         """G'X (k, B), float64 on the card, of the SNPs ``which`` and centred columns on the card."""
@@ -137,7 +141,7 @@ class TestedOnCard(TestedSnps):
     def decode(self, packed: np.ndarray) -> BlockOnCard:
         """B SNPs on the card, their counts, and F'x."""
         with self.world.phase("decode", nbytes=packed.size), self.card.lane(PRODUCTS):
-            on_card = self.card.xp.asarray(packed)
+            on_card = self.card.xp.asarray(split_rows(packed, self.bed.n)[0])
             stats = self._counter.stats(packed, on_card)
             gaps = np.flatnonzero(stats.n_obs < stats.n)
             columns = counted(self.card, self._decode_counts, on_card, stats.mean, gaps)
@@ -149,10 +153,9 @@ class TestedOnCard(TestedSnps):
     def _covariates(self, columns: Counted) -> Any:
         """F'X of the centred SNPs (q+T, B)."""
         xp, B = self.card.xp, columns.d.size
-        d = xp.zeros(columns.a.shape[0])
+        d = xp.zeros(columns.a.parts[0].shape[0])
         d[:B] = columns.d
-        missing = None if columns.m is None else Columns([columns.m], True)
-        (FX,) = self._F.apply(Columns([columns.a], True), Centring(d, columns.gaps, missing))
+        (FX,) = self._F.apply(columns.a, Centring(d, columns.gaps, columns.m))
         return FX[1][:, :B]
 
     def begin(self, part: SimilarityPart) -> None:

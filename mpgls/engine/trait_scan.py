@@ -35,6 +35,7 @@ from mpgls.model.gls import NullFit, NullSums, SnpTest, fit_null
 from mpgls.run.log import Log
 from mpgls.run.slots import ScanLedger
 from mpgls.run.world import World
+from mpgls.run.worlds import Worlds
 from mpgls.study.align import Cohort
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.snp_columns import ONE_COLUMN, SnpColumns
@@ -73,6 +74,17 @@ class TraitScans(ABC, Generic[C]):
     def unfinished(self, part: ScanPart) -> list[int]:
         """The traits that lack SNPs of a part, or genetic values."""
         return sorted({*self.ledger.unfinished(part.blocks), *(self.blups.files.lacking() if self.blups else ())})
+
+    def join(self, worlds: Worlds, world_of: np.ndarray) -> None:
+        """What each world found of its parts, of the worlds ``world_of`` (parts,), all ranks know. Collective."""
+        if worlds.count == 1:
+            return
+        whole = self.ledger.of(worlds.whole)
+        for part, number in enumerate(world_of.tolist()):
+            whole.share(part, worlds.first_rank(number))
+        for checks in worlds.whole.comm.allgather(dict(self.checks)):
+            for trait, found in checks.items():
+                self.checks[trait] = found.larger(self.checks.get(trait, found))
 
     def predict(self, trait: int, cohort: Cohort, fit: NullFit, L: Whitener, F_tilde_rep: np.ndarray) -> None:
         """Genetic values by a trait's null model, where they are asked for and lacking. Collective."""

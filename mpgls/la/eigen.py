@@ -47,19 +47,19 @@ def eigh(A_grid: GridMatrix, solver: str = "auto", slepc_options: str = "") -> E
     """All eigenpairs of the symmetric ``A_grid`` (n x n, square blocks), which may be destroyed. Collective.
 
     ``auto`` takes SLEPc's ELPA where SLEPc was built with it, otherwise ScaLAPACK's p?syevd: SLEPc's own ``scalapack``
-    solver calls p?syev, which is several times slower. Random probes check the residual and the orthogonality.
+    solver calls p?syev, which is several times slower. A grid of some of the ranks takes p?syevd. Random probes check
+    the residual and the orthogonality.
     Raises NumericalError when a check fails or the solver does not converge, UsageError without slepc4py.
     """
     probes = np.random.default_rng(7).standard_normal((A_grid.shape[0], 4))
     images = multiply(A_grid, probes)
     norm = math.sqrt(sum_of_squares(A_grid))
-    elpa = solver != "scalapack" and _has_elpa(A_grid.grid.comm, required=solver == "slepc")
-    if solver == "scalapack" or (solver == "auto" and not elpa):
+    asks = solver == "slepc" or (solver == "auto" and _is_of_all_ranks(A_grid))
+    elpa = asks and _has_elpa(A_grid.grid.comm, required=solver == "slepc")
+    if solver != "slepc" and not elpa:
         Z_grid = GridMatrix(A_grid.grid, A_grid.layout, A_grid.dtype.type)
         lam = scalapack.syevd(A_grid, Z_grid)
-        how = "ScaLAPACK p?syevd" + (
-            "" if solver == "scalapack" else " (this SLEPc has no ELPA, its scalapack is p?syev)"
-        )
+        how = "ScaLAPACK p?syevd" + (" (this SLEPc has no ELPA, its scalapack is p?syev)" if asks else "")
     else:
         kind = "elpa" if elpa else "scalapack"
         lam, Z_grid = _slepc_full(A_grid, kind, slepc_options)
@@ -179,6 +179,13 @@ def split_options(text: str) -> list[tuple[str, str]]:
         else:
             raise UsageError(f"--slepc-options {text!r}: {word!r} follows no option")
     return pairs
+
+
+def _is_of_all_ranks(A_grid: GridMatrix) -> bool:
+    """PETSc begins and ends on all ranks together, and does not end where some had a communicator of their own."""
+    from mpi4py import MPI
+
+    return A_grid.grid.size == MPI.COMM_WORLD.size
 
 
 def _has_elpa(comm: MPI.Comm, required: bool) -> bool:

@@ -51,6 +51,9 @@ class ColumnsToGrid:
         """Send this rank's slab ``X_cols`` (n x width, Fortran order) of ``round_``. Collective over the grid."""
         comm, cols = self.grid.comm, self.layout.cols
         position, target = self._kept(round_, comm.rank)
+        if comm.size == 1:
+            A_grid.local[:, target] = X_cols[:, position]
+            return
         owner = cols.owner(target)
         pieces, counts = [], np.zeros((len(self.rows), self.p_c), dtype=np.int64)
         for r, rows in enumerate(self.rows):
@@ -80,8 +83,11 @@ class GridToColumns:
         self.p_c = p_c
 
     def run(self, round_: int, A_grid: GridMatrix) -> np.ndarray:
-        """This rank's slab (n x width, Fortran order) of ``round_``. Collective over the grid."""
+        """This rank's slab (n x width, Fortran order) of ``round_``: a view on a grid of one rank. Collective."""
         comm, cols = self.grid.comm, self.layout.cols
+        if comm.size == 1:
+            own = self.slabs.columns(round_, 0)
+            return A_grid.local[:, own.start : own.stop]
         pieces, counts = [], []
         for rank in range(comm.size):
             columns = np.asarray(self.slabs.columns(round_, rank), dtype=np.int64)

@@ -18,7 +18,7 @@ from mpgls.errors import Stopped, StorageError
 from mpgls.mpi import StopSignal, agree, node_of, on_root, together
 from mpgls.report.file_names import LONGEST_PART
 from mpgls.run.clock import Clock, take_start, timing_table
-from mpgls.run.hardware import GEMM_ROWS, gemm_rate, limited_threads, memory_of_process, resident_memory
+from mpgls.run.hardware import GEMM_ROWS, gemm_rate, limited_threads, memory_of_process, node_memory, resident_memory
 from mpgls.run.identity import file_identity
 from mpgls.run.kernels import kernel_warnings, kernels
 from mpgls.run.ledger import State
@@ -176,9 +176,10 @@ class Job:
         from mpi4py import MPI
 
         self._measure_gemm()
-        limit = None if self.options.memory is None else int(self.options.memory * GIB)
-        self._base = self.world.comm.allreduce(resident_memory()["rss"], op=MPI.MAX) + readers
-        return Machine(self.world.size, self.ranks_per_node, limit, self._base)
+        comm, limit = self.world.comm, None if self.options.memory is None else int(self.options.memory * GIB)
+        self._base = comm.allreduce(resident_memory()["rss"], op=MPI.MAX) + readers
+        free = comm.allreduce(node_memory()[1] // self.ranks_per_node, op=MPI.MIN)
+        return Machine(comm.size, self.ranks_per_node, limit, self._base, free)
 
     def _measure_gemm(self) -> None:
         comm, n = self.world.comm, round(GEMM_ROWS * self.threads ** (1 / 3))  # each thread has as much to do

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -28,7 +28,7 @@ class Log:
         self._file: BinaryIO | None = None
         self._progress: ProgressFile | None = None
         self._heard = self._kept = True
-        self._start = time.perf_counter() if began is None else began
+        self.began = time.perf_counter() if began is None else began
         if self._speaks and path is not None:
             try:
                 self._file = open(path, "ab" if append else "wb", buffering=0)  # noqa: SIM115
@@ -44,11 +44,18 @@ class Log:
         """One line (or a block of lines) with the seconds since the start."""
         if not self._speaks:
             return
-        stamp = f"{time.perf_counter() - self._start:9.2f}  "
-        for line in message.split("\n"):
-            text = (stamp + line).rstrip()
-            self._to_file(text)
-            self._to_stdout(text)
+        self.repeat(self.stamped(message))
+
+    def stamped(self, message: str) -> list[str]:
+        """The lines of a message as they stand in the log."""
+        stamp = f"{time.perf_counter() - self.began:9.2f}  "
+        return [(stamp + line).rstrip() for line in message.split("\n")]
+
+    def repeat(self, lines: Sequence[str]) -> None:
+        """Lines that were stamped when they were said, here or on another rank."""
+        for line in lines if self._speaks else ():
+            self._to_file(line)
+            self._to_stdout(line)
 
     def _to_file(self, text: str) -> None:
         """A line of the file; where it has no room now, it may have for the next one."""
@@ -90,7 +97,7 @@ class Log:
 
     def seconds(self) -> float:
         """Seconds since the log began."""
-        return time.perf_counter() - self._start
+        return time.perf_counter() - self.began
 
     def close(self) -> None:
         """Close the log file, and that of progress."""
@@ -100,6 +107,23 @@ class Log:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+class HeldLog(Log):
+    """Keeps its lines, stamped, for a log that repeats them: of ranks that work apart from rank 0."""
+
+    def __init__(self, rank: int, began: float) -> None:
+        super().__init__(rank, began=began)
+        self._lines: list[str] = []
+
+    def info(self, message: str = "") -> None:
+        """One line (or a block of lines) with the seconds since the start."""
+        self._lines += self.stamped(message)
+
+    def take(self) -> list[str]:
+        """The lines that were not taken before."""
+        lines, self._lines = self._lines, []
+        return lines
 
 
 class Progress:

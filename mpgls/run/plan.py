@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mpgls.errors import MemoryPlanError, UsageError
@@ -26,12 +26,21 @@ def memory_for(need: float) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the plan must fit: ranks in all, ranks of the fullest node, bytes a rank may use, bytes it uses already."""
+    """What the plan must fit: ranks in all, ranks of the fullest node, bytes a rank may use, bytes it uses already.
+
+    ``free``: a rank's share of what is free on its node, which holds for what is faster but can be done without.
+    """
 
     ranks: int
     ranks_per_node: int
     limit: int | None
     base: int
+    free: int | None = None
+
+    @property
+    def spare(self) -> Machine:
+        """The machine for a plan that takes memory to be faster: without a limit what is free is one."""
+        return replace(self, limit=self.free if self.limit is None else self.limit)
 
 
 def does_not_fit(machine: Machine, what: str, need: int, *ways: str, spreads: bool = False) -> MemoryPlanError:

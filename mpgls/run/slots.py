@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -40,6 +41,19 @@ class ScanLedger:
         self.given = np.full(store.nulls.records.shape, np.nan) if given is None else given
         self.nulls, self.effects = store.nulls.records, store.nulls.effects
         self.units = np.ones(len(store.traits))
+
+    def of(self, world: World) -> ScanLedger:
+        """This ledger for some of its ranks, which keep parts of their own in it."""
+        own = copy.copy(self)
+        own.world = world
+        return own
+
+    def share(self, part: int, root: int) -> None:
+        """The null models of a part become known to all ranks, as ``root`` has them. Collective."""
+        mine = self.nulls[part], [effects[part] for effects in self.effects]
+        self.nulls[part], of_traits = self.world.comm.bcast(mine if self.world.rank == root else None, root=root)
+        for effects, of_part in zip(self.effects, of_traits, strict=True):
+            effects[part] = of_part
 
     @property
     def traits(self) -> list[str]:

@@ -260,6 +260,23 @@ def test_low_rank_with_gaps_equals_the_dense_oracle(comm, study, precision, resi
         assert "products on the GPU against double on" in out.with_name(f"{out.name}.log").read_text()
 
 
+@pytest.mark.parametrize("similarity", ["dosages", "counts"])
+def test_low_rank_of_dosages_with_gaps_is_that_of_the_ranks(comm, study, similarity, monkeypatch):
+    monkeypatch.setattr(similarity_on_card, "PANEL", 9)
+    monkeypatch.setattr(low_rank_card, "SHARE", 0.5 if similarity == "counts" else 0.0)
+    prefix, lines = study.folder / "ld", [(study.folder / f"g.{k}").read_text().splitlines() for k in ("bim", "fam")]
+    dosages = np.clip(study.plink.dosages + np.random.default_rng(8).normal(0, 0.1, (N, M)), 0, 2)
+    on_root(comm, lambda: write_pgen(prefix, *lines, np.round(dosages * 2**14) / 2**14, exact=False, step=1))
+    of_similarity = {"similarity_bfile": study.bfile} if similarity == "counts" else {}
+    options = {"bfile": None, "pfile": str(prefix), "h2": H2, **of_similarity}
+    out, on_ranks = (low_rank(comm, study, f"ld_{similarity}_{d}", device=d, **options) for d in ("gpu", "cpu"))
+    if comm.rank == 0:
+        found, expected = (read_results(one, "trait1") for one in (out, on_ranks))
+        for name in EFFECTS:
+            atol = 1e-9 * np.nanmax(np.abs(expected[name]))
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=name)
+
+
 @pytest.mark.parametrize(
     "options, sentence",
     [

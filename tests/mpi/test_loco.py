@@ -305,7 +305,7 @@ def stop_in(monkeypatch, module, name, number):
 @few_ranks
 @pytest.mark.parametrize("call", [5, 6])
 def test_a_stopped_scan_is_resumed(comm, study, monkeypatch, call):
-    options = {"pheno_name": ("trait1", "trait2"), "block_size": 6}
+    options = {"pheno_name": ("trait1", "trait2"), "block_size": 6, "team_size": comm.size}  # all ranks together
     out = scan(comm, study, "whole", **options)
     with monkeypatch.context() as patch:  # in the first or second trait of the third chromosome
         stop_in(patch, trait_scan, "left_blocks", call)

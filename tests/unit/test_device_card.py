@@ -25,7 +25,11 @@ class OutOfMemoryError(MemoryError):
 
 
 class CUBLASError(RuntimeError):
-    """As cupy.cuda.cublas has it."""
+    """As cupy.cuda.cublas has it, which is loaded with cuBLAS."""
+
+
+class CUSOLVERError(RuntimeError):
+    """As cupy.cuda.cusolver has it."""
 
 
 class Event:
@@ -86,7 +90,6 @@ def fake_cupy(count=2, free=8 * GIB):
     cuda = SimpleNamespace(
         runtime=runtime,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-        cublas=SimpleNamespace(CUBLASError=CUBLASError),
         Device=lambda number: SimpleNamespace(use=lambda: setattr(said, "used", number)),
         Stream=Stream,
         Event=Event,
@@ -101,8 +104,7 @@ def fake_cupy(count=2, free=8 * GIB):
 def cupy(monkeypatch):
     made = fake_cupy()
     monkeypatch.setitem(sys.modules, "cupy", made)
-    # a kernel and cuBLAS need a card
-    monkeypatch.setattr(CudaCard, "try_out", lambda card: None)
+    monkeypatch.setattr(CudaCard, "try_out", lambda card: None)  # it has neither cuBLAS nor cuSOLVER
     return made
 
 
@@ -138,6 +140,7 @@ def test_what_is_missing_is_said_in_a_sentence(monkeypatch, count, ranks, limit,
         ),
         (CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED"), StorageError, "the GPU Card 0 failed: CUBLAS_STATUS_NOT_S"),
         (CUDARuntimeError("cudaErrorECCUncorrectable"), StorageError, "the GPU Card 0 failed: cudaErrorECC"),
+        (CUSOLVERError("CUSOLVER_STATUS_ALLOC_FAILED"), StorageError, "the GPU Card 0 failed: CUSOLVER_STATUS_ALLOC"),
     ],
 )
 def test_failures_of_a_card_are_sentences(cupy, raised, kind, sentence):
@@ -145,6 +148,12 @@ def test_failures_of_a_card_are_sentences(cupy, raised, kind, sentence):
     with pytest.raises(kind, match=sentence), card.lane(PRODUCTS):
         raise raised
     assert Stream.current is None
+
+
+def test_what_is_no_failure_of_a_card_stays_what_it_is(cupy):
+    card = open_card(0, 1, None)
+    with pytest.raises(RuntimeError, match=r"^dictionary changed size"), card.lane(PRODUCTS):
+        raise RuntimeError("dictionary changed size during iteration")
 
 
 def test_copies_go_beside_products(cupy):
@@ -165,3 +174,29 @@ def test_copies_go_beside_products(cupy):
         products = Stream.current
     assert np.array_equal(back, host)
     assert (copies.asked, products.asked) == (["set", "record"], ["wait", "get", "record"])
+
+
+def test_cusolver_is_asked_whether_it_failed(cupy, monkeypatch):
+    """CuPy ignores it unless `cupyx.errstate` says otherwise; NumPy's functions stand for its own here."""
+    told = []
+
+    @contextlib.contextmanager
+    def errstate(*, linalg):
+        told.append(linalg)
+        yield
+        told.append("as before")
+
+    def solve_triangular(a, b, trans=0, lower=False, unit_diagonal=False, overwrite_b=False, check_finite=False):
+        """The arguments that CuPy's has."""
+        assert lower and overwrite_b and trans in (0, 1)
+        return np.linalg.solve(a.T if trans else a, b)
+
+    cupy.linalg = np.linalg
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(errstate=errstate))
+    monkeypatch.setitem(sys.modules, "cupyx.scipy.linalg", SimpleNamespace(solve_triangular=solve_triangular))
+    monkeypatch.setitem(sys.modules, "cupyx.scipy", SimpleNamespace())
+    card, A, B = open_card(0, 1, None), np.array([[4.0, 2.0], [2.0, 5.0]]), np.eye(2)
+    L = card.cholesky(A)
+    assert told == ["raise", "as before"] and np.array_equal(L, [[2.0, 0.0], [1.0, 2.0]])
+    np.testing.assert_allclose(card.solve_triangular(L, B), [[0.5, 0.0], [-0.25, 0.5]], rtol=1e-15)
+    np.testing.assert_allclose(card.solve_triangular(L, B, transposed=True), [[0.5, -0.25], [0.0, 0.5]], rtol=1e-15)

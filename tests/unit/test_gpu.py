@@ -12,7 +12,10 @@ from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.operator import Centring, DeviceOperator, row_panels
 from mpgls.device.parts import PRECISIONS
 from mpgls.device.products import half_product, integer_product
+from mpgls.device.triangle import Triangle
 from mpgls.errors import MemoryPlanError, UsageError
+from mpgls.la.layout import Block
+from mpgls.la.scalapack import NotPositiveDefinite
 
 pytestmark = pytest.mark.gpu
 
@@ -73,6 +76,48 @@ def _sums(card, W, F, packed, rows, precision, room):
         card.follow(copied)
         centring = Centring(mean - c, gaps, decoder.missing(on_card))
         return card.to_host(operator.sums(decoder.genotypes(on_card, c), centring))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-11), (np.float32, 1e-3)])
+def test_a_factor_and_its_inverse_are_those_of_numpy(card, dtype, tolerance):
+    rng = np.random.default_rng(4)
+    A = rng.normal(size=(N, 2 * N))
+    A = A @ A.T / (2 * N)
+    with card.lane(PRODUCTS):
+        L = factor_on(card, A, 0.6, dtype)
+        expected = np.linalg.cholesky(0.6 * A + 0.4 * np.eye(N))
+        everything = Block(range(N), range(N))
+        found = card.to_host(L.block(everything))
+        assert found.dtype == dtype and np.abs(found - expected).max() < tolerance
+        C = rng.normal(size=(N, 3))
+        for solve, W in ((L.solve, expected), (L.solve_transposed, expected.T)):
+            columns = card.xp.array(C, dtype=dtype)
+            solve(columns)
+            assert np.abs(W @ card.to_host(columns) - C).max() < tolerance
+        L.invert()
+        assert np.abs(card.to_host(L.block(everything)) @ expected - np.eye(N)).max() < tolerance
+
+
+def test_a_matrix_without_a_factor_is_noticed(card):
+    for bad in (0, N - 1):
+        A = np.eye(N)
+        A[bad, bad] = -1.0
+        with pytest.raises(NotPositiveDefinite, match="a leading minor of order"), card.lane(PRODUCTS):
+            factor_on(card, A, 1.0, np.float64)
+
+
+def factor_on(card, A, a, dtype):
+    """L of a A + (1-a) I."""
+    held, L = Triangle.empty(card, len(A)), Triangle.empty(card, len(A), dtype)
+    for panel in held.panels:
+        panel.whole[...] = card.xp.asarray(np.ascontiguousarray(A[panel.cols.start :, _columns(panel)]))
+    L.fill(held, a, 1.0 - a, None)
+    L.factorise()
+    return L
+
+
+def _columns(panel):
+    return slice(panel.cols.start, panel.cols.stop)
 
 
 def test_too_little_memory_is_said_in_a_sentence(card):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from mpgls.engine.kinship_plan import KinshipSizes, plan_kinship
+from mpgls.engine.part_worlds import deal_parts
 from mpgls.engine.scan_plan import ScanSizes, plan_scan
 from mpgls.engine.team_solvers import MESSAGES
 from mpgls.errors import MemoryPlanError, UsageError
@@ -152,3 +156,33 @@ def test_the_text_names_grid_team_block_and_bytes():
 @pytest.mark.parametrize("n, grid, block", [(1, (1, 1), 1), (7, (2, 2), 1), (151, (3, 1), 13), (100_000, (8, 8), 128)])
 def test_every_process_row_has_blocks(n, grid, block):
     assert grid_block(n, grid) == block
+
+
+CHROMOSOMES = tuple(range(24_000, 2_000, -1_000))  # 22 of them
+
+
+def test_chromosomes_are_dealt_evenly_each_to_one_world():
+    world_of = deal_parts([5.0, 4.0, 3.0, 3.0, 3.0], 2)  # the largest first: 5 + 3 and 4 + 3 + 3
+    assert world_of.tolist() == [0, 1, 1, 0, 1]
+    assert deal_parts([1.0] * 22, 22).tolist() == list(range(22))
+    sums = np.bincount(deal_parts(CHROMOSOMES, 4), CHROMOSOMES)
+    assert sums.sum() == sum(CHROMOSOMES) and sums.max() <= sum(CHROMOSOMES) / 4 + min(CHROMOSOMES)
+
+
+@pytest.mark.parametrize("ranks, worlds", [(1, 1), (2, 2), (11, 11), (16, 16), (44, 22), (23, 1)])
+def test_worlds_take_whole_chromosomes(ranks, worlds):
+    made = plan(machine(ranks, ranks), parts=CHROMOSOMES)
+    assert (made.worlds, math.prod(made.grid)) == (worlds, ranks // worlds)
+    assert plan(machine(ranks, ranks)).worlds == 1  # nothing to deal
+
+
+def test_there_are_as_many_worlds_as_memory_allows():
+    """Of n x n numbers a rank of a world has its share; without --memory what is free on the node counts."""
+    many = plan(machine(16, 16), parts=CHROMOSOMES)
+    tight = plan(machine(16, 16, gib=many.peak / GIB - 0.1), parts=CHROMOSOMES)
+    assert 1 < tight.worlds < many.worlds == 16
+    free = replace(machine(16, 16), free=many.peak - 1)
+    assert plan(free, parts=CHROMOSOMES).worlds == tight.worlds
+    assert plan(replace(free, free=GIB), parts=CHROMOSOMES).worlds == 1
+    assert plan(machine(16, 16), team_size=16, parts=CHROMOSOMES).worlds == 1
+    assert plan_kinship(free, KinshipSizes(40_000, 10**6, 10_000, True, parts=CHROMOSOMES)).worlds > 1

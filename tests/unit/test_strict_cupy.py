@@ -12,6 +12,7 @@ import strict_lanes
 import test_gpu
 from strict_card import StrictCard
 
+from mpgls.device import triangle
 from mpgls.device.card import COPIES, PRODUCTS
 
 SOURCE = Path(__file__).resolve().parents[2] / "mpgls"
@@ -165,3 +166,6 @@ def test_what_is_tested_on_a_card_goes_well_without_one(monkeypatch):
     """Of tests/unit/test_gpu.py: that it asks nothing that CuPy refuses."""
     monkeypatch.setattr(test_gpu, "N", 300)
     test_gpu.test_an_operator_gives_what_numpy_gives(StrictCard(), "mixed", 2**17)
+    monkeypatch.setattr(triangle, "WIDTH", 64)
+    test_gpu.test_a_factor_and_its_inverse_are_those_of_numpy(StrictCard(), np.float64, 1e-11)
+    test_gpu.test_a_matrix_without_a_factor_is_noticed(StrictCard())

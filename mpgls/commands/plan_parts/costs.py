@@ -55,7 +55,8 @@ def _snps(options: Plan) -> int:
 
 def _kinship(options: Plan, machine: Machine) -> RunCost:
     n, m = options.samples, _snps(options)
-    plan = plan_kinship(machine, KinshipSizes(n, m, _bytes(options), options.loco))
+    parts = (-(-m // options.parts),) * options.parts if options.loco else ()
+    plan = plan_kinship(machine, KinshipSizes(n, m, _bytes(options), options.loco, parts=parts))
     return kinship_cost(machine, plan, KinshipWork(n, m, _bytes(options), options.parts if options.loco else 0))
 
 
@@ -65,9 +66,11 @@ def _eigen(options: Plan, machine: Machine) -> RunCost:
 
 def _single_trait(options: Plan, machine: Machine) -> RunCost:
     n, m, parts, T, q = options.samples, _snps(options), options.parts, options.t, options.q
+    of_part = -(-m // parts)
     sizes = ScanSizes(
-        n, -(-m // parts), q + 1, _bytes(options), _item(options), several_traits=T > 1, basis=options.from_eigen
-    )
+        n, of_part, q + 1, _bytes(options), _item(options), several_traits=T > 1, basis=options.from_eigen,
+        parts=(of_part,) * parts if options.loco else (),
+    )  # fmt: skip
     estimated = 0 if options.from_eigen else parts * T
     work = ScanWork(n, m, _bytes(options), parts, T, q, options.mixed, estimated, options.from_eigen)
     return scan_cost(machine, plan_scan(machine, sizes), work)

@@ -1,0 +1,160 @@
+"""Chromosomes that worlds of ranks take by themselves: the same figures as all ranks together, errors and stops."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pytest
+from small_study import (
+    SimulatedStudy,
+    on_root,
+    read_facts,
+    read_plink,
+    read_results,
+    read_table,
+    unchecked,
+    write_table,
+)
+
+import mpgls
+from mpgls.engine import trait_scan
+from mpgls.errors import InputError, NumericalError, Stopped
+from mpgls.run.world import World
+from mpgls.run.worlds import split_world
+from mpgls.stream.store import open_store
+
+N, M, C = 71, 97, 5
+TRAITS = ("trait1", "trait2")
+
+
+@dataclass(frozen=True)
+class Study(SimulatedStudy):
+    """Simulated files with missing genotypes, five chromosomes and a gap in the second trait; a kinship with sums."""
+
+    grm: str
+
+
+@pytest.fixture(scope="module")
+def study(module_comm, module_folder):
+    comm, folder = module_comm, module_folder
+    prefix, pheno = str(folder / "g"), str(folder / "traits.tsv")
+    mpgls.simulate(samples=N, snps=M, traits=2, chromosomes=C, missing=0.03, seed=3, out=prefix, comm=comm)
+    mpgls.kinship(bfile=prefix, loco=True, out=folder / "K", comm=comm, threads=1)
+
+    def change():
+        traits = read_table(f"{prefix}.pheno.tsv")
+        traits["trait2"][[3, 40, 41]] = np.nan
+        write_table(pheno, read_plink(prefix).ids, traits)
+
+    on_root(comm, change)
+    return Study(folder, prefix, pheno, f"{prefix}.covar.tsv", read_plink(prefix), str(folder / "K.h5"))
+
+
+def scan(comm, study, out, **options):
+    """single-trait --loco; returns the prefix of its outputs."""
+    usual = {"pheno": study.pheno, "grm": study.grm, "loco": True, "no_plots": True, "threads": 1, "block_size": 7}
+    mpgls.single_trait(bfile=study.bfile, out=study.folder / out, comm=comm, **usual | options)
+    comm.Barrier()
+    return study.folder / out
+
+
+def worlds_of(out):
+    """How many worlds the log of a run speaks of."""
+    found = re.search(r"plan: (\d+) worlds, of whole chromosomes", Path(f"{out}.log").read_text())
+    return 1 if found is None else int(found[1])
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "mixed"}, {"ratio": "snp"}], ids=str)
+def test_worlds_give_what_all_ranks_give_together(comm, study, options):
+    if options:
+        options = options | {"pheno_name": ("trait1",)}
+    apart, together = scan(comm, study, "apart", **options), scan(comm, study, "one", team_size=comm.size, **options)
+    if comm.rank > 0:
+        return
+    assert (worlds_of(apart) > 1, worlds_of(together)) == (comm.size > 1, 1)
+    log = Path(f"{apart}.log").read_text()
+    for trait in options.get("pheno_name", TRAITS):
+        found, wanted = (read_facts(one, trait) for one in (apart, together))
+        for label in wanted["loco"]:
+            assert found["loco"][label]["h2"] == pytest.approx(wanted["loco"][label]["h2"], abs=1e-8)
+            assert len(re.findall(rf"{trait}, chromosome {label}: h2 ", log)) == 1
+        assert found["funnel"] == wanted["funnel"] and ("mixed_check_beta" in found) == ("mixed_check_beta" in wanted)
+        if comm.size == 1 or options.get("precision") == "mixed":
+            continue
+        ours, theirs = (read_results(one, trait) for one in (apart, together))
+        for name in ("BETA", "SE", "LOG10P"):
+            scale = np.nanmax(np.abs(theirs[name]))
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-7, atol=1e-8 * scale, err_msg=name)
+
+
+def test_a_given_h2_gives_the_effects_of_the_oracle_in_every_world(comm, study):
+    out = scan(comm, study, "apart", pheno_name=("trait1",), h2=0.4)
+    if comm.rank > 0:
+        return
+    X, order, results = study.plink.centred(), np.array(study.plink.chromosomes), read_results(out, "trait1")
+    for label in np.unique(order):
+        rest = X[:, order != label]
+        Phi, x = oracle.scaled(rest @ rest.T), X[:, order == label]
+        beta = oracle.scan(0.4, Phi, study.design(False), study.trait("trait1"), x)[0]
+        np.testing.assert_allclose(results["BETA"][order == label], beta, rtol=1e-9, atol=1e-9 * np.abs(beta).max())
+
+
+def test_one_rank_that_is_asked_to_stop_stops_all_and_the_run_goes_on(comm, study, monkeypatch):
+    whole = scan(comm, study, "whole")
+    blocks, calls = trait_scan.left_blocks, []
+
+    def until_then(bed, slots, wanted, team, world, label):
+        calls.append(label)
+        if len(calls) == 2 and comm.rank == comm.size - 1:
+            world.stop.ask()
+        return blocks(bed, slots, wanted, team, world, label)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trait_scan, "left_blocks", until_then)
+        with pytest.raises(Stopped, match=r"^stopped by a signal; "):
+            scan(comm, study, "o")
+    comm.Barrier()
+    done = [place.done for place in open_store(study.folder / "o.h5").traits]
+    assert 0 < sum(one.sum() for one in done) < sum(one.size for one in done)
+    comm.Barrier()
+    again = scan(comm, study, "o", resume=True)
+    if comm.rank == 0:
+        for trait in TRAITS:
+            for name in (f"{trait}.tsv", f"{trait}.loco.tsv"):
+                assert Path(f"{again}.{name}").read_bytes() == Path(f"{whole}.{name}").read_bytes()
+
+
+@pytest.mark.parametrize("label", ["1", "5"])
+def test_a_chromosome_without_a_factor_ends_all_ranks_with_its_error(comm, study, label):
+    grm = study.folder / "bad.h5"
+
+    def spoil():
+        grm.write_bytes(Path(study.grm).read_bytes())
+        with unchecked(grm) as file:
+            (one,) = (sums for sums in file["loco"].values() if sums.attrs["chromosome"] == label)
+            one[:30, 30:60] += 500.0  # with the mirror image it has eigenvalues of both signs, and no diagonal
+            one[30:60, :30] += 500.0
+
+    on_root(comm, spoil)
+    with pytest.raises(NumericalError, match=r"the kinship is not positive semidefinite: at h2 = 0\.9,"):
+        scan(comm, study, "o", grm=str(grm), h2=0.9)
+
+
+def test_what_one_world_raises_all_ranks_raise(comm):
+    """The other worlds are in the midst of something that they would never end."""
+    for count in [count for count in (1, 2, comm.size) if comm.size % count == 0]:
+        with split_world(World(comm), count) as worlds:
+            assert (worlds.own.size, worlds.first_rank(worlds.number)) == (
+                comm.size // count,
+                comm.rank - worlds.own.rank,
+            )
+            with pytest.raises(InputError, match=r"^of the last world$"), worlds.together():
+                with worlds.own.together():
+                    if worlds.number == count - 1 and worlds.own.rank == 0:
+                        raise InputError("of the last world")
+                while True:
+                    worlds.own.raise_if_stopped()
