@@ -108,6 +108,11 @@ class CardSizes:
         panels = max(map(self._numbers, row_panels(self.scan.n, team, not self.scan.basis)))
         return panels * self.precision.count * self.precision.kind.itemsize
 
+    def fewest_ranks(self) -> int:
+        """No fewer have room for the operator."""
+        numbers = self.scan.n**2 if self.scan.basis else self.scan.n**2 // 2
+        return max(1, numbers * self.precision.count * self.precision.kind.itemsize // self.limit)
+
     def _numbers(self, panels: list[Block]) -> int:
         return sum(len(rows) * aligned(len(cols)) for rows, cols in panels)
 
@@ -157,15 +162,17 @@ def plan_on_cards(machine: Machine, sizes: CardSizes, team_size: int | None, blo
     ``team_size`` and ``block`` of the user win. Raises MemoryPlanError, UsageError for an impossible team.
     """
     check_team_size(team_size, machine)
-    teams = [team_size] if team_size else range(1, machine.ranks + 1)
-    plans = [plan for team in teams for plan in _of_team(machine, sizes, team, block)]
-    if not plans:
+    teams = [team_size] if team_size else range(min(sizes.fewest_ranks(), machine.ranks), machine.ranks + 1)
+    plan = None
+    for plan in (plan for team in teams for plan in _of_team(machine, sizes, team, block)):
+        if not plan.streamed:
+            break
+    if plan is None:
         needed = min(_beside(sizes, team, block or NARROWEST) for team in teams)
         raise MemoryPlanError(
             f"genotypes and products need {needed / GIB:.2f} GiB of a GPU, which has {sizes.limit / GIB:.2f}: give a "
             "larger --gpu-memory or a smaller --block-size"
         )
-    plan = next((one for one in plans if not one.streamed), plans[-1])
     if not plan.fits(machine):
         raise does_not_fit(machine, f"the {plan.largest}", plan.peak, spreads=True)
     return plan
