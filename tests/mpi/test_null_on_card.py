@@ -229,9 +229,11 @@ def test_several_traits_of_some_of_the_samples(comm, study):
 
 
 def test_one_chromosome_left_out(comm, study):
+    """Where there are several cards, each takes chromosomes of its own."""
     prefixes = both(comm, study, "l", mpgls.single_trait, grm=study.grm, loco=True)
     if comm.rank == 0:
         assert_alike(*prefixes)
+        assert ("plan: 2 worlds, of whole chromosomes, of 1 ranks" in log_of(prefixes[0])) == (comm.size == 2)
 
 
 def test_a_card_that_cannot_hold_two_triangles(comm, study, monkeypatch):
