@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from streamed_scan import Problem
 
 NAMES = {"kinship": "kinship", "reml": "REML", "eigen": "eigendecomposition", "tiles": "many traits"}
-FULL = {"samples": 8000, "snps": 12000, "traits": 1000}
+FULL = {"samples": 8000, "snps": 8000, "traits": 1000}
 QUICK = {"samples": 3000, "snps": 6000, "traits": 200}
 EVEN = 0.95
 """Of a scan whose blocks are dealt evenly: the mean share of a rank over the largest, at least."""

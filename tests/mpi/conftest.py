@@ -13,7 +13,7 @@ import pytest
 from mpgls.commands import doctor
 from mpgls.engine import probes
 from mpgls.mpi import StopSignal
-from mpgls.run import job, versions
+from mpgls.run import job, kernels, versions
 from mpgls.run.hardware import resident_memory
 
 
@@ -26,7 +26,8 @@ def quick_commands():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job, "gemm_rate", lambda *_: 1.0)
         patch.setattr(job, "memory_of_process", lambda: resident_memory() | {"pss": resident_memory()["rss"]})
-        patch.setattr(versions, "blas_libraries", list)
+        for module in (kernels, versions):
+            patch.setattr(module, "blas_libraries", list)
         patch.setattr(StopSignal, "SIGNALS", ())
         yield
 

@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 from mice import needs_mice, unpack_mice
-from ranks import few_ranks
+from ranks import few_ranks, two_ranks
 from small_study import (
     SimulatedStudy,
     on_root,
@@ -231,6 +231,7 @@ def unpack_few(prefix):
     write_lines(f"{prefix}.bim", bim[::20])
 
 
+@two_ranks
 @needs_mice
 def test_mice_who_were_not_in_the_study(comm, shared_tmp_path):
     """Half of the mice predict the other half as the dense model of all of them does."""

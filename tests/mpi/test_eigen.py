@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+from ranks import few_ranks
 from small_study import on_root, read_facts, write_kinship, write_lines
 
 import mpgls
@@ -65,6 +66,7 @@ def test_all_eigenpairs_and_their_checks(comm, grm, solver):
             assert file["eigenvectors"].chunks is None and "K.h5" in file.attrs["kinship"]
 
 
+@few_ranks
 def test_keep_and_remove_choose_the_samples(comm, grm):
     keep, remove = grm.parent / "keep", grm.parent / "remove"
     on_root(comm, lambda: (write_lines(keep, [*IDS[100:20:-1], ("X", "x")]), write_lines(remove, IDS[30:33])))
@@ -77,6 +79,7 @@ def test_keep_and_remove_choose_the_samples(comm, grm):
         decompose(comm, grm, keep=str(keep))
 
 
+@few_ranks
 def test_a_kinship_can_be_centred(comm, grm):
     prefix = decompose(comm, grm, center_grm=True)
     if comm.rank == 0:
@@ -116,6 +119,7 @@ def test_leading_eigenpairs_and_principal_components(comm, grm, k):
             open_eigen_file(f"{prefix}.h5")
 
 
+@few_ranks
 def test_files_that_are_not_what_they_should_be(comm, grm):
     with pytest.raises(InputError, match="not an eigendecomposition"):
         open_eigen_file(grm)
@@ -130,6 +134,7 @@ def test_files_that_are_not_what_they_should_be(comm, grm):
         decompose(comm, decomposed.with_suffix(".h5"), "again")
 
 
+@few_ranks
 def test_wishes_that_cannot_be_met(comm, grm):
     with pytest.raises(MemoryPlanError, match=r"eigendecomposition of 113 samples needs .* --memory"):
         decompose(comm, grm, memory=1e-3)
@@ -140,6 +145,7 @@ def test_wishes_that_cannot_be_met(comm, grm):
             decompose(comm, grm, **options)
 
 
+@few_ranks
 def test_options_that_slepc_does_not_take(comm, grm):
     pytest.importorskip("slepc4py")
     for options, part in (("-eps_type nonsense", "nonsense"), ("-eps_tol abc", "abc"), ("foo", "'foo' follows no")):
@@ -152,6 +158,7 @@ def test_options_that_slepc_does_not_take(comm, grm):
         split_options("-eps_type 'lapack")
 
 
+@few_ranks
 def test_a_table_of_an_earlier_run_goes_and_an_input_stays(comm, grm):
     pytest.importorskip("slepc4py")
     table = decompose(comm, grm, eigenpairs=2).with_suffix(".pcs.tsv")
@@ -163,6 +170,7 @@ def test_a_table_of_an_earlier_run_goes_and_an_input_stays(comm, grm):
     assert not table.exists()
 
 
+@few_ranks
 def test_a_complete_run_is_left_alone(comm, grm):
     prefix = decompose(comm, grm, "once")
     before = (grm.parent / "once.h5").stat().st_mtime_ns

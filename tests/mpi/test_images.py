@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 from mpi4py import MPI
+from ranks import few_ranks
 from small_images import AFFINE, SHAPE, save, small_mask, write_images
 from small_study import assert_left_alone
 
@@ -90,6 +91,7 @@ def test_every_rank_hears_of_a_missing_file(comm, study):
         extract(study, comm, "x", mask=study / "no.nii")
 
 
+@few_ranks
 def test_too_little_memory_is_refused(comm, study):
     with pytest.raises(MemoryPlanError, match="one image at a time needs"):
         extract(study, comm, "small", memory=0.001)
@@ -114,6 +116,7 @@ def test_stopped_run_leaves_no_file(comm, study, monkeypatch):
     assert (study / "stopped.h5").exists()
 
 
+@few_ranks
 def test_a_complete_run_is_not_done_again(comm, study):
     extract(study, comm, "complete")
     assert_left_alone(study / "complete", lambda: extract(study, comm, "complete", resume=True))
@@ -175,6 +178,7 @@ def test_bytes_do_not_depend_on_the_ranks_or_the_format(comm, genotypes):
         assert volume.dtype == np.float32 and not volume[~small_mask()].any()
 
 
+@few_ranks
 def test_a_person_has_the_same_noise_in_any_selection(comm, genotypes):
     ids = open_fileset(genotypes / "g").samples.ids()
     keep = genotypes / "keep.txt"
@@ -188,6 +192,7 @@ def test_a_person_has_the_same_noise_in_any_selection(comm, genotypes):
         np.testing.assert_array_equal(some.columns(0, v), everyone.columns(0, v, np.arange(5, 30, 3)))
 
 
+@few_ranks
 def test_complete_images_are_not_made_again(comm, genotypes):
     simulated(genotypes, comm, "c", causal=2)
     assert_left_alone(genotypes / "c", lambda: simulated(genotypes, comm, "c", causal=2, resume=True))
@@ -196,6 +201,7 @@ def test_complete_images_are_not_made_again(comm, genotypes):
     assert (genotypes / "c.causal.tsv").exists()
 
 
+@few_ranks
 def test_too_few_causal_snps(comm, genotypes):
     names = open_fileset(genotypes / "g").variants.read(0, 4).id
     chosen = genotypes / "snps.txt"

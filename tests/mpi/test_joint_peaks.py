@@ -154,6 +154,7 @@ def test_none_are_found_where_none_are(comm, study, shared_tmp_path):
     assert read_rows(f"{out}.b.peaks.tsv") == []
 
 
+@few_ranks
 def test_a_stopped_search_goes_on_where_it_was(comm, study, shared_tmp_path, monkeypatch):
     expected = peaks(comm, study, shared_tmp_path / "whole")
     steps = []

@@ -8,7 +8,8 @@ import subprocess
 import numpy as np
 import pytest
 from mpi4py import MPI
-from small_study import assert_left_alone, read_facts, read_kinship, read_plink, write_genotypes, write_lines
+from ranks import few_ranks
+from small_study import assert_left_alone, on_root, read_facts, read_kinship, read_plink, write_genotypes, write_lines
 
 import mpgls
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
@@ -23,17 +24,26 @@ def simulated(comm, prefix, **options):
     mpgls.simulate(samples=N, snps=M, out=prefix, covariates=0, seed=5, comm=comm, **options)
 
 
-@pytest.fixture
-def plink(comm, shared_tmp_path):
+@pytest.fixture(scope="module")
+def made(module_comm, module_folder):
     """A fileset with missing genotypes on three chromosomes; the first SNP does not vary."""
-    prefix = shared_tmp_path / "g"
-    simulated(comm, prefix, chromosomes=3, missing=0.04)
-    if comm.rank == 0:
+    prefix = module_folder / "g"
+    simulated(module_comm, prefix, chromosomes=3, missing=0.04)
+
+    def change():
         dosages = read_plink(prefix).dosages
         dosages[:, 0] = np.where(np.isnan(dosages[:, 0]), np.nan, 2.0)
         write_genotypes(prefix, dosages)
-    comm.Barrier()
-    return prefix
+
+    on_root(module_comm, change)
+    return module_folder
+
+
+@pytest.fixture
+def plink(comm, made, shared_tmp_path):
+    """A copy for one test to change."""
+    on_root(comm, lambda: shutil.copytree(made, shared_tmp_path, dirs_exist_ok=True))
+    return shared_tmp_path / "g"
 
 
 def make(comm, prefix, out, **options):
@@ -114,6 +124,7 @@ def test_whole_numbers_have_the_same_bits_on_any_number_of_ranks(comm, shared_tm
         np.testing.assert_allclose(together, exact / (N**2 * G.shape[1]), rtol=1e-14, atol=1e-15)
 
 
+@few_ranks
 def test_snp_filters(comm, shared_tmp_path, plink):
     files = read_plink(plink)
     wanted = [*files.snps[10:190], "rs_unknown"]
@@ -131,6 +142,7 @@ def test_snp_filters(comm, shared_tmp_path, plink):
     assert read_facts(shared_tmp_path / "k")["snps"] == passing.sum()
 
 
+@few_ranks
 def test_kept_samples_set_the_means(comm, shared_tmp_path, plink):
     files = read_plink(plink)
     rows = np.arange(3, N, 2)
@@ -142,6 +154,7 @@ def test_kept_samples_set_the_means(comm, shared_tmp_path, plink):
     assert open_kinship(shared_tmp_path / "k.h5").ids == [files.ids[row] for row in rows]
 
 
+@few_ranks
 def test_incomplete_samples_are_left_out(comm, shared_tmp_path, plink):
     files = read_plink(plink)
     missing = np.isnan(files.dosages).mean(axis=1)
@@ -152,6 +165,7 @@ def test_incomplete_samples_are_left_out(comm, shared_tmp_path, plink):
     assert open_kinship(shared_tmp_path / "k.h5").ids == ids
 
 
+@few_ranks
 def test_gcta_files_hold_the_same_matrix(comm, shared_tmp_path, plink):
     K = make(comm, plink, shared_tmp_path / "k", grm_bin=True)
     packed = open_kinship(shared_tmp_path / "k.grm.bin")
@@ -165,6 +179,7 @@ def test_fewer_samples_than_ranks(comm, shared_tmp_path):
     np.testing.assert_allclose(K, dense(read_plink(shared_tmp_path / "g")), rtol=1e-12, atol=1e-14)
 
 
+@few_ranks
 def test_no_snp_left_is_an_error_and_leaves_no_matrix(comm, shared_tmp_path, plink):
     with pytest.raises(InputError, match="no SNP is left"):
         make(comm, plink, shared_tmp_path / "k", maf=0.5, geno=0.0)
@@ -172,6 +187,7 @@ def test_no_snp_left_is_an_error_and_leaves_no_matrix(comm, shared_tmp_path, pli
     assert not list(shared_tmp_path.glob("k.h5*"))
 
 
+@few_ranks
 def test_a_matrix_is_not_written_over_its_input(comm, shared_tmp_path, plink):
     keep = shared_tmp_path / "k.h5"
     if comm.rank == 0:
@@ -210,6 +226,7 @@ def test_gcta_over_the_snps_that_both_people_have(comm, shared_tmp_path, plink, 
     np.testing.assert_array_equal(np.fromfile(shared_tmp_path / "k.grm.N.bin", dtype="<f4"), count[lower])
 
 
+@few_ranks
 @pytest.mark.skipif(shutil.which("plink2") is None, reason="needs plink2")
 def test_gcta_is_that_of_plink2(comm, shared_tmp_path):
     made, ours, theirs = (str(shared_tmp_path / name) for name in "gkp")
@@ -223,12 +240,14 @@ def test_gcta_is_that_of_plink2(comm, shared_tmp_path):
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
+@few_ranks
 def test_gcta_without_missing_genotypes_divides_by_hardy_and_weinberg(comm, shared_tmp_path):
     simulated(comm, shared_tmp_path / "g")
     K = make(comm, shared_tmp_path / "g", shared_tmp_path / "k", method="gcta")
     np.testing.assert_allclose(K, gcta(read_plink(shared_tmp_path / "g").dosages)[0], rtol=1e-12, atol=1e-12)
 
 
+@few_ranks
 def test_gcta_of_two_people_without_a_common_snp(comm, shared_tmp_path, plink):
     files = read_plink(plink)
     if comm.rank == 0:
@@ -243,11 +262,13 @@ def test_gcta_of_two_people_without_a_common_snp(comm, shared_tmp_path, plink):
     assert not list(shared_tmp_path.glob("k.h5*"))
 
 
+@few_ranks
 def test_gcta_has_no_sums_of_chromosomes(comm, shared_tmp_path, plink):
     with pytest.raises(UsageError, match="--method gcta has one for each pair"):
         make(comm, plink, shared_tmp_path / "k", method="gcta", loco=True)
 
 
+@few_ranks
 def test_a_complete_run_is_left_alone(comm, shared_tmp_path, plink):
     out = shared_tmp_path / "k"
     make(comm, plink, out)
@@ -274,6 +295,7 @@ def test_a_stopped_run_says_how_to_go_on(comm, shared_tmp_path, plink, monkeypat
     np.testing.assert_allclose(K, dense(read_plink(plink)), rtol=1e-12, atol=1e-12)
 
 
+@few_ranks
 def test_too_little_memory_is_refused(comm, shared_tmp_path, plink):
     with pytest.raises(MemoryPlanError, match="the kinship needs"):
         make(comm, plink, shared_tmp_path / "k", memory=0.001)

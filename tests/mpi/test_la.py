@@ -235,14 +235,14 @@ def test_blocks_of_a_grid_matrix_reach_who_wants_them(comm, n, block, transposed
 
 @pytest.mark.parametrize("n, parts, smallest", [(1, 1, 4), (3, 4, 1), (100, 3, 7), (4000, 16, 64)])
 def test_blocks_cover_the_triangle_once_and_weigh_the_same(n, parts, smallest):
-    covered, weights = np.zeros((n, n), dtype=int), []
+    covered, weights = np.zeros((n, n), dtype="i1"), []
     for part in range(parts):
         intervals = FoldedRows(n, parts).intervals(part)
         weights.append(sum(row + 1 for rows in intervals for row in rows))
         for rows, cols in itertools.chain(*(blocks_of_triangle(each, smallest) for each in intervals)):
             assert cols.stop <= rows.start or (rows == cols and len(rows) <= smallest)
             covered[rows.start : rows.stop, cols.start : cols.stop] += 1
-    np.testing.assert_array_equal(np.tril(covered), np.tril(np.ones((n, n), dtype=int)))
+    np.testing.assert_array_equal(np.tril(covered), np.tri(n, dtype="i1"))
     assert max(weights) - min(weights) <= 2 * n
 
 

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import oracle
 import pytest
+from ranks import few_ranks
 from small_study import (
     SimulatedStudy,
     on_root,
@@ -244,6 +245,7 @@ def test_teams_and_passes_do_not_matter(comm, study):
             comm.Barrier()
 
 
+@few_ranks
 def test_principal_components_are_those_of_the_kinship_without_the_chromosome(comm, study):
     pytest.importorskip("slepc4py")
     out = scan(comm, study, pheno_name=("trait1",), pcs=2, h2=0.3)
@@ -257,6 +259,7 @@ def test_principal_components_are_those_of_the_kinship_without_the_chromosome(co
             assert_close(results["BETA"][mine], beta, 1e-8, label)
 
 
+@few_ranks
 def test_h2_can_be_given_for_some_chromosomes(comm, study):
     table = study.folder / "h2.tsv"
     on_root(comm, lambda: table.write_text("TRAIT\tCHR\tH2\ntrait1\tchrZ\t0.25\ntrait1\t1a\t0.5\ntrait9\t1\t0.1\n"))
@@ -270,6 +273,7 @@ def test_h2_can_be_given_for_some_chromosomes(comm, study):
         scan(comm, study, pheno_name=("trait1",), h2_file=str(table))
 
 
+@few_ranks
 def test_a_chromosome_of_which_the_kinship_has_nothing(comm, study):
     grm = make_kinship(comm, study, "k", chr="1,Z,1A")
     out = scan(comm, study, pheno_name=("trait1",), grm=grm)
@@ -298,6 +302,7 @@ def stop_in(monkeypatch, module, name, number):
     monkeypatch.setattr(module, name, until_then)
 
 
+@few_ranks
 @pytest.mark.parametrize("call", [5, 6])
 def test_a_stopped_scan_is_resumed(comm, study, monkeypatch, call):
     options = {"pheno_name": ("trait1", "trait2"), "block_size": 6, "team_size": comm.size}  # all ranks together
@@ -323,6 +328,7 @@ def test_a_stopped_scan_is_resumed(comm, study, monkeypatch, call):
         assert ("trait1, chromosome scaffold_12" in log) == (call == 5)
 
 
+@few_ranks
 @pytest.mark.parametrize("call", [1, 4])
 def test_a_stopped_scan_of_many_traits_is_resumed(comm, study, monkeypatch, call):
     options = {"trait_block": 1, "pass_traits": 1, "dense": True, "block_size": 9}
@@ -342,6 +348,7 @@ def test_a_stopped_scan_of_many_traits_is_resumed(comm, study, monkeypatch, call
         assert (f"{call - 1} pass(es) are done" in log_of(again)) == (call > 1)
 
 
+@few_ranks
 def test_with_and_without_loco_do_not_resume_each_other(comm, study):
     scan(comm, study, pheno_name=("trait1",), h2=0.4)
     with pytest.raises(InputError, match="other inputs or options"):
@@ -360,6 +367,7 @@ def log_for_all(comm, out):
     return comm.bcast(log_of(out) if comm.rank == 0 else None, root=0)
 
 
+@few_ranks
 @pytest.mark.parametrize("kind", [scan, scan_all])
 def test_a_kinship_without_sums(comm, study, kind):
     grm = make_kinship(comm, study, "k", loco=False)
@@ -369,6 +377,7 @@ def test_a_kinship_without_sums(comm, study, kind):
         kind(comm, study, grm=None, eigen="E.h5")
 
 
+@few_ranks
 def test_a_chromosome_that_is_all_of_the_kinship(comm, study):
     grm = make_kinship(comm, study, "k", chr="Z")
     with pytest.raises(InputError, match="all 23 SNPs of the kinship are on chromosome Z, so nothing is left"):
@@ -377,6 +386,7 @@ def test_a_chromosome_that_is_all_of_the_kinship(comm, study):
         scan(comm, study, pheno_name=("trait1",), grm=grm, chr="1,1A")
 
 
+@few_ranks
 def test_a_snp_without_a_chromosome(comm, study):
     prefix = str(study.folder / "u")
 
@@ -396,6 +406,7 @@ def test_a_snp_without_a_chromosome(comm, study):
             action()
 
 
+@few_ranks
 def test_the_log_warns_of_proximal_contamination_once(comm, study):
     warning = f"the kinship was made of SNPs that are tested, {study.plink.snps[0]} for one"
     for kind, name in ((scan, "o"), (scan_all, "m")):
@@ -409,6 +420,7 @@ def test_the_log_warns_of_proximal_contamination_once(comm, study):
     assert "contamination" not in log_for_all(comm, scan(comm, study, pheno_name=("trait1",), **options))
 
 
+@few_ranks
 def test_the_plan_speaks_of_chromosomes(comm, study):
     text = "plan: leave one chromosome out: 4 chromosomes in turn"
     for kind, name in ((scan, "o"), (scan_all, "m")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import low_rank_oracle
 import numpy as np
 import oracle
 import pytest
+from ranks import few_ranks
 from small_study import (
     SimulatedStudy,
     SnpsWithoutEstimate,
@@ -49,11 +51,19 @@ class Study(SimulatedStudy):
         return snps[:, chosen], chromosomes[chosen], snps, chromosomes, y[rows], X[rows]
 
 
-@pytest.fixture
-def study(comm, shared_tmp_path):
-    prefix = str(shared_tmp_path / "g")
+@pytest.fixture(scope="module")
+def simulated(module_comm, module_folder):
+    comm, prefix = module_comm, module_folder / "g"
     mpgls.simulate(samples=N, snps=M, out=prefix, traits=3, chromosomes=4, missing=0.04, h2=0.6, seed=5, comm=comm)
     on_root(comm, lambda: relabel_chromosomes(prefix, [LABELS[label] for label in read_plink(prefix).chromosomes]))
+    return module_folder
+
+
+@pytest.fixture
+def study(comm, simulated, shared_tmp_path):
+    """A copy for one test to change."""
+    on_root(comm, lambda: shutil.copytree(simulated, shared_tmp_path, dirs_exist_ok=True))
+    prefix = str(shared_tmp_path / "g")
     return Study(shared_tmp_path, prefix, f"{prefix}.pheno.tsv", f"{prefix}.covar.tsv", read_plink(prefix))
 
 
@@ -139,6 +149,7 @@ def test_null_models_and_p_values_equal_both_oracles(comm, study, covariates, lo
         np.testing.assert_allclose(results["P"], p, rtol=1e-8, atol=1e-8)
 
 
+@few_ranks
 @pytest.mark.parametrize("h2", [0.0, 0.37, 0.999])
 def test_a_given_h2_is_used(comm, study, h2):
     out = scan(comm, study, h2=h2, covar=study.covar)
@@ -148,6 +159,7 @@ def test_a_given_h2_is_used(comm, study, h2):
         assert_scan(out, expected, rtol=1e-9)
 
 
+@few_ranks
 def test_wald_keeps_the_variance_of_the_null_model(comm, study):
     out = scan(comm, study, h2=0.4, no_loco=True, test="wald")
     if comm.rank == 0:
@@ -159,6 +171,7 @@ def test_wald_keeps_the_variance_of_the_null_model(comm, study):
             np.testing.assert_allclose(results[name], values, rtol=1e-9, err_msg=name)
 
 
+@few_ranks
 def test_h2_file_gives_some_and_leaves_the_others_to_reml(comm, study):
     path, by_trait = str(study.folder / "h2.tsv"), str(study.folder / "h2.trait.tsv")
     given = {"1": 0.25, "1A": 0.5, "chrZ": 0.0}
@@ -176,6 +189,7 @@ def test_h2_file_gives_some_and_leaves_the_others_to_reml(comm, study):
         assert_scan(whole, low_rank_oracle.dense(*data, loco=False, h2=dict.fromkeys(given | found, 0.3)), rtol=1e-9)
 
 
+@few_ranks
 def test_the_table_of_null_models_can_be_given_back(comm, study):
     out = scan(comm, study, covar=study.covar)
     again = scan(comm, study, "again", covar=study.covar, h2_file=f"{out}.trait1.loco.tsv")
@@ -223,6 +237,7 @@ def test_g_in_panels_equals_g_resident(comm, study, small_tiles, planned, precis
             np.testing.assert_allclose(a["LOG10P"], b["LOG10P"], rtol=1e-4, atol=1e-4)
 
 
+@few_ranks
 @pytest.mark.parametrize("missing", [True, False])
 def test_mixed_precision_is_close_to_double_and_says_how_close(comm, study, missing):
     if not missing:
@@ -244,6 +259,7 @@ def test_mixed_precision_is_close_to_double_and_says_how_close(comm, study, miss
 # -- which SNPs measure similarity ---------------------------------------------------------------------------------
 
 
+@few_ranks
 def test_similarity_snps_are_counted_or_named(comm, study):
     """Evenly spaced, each in the middle of its share; or from a list, in the .bim's order whatever the list's."""
     spaced = [int((k + 0.5) * M / 40) for k in range(40)]
@@ -258,6 +274,7 @@ def test_similarity_snps_are_counted_or_named(comm, study):
             assert_scan(found, low_rank_oracle.by_svd(*data, h2=dict.fromkeys(LABELS.values(), 0.4)))
 
 
+@few_ranks
 def test_chromosomes_without_similarity_snps_and_in_no_order(comm, study):
     """A chromosome without similarity SNPs is scanned with all of them; one may lie in pieces all over the .bim."""
     labels = np.array(["2", "Z", "1", "un"])[np.random.default_rng(4).integers(0, 4, M)]
@@ -281,6 +298,7 @@ def test_chromosomes_without_similarity_snps_and_in_no_order(comm, study):
         assert_scan(out, low_rank_oracle.dense(*data, h2=found_h2(out)))
 
 
+@few_ranks
 def test_similarity_snps_of_another_fileset(comm, study):
     """With other SNPs, more samples, and the samples in another order."""
     rng, other = np.random.default_rng(8), str(study.folder / "other")
@@ -310,6 +328,7 @@ def test_similarity_snps_of_another_fileset(comm, study):
         assert_scan(out, low_rank_oracle.dense(*data, h2=found_h2(out)))
 
 
+@few_ranks
 def test_filters_of_similarity_and_tested_snps(comm, study):
     """--chr says what is tested only; --extract and --exclude come before the choice, --maf and --geno after it."""
     plink, every = study.plink, 2
@@ -332,6 +351,7 @@ def test_filters_of_similarity_and_tested_snps(comm, study):
         assert_scan(out, low_rank_oracle.by_svd(*data, h2={"1": 0.4, "chrZ": 0.4}))
 
 
+@few_ranks
 def test_snps_without_an_estimate_keep_their_row_and_say_why(comm, study):
     """Some of them are similarity SNPs too: they are left out of G."""
     untestable = SnpsWithoutEstimate.among(study.plink.dosages)
@@ -369,6 +389,7 @@ def test_the_n_x_n_form_is_chosen_and_equals_the_oracle(comm, study, loco):
         assert_scan(out, low_rank_oracle.dense(*data, loco=loco, h2=found))
 
 
+@few_ranks
 def test_both_forms_agree(comm, study):
     """Whichever is asked for, with K above and below n, teams of any size, and traits of different samples."""
     columns = read_table(study.pheno)
@@ -391,6 +412,7 @@ def test_both_forms_agree(comm, study):
 # -- several traits -----------------------------------------------------------------------------------------------
 
 
+@few_ranks
 @pytest.mark.parametrize("form", ["low-rank", "dense"])
 @pytest.mark.parametrize("loco", [True, False])
 def test_the_store_says_all_that_export_and_a_resumed_run_need(comm, study, form, loco):
@@ -404,6 +426,7 @@ def test_the_store_says_all_that_export_and_a_resumed_run_need(comm, study, form
     assert read_facts(out, "trait1") == facts
 
 
+@few_ranks
 def test_traits_together_equal_each_trait_alone(comm, study):
     """Two share all samples, and so G'G; two others have samples of their own."""
     columns = read_table(study.pheno)
@@ -446,6 +469,7 @@ def test_stages_one_at_a_time_equal_all_at_once(comm, study):
             assert read_facts(out, name)["loco"][label] == model
 
 
+@few_ranks
 def test_a_stage_that_is_there_is_not_computed_again(comm, study):
     out = scan(comm, study, covar=study.covar)
     files = [Path(f"{out}.stage{k}.h5") for k in (0, 1, 2)]
@@ -466,6 +490,7 @@ def test_a_stage_that_is_there_is_not_computed_again(comm, study):
         assert_scan(out, low_rank_oracle.by_svd(*data, h2=found_h2(out)))
 
 
+@few_ranks
 def test_what_changed_on_disk_is_made_again(comm, study, small_tiles):
     """A flipped bit of G'G, of the counts, of a null model: the strip or stage is made again, to the same bytes."""
     out = scan(comm, study, covar=study.covar)
@@ -500,6 +525,7 @@ def test_what_changed_on_disk_is_made_again(comm, study, small_tiles):
         comm.Barrier()
 
 
+@few_ranks
 def test_files_are_known_by_what_is_in_them(comm, study):
     """Another list of SNPs, or other h2, under the old name: what was made of the old ones is not taken."""
     extract, h2_file = str(study.folder / "extract.txt"), str(study.folder / "h2.tsv")
@@ -517,6 +543,7 @@ def test_files_are_known_by_what_is_in_them(comm, study):
     assert "taken from" not in Path(f"{out}.log").read_text()
 
 
+@few_ranks
 @pytest.mark.parametrize("needed", [0, 1, 2])
 def test_a_stage_needs_the_one_before(comm, study, needed):
     """Missing, made of other inputs, incomplete, or no file of ours: the stage that must be run is named."""
@@ -538,6 +565,7 @@ def test_a_stage_needs_the_one_before(comm, study, needed):
     scan(comm, study)
 
 
+@few_ranks
 def test_a_chromosome_with_every_similarity_snp(comm, study):
     path = str(study.folder / "similarity.txt")
     on_root(comm, lambda: write_lines(path, list(study.plink.snps[study.plink.chromosomes == "1A"])))

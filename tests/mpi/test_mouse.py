@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mice import needs_mice, places, read_reference, unpack_mice, write_snps_of_gemma
+from ranks import few_ranks, two_ranks
 from scipy import stats
 from small_study import (
     on_root,
@@ -58,6 +59,7 @@ def scan(comm, mice, out, **options):
     comm.Barrier()
 
 
+@few_ranks
 def test_gemmas_kinship(comm, mice):
     if comm.rank == 0:
         K = read_kinship(mice.grm)
@@ -71,6 +73,7 @@ def test_gemmas_kinship(comm, mice):
         assert v @ K @ v == pytest.approx(37.647786, rel=1e-6)
 
 
+@few_ranks
 def test_fastlmms_heritability(comm, shared_tmp_path, mice):
     scan(comm, mice, shared_tmp_path / "o")
     facts = read_facts(shared_tmp_path / "o", "pheno")
@@ -111,6 +114,7 @@ def assert_gemmas(found, expected, mean_diagonal):
     np.testing.assert_allclose(ratio, expected["l_remle"] * mean_diagonal, rtol=2e-5)
 
 
+@two_ranks
 def test_gemmas_p_values_with_a_ratio_for_each_snp(comm, shared_tmp_path, mice):
     expected, tested = read_reference("mouse_cd8_gemma.tsv.gz"), str(shared_tmp_path / "gemma.txt")
     on_root(comm, lambda: write_lines(tested, list(expected["SNP"])))
@@ -119,6 +123,7 @@ def test_gemmas_p_values_with_a_ratio_for_each_snp(comm, shared_tmp_path, mice):
         assert_gemmas(read_results(shared_tmp_path / "o", "pheno"), expected, 0.3596171)
 
 
+@two_ranks
 def test_gemmas_p_values_with_a_ratio_for_each_pair(comm, shared_tmp_path, mice):
     """MCH, by multi-trait, of which every pair is fitted anew."""
     expected, tested, pheno = read_reference("mouse_mch_gemma.tsv.gz"), shared_tmp_path / "gemma.txt", "mch.tsv"
@@ -144,6 +149,7 @@ def test_gemmas_p_values_with_a_ratio_for_each_pair(comm, shared_tmp_path, mice)
         np.testing.assert_allclose(expected["logl_H1"] - gain, -1972.5305, rtol=0, atol=6e-4)  # its likelihood without
 
 
+@two_ranks
 @pytest.mark.deadline(300)
 def test_fastlmm_with_one_chromosome_left_out(comm, shared_tmp_path, mice):
     """FaST-LMM's conventions: SNPs standardised over the mice that have the trait, and K made of them alone."""
@@ -165,8 +171,7 @@ def test_fastlmm_with_one_chromosome_left_out(comm, shared_tmp_path, mice):
         comm.Barrier()
         return read_facts(out, "pheno")["loco"]
 
-    # the most different ones, fewer where ranks share cores; REML of all 19 takes too long for a test
-    some = ["1", "3", "10", "17", "19"] if comm.size < 3 else ["3", "19"]
+    some = ["1", "3", "10", "17", "19"]  # the most different ones; REML of all 19 takes too long for a test
     nulls = scan_without(shared_tmp_path / "o", chr=",".join(some))
     assert list(nulls) == some
     for label, null in nulls.items():

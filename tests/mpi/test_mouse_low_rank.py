@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mice import needs_mice, places, read_reference, unpack_mice
+from ranks import two_ranks
 from small_study import read_facts, read_plink, read_results, write_lines
 
 import mpgls
@@ -23,6 +24,7 @@ def scan(comm, prefix, out, **options):
     return results, facts
 
 
+@two_ranks
 @pytest.mark.deadline(240)
 def test_fastlmms_heritabilities_p_values_and_effects(comm, shared_tmp_path):
     prefix, h2_file, out = (str(shared_tmp_path / name) for name in ("mouse_hs1940", "h2.tsv", "o"))

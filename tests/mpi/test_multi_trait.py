@@ -12,6 +12,7 @@ import oracle
 import pytest
 from mice import needs_mice, unpack_mice, write_snps_of_gemma
 from mpi4py import MPI
+from ranks import few_ranks, two_ranks
 from scipy import stats
 from small_study import (
     SimulatedStudy,
@@ -174,6 +175,7 @@ def test_heritabilities_are_the_oracles(comm, study):
             assert rows[name]["N"] == str(N) and rows[name]["TESTED"] == str(M)
 
 
+@few_ranks
 def test_principal_components_are_covariates(comm, study):
     out = scan(comm, study, pcs=3, h2=0.4, covar=study.covar)
     if comm.rank == 0:
@@ -185,6 +187,7 @@ def test_principal_components_are_covariates(comm, study):
             assert_same(read_hits(out)[name], dict(zip(EFFECTS, wanted[:3], strict=True)))
 
 
+@few_ranks
 def test_filters_and_untestable_snps(comm, study):
     """Filtered SNPs are in no result; the dense store keeps their places."""
     out = scan(comm, study, covar=study.covar, h2_file=study.h2_file, chr="1,3", maf=0.2, dense=True, block_size=7)
@@ -244,6 +247,7 @@ def test_scratch_files_go_where_told_and_are_removed(comm, study, shared_tmp_pat
         scan(comm, study, h2=0.3, pass_traits=1, scratch=str(shared_tmp_path / "nowhere"))
 
 
+@few_ranks
 def test_too_little_memory_is_refused_before_work_starts(comm, study):
     with pytest.raises(MemoryPlanError, match="--memory"):
         scan(comm, study, memory=1e-3)
@@ -297,6 +301,7 @@ def test_a_group_of_all_samples_leaves_the_kinship_to_the_next(comm, study, shar
     comm.Barrier()
 
 
+@few_ranks
 def test_complete_takes_the_samples_with_every_trait(comm, study, shared_tmp_path):
     columns, pheno = gapped(study), str(shared_tmp_path / "gaps.tsv")
     on_root(comm, lambda: write_table(pheno, study.plink.ids, columns))
@@ -310,6 +315,7 @@ def test_complete_takes_the_samples_with_every_trait(comm, study, shared_tmp_pat
             assert read_traits(out)[name]["N"] == str(used.sum())
 
 
+@few_ranks
 def test_impute_fills_gaps_and_says_so(comm, study, shared_tmp_path):
     columns, pheno = gapped(study), str(shared_tmp_path / "gaps.tsv")
     on_root(comm, lambda: write_table(pheno, study.plink.ids, columns))
@@ -345,6 +351,7 @@ def strange_traits(study):
     }
 
 
+@few_ranks
 @pytest.mark.parametrize("trait_block", [None, 2])
 def test_a_trait_without_an_answer_has_a_flagged_row_and_the_others_go_on(comm, study, shared_tmp_path, trait_block):
     pheno = str(shared_tmp_path / "strange.tsv")
@@ -377,6 +384,7 @@ def test_a_trait_without_an_answer_has_a_flagged_row_and_the_others_go_on(comm, 
             assert_same(hits[name], usual[name], rtol=1e-7)  # h2 is known to 1e-8 only
 
 
+@few_ranks
 def test_no_trait_at_all_can_be_analysed(comm, study, shared_tmp_path):
     pheno = str(shared_tmp_path / "hopeless.tsv")
     columns = {name: y for name, y in strange_traits(study).items() if name in ("constant", "absent")}
@@ -386,6 +394,7 @@ def test_no_trait_at_all_can_be_analysed(comm, study, shared_tmp_path):
         assert [row["FLAGS"] for row in read_traits(out).values()] == ["constant", "all missing"]
 
 
+@few_ranks
 def test_estimates_can_be_given_for_some_traits(comm, study, shared_tmp_path):
     some = str(shared_tmp_path / "some.tsv")
     on_root(comm, lambda: write_lines(some, ["TRAIT\tH2\tNOTE", "trait2\t0.125\tx", "else\t0.5\ty", "trait4\tNA\tz"]))
@@ -430,6 +439,7 @@ def test_an_eigendecomposition_takes_the_place_of_the_kinship(comm, study, expec
         scan(comm, study, eigen=file, pheno=str(shared_tmp_path / "gaps.tsv"))
 
 
+@few_ranks
 def test_an_eigendecomposition_of_other_samples_is_refused(comm, study, shared_tmp_path):
     other, keep = str(shared_tmp_path / "other.h5"), str(shared_tmp_path / "keep")
     on_root(comm, lambda: write_kinship(other, [("Q", f"q{k}") for k in range(N)], study.Phi))
@@ -445,6 +455,7 @@ def test_an_eigendecomposition_of_other_samples_is_refused(comm, study, shared_t
         scan(comm, study, eigen=file, keep=keep)
 
 
+@few_ranks
 def test_files_that_are_no_complete_eigendecomposition(comm, study):
     pytest.importorskip("slepc4py")
     for path, text in ((study.grm, "not an eigendecomposition"), (study.pheno, "it is not an HDF5 file")):
@@ -486,6 +497,7 @@ def test_the_row_of_a_trait_sums_up_all_its_tests(comm, study):
     assert "NA" in lines and lines.startswith("TRAIT\tN\tH2")
 
 
+@few_ranks
 def test_export_gives_the_table_of_single_trait(comm, study):
     out = scan(comm, study, covar=study.covar, h2=0.4, dense=True, block_size=9, trait_block=2)
     mpgls.export(store=f"{out}.h5", trait="trait4", out=study.folder / "one", comm=comm)
@@ -505,12 +517,14 @@ def test_export_gives_the_table_of_single_trait(comm, study):
         mpgls.export(store=f"{out}.h5", trait="nobody", out=study.folder / "one", comm=comm)
 
 
+@few_ranks
 def test_pictures_are_drawn(comm, study):
     out = scan(comm, study, no_plots=False, p_threshold=0.2)
     for name in ("hits", "qq"):
         assert Path(f"{out}.{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@few_ranks
 def test_inputs_are_not_overwritten(comm, study):
     with pytest.raises(UsageError, match="overwrite"):
         scan(comm, study, "K")
@@ -520,6 +534,7 @@ def test_inputs_are_not_overwritten(comm, study):
 # -- real mice ----------------------------------------------------------------------------------------------------
 
 
+@two_ranks
 @needs_mice
 def test_gemmas_heritabilities_of_two_mouse_traits(comm, shared_tmp_path):
     """Two traits of the .fam with different samples, in one run, with GEMMA's kinship (of all mice) centred anew."""

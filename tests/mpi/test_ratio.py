@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import oracle
 import pytest
+from ranks import few_ranks
 from scipy import stats
 from small_study import (
     SimulatedStudy,
@@ -203,6 +204,7 @@ def test_teams_blocks_and_precision_do_not_matter(comm, study, precision):
         assert 0 < read_facts(study.folder / "other", "trait1")["mixed_check_beta"] < 1e-3
 
 
+@few_ranks
 def test_a_snp_that_explains_the_trait(comm, study):
     results = read_results(scan(comm, study, "complete", pheno_name="complete"), "complete")
     assert results["BETA"][30] == pytest.approx(-3.0) and results["SE"][30] == 0.0
@@ -214,6 +216,7 @@ def test_a_snp_that_explains_the_trait(comm, study):
         assert_ratios(results, some, figures)
 
 
+@few_ranks
 def test_a_kinship_that_cannot_tell(comm, study):
     from small_study import write_kinship
 
@@ -226,6 +229,7 @@ def test_a_kinship_that_cannot_tell(comm, study):
         assert results["P"][3] == pytest.approx(stats.linregress(x, y).pvalue, rel=1e-9)
 
 
+@few_ranks
 def test_only_the_tests_that_are_asked_for_have_columns(comm, study):
     whole = read_results(scan(comm, study, "o"), "trait1")
     for test, further in (("t", []), ("lrt", ["LOG10P_LRT", "P_LRT"]), ("score", ["LOG10P_SCORE", "P_SCORE"])):
@@ -263,6 +267,7 @@ def test_a_resumed_run_gives_the_same_bytes(comm, study, monkeypatch):
         assert whole != resumed
 
 
+@few_ranks
 @pytest.mark.parametrize(
     "options", [{"ratio": "null", "test": "lrt"}, {"test": "wald"}, {"test": "t", "h2": 0.4}, {"ratio": "none"}]
 )

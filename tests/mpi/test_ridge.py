@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from mice import EXAMPLE, needs_mice, unpack_mice
 from mpi4py import MPI
+from ranks import few_ranks, two_ranks
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
@@ -179,6 +180,7 @@ def test_nested_cross_validation_predictions_and_weights(comm, files, precision,
         np.testing.assert_allclose(weights[name] * sd, search.best_estimator_.coef_, rtol=0, atol=1e-9)
 
 
+@few_ranks
 def test_covariates_are_fitted_in_every_training_set(comm, files):
     prefix = predict(comm, files, covar=files.covar, permutations=0)
     if comm.rank == 0:
@@ -188,6 +190,7 @@ def test_covariates_are_fitted_in_every_training_set(comm, files):
         np.testing.assert_allclose(by_fold(table(prefix), "R2"), r2, rtol=0, atol=1e-9)
 
 
+@few_ranks
 def test_snps_standardised_over_each_training_set(comm, files):
     prefix = predict(comm, files, standardize="fold", permutations=0, outer_folds=3, inner_folds=2)
     if comm.rank > 0:
@@ -218,6 +221,7 @@ def test_snps_standardised_over_each_training_set(comm, files):
     np.testing.assert_allclose(by_fold(columns, "R2", 3), r2, rtol=0, atol=1e-9)
 
 
+@few_ranks
 def test_fold_standardisation_is_scikit_learns_pipeline(comm, files):
     """Without missing genotypes the training set's statistics are those of StandardScaler."""
     prefix = str(files.folder / "whole")
@@ -329,6 +333,7 @@ def test_an_interrupted_run_gives_the_same_bits(comm, files, monkeypatch, narrow
         assert not Path(f"{prefix}.progress").exists()
 
 
+@few_ranks
 def test_interrupted_twice_with_penalties_in_turn(comm, files, monkeypatch, narrow_tiles):
     """What waited when the first run was stopped is on every rank of the second: only its owner's copy is kept."""
     in_turn(monkeypatch, [range(0, 1), range(1, 2), range(2, 4)])
@@ -369,6 +374,7 @@ def test_targets_in_panels_and_permutations_side_by_side(comm, files, monkeypatc
         np.testing.assert_allclose(table(wide, "null")["MAX_R2"], table(narrow, "null")["MAX_R2"], atol=1e-12)
 
 
+@few_ranks
 def test_a_penalty_for_all_targets(comm, files):
     prefix = predict(comm, files, alpha_choice="shared", permutations=2)
     if comm.rank == 0:
@@ -376,6 +382,7 @@ def test_a_penalty_for_all_targets(comm, files):
         assert (alphas == alphas[:, :1]).all()
 
 
+@few_ranks
 def test_folds_of_a_file_and_the_kinship_of_a_file(comm, files):
     first = predict(comm, files, permutations=2)
     mpgls.kinship(bfile=files.bfile, method="standardized", out=files.folder / "K", threads=1, comm=comm)
@@ -390,6 +397,7 @@ def test_folds_of_a_file_and_the_kinship_of_a_file(comm, files):
         np.testing.assert_allclose(table(again, "null")["MAX_R2"], table(first, "null")["MAX_R2"], atol=1e-9)
 
 
+@few_ranks
 def test_missing_constant_and_explained_targets(comm, files):
     pheno = str(files.folder / "odd.tsv")
     if comm.rank == 0:
@@ -410,6 +418,7 @@ def test_missing_constant_and_explained_targets(comm, files):
     assert np.isfinite(columns["R2"][[0, 2]]).all()
 
 
+@few_ranks
 def test_a_fold_in_which_a_target_is_constant(comm, files):
     pheno = str(files.folder / "rare.tsv")
     if comm.rank == 0:
@@ -427,6 +436,7 @@ def test_a_fold_in_which_a_target_is_constant(comm, files):
         np.testing.assert_allclose(columns["R2"][1], r2.mean())
 
 
+@few_ranks
 def test_a_planted_signal_is_found_and_noise_is_not(comm, files):
     pheno = str(files.folder / "planted.tsv")
     if comm.rank == 0:
@@ -444,11 +454,13 @@ def test_a_planted_signal_is_found_and_noise_is_not(comm, files):
         assert (columns["P_FWE"][:-1] > 0.02).all()
 
 
+@few_ranks
 def test_too_little_memory_is_refused_with_what_would_fit(comm, files):
     with pytest.raises(MemoryPlanError, match=r"--memory allows 0\.00"):
         predict(comm, files, memory=0.001)
 
 
+@few_ranks
 def test_a_run_with_other_options_does_not_resume(comm, files, monkeypatch, narrow_tiles):
     with monkeypatch.context() as patch:
         StopAfter(patch, 14)
@@ -461,6 +473,7 @@ def test_a_run_with_other_options_does_not_resume(comm, files, monkeypatch, narr
         predict(comm, files, "other", resume=True, groups="fid")
 
 
+@few_ranks
 def test_a_complete_run_is_not_done_again(comm, files):
     prefix = predict(comm, files, "complete")
     assert_left_alone(prefix, lambda: predict(comm, files, "complete", resume=True))
@@ -469,6 +482,7 @@ def test_a_complete_run_is_not_done_again(comm, files):
         predict(comm, files, "complete", resume=True, weights=1)
 
 
+@two_ranks
 @needs_mice
 def test_two_traits_of_mice(comm, files):
     prefix, keep, pheno = (str(files.folder / name) for name in ("mouse_hs1940", "keep.txt", "mice.tsv"))
@@ -519,6 +533,7 @@ def voxel_matrix(files, path, shape=(4, 3, 3)):
     return values
 
 
+@few_ranks
 def test_parcels_as_targets(comm, files):
     import nibabel
 
@@ -540,6 +555,7 @@ def test_parcels_as_targets(comm, files):
         np.testing.assert_allclose(r2[[0, 3], 0, 0], found["R2"], rtol=1e-6)
 
 
+@few_ranks
 def test_parcels_of_images(comm, files):
     """The same from one image a person and a mask."""
     import nibabel

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ranks import few_ranks
 from sklearn.linear_model import Ridge as SklearnRidge
 from small_study import (
     PlinkFiles,
@@ -106,6 +107,7 @@ def test_scores_of_new_people_are_those_of_scikit_learn(comm, files):
     ]
 
 
+@few_ranks
 def test_exchanged_alleles_and_absent_snps(comm, files):
     """A SNP that the new genotypes lack adds nothing, as if everybody were missing."""
     listed, exchanged = files.used.sum(), range(0, M, 3)
@@ -119,6 +121,7 @@ def test_exchanged_alleles_and_absent_snps(comm, files):
     assert f"1 of {listed} SNPs are not used, so they count as average: 1 not there" in log
 
 
+@few_ranks
 def test_exchanged_alleles_of_snps_that_not_everybody_has_twice(comm, files):
     """Whichever allele is A1, men and women have the same values; but not where a man's copy of X counts once."""
     labels = ["X", "Y", "MT", *["1"] * (M - 3)]
@@ -147,6 +150,7 @@ def test_exchanged_alleles_of_snps_that_not_everybody_has_twice(comm, files):
         score(comm, files, "s", bfile=exchanged, weights=weights, x_model=1)
 
 
+@few_ranks
 def test_fit_is_that_of_those_who_have_the_trait(comm, files):
     def write():
         y = files.Y[N:, 1].copy()
@@ -165,6 +169,7 @@ def test_fit_is_that_of_those_who_have_the_trait(comm, files):
     assert float(row["R2"]) == pytest.approx(1 - left @ left / np.var(y) / y.size, rel=1e-9)
 
 
+@few_ranks
 def test_a_filter_by_counts_drops_snps_among_those_who_are_scored(comm, files):
     prefix = comm.bcast(new_people(files) if comm.rank == 0 else None)
     made = score(comm, files, "s", bfile=prefix, geno=0.06)
@@ -174,6 +179,7 @@ def test_a_filter_by_counts_drops_snps_among_those_who_are_scored(comm, files):
     assert f"{(dropped & files.used).sum()} dropped by --geno" in Path(f"{made.prefix}.log").read_text()
 
 
+@few_ranks
 def test_a_finished_run_is_left_as_it_is(comm, files):
     made = score(comm, files, "twice")
     on_root(comm, lambda: shutil.copy(made.tables["scores"], files.folder / "before"))

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from mpi4py import MPI
+from ranks import few_ranks
 
 import mpgls
 from mpgls.commands import simulate
@@ -52,6 +53,7 @@ def test_fewer_blocks_than_ranks_and_no_tables(comm, shared_tmp_path):
         assert not (shared_tmp_path / "g.covar.tsv").exists()
 
 
+@few_ranks
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -72,6 +74,7 @@ def test_bad_options(comm, shared_tmp_path, change, name):
     assert not list(shared_tmp_path.iterdir())
 
 
+@few_ranks
 def test_default_options_suit_small_numbers(comm, shared_tmp_path):
     mpgls.simulate(samples=2, snps=3, out=str(shared_tmp_path / "g"), families=2, causal=3, comm=comm)
 
@@ -123,6 +126,7 @@ def test_doctor_names_problems(comm, shared_tmp_path, capsys):
         assert "No such file" in capsys.readouterr().out
 
 
+@few_ranks
 @pytest.mark.usefixtures("small_probes")
 def test_doctor_bad_options(comm, shared_tmp_path):
     with pytest.raises(UsageError, match="--threads"):

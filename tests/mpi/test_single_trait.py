@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import oracle
 import pytest
+from ranks import few_ranks
 from small_study import (
     SimulatedStudy,
     SnpsWithoutEstimate,
@@ -39,10 +41,18 @@ class Study(SimulatedStudy):
     Phi: np.ndarray
 
 
+@pytest.fixture(scope="module")
+def simulated(module_comm, module_folder):
+    options = {"traits": 3, "chromosomes": 3, "missing": 0.04, "seed": 3}
+    mpgls.simulate(samples=N, snps=M, out=module_folder / "g", comm=module_comm, **options)
+    return module_folder
+
+
 @pytest.fixture
-def study(comm, shared_tmp_path):
+def study(comm, simulated, shared_tmp_path):
+    """A copy for one test to change."""
+    on_root(comm, lambda: shutil.copytree(simulated, shared_tmp_path, dirs_exist_ok=True))
     prefix = str(shared_tmp_path / "g")
-    mpgls.simulate(samples=N, snps=M, out=prefix, traits=3, chromosomes=3, missing=0.04, seed=3, comm=comm)
     plink = read_plink(prefix)
     X = plink.centred()
     Phi = X @ X.T / M
@@ -87,6 +97,7 @@ def test_null_model_and_effects_equal_the_oracle(comm, study, covariates, test):
         assert_effects(out, "trait1", facts["h2"], Phi, X_L, y, study.plink.centred(), test)
 
 
+@few_ranks
 @pytest.mark.parametrize("trait", ["trait1", "trait2", "trait3"])
 @pytest.mark.parametrize("form", ["grm", "eigen"])
 def test_standard_error_of_h2_is_the_information_of_the_likelihood(comm, study, form, trait):
@@ -101,6 +112,7 @@ def test_standard_error_of_h2_is_the_information_of_the_likelihood(comm, study, 
         assert facts["h2_se"] == pytest.approx(expected, rel=1e-6)
 
 
+@few_ranks
 @pytest.mark.parametrize("command", [mpgls.single_trait, mpgls.multi_trait])
 def test_standard_error_at_the_ends_of_the_range(comm, study, command):
     """At 0 that of the information there, at the upper end none."""
@@ -122,6 +134,7 @@ def test_standard_error_at_the_ends_of_the_range(comm, study, command):
         assert found["high"] == (1.0 - 1e-6, None)
 
 
+@few_ranks
 @pytest.mark.parametrize("h2", [0.0, 0.37, 0.999])
 def test_a_given_h2_is_used(comm, study, h2):
     out = scan(comm, study, h2=h2)
@@ -131,6 +144,7 @@ def test_a_given_h2_is_used(comm, study, h2):
         assert_effects(out, "trait1", h2, Phi, study.design(False), study.trait(), study.plink.centred())
 
 
+@few_ranks
 def test_frequency_and_count_are_of_the_observed_genotypes(comm, study):
     results = read_results(scan(comm, study), "trait1")
     np.testing.assert_allclose(results["EAF"], study.plink.frequency(), rtol=1e-9)
@@ -138,6 +152,7 @@ def test_frequency_and_count_are_of_the_observed_genotypes(comm, study):
     np.testing.assert_array_equal(results["ID"], study.plink.snps)
 
 
+@few_ranks
 def test_no_heritability_is_found_at_the_boundary(comm, study):
     rng = np.random.default_rng(1)
     lam, Z = np.linalg.eigh(study.Phi)
@@ -193,6 +208,7 @@ def test_mixed_precision_is_close_to_double_and_says_how_close(comm, study, solv
         assert 0 < facts["mixed_check_beta"] < 1e-4 and 0 < facts["mixed_check_se"] < 1e-4
 
 
+@few_ranks
 def test_the_check_says_what_float32_costs_in_standard_errors(comm, study):
     """Beside a covariate that is nearly a SNP, little of the SNP is left, and float32 loses its digits."""
     nearly = study.plink.centred()[:, 0] + 0.02 * np.random.default_rng(1).normal(size=N)
@@ -215,6 +231,7 @@ def test_the_check_says_what_float32_costs_in_standard_errors(comm, study):
 # -- samples and SNPs ---------------------------------------------------------------------------------------------
 
 
+@few_ranks
 def test_samples_are_those_that_all_files_and_filters_leave(comm, study):
     ids, rng = study.plink.ids, np.random.default_rng(7)
     y, covariate = study.trait(), read_table(study.covar)["covar2"]
@@ -243,6 +260,7 @@ def test_samples_are_those_that_all_files_and_filters_leave(comm, study):
         assert_effects(out, "trait1", 0.4, Phi, X_L, y[used], study.plink.centred(used))
 
 
+@few_ranks
 def test_snp_filters_choose_the_rows_of_the_table(comm, study):
     plink = study.plink
     extract, exclude = str(study.folder / "extract"), str(study.folder / "exclude")
@@ -280,12 +298,14 @@ def test_traits_together_equal_each_trait_alone(comm, study):
             assert_effects(together, trait, h2, Phi, X_L, y[used], study.plink.centred(used))
 
 
+@few_ranks
 def test_the_fam_has_the_trait_when_no_table_is_given(comm, study):
     table = read_results(scan(comm, study, h2=0.4), "trait1")
     fam = read_results(scan(comm, study, "fam", h2=0.4, pheno=None, pheno_name=()), "pheno")
     np.testing.assert_allclose(fam["BETA"], table["BETA"], rtol=1e-9)
 
 
+@few_ranks
 def test_a_fam_of_cases_and_controls(comm, study):
     """PLINK's codes: 2 is a case, 1 a control, 0 and -9 are missing."""
     trait = study.trait()
@@ -308,6 +328,7 @@ def test_a_fam_of_cases_and_controls(comm, study):
         assert f"phenotype: case/control, {kinds}; {(codes < 1).sum()} missing" in Path(f"{out}.log").read_text()
 
 
+@few_ranks
 def test_snps_without_an_estimate_keep_their_row_and_say_why(comm, study):
     untestable = SnpsWithoutEstimate.among(study.plink.dosages)
     covar = str(study.folder / "covar.tsv")
@@ -324,6 +345,7 @@ def test_snps_without_an_estimate_keep_their_row_and_say_why(comm, study):
 # -- kinship ------------------------------------------------------------------------------------------------------
 
 
+@few_ranks
 def test_every_kinship_format_gives_the_same_model(comm, study):
     """In another order than the .fam's, and with samples that the .fam does not have."""
     order = np.random.default_rng(4).permutation(N)
@@ -364,6 +386,7 @@ def test_a_kinship_that_is_not_positive_semidefinite(comm, study):
     assert not (study.folder / "o.trait1.tsv").exists()
 
 
+@few_ranks
 def test_a_kinship_of_other_samples(comm, study):
     grm = study.folder / "other.h5"
     on_root(comm, lambda: write_kinship(grm, [("Q", f"q{k}") for k in range(N)], study.Phi))
@@ -402,6 +425,7 @@ def test_a_resumed_run_gives_the_same_bytes(comm, study, blocks, solver):
     assert open_store(f"{out}.h5").traits[0].done.all()
 
 
+@few_ranks
 @pytest.mark.parametrize("where", ["null", "block"])
 def test_what_changed_on_disk_is_made_again(comm, study, where):
     """Not even a null model whose blocks are all done is believed."""
@@ -428,6 +452,7 @@ def test_what_changed_on_disk_is_made_again(comm, study, where):
     assert "1 parts changed on disk" in Path(f"{out}.log").read_text()
 
 
+@few_ranks
 def test_a_finished_run_resumes_to_the_same_table_and_facts(comm, study):
     out = scan(comm, study, pheno_name=("trait1", "trait2"))
     table, facts = Path(f"{out}.trait2.tsv").read_bytes(), read_facts(out, "trait2")
@@ -440,6 +465,7 @@ def test_a_finished_run_resumes_to_the_same_table_and_facts(comm, study):
     }
 
 
+@few_ranks
 @pytest.mark.parametrize(
     "change",
     [{"h2": 0.5}, {"test": "wald"}, {"pheno_name": "trait2"}, {"maf": 0.1}, {"covar_name": ("covar1",)}],
@@ -451,6 +477,7 @@ def test_a_run_with_other_options_does_not_resume(comm, study, change):
         scan(comm, study, resume=True, **{**options, **change})
 
 
+@few_ranks
 def test_a_run_with_another_kinship_does_not_resume(comm, study):
     scan(comm, study)
     on_root(comm, lambda: write_kinship(study.grm, study.plink.ids, study.Phi + np.eye(N)))
@@ -458,16 +485,19 @@ def test_a_run_with_another_kinship_does_not_resume(comm, study):
         scan(comm, study, resume=True)
 
 
+@few_ranks
 def test_resuming_where_nothing_was_started_starts(comm, study):
     assert Path(f"{scan(comm, study, resume=True)}.trait1.tsv").exists()
 
 
+@few_ranks
 def test_the_kinship_is_not_overwritten(comm, study):
     with pytest.raises(UsageError, match="overwrite"):
         scan(comm, study, "K")
     assert Path(study.grm).exists()
 
 
+@few_ranks
 def test_a_phenotype_table_is_not_overwritten(comm, study):
     pheno = str(study.folder / "o.trait1.tsv")
     on_root(comm, lambda: write_table(pheno, study.plink.ids, {"trait1": study.trait()}))
@@ -477,6 +507,7 @@ def test_a_phenotype_table_is_not_overwritten(comm, study):
     assert Path(pheno).read_bytes() == before
 
 
+@few_ranks
 def test_plots_are_drawn(comm, study):
     out = scan(comm, study, no_plots=False)
     for name in ("manhattan", "qq"):

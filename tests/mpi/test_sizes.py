@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ranks import few_ranks
 from small_study import on_root, read_columns, read_plink, read_results, read_rows, read_table, write_table
 
 import mpgls
@@ -15,6 +16,8 @@ from mpgls.errors import InputError
 N, M = 61, 40
 REFUSED = (1e-300, 1e-200, 1e200, 1e300)
 FAR = (1e-120, 1e120)
+
+pytestmark = few_ranks
 
 
 @dataclass(frozen=True)

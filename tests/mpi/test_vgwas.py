@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import vgwas_oracle as oracle
 from mpi4py import MPI
+from ranks import few_ranks
 from scipy import ndimage
 from small_study import (
     PlinkFiles,
@@ -228,6 +229,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(comm, study, monkeypatch):
     assert not list(study.folder.glob("stopped.units.*"))
 
 
+@few_ranks
 def test_a_complete_run_is_not_done_again(comm, study):
     prefix = scan(comm, study, "complete")
     assert_left_alone(prefix, lambda: scan(comm, study, "complete", resume=True))
@@ -238,6 +240,7 @@ def test_a_complete_run_is_not_done_again(comm, study):
     assert Path(f"{prefix}.snps.tsv").exists()
 
 
+@few_ranks
 def test_a_torn_log_costs_only_the_unit_that_was_being_written(comm, study, monkeypatch):
     expected = read(scan(comm, study))
     with monkeypatch.context() as patch:
@@ -252,6 +255,7 @@ def test_a_torn_log_costs_only_the_unit_that_was_being_written(comm, study, monk
     same(read(scan(comm, study, "torn", resume=True)), expected)
 
 
+@few_ranks
 def test_more_permutations_are_added_to_a_finished_run(comm, study):
     expected = read(scan(comm, study, "whole"))
     scan(comm, study, "parts", permutations=3)
@@ -263,6 +267,7 @@ def test_more_permutations_are_added_to_a_finished_run(comm, study):
         scan(comm, study, "nothing", first_permutation=4)
 
 
+@few_ranks
 def test_blocks_are_permuted_within_and_are_no_covariate(comm, study):
     prefix = scan(comm, study, precision="double", blocks="site", covar_name=(), permutations=2)
     site = read_table(study.covar)["site"]
@@ -274,6 +279,7 @@ def test_blocks_are_permuted_within_and_are_no_covariate(comm, study):
         np.testing.assert_allclose(read(prefix)["maxima/log10p"][index], oracle.log10_p(largest, N - 4), rtol=1e-8)
 
 
+@few_ranks
 def test_traits_with_coordinates_give_what_the_voxel_matrix_gives(comm, study):
     expected = read(scan(comm, study))
     found = read(scan(comm, study, "t", pheno=study.pheno, coordinates=str(study.folder / "ijk.tsv")))
@@ -286,6 +292,7 @@ def test_traits_with_coordinates_give_what_the_voxel_matrix_gives(comm, study):
     np.testing.assert_array_equal(without["maxima/sum_log10p"], expected["maxima/sum_log10p"])
 
 
+@few_ranks
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")
 def test_table_and_facts(comm, study):
     prefix = scan(comm, study, "table", no_plots=False, maps=1, maf=0.05)
@@ -307,6 +314,7 @@ def test_table_and_facts(comm, study):
     assert any(name.endswith(".map.png") for name in facts["files"])
 
 
+@few_ranks
 def test_each_of_the_best_snps_has_maps_whatever_its_id(comm, study):
     """IDs that are all the same, and IDs that differ in punctuation only."""
     for name, one_id in (("dots", lambda k: "."), ("marks", lambda k: f"1:{k // 2}:{'A/G' if k % 2 else 'A:G'}")):
@@ -329,11 +337,13 @@ def test_each_of_the_best_snps_has_maps_whatever_its_id(comm, study):
         np.testing.assert_allclose(largest, expected, rtol=1e-6)
 
 
+@few_ranks
 def test_memory_that_cannot_do_is_refused_before_anything_large(comm, study):
     with pytest.raises(MemoryPlanError, match="give --memory"):
         scan(comm, study, memory=0.01)
 
 
+@few_ranks
 def test_a_missing_value_of_a_trait_is_named(comm, study):
     path = study.folder / "gap.tsv"
     if comm.rank == 0:

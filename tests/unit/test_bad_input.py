@@ -9,11 +9,13 @@ import gzip
 import os
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import launch
 import numpy as np
 import pytest
+import resident
 from launch import MPIRUN
 from refusals import INPUT, MEMORY, NUMERICAL, STORAGE, USAGE, check, edit_line, one_rank_fails, refused
 from resident import mpgls, must_succeed
@@ -359,12 +361,19 @@ def test_commands(study: Path) -> None:
     refused(study, "simulate --samples 1 --snps 5 --out out", USAGE, "--samples")
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
-def test_help_is_printed_once(tmp_path: Path, ranks: int) -> None:
-    for arguments in ("--help", "single-trait --help", "--version"):
-        ended = launch.must_succeed(ranks, arguments, tmp_path)
-        assert ended.out.count("usage:" if "help" in arguments else "mpgls ") == 1
-        assert ended.err == ""
+@pytest.mark.parametrize(
+    ("started", "ranks", "arguments"),
+    [
+        (launch, 4, "--help"),
+        (launch, 1, "single-trait --help"),
+        (resident, 4, "single-trait --help"),
+        (resident, 4, "--version"),
+    ],
+)
+def test_help_is_printed_once(tmp_path: Path, started: ModuleType, ranks: int, arguments: str) -> None:
+    ended = started.must_succeed(ranks, arguments, tmp_path)
+    assert ended.out.count("usage:" if "help" in arguments else "mpgls ") == 1
+    assert ended.err == ""
 
 
 def test_another_mpi_started_the_ranks(study: Path) -> None:
