@@ -57,9 +57,11 @@ class LowRankPlan(Plan):
     traits_at_once: int
     on_card: CardShare | None = None
 
-    def null_card(self, card: Card | None) -> Card | None:
-        """The ``card`` of this rank if null models are made on cards."""
-        return card if self.on_card is not None and self.on_card.holds_null else None
+    def of_gram(self, card: Card | None) -> tuple[Card | None, bool]:
+        """The ``card`` of this rank if null models are made on cards, and whether G'G stays there."""
+        if self.on_card is None or not self.on_card.holds_null:
+            return None, False
+        return card, self.on_card.keeps_gram
 
     def text(self, machine: Machine) -> str:
         """The plan as it stands in the log."""
