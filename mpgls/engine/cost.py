@@ -71,7 +71,7 @@ class PhaseCost:
 class RunCost:
     """The phases of a run of ``command`` on ``machine``, and the plan of memory that it keeps to.
 
-    ``study`` says the sizes in words, ``how`` what the plan chose.
+    ``study`` says the sizes in words, ``how`` what the plan chose; ``on_cards``: each rank has a GPU.
     """
 
     command: str
@@ -80,6 +80,7 @@ class RunCost:
     plan: Plan
     how: str
     phases: tuple[PhaseCost, ...]
+    on_cards: bool = False
 
     def seconds_by_phase(self, rates: Rates) -> dict[str, float]:
         """Wall seconds of each phase, in the order of the run."""

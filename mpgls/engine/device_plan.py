@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mpgls.device import cuda
@@ -110,6 +110,11 @@ class CardSizes:
         panels = max(map(self._numbers, row_panels(self.scan.n, team, not self.scan.basis)))
         return panels * self.precision.count * self.precision.kind.itemsize
 
+    def fewest_ranks(self) -> int:
+        """No fewer have room for the operator."""
+        numbers = self.scan.n**2 if self.scan.basis else self.scan.n**2 // 2
+        return max(1, numbers * self.precision.count * self.precision.kind.itemsize // self.limit)
+
     def _numbers(self, panels: list[Block]) -> int:
         return sum(len(rows) * aligned(len(cols)) for rows, cols in panels)
 
@@ -163,21 +168,39 @@ def plan_on_cards(machine: Machine, sizes: CardSizes, team_size: int | None, blo
     plan = None
     for worlds in world_counts(machine.ranks, sizes.scan.parts, null_snps(sizes.scan.n, sizes.scan.basis)):
         own = in_world(machine, worlds)
-        teams = [team_size] if team_size else range(1, own.ranks + 1)
-        plans = [plan for team in teams if team <= own.ranks for plan in _of_team(own, sizes, team, block)]
-        plan = next((one for one in plans if one.factorises), None)
-        if worlds > 1 and plan is not None and plan.fits(own.spare):
+        plan = _best_of_teams(own, sizes, team_size, block) if own.ranks >= (team_size or 1) else None
+        if worlds > 1 and plan is not None and plan.factorises and plan.fits(own.spare):
             return replace(plan, worlds=worlds)
-    if not plans:
-        needed = min(_beside(sizes, team, block or NARROWEST) for team in teams)
+    if plan is None:
+        needed = min(_beside(sizes, team, block or NARROWEST) for team in _teams(machine, sizes, team_size))
         raise MemoryPlanError(
             f"genotypes and products need {needed / GIB:.2f} GiB of a GPU, which has {sizes.limit / GIB:.2f}: give a "
             "larger --gpu-memory or a smaller --block-size"
         )
-    plan = plan or next((one for one in plans if not one.streamed), plans[-1])
     if not plan.fits(machine):
         raise does_not_fit(machine, f"the {plan.largest}", plan.peak, spreads=True)
     return plan
+
+
+def _teams(machine: Machine, sizes: CardSizes, team_size: int | None) -> Sequence[int]:
+    """The sizes of teams to try."""
+    return [team_size] if team_size else range(min(sizes.fewest_ranks(), machine.ranks), machine.ranks + 1)
+
+
+def _best_of_teams(machine: Machine, sizes: CardSizes, team_size: int | None, block: int | None) -> CardPlan | None:
+    """The smallest team that makes null models on a card, or else the smallest that holds the operator, or the largest.
+
+    None where no card has room for a block.
+    """
+    holds, plan = None, None
+    may_factorise = not sizes.scan.basis and sizes.null() <= sizes.limit
+    for plan in (one for team in _teams(machine, sizes, team_size) for one in _of_team(machine, sizes, team, block)):
+        if plan.factorises:
+            return plan
+        holds = holds or (None if plan.streamed else plan)
+        if holds and not may_factorise:
+            break
+    return holds or plan
 
 
 def _of_team(machine: Machine, sizes: CardSizes, team: int, block: int | None) -> Iterator[CardPlan]:

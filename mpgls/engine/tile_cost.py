@@ -61,6 +61,13 @@ class TileWork:
         return cls(sizes.n, m, sizes.snp_bytes, parts, t, sizes.q, mixed, groups, estimated, spectral, sizes.dense)
 
     @property
+    def study(self) -> str:
+        """The sizes in words."""
+        groups = f" in {self.groups} groups" if self.groups > 1 else ""
+        loco = f", {self.parts} chromosomes left out in turn" if self.parts > 1 else ""
+        return f"{self.n:,} samples, {self.m:,} SNPs, {self.t:,} traits{groups}, {self.q} columns of covariates{loco}"
+
+    @property
     def item(self) -> int:
         """Bytes of a streamed number."""
         return 4 if self.mixed else 8
@@ -73,19 +80,16 @@ class TileWork:
 
 def tile_cost(machine: Machine, plan: TilePlan, work: TileWork) -> RunCost:
     """The cost of a scan that keeps to ``plan``; groups are taken to be of all samples and of equal size."""
-    groups = f" in {work.groups} groups" if work.groups > 1 else ""
-    loco = f"{work.parts} chromosomes left out in turn, " if work.parts > 1 else ""
-    study = (
-        f"{work.n:,} samples, {work.m:,} SNPs, {work.t:,} traits{groups}, {work.q} columns of covariates, {loco}"
-        f"{'mixed' if work.mixed else 'double'} precision"
-    )
-    phases = (
-        *opening(work.m + 3.0 * work.n + work.t * work.n / NUMBERS_OF_LINE),
-        *_bases(machine, plan, work),
-        *_traits(machine.ranks, work),
-        *_stream(machine.ranks, plan, work),
-    )
+    study = f"{work.study}, {'mixed' if work.mixed else 'double'} precision"
+    phases = (*before_tiles(machine, plan, work), *_stream(machine.ranks, plan, work), report())
     return RunCost("multi-trait", study, machine, plan, plan.text(machine, work.t), phases)
+
+
+def before_tiles(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
+    """What comes before the SNPs."""
+    yield from opening(work.m + 3.0 * work.n + work.t * work.n / NUMBERS_OF_LINE)
+    yield from _bases(machine, plan, work)
+    yield from _traits(machine.ranks, work)
 
 
 def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
@@ -137,4 +141,8 @@ def _stream(P: int, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
     yield PhaseCost("epilogue", {"tile": mine * t})
     effects = 2 * 8.0 * m * t if work.dense else 0.0
     yield PhaseCost("write", written=effects, syncs=SYNCS * work.parts * passes)
-    yield PhaseCost("report", seconds=PLOT_START + 2 * PLOT_SECONDS)
+
+
+def report() -> PhaseCost:
+    """Plots by rank 0."""
+    return PhaseCost("report", seconds=PLOT_START + 2 * PLOT_SECONDS)

@@ -146,7 +146,7 @@ def test_on_a_card_packed_snps_factors_and_null_models_have_room():
     assert made.on_card.holds_null and made.of_gram("card") == ("card", True)
     assert made.on_card.peak <= CARD
     text = made.text(at)
-    assert re.search(r"of a GPU \(similarity SNPs 11\.64, factors 4\.7\d, products \d\.\d\d\); null models, and", text)
+    assert re.search(r"of a GPU \(similarity SNPs 11\.64, factors 4\.7\d, products \d+\.\d\d\); null models, and", text)
     assert "the factors of each chromosome before its scan, on GPUs, 20.15 GiB, half of which, G'G, stays" in text
     tight = plan(at, team_size=1, of_card=50 * 10**9, traits=4, block=2048, **LARGE)
     assert tight.of_gram("card") == ("card", False) and "stays" not in tight.text(at).split("null models")[1]
