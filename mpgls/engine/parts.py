@@ -90,9 +90,12 @@ def check_kinship(study: Study, loco: bool, world: World) -> None:
             world.log.warn(warning)
 
 
-def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -> tuple[np.ndarray, list[KinshipPart]]:
+def scan_parts(
+    study: Study, chromosomes: Chromosomes, block: int, loco: bool, keep: bool = False
+) -> tuple[np.ndarray, list[KinshipPart]]:
     """The edges of blocks of at most ``block`` SNPs, none across chromosomes, and the parts in the .bim's order.
 
+    ``keep``: the parts have the rows of the whole kinship in memory, which each of them needs.
     Raises InputError when a chromosome is all of the kinship.
     """
     edges, code = chromosomes.blocks(block)
@@ -100,6 +103,7 @@ def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -
         return edges, [KinshipPart(None, None, 0, np.arange(code.size), study)]
     kinship = study.kinship
     assert kinship is not None
+    kinship = kinship.kept() if keep else kinship
     parts = []
     for c, label in enumerate(chromosomes.labels):
         without = dataclasses.replace(study, kinship=kinship.without(label))

@@ -13,6 +13,7 @@ from small_study import (
     SimulatedStudy,
     on_root,
     read_facts,
+    read_kinship,
     read_plink,
     read_results,
     read_table,
@@ -101,6 +102,19 @@ def test_a_given_h2_gives_the_effects_of_the_oracle_in_every_world(comm, study):
         Phi, x = oracle.scaled(rest @ rest.T), X[:, order == label]
         beta = oracle.scan(0.4, Phi, study.design(False), study.trait("trait1"), x)[0]
         np.testing.assert_allclose(results["BETA"][order == label], beta, rtol=1e-9, atol=1e-9 * np.abs(beta).max())
+
+
+def test_the_kinship_of_worlds_is_that_of_all_snps(comm, study):
+    mpgls.kinship(bfile=study.bfile, loco=True, maf=0.2, out=study.folder / "k", comm=comm, threads=1)
+    comm.Barrier()
+    if comm.rank == 0:
+        X, log = study.plink.centred(), Path(study.folder / "k.log").read_text()
+        frequency = study.plink.frequency()
+        common = np.minimum(frequency, 1 - frequency) >= 0.2
+        K = X[:, common] @ X[:, common].T / common.sum()
+        np.testing.assert_allclose(read_kinship(study.folder / "k.h5"), K, rtol=1e-12, atol=1e-12)
+        assert f"kinship: {(~common).sum()} dropped by --maf" in log and f"{common.sum()} SNPs used" in log
+        assert ("worlds, of whole chromosomes" in log) == (comm.size > 1)
 
 
 def test_one_rank_that_is_asked_to_stop_stops_all_and_the_run_goes_on(comm, study, monkeypatch):

@@ -69,7 +69,7 @@ def _single_trait(options: Plan, machine: Machine) -> RunCost:
     of_part = -(-m // parts)
     sizes = ScanSizes(
         n, of_part, q + 1, _bytes(options), _item(options), several_traits=T > 1, basis=options.from_eigen,
-        parts=(of_part,) * parts if options.loco else (),
+        parts=(of_part,) * parts if options.loco else (), n_kinship=n,
     )  # fmt: skip
     estimated = 0 if options.from_eigen else parts * T
     work = ScanWork(n, m, _bytes(options), parts, T, q, options.mixed, estimated, options.from_eigen)
