@@ -119,7 +119,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
                 return dry_run(lambda at: cost_on(at, options, study, chromosomes, given), machine, options.rates, job)
             plan = make_plan(options, study, chromosomes, card, job)
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco, plan.keeps)
-            describe(parts, edges, plan.block, world)
+            describe(parts, edges, plan.block, world, plan.worlds)
             ledger = open_ledger(options, study, plan.block, edges, given, job, options.pcs)
             blups = find_blups(options, study, job)
 

@@ -111,13 +111,13 @@ def scan_parts(
     return edges, parts
 
 
-def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, world: World) -> None:
-    """What is left out, in the log; nothing without --loco."""
+def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, world: World, worlds: int = 1) -> None:
+    """What is left out, in the log, and in so many ``worlds`` at once; nothing without --loco."""
     if parts[0].label is None:
         return
     world.log.info(
-        f"plan: leave one chromosome out: {len(parts)} chromosomes in turn, each with a null model of its own; one "
-        "kinship at a time in memory"
+        f"plan: leave one chromosome out: {len(parts)} chromosomes in turn, each with a null model of its own; "
+        f"{'one kinship' if worlds == 1 else f'{worlds} kinships'} at a time in memory"
     )
     if edges.size - 1 > MOST_BLOCKS * (len(parts) + edges[-1] // block):
         world.log.warn(
