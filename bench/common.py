@@ -124,31 +124,39 @@ class Finished:
     seconds: float
 
 
-def run(command: Sequence[str | Path], env: Mapping[str, str], cwd: Path | None = None, show: bool = False) -> Finished:
+def run(
+    command: Sequence[str | Path],
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    show: bool = False,
+    limit: float = LIMIT_SECONDS,
+) -> Finished:
     """Run a command to its end. Raises BenchError, with the end of its output, when it fails or takes too long."""
     name = " ".join(map(str, command))
     start = time.perf_counter()
     stdout, stderr = (None, None) if show else (subprocess.PIPE, subprocess.STDOUT)
     with subprocess.Popen(list(map(str, command)), env=env, cwd=cwd, stdout=stdout, stderr=stderr, text=True) as child:
         try:
-            output, _ = child.communicate(timeout=LIMIT_SECONDS)
+            output, _ = child.communicate(timeout=limit)
         except BaseException as error:
             child.terminate()  # not kill: mpirun ends its ranks only when it is asked to
             child.wait()
             if isinstance(error, subprocess.TimeoutExpired):
-                raise BenchError(f"not finished after {LIMIT_SECONDS:.0f} s: {name}") from None
+                raise BenchError(f"not finished after {limit:.0f} s: {name}") from None
             raise
     if child.returncode != 0:
         raise BenchError(f"exit code {child.returncode}: {name}\n{(output or '')[-2000:]}")
     return Finished(output or "", time.perf_counter() - start)
 
 
-def mpirun(ranks: int, *arguments: str | Path, show: bool = False) -> Finished:
+def mpirun(
+    ranks: int, *arguments: str | Path, show: bool = False, threads: int = 1, limit: float = LIMIT_SECONDS
+) -> Finished:
     """Run this Python on ``ranks`` ranks of one thread each with ``arguments``; ``-m mpgls ...`` is the program."""
     launcher = shutil.which("mpirun") or shutil.which("mpiexec")
     if launcher is None:
         raise BenchError("there is no mpirun: `. jobs/env.sh` first")
-    return run([launcher, "-n", str(ranks), sys.executable, *arguments], environment(1), show=show)
+    return run([launcher, "-n", str(ranks), sys.executable, *arguments], environment(threads), show=show, limit=limit)
 
 
 def relaunch(ranks: int) -> None:

@@ -59,7 +59,8 @@ def gemm_ex(
     """C = alpha op(A) op(B) + beta C, matrices by columns (cuBLAS Library, cublasGemmEx)."""
     kinds = {0: np.float32, 2: np.float16, 3: np.int8, 10: np.int32}
     assert (a_type, b_type, c_type, compute) in {(2, 2, 0, 68), (3, 3, 10, 72)} and algo == -1 and handle == HANDLE
-    assert a_type == 2 or (lda % 4 == 0 and ldb % 4 == 0 and A % 4 == 0 and B % 4 == 0)
+    if a_type == 3:  # what its integer matrix units need (cuBLAS Library, cublasLtMatmul, regular data ordering)
+        assert all(size % 4 == 0 for size in (lda, ldb, ldc, A, B, C, m, k)) and (transa, transb) == (1, 0)
     of_sums = kinds[c_type]
     factor, kept = (np.frombuffer((ctypes.c_char * 4).from_address(x), dtype=of_sums)[0] for x in (alpha, beta))
     assert a_type == 2 or (factor in (0, 1) and kept in (0, 1))

@@ -1,4 +1,4 @@
-"""What mpgls doctor would have measured on a machine of round numbers."""
+"""What mpgls doctor would have measured on a machine of round numbers, and on one with a GPU a rank."""
 
 FACTS = {
     **{f"{stem}_gflops_double": 50.0 for stem in ("gemm", "potrf", "potrf_grid", "trsm")},
@@ -17,4 +17,17 @@ FACTS = {
     "sync_seconds": 0.01,
     "eigen_gflops": 10.0,
     "tile_numbers_per_s": 2e8,
+}
+
+CARD_FACTS = {
+    **FACTS,
+    "gpu": "a GPU of round numbers",
+    "gpu_gemm_gflops_double": 5e4,
+    "gpu_potrf_gflops_double": 4e4,
+    "gpu_gflops_half": 8e5,
+    "gpu_gops_int8": 1e6,
+    "gpu_copy_mb_per_s": 5e4,
+    "gpu_decode_genotypes_per_s": 4e11,
+    "gpu_sums_numbers_per_s": 5e11,
+    "gpu_memory_gib": 64.0,
 }

@@ -6,15 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mpgls.engine.machine_rates import measure_cards
 from mpgls.engine.probes import measure
 from mpgls.errors import MpglsError
 from mpgls.mpi import node_of
+from mpgls.run.device_options import DeviceOptions
 from mpgls.run.filesystem import MIB
 from mpgls.run.findings import Findings, count
 from mpgls.run.hardware import limited_threads, startup_seconds
 from mpgls.run.installation import look_at_blas, look_at_libraries, look_at_mpi, look_at_nodes, look_at_slepc
 from mpgls.run.log import stdout
-from mpgls.run.options import Options, at_least, flag, option
+from mpgls.run.options import at_least, flag, option
 from mpgls.run.outputs import refuse_foreign
 from mpgls.run.results import Results
 from mpgls.run.world import World
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doctor(Options):
+class Doctor(DeviceOptions):
     """Options of ``mpgls doctor``."""
 
     command = "doctor"
     summary = "what this installation consists of, how fast it is, and what is wrong with it"
-    example = "mpirun -n 4 mpgls doctor --directory /scratch --json rates.json"
+    example = "mpirun -n 4 mpgls doctor --device gpu --directory /scratch --json rates.json"
 
     directory: str = option(".", "filesystem whose rates are measured", metavar="DIR")
     threads: int | None = option(
@@ -50,7 +52,7 @@ def run(options: Doctor, comm: MPI.Comm) -> Results:
     rank, all ranks at work; ``_largest`` the fastest), the rates of `mpgls.engine.probes.processor_rates`,
     ``startup_seconds`` (from the start of a process to its first line of work), ``read_mb_per_s`` and
     ``write_mb_per_s`` (10^6 bytes/s, all nodes together, one reader a node), ``sync_seconds`` (a page to disk, the
-    slowest node), and what the lines say.
+    slowest node), with --device gpu the rates of `mpgls.engine.card_rates.FACTS`, and what the lines say.
     """
     world, found = World(comm), Findings({"startup_seconds": startup_seconds(comm)})
     if options.json is not None:
@@ -63,6 +65,7 @@ def run(options: Doctor, comm: MPI.Comm) -> Results:
         look_at_nodes(found, world, node, threads)
         look_at_blas(found, world)
         measure(found, world, node, options.directory, (2048 if options.full else 256) * MIB, options.full)
+    measure_cards(found, world, options.device_wish)
 
     def tell() -> Results:
         stdout(found.text())

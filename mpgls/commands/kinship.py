@@ -19,7 +19,7 @@ import numpy as np
 
 from mpgls.device.card import Card
 from mpgls.engine.device_plan import card_limit, choose_card
-from mpgls.engine.dry_run import dry_run
+from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kinship_files import KinshipFile, write_gcta
 from mpgls.engine.kinship_grid import trace
@@ -56,6 +56,7 @@ class Kinship(GenotypeOptions, SimilarityOptions, BlockOptions, DeviceOptions, D
     """Options of ``mpgls kinship``."""
 
     command = "kinship"
+    planned_on_cards = True
     summary = "relationship matrix of all samples from their genotypes"
     example = "mpirun -n 4 mpgls kinship --bfile mice --maf 0.01 --out mice_K"
 
@@ -89,7 +90,7 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
         if job.is_complete():
             return job.results()
         with job.world.phase("open and check"):
-            card = choose_card(options.device_wish, job.world)
+            card = None if options.dry_run else choose_card(options.device_wish, job.world)
             study = open_study(options, job.world, traits=False)
             job.identify()
             index = selected_rows(study, job.world)
@@ -97,7 +98,11 @@ def run(options: Kinship, comm: MPI.Comm) -> Results:
             check_room(options, study.samples.size, len(chromosomes.labels), job)
             machine = job.machine(study.fileset.bed.held_bytes)
             if options.dry_run:
-                return dry_run(lambda at: cost_on(at, options, study, chromosomes), machine, options.rates, job)
+
+                def cost(at: Machine, limit: int | None) -> RunCost:
+                    return cost_on(at, options, study, chromosomes, limit)
+
+                return dry_run_on(cost, machine, options.rates, options.device_wish, job)
             plan = make_plan(options, machine, study, chromosomes, card_limit(card, job.world))
             say_plan(plan, machine, options, len(chromosomes.labels), job)
         genotypes = GenotypeBlocks(study.fileset.bed, study.samples, index, options.snps, plan.block)
@@ -190,13 +195,18 @@ def make_plan(
     return plan_kinship(machine, sizes, options.block_size)
 
 
-def cost_on(machine: Machine, options: Kinship, study: Study, chromosomes: Chromosomes) -> RunCost:
-    """What the kinship costs, with --loco the sums of ``chromosomes``. Raises MemoryPlanError."""
+def cost_on(machine: Machine, options: Kinship, study: Study, chromosomes: Chromosomes, limit: int | None) -> RunCost:
+    """What the kinship costs, with --loco the sums of ``chromosomes``; ``limit``: bytes of a GPU.
+
+    Raises MemoryPlanError.
+    """
+    from mpgls.engine.card_cost import kinship_on_cards_cost
     from mpgls.engine.kinship_cost import KinshipWork, kinship_cost
 
     parts, gcta = len(chromosomes.labels) if options.loco else 0, options.method == "gcta"
     work = KinshipWork(study.samples.size, study.selected, study.fileset.bed.snp_bytes, parts, gcta)
-    return kinship_cost(machine, make_plan(options, machine, study, chromosomes), work)
+    plan = make_plan(options, machine, study, chromosomes, limit)
+    return kinship_cost(machine, plan, work) if limit is None else kinship_on_cards_cost(machine, plan, work)
 
 
 def check_room(options: Kinship, n: int, count: int, job: Job) -> None:

@@ -47,7 +47,7 @@ from mpgls.run.inputs import Study, known_h2, open_study
 from mpgls.run.job import Job, open_job
 from mpgls.run.option_groups import TraitScanOptions
 from mpgls.run.options import option, the_file
-from mpgls.run.plan import block_within
+from mpgls.run.plan import Machine, block_within
 from mpgls.run.scan_ledger import open_ledger, planned_block, scan_bytes
 from mpgls.run.similarity_options import SimilaritySnpOptions
 from mpgls.run.slots import ScanLedger
@@ -65,6 +65,7 @@ class LowRank(TraitScanOptions, SimilaritySnpOptions, DeviceOptions):
     """Options of ``mpgls low-rank``; exactly one of ``similarity_snps``, ``_every`` and ``_count`` is given."""
 
     command = "low-rank"
+    planned_on_cards = True
     summary = "mixed-model scan with a kinship of K similarity SNPs, for up to millions of samples"
     example = "mpirun -n 4 mpgls low-rank --bfile cohort --pheno traits.tsv --similarity-count 50000 --out lr"
 
@@ -168,7 +169,7 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             return job.results()
         world = job.world
         with world.phase("open and check"):
-            card = choose_card(options.device_wish, world)
+            card = None if options.dry_run else choose_card(options.device_wish, world)
             study = open_study(options, world)
             chromosomes = tested_chromosomes(study, not options.no_loco, world)
             similarity = open_similarity(options.similarity, options.snps, study, chromosomes, world)
@@ -177,10 +178,11 @@ def run(options: LowRank, comm: MPI.Comm) -> Results:
             given = known_h2(options, list(study.cohorts), labels, world)
             job.identify()
             check_room(options, study, similarity, sets, job)
+            machine = job.machine(held_bytes(study, similarity))
             if options.dry_run:
                 problem = problem_of(study, similarity, sets, len(chromosomes.labels), options.dtype, options.is_dense)
-                return dry_run_of_stages(problem, job.machine(held_bytes(study, similarity)), options.rates, job)
-            plan = make_plan(options, study, similarity, sets, chromosomes, job, card)
+                return dry_run_of_stages(problem, machine, options.rates, options.device_wish, job)
+            plan = make_plan(machine, options, study, similarity, sets, chromosomes, card, job)
             made_from = similarity_mark(similarity, options.determine_similarity(), job.identities)
             stages = Stages(world, options.out, options.stage, made_from)
             ledger, report = None, None
@@ -241,7 +243,7 @@ def scan_set(
     if run.options.stage == 1:
         return {}
     products = Products.of(samples.F_rep, samples.q, G, world)  # F'F, G'F
-    given, gram = run.given[:, samples.numbers], StoredGram(GG, G.n, plan.null_card(run.card))
+    given, gram = run.given[:, samples.numbers], StoredGram(GG, G.n, *plan.of_gram(run.card))
     nulls = run.stages.estimate(samples, gram, products, parts, given, plan.null_team)  # stage 2: h2 = argmax REML
     for part in parts:
         open_h2 = nulls["flag"][part.k] & NullFlag.UNIDENTIFIED != 0
@@ -355,16 +357,16 @@ def check_room(options: LowRank, study: Study, similarity: SimilarityInput, sets
 
 
 def make_plan(
+    machine: Machine,
     options: LowRank,
     study: Study,
     similarity: SimilarityInput,
     sets: list[SampleSet],
     chromosomes: Chromosomes,
-    job: Job,
     card: Card | None,
+    job: Job,
 ) -> LowRankPlan:
     """The plan, in the log before anything large is allocated."""
-    machine = job.machine(held_bytes(study, similarity))
     n, K = max(samples.rows.size for samples in sets), similarity.snps.index.size
     sizes = LowRankSizes(
         n=n,
@@ -379,10 +381,8 @@ def make_plan(
         tested=columns_of_all(study.cohorts, options.columns).count,
         of_card=card_limit(card, job.world),
     )
-    asked = block_within(options.block_size, study.selected)
-    block = planned_block(options, study, job) if options.scans else asked
-    team_size = options.team_size if options.device == "cpu" else 1
-    plan = plan_low_rank(machine, sizes, team_size, block, options.solver)
+    block = planned_block(options, study, job) if options.scans else block_within(options.block_size, study.selected)
+    plan = plan_low_rank(machine, sizes, options.team_size, block, options.solver)
     job.world.log.info(plan.text(machine))
     return plan
 

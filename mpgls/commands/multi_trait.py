@@ -31,7 +31,7 @@ from mpgls.commands.multi_trait_parts.options import MultiTrait
 from mpgls.commands.multi_trait_parts.plans import cost_on, make_plan
 from mpgls.engine.dense_tiles import DenseTiles, TraitOrder, check_passes
 from mpgls.engine.device_plan import choose_card
-from mpgls.engine.dry_run import dry_run
+from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.eigenbasis import (
     Bases,
     Eigenbasis,
@@ -73,6 +73,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from mpgls.device.card import Card
+    from mpgls.engine.cost import RunCost
+    from mpgls.run.plan import Machine
     from mpgls.run.results import Results
 
 
@@ -94,7 +96,7 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
         world = job.world
         with world.phase("open and check"):
             check_scratch(options, job)
-            card = choose_card(options.device_wish, world)
+            card = None if options.dry_run else choose_card(options.device_wish, world)
             study = open_study(options, world, traits=False)
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
             use = TraitUse(options.missing, options.transform, np.float32 if options.dense else np.float64)
@@ -110,7 +112,11 @@ def run(options: MultiTrait, comm: MPI.Comm) -> Results:
             )
             if options.dry_run:
                 machine = job.machine(study.fileset.bed.held_bytes)
-                return dry_run(lambda at: cost_on(at, options, study, traits, given), machine, options.rates, job)
+
+                def cost(at: Machine, limit: int | None) -> RunCost:
+                    return cost_on(at, options, study, traits, given, limit)
+
+                return dry_run_on(cost, machine, options.rates, options.device_wish, job)
             plan = make_plan(options, study, traits, chromosomes, ledger.tiles, card, job)
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
             describe(parts, edges, plan.block, world)

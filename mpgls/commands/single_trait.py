@@ -29,8 +29,8 @@ from mpgls.device.card import Card
 from mpgls.engine.blup import BlupFiles, KinshipBlups
 from mpgls.engine.covariance import Covariance
 from mpgls.engine.device_blocks import OnCard
-from mpgls.engine.device_plan import card_limit, card_sizes, choose_card, on_the_card, plan_on_cards
-from mpgls.engine.dry_run import dry_run
+from mpgls.engine.device_plan import CardPlan, card_limit, card_sizes, choose_card, on_the_card, plan_on_cards
+from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
 from mpgls.engine.part_worlds import deal_parts, loads_of, null_snps
@@ -72,6 +72,7 @@ class SingleTrait(PeakOptions, DevicePrecisionOptions, RatioOptions, TraitScanOp
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
+    planned_on_cards = True
     summary = "mixed-model scan of one trait (or several, one after the other) on every SNP"
     example = (
         "mpirun -n 4 mpgls single-trait --bfile mice --pheno traits.tsv --pheno-name CD8 --grm mice_K.h5 --out cd8"
@@ -104,7 +105,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
         world = job.world
         with world.phase("open and check"):
             eigen_file = world.on_root(lambda: open_eigen_file(options.eigen) if options.eigen else None)
-            card = choose_card(options.device_wish, world)
+            card = None if options.dry_run else choose_card(options.device_wish, world)
             study = open_study(options, world, eigen=eigen_file)
             check_kinship(study, options.loco, world)
             for name, cohort in study.cohorts.items():
@@ -116,7 +117,11 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
             job.check_room(scan_bytes(options, study))
             if options.dry_run:
                 machine = job.machine(study.fileset.bed.held_bytes)
-                return dry_run(lambda at: cost_on(at, options, study, chromosomes, given), machine, options.rates, job)
+
+                def cost(at: Machine, limit: int | None) -> RunCost:
+                    return cost_on(at, options, study, chromosomes, given, limit)
+
+                return dry_run_on(cost, machine, options.rates, options.device_wish, job)
             plan = make_plan(options, study, chromosomes, card, job)
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco, plan.keeps)
             describe(parts, edges, plan.block, world, plan.worlds)
@@ -260,21 +265,24 @@ def make_plan(options: SingleTrait, study: Study, chromosomes: Chromosomes, card
     """The plan, in the log before anything large is allocated; a run that resumes keeps its store's block."""
     machine = job.machine(study.fileset.bed.held_bytes)
     block = planned_block(options, study, job)
-    limit = card_limit(card, job.world)
-    if limit is None:
-        plan = plan_on(machine, options, study, chromosomes, block)
-    else:
-        of_card = card_sizes(sizes_of(options, study, chromosomes), options.precision, limit, study.fileset.bed)
-        plan = plan_on_cards(machine, of_card, options.team_size, block)
+    plan = plan_on(machine, options, study, chromosomes, block, card_limit(card, job.world))
     job.world.log.info(plan.text(machine))
     return plan
 
 
 def plan_on(
-    machine: Machine, options: SingleTrait, study: Study, chromosomes: Chromosomes, block: int | None
+    machine: Machine,
+    options: SingleTrait,
+    study: Study,
+    chromosomes: Chromosomes,
+    block: int | None,
+    limit: int | None,
 ) -> ScanPlan:
-    """The plan. Raises MemoryPlanError."""
+    """The plan; ``limit``: bytes of each rank's GPU, None without GPUs. Raises MemoryPlanError."""
     sizes = sizes_of(options, study, chromosomes)
+    if limit is not None:
+        of_card = card_sizes(sizes, options.precision, limit, study.fileset.bed)
+        return plan_on_cards(machine, of_card, options.team_size, block)
     return plan_scan(machine, sizes, options.team_size, block, options.solver)
 
 
@@ -305,15 +313,26 @@ def can_be_dealt(options: SingleTrait) -> bool:
 
 
 def cost_on(
-    machine: Machine, options: SingleTrait, study: Study, chromosomes: Chromosomes, given: np.ndarray
+    machine: Machine,
+    options: SingleTrait,
+    study: Study,
+    chromosomes: Chromosomes,
+    given: np.ndarray,
+    limit: int | None,
 ) -> RunCost:
-    """What the scan costs; ``given`` (parts, T) are heritabilities of the user, or NaN. Raises MemoryPlanError."""
+    """What the scan costs; ``given`` (parts, T) are heritabilities of the user, or NaN; ``limit``: bytes of a GPU.
+
+    Raises MemoryPlanError.
+    """
+    from mpgls.engine.card_cost import scan_on_cards_cost
     from mpgls.engine.scan_cost import ScanWork, scan_cost
 
-    plan = plan_on(machine, options, study, chromosomes, block_within(options.block_size, study.selected))
+    plan = plan_on(machine, options, study, chromosomes, block_within(options.block_size, study.selected), limit)
     q, (parts, T) = next(iter(study.cohorts.values())).X_L.shape[1] + options.pcs, given.shape
     work = ScanWork(
         plan.n, study.selected, study.fileset.bed.snp_bytes, parts, T, q, options.precision == "mixed",
         int(np.isnan(given).sum()), options.eigen is not None, not options.no_plots,
     )  # fmt: skip
+    if isinstance(plan, CardPlan):
+        return scan_on_cards_cost(machine, plan, work, options.precision)
     return scan_cost(machine, plan, work)

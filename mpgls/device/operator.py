@@ -61,7 +61,7 @@ def row_panels(n: int, ranks: int, triangle: bool) -> list[list[Block]]:
 
 
 @dataclass(eq=False)
-class _Panel:
+class Panel:
     """Some rows of W: ``parts`` (count, r, k) on the card or, until they are needed, on the host."""
 
     parts: Any
@@ -81,7 +81,7 @@ class DeviceOperator:
 
     def __init__(self, card: Card, precision: Double, room: int) -> None:
         self.card, self.precision = card, precision
-        self._panels: list[_Panel] = []
+        self._panels: list[Panel] = []
         self._left = room
         self._buffers: list[Any] = []
         self._free: list[Any] = [None, None]
@@ -107,7 +107,7 @@ class DeviceOperator:
                 parts = on_host
             else:
                 self._left -= parts.nbytes
-            self._panels.append(_Panel(parts, scale, W_one, F, resident))
+            self._panels.append(Panel(parts, scale, W_one, F, resident))
 
     @property
     def resident_bytes(self) -> int:
@@ -142,7 +142,7 @@ class DeviceOperator:
             total = partial if total is None else total + partial
         return total
 
-    def apply_any(self, X: Columns, scale: Any) -> Iterator[tuple[_Panel, Any]]:
+    def apply_any(self, X: Columns, scale: Any) -> Iterator[tuple[Panel, Any]]:
         """Rows of W times columns of any numbers, in parts and with the scale of each, as `Double.split_columns` gives.
 
         (r, B) of each panel in turn; in the lane of products.
@@ -153,12 +153,12 @@ class DeviceOperator:
             product *= scale.astype(product.dtype)
             yield panel, product
 
-    def apply(self, X: Columns, centring: Centring) -> Iterator[tuple[_Panel, Any]]:
+    def apply(self, X: Columns, centring: Centring) -> Iterator[tuple[Panel, Any]]:
         """Rows of W times B centred SNPs, (r, B) of each panel in turn; in the lane of products."""
         for panel, parts in self._in_turn():
             yield panel, centred(self.card.xp, self._uncentred(panel, parts, X, centring), panel, centring.d)
 
-    def _uncentred(self, panel: _Panel, parts: Any, X: Columns, centring: Centring) -> Any:
+    def _uncentred(self, panel: Panel, parts: Any, X: Columns, centring: Centring) -> Any:
         """Rows of W (X + M diag(d)), in the precision of sums, before they are scaled."""
         xp, precision = self.card.xp, self.precision
         product = precision.product(xp, parts, X.leading(parts.shape[2]))
@@ -168,7 +168,7 @@ class DeviceOperator:
             product[:, gaps] += of_missing * centring.d[gaps].astype(product.dtype)
         return product
 
-    def _in_turn(self) -> Iterator[tuple[_Panel, Any]]:
+    def _in_turn(self) -> Iterator[tuple[Panel, Any]]:
         """Each panel with its parts on the card; those of the host are copied while the one before is multiplied."""
         card = self.card
         streamed = iter([panel for panel in self._panels if not panel.resident])
@@ -184,7 +184,7 @@ class DeviceOperator:
             yield panel, parts
             self._free[turn] = card.mark()
 
-    def _begin_copy(self, panel: _Panel | None) -> tuple[int, Any, Any] | None:
+    def _begin_copy(self, panel: Panel | None) -> tuple[int, Any, Any] | None:
         """Begin to copy a panel into the buffer whose turn it is: its number, the parts, and the mark of their end."""
         if panel is None:
             return None
@@ -200,14 +200,14 @@ class DeviceOperator:
             return turn, parts, card.mark()
 
 
-def centred(xp: Any, product: Any, panel: _Panel, d: Any) -> Any:
+def centred(xp: Any, product: Any, panel: Panel, d: Any) -> Any:
     """X~ = s o product - (W 1) d' (r, B), in the type of ``product``, which is overwritten."""
     product *= panel.scale[:, None].astype(product.dtype)
     product -= xp.multiply(panel.W_one[:, None], d).astype(product.dtype)
     return product
 
 
-def panel_sums(xp: Any, product: Any, panel: _Panel, d: Any) -> Any:
+def panel_sums(xp: Any, product: Any, panel: Panel, d: Any) -> Any:
     """F~'X~ and, last, x~'x~ of each column of a panel of X~ = s o product - (W 1) d': float64 (k+1, B).
 
     Numbers are added in an order that depends on nothing but r. ``product`` is overwritten.

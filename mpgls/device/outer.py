@@ -14,10 +14,12 @@ import numpy as np
 
 from mpgls.device.card import PRODUCTS, Card
 from mpgls.device.operator import HEIGHT
-from mpgls.device.parts import PRECISIONS, Columns
-from mpgls.device.products import integer_product
+from mpgls.device.parts import BASE, PRECISIONS, Columns, digits
+from mpgls.device.products import INT8, add_integer_product, aligned, integer_product
 
 EXACT = PRECISIONS["exact"]
+DIGITS = 4
+"""Of a sum of counts in base 256."""
 
 
 class OuterSums:
@@ -37,14 +39,18 @@ class OuterSums:
         """Operations of a SNP."""
 
     def add_whole(self, A: Any, B: Any, largest: int) -> None:
-        """S += A B' for int8 A (rows, k) and B (columns, k), B of at most ``largest`` in size."""
+        """S += A B' for int8 A (rows, k) and B (columns, k), B of at most ``largest`` in size.
+
+        B has rows that mean nothing up to whole memory accesses, A may have.
+        """
         for rows, leading in self._strips:
-            self.S[rows, :leading] += integer_product(self.card.xp, A[rows], B[:leading], largest)
+            add_integer_product(self.card.xp, self.S[rows, :leading], A[rows], B[: aligned(leading)], largest)
 
     def add_weighted(self, L: Any, X: Columns, d: Any, missing: Columns | None, gaps: Any) -> None:
         """S += L (X - 1 d' + M diag(d))' for float64 L (rows, k) and X of columns (columns, k), d (k,).
 
-        ``missing`` are the columns ``gaps`` of M, the others are zero; None where all are.
+        X has rows that mean nothing up to whole memory accesses, L may have. ``missing`` are the columns ``gaps`` of M,
+        the others are zero; None where all are.
         """
         for rows, leading in self._strips:
             self.S[rows, :leading] += self._product(L[rows], X, leading) - (L[rows] @ d)[:, None]
@@ -55,8 +61,15 @@ class OuterSums:
 
     def _product(self, L: Any, X: Columns, leading: int) -> Any:
         parts, scale = EXACT.split(self.card.xp, L)
-        columns = Columns([part[:leading] for part in X.parts], X.counts)
-        return EXACT.product(self.card.xp, parts, columns) * scale[:, None]
+        columns = Columns([part[: aligned(leading)] for part in X.parts], X.counts)
+        return EXACT.product(self.card.xp, parts, columns)[:, :leading] * scale[:, None]
+
+    def times(self, A: Any, s: Any) -> Any:
+        """A s (rows,) of int8 A (rows, k) and float64 whole numbers ``s`` (k,) below 2^31 in size: exact."""
+        xp = self.card.xp
+        rows_of_digits = xp.zeros((aligned(DIGITS), A.shape[1]), dtype=np.int8)
+        rows_of_digits[:DIGITS] = xp.stack(digits(xp, s, DIGITS))
+        return integer_product(xp, A, rows_of_digits, INT8)[:, :DIGITS] @ xp.asarray(float(BASE) ** np.arange(DIGITS))
 
     def give(self, into: np.ndarray) -> None:
         """Copy S ``into`` memory of the host, and begin anew with zeros."""

@@ -131,7 +131,7 @@ class Exact(Double):
     def split(self, xp: Any, W: Any) -> tuple[Any, Any]:
         """The digits of W in base 256, from -128 to 127, the lowest first."""
         scale = _row_scale(xp, W, TOP)
-        return xp.stack(_digits(xp, W / scale[:, None], DIGITS)), scale
+        return xp.stack(digits(xp, W / scale[:, None], DIGITS)), scale
 
     def split_columns(self, xp: Any, H: Any) -> tuple[Columns, Any]:
         """As digits of dosages are, in units of 2^-37."""
@@ -140,7 +140,7 @@ class Exact(Double):
 
     def split_dosages(self, xp: Any, x: Any) -> list[Any]:
         """The digits of its multiple of 2^-37."""
-        return _digits(xp, x * 2.0**DOSAGE_BITS, DOSAGE_DIGITS)
+        return digits(xp, x * 2.0**DOSAGE_BITS, DOSAGE_DIGITS)
 
     def join(self, X: Columns) -> Any:
         """Whole numbers, or digits of multiples of 2^-37."""
@@ -190,11 +190,11 @@ def _two_halves(W: Any) -> list[Any]:
     return [first, ((W - first) * SECOND).astype(np.float16)]
 
 
-def _digits(xp: Any, W: Any, count: int) -> list[Any]:
-    left = xp.rint(W).astype(np.int64)
-    digits = []
+def digits(xp: Any, W: Any, count: int) -> list[Any]:
+    """Whole numbers W in base 256, ``count`` digits from -128 to 127, the lowest first."""
+    left, found = xp.rint(W).astype(np.int64), []
     for _ in range(count):
         digit = ((left + INT8) & (BASE - 1)) - INT8
-        digits.append(digit.astype(np.int8))
+        found.append(digit.astype(np.int8))
         left = (left - digit) >> 8
-    return digits
+    return found

@@ -7,7 +7,8 @@ Both are A G' for A (r, k) and G (B, k), rows of k neighbours in memory: of the 
 its integer matrix units need. `cupy.matmul` would not do: its result has the type of what is multiplied, so int8 sums
 wrap around at 128 and float16 sums are rounded to 11 bits. cublasGemmEx gives the sums as they are
 (NVIDIA, cuBLAS Library, cublasGemmEx: CUBLAS_COMPUTE_32I of CUDA_R_8I into CUDA_R_32I, with rows that begin at
-multiples of 4 bytes, and CUBLAS_COMPUTE_32F of CUDA_R_16F into CUDA_R_32F).
+multiples of 4 bytes, and CUBLAS_COMPUTE_32F of CUDA_R_16F into CUDA_R_32F). Its integer units also need B and k to be
+multiples of 4 (cublasLtMatmul, regular data ordering): callers round both up.
 
 With NumPy in place of CuPy the integers are the same, and the float32 sums have the same terms in another order.
 """
@@ -59,6 +60,14 @@ def integer_product(xp: Any, A: Any, G: Any, largest: int) -> Any:
     for start in range(step, k, step):
         total += _int32_product(xp, A[:, start : start + step], G[:, start : start + step])
     return total
+
+
+def add_integer_product(xp: Any, S: Any, A: Any, G: Any, largest: int) -> None:
+    """S += A G' as in `integer_product`, for float64 ``S`` (r, at most B) of its first columns."""
+    if has_cublas(xp) and A.shape[1] <= most_terms(largest):
+        kernels.added(xp, _gemm(xp, A, G, INTEGERS), S)
+    else:
+        S += integer_product(xp, A, G, largest)[:, : S.shape[1]]
 
 
 def half_product(xp: Any, A: Any, G: Any, factor: float = 1.0, onto: Any = None) -> Any:

@@ -30,7 +30,7 @@ def text(cost: RunCost, rates: Rates, source: Source, sensible: tuple[Timed, Tim
     return "\n".join(
         [
             f"study     {cost.study}",
-            *machine_lines(cost.machine, rates, source),
+            *machine_lines(cost.machine, rates, source, cost.on_cards),
             *plan_lines(cost.how),
             "",
             *_memory(cost),
@@ -38,12 +38,12 @@ def text(cost: RunCost, rates: Rates, source: Source, sensible: tuple[Timed, Tim
             *_phases(cost, rates),
             "",
             _total(cost, rates, source),
-            *ranks_lines(sensible, source.threads),
+            *ranks_lines(sensible, source.threads, cost.on_cards),
         ]
     )
 
 
-def machine_lines(at: Machine, rates: Rates, source: Source) -> list[str]:
+def machine_lines(at: Machine, rates: Rates, source: Source, on_cards: bool) -> list[str]:
     """The machine, where its rates come from, and what these cannot say."""
     nodes = -(-at.ranks // at.ranks_per_node)
     limit = "no limit of memory" if at.limit is None else f"{at.limit / GIB:.4g} GiB a rank"
@@ -52,6 +52,12 @@ def machine_lines(at: Machine, rates: Rates, source: Source) -> list[str]:
         f"machine   {count(at.ranks, 'rank')} on {count(nodes, 'node')}, {limit}",
         f"rates     {source.text}: GEMM of a rank {double:.0f} GFLOP/s double, {single:.0f} single",
     ]
+    if on_cards and rates.card is not None:
+        double, half, int8 = (rate / 1e12 for rate in (rates.card.gemm, rates.card.half, rates.card.int8))
+        lines.append(
+            f"          a GPU a rank: products at {double:.0f} TFLOP/s double, {half:.0f} float16, {int8:.0f} int8; "
+            f"{rates.card.memory / GIB:.0f} GiB"
+        )
     if source.ranks != at.ranks:
         lines.append(
             f"note      rates of {count(source.ranks, 'rank')} stand for those of {at.ranks}: exchange and the "
@@ -66,15 +72,15 @@ def plan_lines(how: str) -> list[str]:
     return [f"plan      {first}", *(f"          {line}" for line in others)]
 
 
-def ranks_lines(sensible: tuple[Timed, Timed] | None, threads: int) -> list[str]:
-    """The fewest ranks that fit, and the most that are worth it."""
+def ranks_lines(sensible: tuple[Timed, Timed] | None, threads: int, on_cards: bool) -> list[str]:
+    """The fewest ranks that fit, and the most that are worth it; ``on_cards``: each has a GPU, whose hours count."""
     if sensible is None:
         return ["ranks     no number of ranks that was looked at has room"]
     smallest, fastest = sensible
 
     def on(what: str, one: Timed) -> str:
-        hours = one.ranks * threads * one.seconds / 3600
-        return f"{what} {one.ranks:,} ({time_text(one.seconds)}, {hours:,.4g} core-hours)"
+        hours = one.ranks * (1 if on_cards else threads) * one.seconds / 3600
+        return f"{what} {one.ranks:,} ({time_text(one.seconds)}, {hours:,.4g} {'GPU' if on_cards else 'core'}-hours)"
 
     return [f"ranks     {on('the fewest that fit:', smallest)}; {on('the fastest that are worth it:', fastest)}"]
 
@@ -85,6 +91,7 @@ def cost_facts(cost: RunCost, rates: Rates, source: Source, sensible: tuple[Time
     work = {phase.name: {name: getattr(phase, name) for name in TOTALS} for phase in cost.phases}
     return {
         "planned": cost.command,
+        "device": "gpu" if cost.on_cards else "cpu",
         "study": cost.study,
         "machine": asdict(cost.machine),
         "plan": asdict(cost.plan),
@@ -133,8 +140,16 @@ def _total(cost: RunCost, rates: Rates, source: Source) -> str:
     return (
         f"in all    {time_text(cost.seconds(rates))}, {_tflop(cost.total('flop'))} TFLOP, "
         f"{bytes_text(cost.total('read'))} read, {bytes_text(cost.total('written'))} written; "
-        f"{core_hours(cost, rates, source):,.4g} core-hours ({count(source.threads, 'core')} a rank)"
+        f"{hours_text(cost.seconds(rates), cost.machine, source, cost.on_cards)}"
     )
+
+
+def hours_text(seconds: float, at: Machine, source: Source, on_cards: bool) -> str:
+    """Hours of all GPUs where ranks have them, else of all cores."""
+    hours = seconds * at.ranks / 3600
+    if on_cards:
+        return f"{hours:,.4g} GPU-hours"
+    return f"{hours * source.threads:,.4g} core-hours ({count(source.threads, 'core')} a rank)"
 
 
 def _tflop(flop: float) -> str:

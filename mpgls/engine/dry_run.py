@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpgls.errors import UsageError
+from mpgls.run.device_options import NO_CARDS, DeviceWish
 from mpgls.run.inputs import Study
 from mpgls.run.job import Job
 from mpgls.run.plan import Machine
@@ -31,37 +32,60 @@ def dry_run(cost_on: Callable[[Machine], RunCost], machine: Machine, rates_file:
     ``cost_on`` one raises MemoryPlanError where the plan does not fit. The rates are those of ``rates_file``, or
     measured now in the directory of --out. Raises InputError and StorageError for a file that holds none.
     """
+    return dry_run_on(lambda at, _: cost_on(at), machine, rates_file, NO_CARDS, job)
+
+
+def dry_run_on(
+    cost_on: Callable[[Machine, int | None], RunCost],
+    machine: Machine,
+    rates_file: str | None,
+    wish: DeviceWish,
+    job: Job,
+) -> Results:
+    """`dry_run` of a command whose run is on GPUs where they are wished for. Collective.
+
+    ``cost_on`` gets the bytes of a GPU as well, None without GPUs. A file of rates stands for GPUs that are not here.
+    """
     from mpgls.engine import cost_text
     from mpgls.engine.cost import sensible_ranks
 
-    rates, source = _rates(rates_file, job)
-    cost = cost_on(machine)
-    sensible = sensible_ranks(lambda at: cost_on(at).seconds(rates), machine)
+    rates, source, limit = _rates(rates_file, wish, job)
+
+    def cost_at(at: Machine) -> RunCost:
+        return cost_on(at, limit)
+
+    cost = cost_at(machine)
+    sensible = sensible_ranks(lambda at: cost_at(at).seconds(rates), machine)
     job.world.log.info(f"dry run: nothing is computed\n{cost_text.text(cost, rates, source, sensible)}")
     facts = cost_text.cost_facts(cost, rates, source, sensible)
     return Results(job.prefix, {"command": job.options.command, **facts})
 
 
-def dry_run_of_stages(problem: LowRankProblem, machine: Machine, rates_file: str | None, job: Job) -> Results:
-    """`dry_run` of low-rank, whose cost is that of its stages. Collective."""
+def dry_run_of_stages(
+    problem: LowRankProblem, machine: Machine, rates_file: str | None, wish: DeviceWish, job: Job
+) -> Results:
+    """`dry_run_on` of low-rank, whose cost is that of its stages. Collective."""
     from mpgls.engine import low_rank_cost_text
     from mpgls.engine.cost import sensible_ranks
-    from mpgls.engine.low_rank_cost import predict
+    from mpgls.engine.low_rank_card_cost import predicting
 
-    rates, source = _rates(rates_file, job)
-    cost = predict(problem, machine, rates)
-    sensible = sensible_ranks(lambda at: predict(problem, at, rates).seconds, machine)
+    rates, source, limit = _rates(rates_file, wish, job)
+    cost_on = predicting(problem, rates, limit)
+    cost, sensible = cost_on(machine), sensible_ranks(lambda at: cost_on(at).seconds, machine)
     job.world.log.info(f"dry run: nothing is computed\n{low_rank_cost_text.text(cost, rates, source, sensible)}")
     facts = low_rank_cost_text.plan_facts(cost, rates, source, sensible)
     return Results(job.prefix, {"command": job.options.command, **facts})
 
 
-def _rates(rates_file: str | None, job: Job) -> tuple[Rates, Source]:
-    from mpgls.engine.machine_rates import measure_now, rates_from
+def _rates(rates_file: str | None, wish: DeviceWish, job: Job) -> tuple[Rates, Source, int | None]:
+    """Rates, where they come from, and the bytes of a GPU that may be used, None without GPUs."""
+    from mpgls.engine.card_rates import usable
+    from mpgls.engine.machine_rates import rates_of
 
-    if rates_file is None:
-        return measure_now(job.world, job.outputs.directory, job.threads)
-    return rates_from(job.world, rates_file)
+    rates, source = rates_of(job.world, rates_file, job.outputs.directory, wish, job.threads)
+    if not wish.tried or (rates.card is None and not wish.needed):
+        return rates, source, None
+    return rates, source, usable(rates.card, wish.limit, source.text)
 
 
 def problem_of(

@@ -51,7 +51,7 @@ class _Chosen(NamedTuple):
 
 
 class _Side:
-    """The people of this rank's rows, or of its columns: decoded with a row a person."""
+    """The people of this rank's rows, or columns: decoded with a row a person, and zeros up to whole accesses."""
 
     def __init__(self, card: Card, genotypes: GenotypeBlocks, people: np.ndarray) -> None:
         self.card, self.decoder = card, DeviceDecoder(card, genotypes.bed.n, genotypes.rows[people], EXACT)
@@ -66,8 +66,7 @@ class _Side:
         return self._by_people(self.decoder.missing(packed))
 
     def _by_people(self, X: Columns) -> Columns:
-        n = self.decoder.n
-        return Columns([self.card.xp.ascontiguousarray(part[:, :n].T) for part in X.parts], X.counts)
+        return Columns([self.card.xp.ascontiguousarray(part.T) for part in X.parts], X.counts)
 
 
 class OuterProductsOnCard:
@@ -127,9 +126,9 @@ class OuterProductsOnCard:
             self.sums.add_whole(A, B, MOST_COPIES)
             s = stats.a1_sum[chosen] - stats.n * np.rint(stats.mean[chosen])
             self._C += int((s.astype(np.int64) ** 2).sum())
-            on_card = self.card.xp.asarray(s)
-            self._R_mc += A[:, :k].astype(np.float64) @ on_card
-            self._R_mr += B[:, :k].astype(np.float64) @ on_card
+            on_card = self.card.xp.asarray(np.pad(s, (0, A.shape[1] - k)))
+            self._R_mc += self.sums.times(A, on_card)[: self._R_mc.size]
+            self._R_mr += self.sums.times(B, on_card)[: self._R_mr.size]
 
     def _add_weighted(self, stats: SnpStats, chosen: np.ndarray) -> None:
         """x - mean of the other SNPs, by their weights."""

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 from mpgls.engine.cost import (
     COARSE,
-    EVALUATION_SECONDS,
     FINE,
     HALF_SPEED,
     LOAD_PASSES,
     OPEN_SECONDS,
     PROBE_FLOP,
     ROW_BYTES,
+    SNP_SECONDS,
     SYNCS,
     scan_plots,
+    search_seconds,
 )  # fmt: skip
 from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.probes import POTRF_SIZE
@@ -114,12 +115,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cost:
-    """All stages, and the plan that they keep to."""
+    """All stages, and the plan that they keep to; ``on_cards``: each rank has a GPU."""
 
     problem: LowRankProblem
     machine: Machine
     plan: LowRankPlan
     stages: list[Stage]
+    on_cards: bool = False
 
     @property
     def seconds(self) -> float:
@@ -129,6 +131,13 @@ class Cost:
 
 def predict(problem: LowRankProblem, machine: Machine, rates: Rates) -> Cost:
     """The cost of ``problem`` on ``machine`` with K x K matrices. Raises MemoryPlanError where it does not fit."""
+    plan = plan_of(problem, machine)
+    work = Work(problem, machine, plan, rates)
+    return Cost(problem, machine, plan, [stage() for stage in work.stages()])
+
+
+def plan_of(problem: LowRankProblem, machine: Machine, limit: int | None = None) -> LowRankPlan:
+    """The plan of a run on ranks, or on a GPU of ``limit`` bytes each. Raises MemoryPlanError where it does not fit."""
     sizes = LowRankSizes(
         n=problem.n,
         K=problem.K,
@@ -138,14 +147,13 @@ def predict(problem: LowRankProblem, machine: Machine, rates: Rates) -> Cost:
         item=problem.item,
         traits=problem.T,
         columns=problem.q + problem.T,
+        of_card=limit,
     )
-    plan = plan_low_rank(machine, sizes)
-    work = _Work(problem, machine, plan, rates)
-    return Cost(problem, machine, plan, [stage() for stage in work.stages()])
+    return plan_low_rank(machine, sizes)
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """The stages of low_rank.py, each with its terms."""
 
     problem: LowRankProblem
@@ -186,7 +194,7 @@ class _Work:
         terms = {
             "read similarity SNPs": read / self.rates.read,
             "stage 0": genotypes / P / self.rates.count,
-            "decode G": decoded / self.streamed.decode + self._touching(decoded if self.plan.resident else 0.0),
+            "decode G": decoded / self.streamed.decode + self.touching(decoded if self.plan.resident else 0.0),
             "G'F": genotypes / P * PROJECT_PASSES / self.rates.double.products,
         }
         return Stage(
@@ -202,11 +210,19 @@ class _Work:
         panel = min(PANEL, p.K / p_r)
         flop = 2.0 * p.n * entries
         terms = {
-            "decode": decoded / self.streamed.decode + self._touching(p.n * (p.K / p_c + len(strips) * panel)),
-            "G'G": flop / P / (PRODUCT_SHARE * self.streamed.gemm) + entries / P / self.rates.epilogue,
-            "write G'G": 8.0 * entries / self.rates.write + self._sending(8.0 * entries) + len(strips) * self._safe(),
+            "decode": self.decoding(decoded) + self.touching(p.n * (p.K / p_c + len(strips) * panel)),
+            "G'G": self.long_product(flop / P, entries / P),
+            "write G'G": 8.0 * entries / self.rates.write + self.sending(8.0 * entries) + len(strips) * self.safe(),
         }
-        return Stage("1 G'G", flop, 0.0, 8.0 * p.K**2, self._sent(8.0 * entries), self.plan.stages["G'G"], terms)
+        return Stage("1 G'G", flop, 0.0, 8.0 * p.K**2, self.sent(8.0 * entries), self.plan.stages["G'G"], terms)
+
+    def decoding(self, genotypes: float) -> float:
+        """Seconds in which a rank decodes so many."""
+        return genotypes / self.streamed.decode
+
+    def long_product(self, flop: float, numbers: float) -> float:
+        """Seconds of so many operations of a rank in products of long columns, which put ``numbers`` right."""
+        return flop / (PRODUCT_SHARE * self.streamed.gemm) + numbers / self.rates.epilogue
 
     def null(self) -> Stage:
         """Stage 2: REML for each chromosome and trait, chromosomes dealt to teams of R ranks."""
@@ -214,14 +230,15 @@ class _Work:
         teams = min(max(1, self.machine.ranks // R), p.chromosomes)
         models = -(-p.chromosomes // teams) * p.T
         terms = {
-            "load G'G": self._load(teams, R),
-            "REML, single": models * COARSE * self._cholesky(self.rates.single, R),
-            "REML, double": models * FINE * self._cholesky(self.rates.double, R),
-            "REML, sums": models * (COARSE + FINE) * self._solves(R),
+            "load G'G": self.load(teams, R),
+            "REML, single": models * COARSE * self.cholesky(self.rates.single, R),
+            "REML, double": models * FINE * self.cholesky(self.rates.double, R),
+            "REML, sums": models * (COARSE + FINE) * self.solves(R),
+            "REML, search": search_seconds(models * (COARSE + FINE)),
         }
         flop = p.chromosomes * p.T * (COARSE + FINE) * p.K**3 / 3
         read = teams * 8.0 * p.K**2
-        return Stage("2 REML", flop, read, 0.0, self._sent(read, R), self.plan.stages["REML"], terms)
+        return Stage("2 REML", flop, read, 0.0, self.sent(read, R), self.plan.stages["REML"], terms)
 
     def scan(self) -> Stage:
         """Stage 4: for each chromosome its factors, then its blocks of tested SNPs."""
@@ -229,35 +246,36 @@ class _Work:
         models, passes = p.chromosomes * p.T, -(-p.T // self.plan.traits_at_once)
         # the busiest rank's SNPs: the blocks of each chromosome are dealt anew
         mine = float(p.chromosomes * min(p.m_c, B * -(-p.m_c // (B * P))))
-        blocks = self._blocks(mine, passes)
+        blocks = self.blocks(mine, passes)
         read = passes * p.m * float(p.snp_bytes)
         terms = {
-            "load G'G": self._load(1, P),
-            "REML, double": models * self._cholesky(self.rates.double, P),
-            "REML, sums": models * self._solves(P),
-            "hand over factor": models * self._hand_over(),
+            "load G'G": self.load(1, P),
+            "REML, double": models * self.cholesky(self.rates.double, P),
+            "REML, sums": models * self.solves(P),
+            "hand over factor": models * self.hand_over(),
             "read (waiting)": max(0.0, read / self.rates.read - sum(blocks.values())),  # the next block is read ahead
             **blocks,
-            "write": models * self._safe(),
+            "write": models * self.safe(),
         }
         if p.mixed:
-            terms["check in double"] = self._check()
+            terms["check in double"] = self.check()
         matrix = float(p.K) ** 2
         factorisations = models * (2 if self.plan.solver == "inverse" else 1)
         flop = p.m * (2.0 * p.n * p.K_c * passes + p.T * matrix) + factorisations * matrix * p.K / 3
         memory = max(self.plan.stages["factors"], self.plan.stages["scan"])
-        sent = self._sent(8.0 * matrix) + models * self._sent(p.item * matrix * self._copies())
+        sent = self.sent(8.0 * matrix) + models * self.sent(p.item * matrix * self.copies())
         return Stage("4 scan", flop, read + 8.0 * matrix, 32.0 * p.m * p.T, sent, memory, terms)
 
-    def _blocks(self, mine: float, passes: int) -> dict[str, float]:
+    def blocks(self, mine: float, passes: int) -> dict[str, float]:
         """What ``mine`` tested SNPs cost a rank, each taken ``passes`` times."""
         p, R = self.problem, self.plan.team_size
         decoded = mine * p.n + (0.0 if self.plan.resident else mine / self.plan.block * p.n * p.K_c)
         H = mine * p.K
         new = p.chromosomes * p.n * min(self.plan.block, p.m_c)
-        moved = self._sending(p.item * H * R, R)  # a team of several ranks deals the rows of H to them
+        moved = self.sending(p.item * H * R, R)  # a team of several ranks deals the rows of H to them
         return {
-            "decode": passes * (decoded / self.streamed.decode + mine * p.n / self.rates.count) + self._touching(new),
+            "decode": passes * (decoded / self.streamed.decode + mine * p.n / self.rates.count + SNP_SECONDS * mine)
+            + self.touching(new),
             "covariate product": passes * mine * p.n / self.streamed.products,
             "cross product": passes * 2.0 * p.n * p.K_c * mine / (PRODUCT_SHARE * self.streamed.gemm),
             "scale products": passes * H / self.rates.epilogue,
@@ -272,55 +290,55 @@ class _Work:
         terms = {"tables": rows / self.machine.ranks / self.rates.rows, "plots": scan_plots(p.T, self.machine.ranks)}
         return Stage("tables, plots", 0.0, 32.0 * rows, ROW_BYTES * rows, 0.0, self.machine.base, terms)
 
-    def _check(self) -> float:
+    def check(self) -> float:
         """Seconds of solving some SNPs in double: G decoded once more, their products, one factor."""
         p, P, double = self.problem, self.machine.ranks, self.rates.double
         genotypes = float(p.n) * p.K / P
-        return genotypes / double.decode + 2 * CHECKED * genotypes / double.gemm + self._cholesky(double, P)
+        return genotypes / double.decode + 2 * CHECKED * genotypes / double.gemm + self.cholesky(double, P)
 
-    def _touching(self, numbers: float) -> float:
+    def touching(self, numbers: float) -> float:
         """Seconds that memory for so many streamed numbers costs when it is first written."""
         return self.problem.item * numbers / self.rates.touch
 
-    def _safe(self) -> float:
+    def safe(self) -> float:
         """Seconds until what was written is on disk and marked as done."""
         return SYNCS * self.rates.sync
 
-    def _cholesky(self, rates: PrecisionRates, R: int) -> float:
+    def cholesky(self, rates: PrecisionRates, R: int) -> float:
         """Seconds of one factorisation on R ranks: slow where a rank's part is small."""
         K, rate = self.problem.K, rates.potrf if R == 1 else rates.potrf_grid
         slower = (1 + HALF_SPEED * R**0.5 / K) / (1 + HALF_SPEED / POTRF_SIZE)
         return K**3 / 3 / R / rate * slower
 
-    def _solves(self, R: int) -> float:
+    def solves(self, R: int) -> float:
         """Seconds of an evaluation of REML on R ranks beside the factorisation."""
-        return EVALUATION_PASSES * float(self.problem.K) ** 2 / R / self.rates.scale + EVALUATION_SECONDS
+        return EVALUATION_PASSES * float(self.problem.K) ** 2 / R / self.rates.scale
 
-    def _load(self, teams: int, R: int) -> float:
+    def load(self, teams: int, R: int) -> float:
         """Seconds until every one of ``teams`` teams of R ranks has G'G from the file."""
         nbytes = 8.0 * self.problem.K**2
         placing = LOAD_PASSES * float(self.problem.K) ** 2 / R / self.rates.epilogue
-        return teams * nbytes / self.rates.read + placing + self._sending(nbytes, R)
+        return teams * nbytes / self.rates.read + placing + self.sending(nbytes, R)
 
-    def _copies(self) -> int:
+    def copies(self) -> int:
         """Copies of a factor on the machine: one a node, or one a team."""
         R = self.plan.team_size
         return self.nodes if R == 1 else max(1, self.machine.ranks // R)
 
-    def _hand_over(self) -> float:
+    def hand_over(self) -> float:
         """Seconds until each team of the scan has its own factor."""
         p, P = self.problem, self.machine.ranks
-        dealing = float(p.K) ** 2 / P / self.rates.scale + self._sending(p.item * float(p.K) ** 2 * self._copies())
+        dealing = float(p.K) ** 2 / P / self.rates.scale + self.sending(p.item * float(p.K) ** 2 * self.copies())
         if self.plan.solver != "inverse":
             return dealing
         return dealing + float(p.K) ** 3 / 3 / P / (OF_INVERSION * self.rates.double.gemm)
 
-    def _sent(self, nbytes: float, R: int | None = None) -> float:
+    def sent(self, nbytes: float, R: int | None = None) -> float:
         """The part of ``nbytes``, spread over R ranks and dealt anew, that leaves its rank."""
         R = self.machine.ranks if R is None else R
         return nbytes * (R - 1) / R
 
-    def _sending(self, nbytes: float, R: int | None = None) -> float:
+    def sending(self, nbytes: float, R: int | None = None) -> float:
         """Seconds in which R ranks exchange ``nbytes`` among themselves."""
         R = self.machine.ranks if R is None else R
-        return self._sent(nbytes, R) / R / self.rates.send if R > 1 and self.rates.send else 0.0
+        return self.sent(nbytes, R) / R / self.rates.send if R > 1 and self.rates.send else 0.0

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mpgls.engine.cost import Timed
-from mpgls.engine.cost_text import Source, bytes_text, machine_lines, plan_lines, ranks_lines, time_text
+from mpgls.engine.cost_text import Source, bytes_text, hours_text, machine_lines, plan_lines, ranks_lines, time_text
 from mpgls.engine.low_rank_cost import Cost
 from mpgls.engine.rates import Rates
 from mpgls.run.findings import count
@@ -20,7 +20,7 @@ PAPER_CPU_DAYS = 868.0
 
 def text(cost: Cost, rates: Rates, source: Source, sensible: tuple[Timed, Timed] | None) -> str:
     """The plan for people."""
-    ranks = ranks_lines(sensible, source.threads)
+    ranks = ranks_lines(sensible, source.threads, cost.on_cards)
     return "\n".join(
         [*_head(cost, rates, source), "", *_table(cost), "", *_total(cost, source), *ranks, "", *_paper(cost, source)]
     )
@@ -32,7 +32,7 @@ def _head(cost: Cost, rates: Rates, source: Source) -> list[str]:
     lines = [
         f"study     {p.n:,} samples, {p.m:,} SNPs, {p.K:,} similarity SNPs, {count(p.chromosomes, 'chromosome')}, "
         f"{count(p.T, 'trait')}, {count(p.q - 1, 'covariate')}, {numbers} precision",
-        *machine_lines(cost.machine, rates, source),
+        *machine_lines(cost.machine, rates, source, cost.on_cards),
         *plan_lines(cost.plan.text(cost.machine)),
     ]
     if p.n <= p.K:
@@ -53,7 +53,9 @@ def _table(cost: Cost) -> list[str]:
 
 
 def _total(cost: Cost, source: Source) -> list[str]:
-    core_hours = cost.seconds * cost.machine.ranks * source.threads / 3600
+    hours = hours_text(cost.seconds, cost.machine, source, cost.on_cards)
+    if not cost.on_cards:
+        hours += f" = {cost.seconds * cost.machine.ranks * source.threads / 86400:,.4g} CPU-days"
     flop = sum(stage.flop for stage in cost.stages)
     terms: dict[str, float] = {}
     for stage in cost.stages:
@@ -62,8 +64,7 @@ def _total(cost: Cost, source: Source) -> list[str]:
     largest = sorted(terms.items(), key=lambda term: -term[1])
     shares = ", ".join(f"{name} {s / cost.seconds:.0%}" for name, s in largest if s >= SHOWN * cost.seconds)
     return [
-        f"in all    {time_text(cost.seconds)}, {flop / 1e12:,.1f} TFLOP; {core_hours:,.4g} core-hours = "
-        f"{core_hours / 24:,.4g} CPU-days ({count(source.threads, 'core')} a rank)",
+        f"in all    {time_text(cost.seconds)}, {flop / 1e12:,.1f} TFLOP; {hours}",
         f"spent on  {shares}",
     ]
 
@@ -79,6 +80,8 @@ def _paper(cost: Cost, source: Source) -> list[str]:
     if (p.n, p.m, p.K) != PAPER_SIZES:
         return [f"{line} (other sizes than these)"]
     days = cost.seconds * cost.machine.ranks * source.threads / 86400
+    if cost.on_cards:
+        return [f"{line}; predicted here: {time_text(cost.seconds)} on {count(cost.machine.ranks, 'GPU')}"]
     return [f"{line}; predicted here: {days:,.4g}, {PAPER_CPU_DAYS / days:,.0f} times less, on other processors"]
 
 
@@ -86,6 +89,7 @@ def plan_facts(cost: Cost, rates: Rates, source: Source, sensible: tuple[Timed, 
     """The plan for programs."""
     return {
         "planned": "low-rank",
+        "device": "gpu" if cost.on_cards else "cpu",
         "problem": asdict(cost.problem),
         "machine": asdict(cost.machine),
         "plan": asdict(cost.plan),

@@ -15,6 +15,8 @@ from mpgls.run.plan import NARROWEST, WIDEST, Machine, Plan, check_team_size, fi
 
 STRIP = 512
 """Columns of a strip of G'G for each process column."""
+WIDEST_ON_CARD = 8192
+"""Tested SNPs of a block on a card: so many that decoding G anew for each costs little."""
 SLACK = 32 << 20
 
 
@@ -57,9 +59,11 @@ class LowRankPlan(Plan):
     traits_at_once: int
     on_card: CardShare | None = None
 
-    def null_card(self, card: Card | None) -> Card | None:
-        """The ``card`` of this rank if null models are made on cards."""
-        return card if self.on_card is not None and self.on_card.holds_null else None
+    def of_gram(self, card: Card | None) -> tuple[Card | None, bool]:
+        """The ``card`` of this rank if null models are made on cards, and whether G'G stays there."""
+        if self.on_card is None or not self.on_card.holds_null:
+            return None, False
+        return card, self.on_card.keeps_gram
 
     def text(self, machine: Machine) -> str:
         """The plan as it stands in the log."""
@@ -81,11 +85,12 @@ def plan_low_rank(
     block: int | None = None,
     solver: str = "auto",
 ) -> LowRankPlan:
-    """Choose what makes every stage fit the machine's limit, the fastest way first.
+    """Choose what makes every stage fit the machine's limit, the fastest way first; a GPU holds a whole factor.
 
     Raises MemoryPlanError that names what would fit, UsageError for impossible wishes.
     """
     check_team_size(team_size, machine)
+    team_size = team_size if sizes.of_card is None else 1
     ways = ("more ranks", "fewer similarity SNPs")
     candidates = _that_cards_hold(_candidates(machine, sizes, team_size, block, solver))
     return first_that_fits(machine, candidates, lambda plan: f"the stage {plan.largest}", ways)
@@ -108,17 +113,23 @@ def _candidates(
 ) -> Iterator[LowRankPlan]:
     """Most at a loss last: a wide block, then a resident G, then few passes over the tested SNPs, then a small team."""
     p = machine.ranks
-    rounds = -(-sizes.largest_part // (p * WIDEST))
+    rounds = -(-sizes.largest_part // (p * (WIDEST if sizes.of_card is None else WIDEST_ON_CARD)))
     widest = max(NARROWEST, -(-sizes.largest_part // (p * rounds)))
-    widths = [block] if block else [max(NARROWEST, widest >> k) for k in range(4)]
+    widths = [block] if block else [max(NARROWEST, widest >> k) for k in range(4 if sizes.of_card is None else 8)]
     teams = sorted({*(2**k for k in range(p.bit_length())), p})
     at_once = sorted({max(1, sizes.traits >> k) for k in range(sizes.traits.bit_length())}, reverse=True)
     decoded = (True, False) if sizes.of_card is None else (False,)  # on cards G is decoded there
     null_team = {resident: _null_team(machine, sizes, resident, teams) for resident in decoded}
     wanted = [team_size] if team_size else teams
     ways = list(_work(sizes).ways(wish, wanted))
-    for held, count, resident, width in itertools.product(ways, at_once, decoded, widths):
-        yield _plan(machine, sizes, resident, null_team[resident], held, width, count)
+    for held, count, resident in itertools.product(ways, at_once, decoded):
+        plans = (_plan(machine, sizes, resident, null_team[resident], held, width, count) for width in widths)
+        yield from sorted(plans, key=_copies_gram)
+
+
+def _copies_gram(plan: LowRankPlan) -> bool:
+    """Whether G'G is copied to a card for each factor, which takes longer than narrower blocks do."""
+    return plan.on_card is not None and not plan.on_card.keeps_gram
 
 
 def _plan(
@@ -161,11 +172,12 @@ def stages(machine: Machine, sizes: LowRankSizes, plan: LowRankPlan) -> dict[str
             "null models": base + G + 4 * square + n * item * PANEL + SLACK,
             "scan": base + G + 3 * square + factor + X + plan.block * 2 * sizes.snp_bytes + SLACK,
         }
-    decoding = n * item * (-(-plan.strip // p_c) + min(PANEL, K)) + 16 * (K // p_r + 1) * (plan.strip // p_c + 1)
+    column = n * item if plan.on_card is None else 0  # on cards they are decoded there
+    decoding = column * (-(-plan.strip // p_c) + min(PANEL, K)) + 16 * (K // p_r + 1) * (plan.strip // p_c + 1)
     factor, making = factor * plan.traits_at_once, work.hand_over_bytes(held, machine)
     world = 8 * K * K // machine.ranks
-    panels = 0 if plan.resident else n * item * PANEL
-    block = plan.block * sizes.tested * (n * item + 2 * sizes.snp_bytes + K * (2 * item + 16)) + X + panels
+    panels = 0 if plan.resident else column * PANEL
+    block = plan.block * sizes.tested * (column + 2 * sizes.snp_bytes + K * (2 * item + 16)) + X + panels
     return {
         "G'G": base + G + decoding + SLACK,
         "REML": base + G + 8 * K * columns + 3 * 8 * K * K // plan.null_team + SLACK,

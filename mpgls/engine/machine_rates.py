@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from mpgls.engine.card_probes import measure_card
 from mpgls.engine.cost_text import Source
+from mpgls.engine.device_plan import choose_card
 from mpgls.engine.probes import measure
 from mpgls.engine.rates import Rates, read_rates
 from mpgls.errors import StorageError
 from mpgls.mpi import agree, node_of
+from mpgls.run.device_options import NO_CARDS, DeviceWish
 from mpgls.run.findings import Findings, count
 from mpgls.run.hardware import limited_threads, startup_seconds
 from mpgls.run.world import World
@@ -15,7 +18,19 @@ FILE_BYTES = 64 << 20
 """Of a file that each node writes and reads where rates are measured now."""
 
 
-def measure_now(world: World, directory: str, threads: int | None = None) -> tuple[Rates, Source]:
+def rates_of(
+    world: World, path: str | None, directory: str, wish: DeviceWish, threads: int | None = None
+) -> tuple[Rates, Source]:
+    """Those in the file ``path``, or measured now, also of each rank's GPU where that is wished for. Collective.
+
+    Raises InputError where the file is none, StorageError, and what keeps a GPU from being used.
+    """
+    return measure_now(world, directory, threads, wish) if path is None else rates_from(world, path)
+
+
+def measure_now(
+    world: World, directory: str, threads: int | None = None, wish: DeviceWish = NO_CARDS
+) -> tuple[Rates, Source]:
     """The rates of this machine on the ranks that there are, in about a second. Collective.
 
     Raises StorageError, on all ranks, where no file can be written in the ``directory``.
@@ -24,10 +39,18 @@ def measure_now(world: World, directory: str, threads: int | None = None) -> tup
     with node_of(world.comm) as node, limited_threads(node, threads) as used:
         nodes = world.comm.allreduce(1 if node.rank == 0 else 0)
         measure(found, world, node, directory, FILE_BYTES)
+    measure_cards(found, world, wish)
     agree(world.comm, StorageError(found.problems[0]) if found.problems else None)
     ranks = world.comm.size
     source = Source(f"measured here, now, on {count(ranks, 'rank')}", ranks, used, nodes)
     return world.on_root(lambda: Rates.of(found.facts, "this machine")), source
+
+
+def measure_cards(found: Findings, world: World, wish: DeviceWish) -> None:
+    """The rates of each rank's GPU, where GPUs are wished for and found. Collective."""
+    card = choose_card(wish, world)
+    if card is not None:
+        measure_card(found, world, card)
 
 
 def rates_from(world: World, path: str) -> tuple[Rates, Source]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mpgls.engine.card_rates import CardRates
 from mpgls.errors import InputError, StorageError
 from mpgls.study.regular import check_regular
 
@@ -35,7 +36,7 @@ class Rates:
     Of a rank: ``count`` genotypes, ``epilogue`` and ``scale`` numbers, bytes of new memory that it can ``touch``,
     ``rows`` of a table, ``send`` bytes, its flop of an ``eigen``decomposition that all ranks make, numbers of a
     ``tile`` of SNPs and traits. Of all nodes together: ``read`` and ``write`` bytes. ``sync`` seconds make a
-    page safe, ``startup`` seconds pass before the first line of work.
+    page safe, ``startup`` seconds pass before the first line of work. ``card``: of a rank's GPU, where it was measured.
     """
 
     double: PrecisionRates
@@ -52,6 +53,7 @@ class Rates:
     startup: float
     eigen: float
     tile: float
+    card: CardRates | None = None
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], source: str) -> Rates:
@@ -84,6 +86,7 @@ class Rates:
             rate("startup_seconds", least=0.0),
             rate("eigen_gflops", 1e9),
             rate("tile_numbers_per_s"),
+            CardRates.of(facts, source),
         )
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from mpgls.engine.cost import (
     COARSE,
-    EVALUATION_SECONDS,
     FINE,
     ROW_BYTES,
+    SNP_SECONDS,
     SYNCS,
     PhaseCost,
     RunCost,
@@ -20,6 +20,7 @@ from mpgls.engine.cost import (
     loading,
     opening,
     scan_plots,
+    search_seconds,
     team_rate,
     times,
 )
@@ -30,7 +31,9 @@ from mpgls.engine.team_solvers import OF_INVERSION, Held
 from mpgls.run.plan import Machine
 
 SOLVES = 3
-"""Triangular solves of [X_L | y] in an evaluation of REML; each reads the half of the factor."""
+"""Triangular solves of [X_L | y] in an evaluation of REML."""
+SOLVE_PASSES = 1.2
+"""Times that scaling n x n numbers takes: such a solve, of few columns, waits for memory."""
 RECORD_BYTES = 32
 
 
@@ -55,6 +58,14 @@ class ScanWork:
     plots: bool = True
 
     @property
+    def study(self) -> str:
+        """The sizes in words."""
+        return (
+            f"{self.n:,} samples, {self.m:,} SNPs, {self.T} trait{'s' * (self.T > 1)}, {self.q} columns of covariates"
+            f"{f', {self.parts} chromosomes left out in turn' if self.parts > 1 else ''}"
+        )
+
+    @property
     def item(self) -> int:
         """Bytes of a streamed number."""
         return 4 if self.mixed else 8
@@ -71,22 +82,19 @@ class ScanWork:
 
 def scan_cost(machine: Machine, plan: ScanPlan, work: ScanWork) -> RunCost:
     """The cost of a scan that keeps to ``plan``."""
-    study = (
-        f"{work.n:,} samples, {work.m:,} SNPs, {work.T} trait{'s' * (work.T > 1)}, {work.q} columns of covariates, "
-        f"{f'{work.parts} chromosomes left out in turn, ' if work.parts > 1 else ''}"
-        f"{'mixed' if work.mixed else 'double'} precision"
-    )
+    study = f"{work.study}, {'mixed' if work.mixed else 'double'} precision"
     phases = (
         *opening(work.m + 3.0 * work.n),
-        *_null_models(machine.ranks // plan.worlds, plan, work),
-        *_operator(in_world(machine, plan.worlds), plan, work),
+        *null_models(machine.ranks // plan.worlds, plan, work),
+        *hand_over(in_world(machine, plan.worlds), plan, work),
+        *(check_in_double(machine.ranks // plan.worlds, plan.worlds, work) if work.mixed else ()),
         *_stream(machine.ranks // plan.worlds, plan, work),
-        *_report(machine.ranks, work),
+        report(machine.ranks, work),
     )
     return RunCost("single-trait", study, machine, plan, plan.text(machine), phases)
 
 
-def _null_models(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
+def null_models(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     """Phi from its file (with its chromosome's sum), then REML by Cholesky; the last factor is that of the scan.
 
     Worlds of R ranks each make null models of their own; one that ``keeps`` the kinship reads it once.
@@ -106,15 +114,13 @@ def _null_models(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
             factor = cholesky_work(work.n, R, precision)
             flop = count * float(work.n) ** 3 / 3
             yield PhaseCost(f"REML, {precision}", times(share * count, factor), flop=flop)
-    mine = share * (coarse + fine)
-    yield PhaseCost("REML, sums", {"scale": SOLVES / 2 * mine * n2 / R}, seconds=EVALUATION_SECONDS * mine)
+    passes = SOLVES * SOLVE_PASSES * share * (coarse + fine) * n2 / R
+    yield PhaseCost("REML, sums", {"scale": passes})
+    yield PhaseCost("REML, search", seconds=search_seconds(share * (coarse + fine - given)))
 
 
-def _operator(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
-    """The factor to every team (a copy a node in teams of one), and the check of mixed precision.
-
-    ``machine`` is that of a world.
-    """
+def hand_over(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
+    """The factor to every team (a copy a node in teams of one). ``machine`` is that of a world."""
     n2, P, R = float(work.n) ** 2, machine.ranks, plan.team_size
     copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
     moved = leaving(work.models * work.item * n2 * copies, P)
@@ -123,9 +129,13 @@ def _operator(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[Phas
     if plan.solver == "inverse" and not work.spectral:  # L^-1 of L
         dealing["double.gemm"] = mine * n2 * work.n / 3 / P / OF_INVERSION
     yield PhaseCost("hand over factor", dealing, sent=moved)
-    if work.mixed:
-        again = {"double.trsm": SAMPLED * n2 / P} if work.spectral else cholesky_work(work.n, P, "double")
-        yield PhaseCost("check in double", times(mine, again))
+
+
+def check_in_double(R: int, worlds: int, work: ScanWork) -> Iterator[PhaseCost]:
+    """Some SNPs of each scan once more, through a factor that is made anew by the R ranks of each of the ``worlds``."""
+    spectral = {"double.trsm": SAMPLED * float(work.n) ** 2 / R}
+    again = spectral if work.spectral else cholesky_work(work.n, R, "double")
+    yield PhaseCost("check in double", times(work.parts_of_one(worlds) * work.T, again))
 
 
 def _stream(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
@@ -138,7 +148,7 @@ def _stream(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     mine = work.T * busiest(-(-work.m * parts // work.parts), parts, plan.block, R)
     phases = ("decode", "solve", "statistics")
     yield PhaseCost("read (waiting)", read=float(work.T * work.m * work.snp_bytes), ahead_of=phases)
-    yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n})
+    yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n}, seconds=SNP_SECONDS * mine)
     flop = (2 if work.spectral else 1) * n**2
     dealt = dealt_to_team(held, work.T * work.m, work.item * n, work.snp_bytes)
     rate = "gemm" if work.spectral or held.team > 1 else "trsm"
@@ -148,10 +158,10 @@ def _stream(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     yield PhaseCost("write", written=RECORD_BYTES * work.T * work.m, syncs=SYNCS * work.models / plan.worlds)
 
 
-def _report(P: int, work: ScanWork) -> Iterator[PhaseCost]:
+def report(P: int, work: ScanWork) -> PhaseCost:
     """Tables by all ranks, plots by a rank each."""
     rows = float(work.m) * work.T
-    yield PhaseCost(
+    return PhaseCost(
         "report",
         {"rows": rows / P},
         written=ROW_BYTES * rows,

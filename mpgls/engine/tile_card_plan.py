@@ -124,11 +124,14 @@ def plan_tiles_on_cards(
     ``wishes`` wins; ``tiles`` are those of the run that this one resumes. Raises MemoryPlanError, UsageError.
     """
     check_team_size(wishes.team_size, machine)
-    teams = [wishes.team_size] if wishes.team_size else range(1, machine.ranks + 1)
-    plans = [plan for team in teams for plan in _of_team(machine, sizes, wishes, tiles, team)]
-    if not plans:
+    fewest = min(sizes.cards.fewest_ranks(), machine.ranks)
+    teams = [wishes.team_size] if wishes.team_size else range(fewest, machine.ranks + 1)
+    plan = None
+    for plan in (plan for team in teams for plan in _of_team(machine, sizes, wishes, tiles, team)):
+        if not plan.streamed:
+            break
+    if plan is None:
         raise _too_small(sizes, wishes, tiles, teams[-1])
-    plan = next((one for one in plans if not one.streamed), plans[-1])
     if not plan.fits(machine):
         raise does_not_fit(machine, f"the {plan.largest}", plan.peak, spreads=True)
     return plan

@@ -9,6 +9,7 @@ from mpgls.engine.cost import (
     NUMBERS_OF_LINE,
     PLOT_SECONDS,
     PLOT_START,
+    SNP_SECONDS,
     SYNCS,
     PhaseCost,
     RunCost,
@@ -20,7 +21,7 @@ from mpgls.engine.cost import (
     team_rate,
     times,
 )
-from mpgls.engine.kinship_cost import EIGEN_FLOP
+from mpgls.engine.kinship_cost import decomposing
 from mpgls.engine.team_solvers import Held
 from mpgls.engine.tile_plan import NODES, TilePlan, TileSizes
 from mpgls.run.plan import Machine
@@ -61,6 +62,13 @@ class TileWork:
         return cls(sizes.n, m, sizes.snp_bytes, parts, t, sizes.q, mixed, groups, estimated, spectral, sizes.dense)
 
     @property
+    def study(self) -> str:
+        """The sizes in words."""
+        groups = f" in {self.groups} groups" if self.groups > 1 else ""
+        loco = f", {self.parts} chromosomes left out in turn" if self.parts > 1 else ""
+        return f"{self.n:,} samples, {self.m:,} SNPs, {self.t:,} traits{groups}, {self.q} columns of covariates{loco}"
+
+    @property
     def item(self) -> int:
         """Bytes of a streamed number."""
         return 4 if self.mixed else 8
@@ -73,19 +81,16 @@ class TileWork:
 
 def tile_cost(machine: Machine, plan: TilePlan, work: TileWork) -> RunCost:
     """The cost of a scan that keeps to ``plan``; groups are taken to be of all samples and of equal size."""
-    groups = f" in {work.groups} groups" if work.groups > 1 else ""
-    loco = f"{work.parts} chromosomes left out in turn, " if work.parts > 1 else ""
-    study = (
-        f"{work.n:,} samples, {work.m:,} SNPs, {work.t:,} traits{groups}, {work.q} columns of covariates, {loco}"
-        f"{'mixed' if work.mixed else 'double'} precision"
-    )
-    phases = (
-        *opening(work.m + 3.0 * work.n + work.t * work.n / NUMBERS_OF_LINE),
-        *_bases(machine, plan, work),
-        *_traits(machine.ranks, work),
-        *_stream(machine.ranks, plan, work),
-    )
+    study = f"{work.study}, {'mixed' if work.mixed else 'double'} precision"
+    phases = (*before_tiles(machine, plan, work), *_stream(machine.ranks, plan, work), report())
     return RunCost("multi-trait", study, machine, plan, plan.text(machine, work.t), phases)
+
+
+def before_tiles(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
+    """What comes before the SNPs."""
+    yield from opening(work.m + 3.0 * work.n + work.t * work.n / NUMBERS_OF_LINE)
+    yield from _bases(machine, plan, work)
+    yield from _traits(machine.ranks, work)
 
 
 def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
@@ -96,8 +101,7 @@ def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[PhaseCo
         yield loading("load eigenvectors", work.n, count, P)
     else:
         yield loading("load kinship", work.n, work.parts, P, files=1 if work.parts == 1 else 2)
-        flop = count * EIGEN_FLOP * n**3
-        yield PhaseCost("eigendecomposition", {"eigen": flop / P}, flop=flop)
+        yield decomposing(work.n, P, count)
     copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
     moved = leaving(count * work.item * n**2 * copies, P)
     yield PhaseCost("hand over basis", {"scale": count * n**2 / P}, sent=moved)
@@ -121,7 +125,8 @@ def _stream(P: int, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
     phases = ("decode", "rotate SNPs", "tiles", "epilogue")
     rate = "single" if work.mixed else "double"
     yield PhaseCost("read (waiting)", read=float(work.groups * m * work.snp_bytes), ahead_of=phases)
-    yield PhaseCost("decode", times(work.groups, {"count": mine * n, f"{rate}.decode": mine * n}))
+    decoding = times(work.groups, {"count": mine * n, f"{rate}.decode": mine * n})
+    yield PhaseCost("decode", decoding, seconds=SNP_SECONDS * mine * work.groups)
     rotate = 2 * n**2 * work.groups
     held = Held(plan.team_size, plan.solver)
     dealt = dealt_to_team(held, work.groups * m, work.item * n, work.snp_bytes)
@@ -137,4 +142,8 @@ def _stream(P: int, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
     yield PhaseCost("epilogue", {"tile": mine * t})
     effects = 2 * 8.0 * m * t if work.dense else 0.0
     yield PhaseCost("write", written=effects, syncs=SYNCS * work.parts * passes)
-    yield PhaseCost("report", seconds=PLOT_START + 2 * PLOT_SECONDS)
+
+
+def report() -> PhaseCost:
+    """Plots by rank 0."""
+    return PhaseCost("report", seconds=PLOT_START + 2 * PLOT_SECONDS)

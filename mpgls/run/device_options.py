@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from mpgls.run.options import Options, option
 from mpgls.run.plan import GIB
 
 DEVICES = ("cpu", "gpu", "auto")
-ONLY_ON_RANKS = {"ratio": "null", "model": "additive", "interaction": (), "joint_peak": None, "dry_run": False}
+ONLY_ON_RANKS = {"ratio": "null", "model": "additive", "interaction": (), "joint_peak": None}
 """Options, by name, that GPUs know one value of."""
 
 
@@ -25,9 +26,17 @@ class DeviceWish(NamedTuple):
     limit: int | None
 
 
+NO_CARDS = DeviceWish(False, False, None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions(Options):
     """Where the large products run."""
+
+    gpu_lacks: ClassVar[Sequence[str]] = tuple(ONLY_ON_RANKS)
+    """Options of the command that GPUs know one value of."""
+    planned_on_cards: ClassVar[bool] = False
+    """Whether --dry-run knows what a run on GPUs costs."""
 
     device: str = option(
         "cpu",
@@ -50,8 +59,10 @@ class DeviceOptions(Options):
             if self.gpu_memory is not None:
                 raise UsageError("--gpu-memory needs --device gpu or auto")
             return
-        for name, plain in ONLY_ON_RANKS.items():
-            if getattr(self, name, plain) != plain:
+        if getattr(self, "dry_run", False) and not self.planned_on_cards:
+            raise UsageError(f"--dry-run does not know what {self.command} costs on GPUs: leave out it or --device")
+        for name in self.gpu_lacks:
+            if getattr(self, name, ONLY_ON_RANKS[name]) != ONLY_ON_RANKS[name]:
                 raise UsageError(f"--{name.replace('_', '-')} is not there for GPUs: leave out either it or --device")
 
     @property

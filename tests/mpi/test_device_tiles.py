@@ -301,7 +301,6 @@ def test_a_stopped_run_is_resumed(comm, study, monkeypatch):
             {"ratio": "snp", "h2_file": None, "p_threshold": 1e-4},
             "--ratio is not there for GPUs: leave out either it or --device",
         ),
-        ({"dry_run": True}, "--dry-run is not there for GPUs"),
         ({"model": "dominant"}, "--model is not there for GPUs"),
         ({"gpu_memory": 1e-6}, r"tiles of 32 SNPs x 5 traits need 0.00 GiB of a GPU, which has 0.00: give a larger"),
     ],

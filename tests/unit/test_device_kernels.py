@@ -10,7 +10,7 @@ import strict_lanes
 from emulated_cupy import EmulatedCard, cupy
 from strict_card import StrictCard
 
-from mpgls.device import kernels
+from mpgls.device import kernels, outer
 from mpgls.device import operator as device_operator
 from mpgls.device.card import PRODUCTS
 from mpgls.device.decoder import DeviceDecoder
@@ -67,9 +67,7 @@ def test_sums_of_a_panel_have_the_bits_of_array_operations(r):
         P, scale = rng.normal(size=(r, B)).astype(dtype), 2.0 ** rng.integers(-9, 9, r)
         W_one, d, F = rng.normal(size=r), rng.uniform(-0.5, 0.5, B), rng.normal(size=(r, k))
         found, expected = (
-            device_operator.panel_sums(
-                xp, to(P), device_operator._Panel(None, to(scale), to(W_one), to(F), True), to(d)
-            )
+            device_operator.panel_sums(xp, to(P), device_operator.Panel(None, to(scale), to(W_one), to(F), True), to(d))
             for xp, to in ((cupy, strict_cupy.asarray), (np, np.copy))
         )
         np.testing.assert_array_equal(found.get(), expected)
@@ -106,6 +104,25 @@ def test_an_operator_of_kernels_gives_what_array_operations_give(precision, monk
     else:
         size = np.abs(expected).max(axis=1, keepdims=True)
         assert np.abs((found - expected) / size).max() < {"double": 1e-14, "mixed": 1e-6}[precision]
+
+
+@needs_compiler
+def test_sums_of_people_of_odd_numbers(monkeypatch):
+    """Whose number is no multiple of four, which the integer units would refuse."""
+    monkeypatch.setattr(outer, "HEIGHT", 7)
+    rng, n = np.random.default_rng(1), 29
+    A = np.zeros((32, 48), dtype=np.int8)
+    A[:n] = rng.integers(-2, 3, (n, 48))
+    s = rng.integers(-(2**31), 2**31, 48).astype(float)
+    card, people = EmulatedCard(), np.arange(n)
+    with card.lane(PRODUCTS):
+        sums, (a, on) = outer.OuterSums(card, people, people), on_card(A, s)
+        for _ in range(2):
+            sums.add_whole(a, a, 2)
+        S, times = card.to_host(sums.S), card.to_host(sums.times(a, on))
+    expected = 2.0 * A[:n].astype(int) @ A[:n].T
+    assert np.array_equal(np.tril(S), np.tril(expected))
+    assert np.array_equal(times, A.astype(int) @ s.astype(int))
 
 
 def operator_sums(card, precision):

@@ -10,8 +10,9 @@ from mpgls.device import cuda
 from mpgls.device.card import COPIES, PRODUCTS, NumpyCard
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.operator import Centring, DeviceOperator, row_panels
+from mpgls.device.outer import OuterSums
 from mpgls.device.parts import PRECISIONS
-from mpgls.device.products import half_product, integer_product
+from mpgls.device.products import aligned, half_product, integer_product
 from mpgls.device.triangle import Triangle
 from mpgls.errors import MemoryPlanError, UsageError
 from mpgls.la.layout import Block
@@ -76,6 +77,39 @@ def _sums(card, W, F, packed, rows, precision, room):
         card.follow(copied)
         centring = Centring(mean - c, gaps, decoder.missing(on_card))
         return card.to_host(operator.sums(decoder.genotypes(on_card, c), centring))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_samples_in_any_order_are_decoded_as_numpy_does(card, precision):
+    rng = np.random.default_rng(4)
+    rows, packed = rng.permutation(N)[: N - 11], rng.integers(0, 256, (B, N // 4), dtype=np.uint8)
+    c = rng.integers(0, 3, B).astype(float)
+
+    def decoded(one):
+        decoder = DeviceDecoder(one, N, rows, PRECISIONS[precision])
+        one.settle()
+        with one.lane(PRODUCTS):
+            on_card = one.xp.asarray(packed)
+            parts = decoder.genotypes(on_card, one.xp.asarray(c)).parts[0], decoder.missing(on_card).parts[0]
+            return [one.to_host(part) for part in parts]
+
+    for found, expected in zip(decoded(card), decoded(NumpyCard()), strict=True):
+        assert np.array_equal(found, expected)
+
+
+def test_sums_of_people_of_odd_numbers_are_exact(card):
+    rng, n, k = np.random.default_rng(5), 1413, 272
+    A = np.zeros((aligned(n), k), dtype=np.int8)
+    A[:n] = rng.integers(-2, 3, (n, k))
+    s = rng.integers(-(2**30), 2**30, k).astype(float)
+    with card.lane(PRODUCTS):
+        sums, on_card = OuterSums(card, np.arange(n), np.arange(n)), card.xp.asarray(A)
+        sums.add_whole(on_card, on_card, 2)
+        sums.add_whole(on_card, on_card, 2)
+        S, times = card.to_host(sums.S), card.to_host(sums.times(on_card, card.xp.asarray(s)))
+    a = A.astype(float)
+    assert np.array_equal(np.tril(S), np.tril(2 * a[:n] @ a[:n].T))
+    assert np.array_equal(times, A.astype(int) @ s.astype(int))
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-11), (np.float32, 1e-3)])

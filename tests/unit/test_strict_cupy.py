@@ -165,7 +165,10 @@ def test_additions_to_one_place_are_atomic_and_of_the_types_that_a_gpu_adds_so()
 def test_what_is_tested_on_a_card_goes_well_without_one(monkeypatch):
     """Of tests/unit/test_gpu.py: that it asks nothing that CuPy refuses."""
     monkeypatch.setattr(test_gpu, "N", 300)
-    test_gpu.test_an_operator_gives_what_numpy_gives(StrictCard(), "mixed", 2**17)
+    card = StrictCard()
+    test_gpu.test_an_operator_gives_what_numpy_gives(card, "mixed", 2**17)
+    test_gpu.test_samples_in_any_order_are_decoded_as_numpy_does(card, "exact")
+    test_gpu.test_sums_of_people_of_odd_numbers_are_exact(card)
     monkeypatch.setattr(triangle, "WIDTH", 64)
-    test_gpu.test_a_factor_and_its_inverse_are_those_of_numpy(StrictCard(), np.float64, 1e-11)
-    test_gpu.test_a_matrix_without_a_factor_is_noticed(StrictCard())
+    test_gpu.test_a_factor_and_its_inverse_are_those_of_numpy(card, np.float64, 1e-11)
+    test_gpu.test_a_matrix_without_a_factor_is_noticed(card)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mpgls.commands.multi_trait_parts.options import MultiTrait
 from mpgls.engine.device_plan import card_limit
-from mpgls.engine.tile_card_plan import CardTileSizes, plan_tiles_on_cards
+from mpgls.engine.tile_card_plan import CardTilePlan, CardTileSizes, plan_tiles_on_cards
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
 from mpgls.run.inputs import Study
 from mpgls.run.job import Job
@@ -36,16 +36,22 @@ def make_plan(
 ) -> TilePlan:
     """The plan for the largest group, in the log before anything large is allocated; a resumed run keeps its tiles."""
     machine, limit = job.machine(study.fileset.bed.held_bytes), card_limit(card, job.world)
-    sizes, wishes = sizes_of(options, study, traits, len(chromosomes.labels)), wishes_of(options, study)
-    if limit is None:
-        plan = plan_tiles(machine, sizes, wishes, tiles)
-    else:
-        of_card = CardTileSizes.of(sizes, options.precision, limit, study.fileset.bed)
-        plan = plan_tiles_on_cards(machine, of_card, wishes, tiles)
+    sizes = sizes_of(options, study, traits, len(chromosomes.labels))
+    plan = plan_on(machine, options, study, sizes, limit, tiles)
     job.world.log.info(plan.text(machine, sizes.t))
     for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):
         job.world.log.info(f"plan: group {g + 1}: {group.traits.size:,} traits over {group.n:,} samples")
     return plan
+
+
+def plan_on(
+    machine: Machine, options: MultiTrait, study: Study, sizes: TileSizes, limit: int | None, tiles: Tiles | None = None
+) -> TilePlan:
+    """The plan; ``limit``: bytes of each rank's GPU, None without GPUs. Raises MemoryPlanError."""
+    if limit is None:
+        return plan_tiles(machine, sizes, wishes_of(options, study), tiles)
+    of_card = CardTileSizes.of(sizes, options.precision, limit, study.fileset.bed)
+    return plan_tiles_on_cards(machine, of_card, wishes_of(options, study), tiles)
 
 
 def sizes_of(options: MultiTrait, study: Study, traits: TraitStudy, parts: int) -> TileSizes:
@@ -60,11 +66,25 @@ def wishes_of(options: MultiTrait, study: Study) -> TileWishes:
     return TileWishes(options.team_size, options.solver, block, options.trait_block, options.pass_traits)
 
 
-def cost_on(machine: Machine, options: MultiTrait, study: Study, traits: TraitStudy, given: np.ndarray) -> RunCost:
-    """What the scan costs; ``given`` (parts, t) are heritabilities of the user, or NaN. Raises MemoryPlanError."""
+def cost_on(
+    machine: Machine,
+    options: MultiTrait,
+    study: Study,
+    traits: TraitStudy,
+    given: np.ndarray,
+    limit: int | None,
+) -> RunCost:
+    """What the scan costs; ``given`` (parts, t) are heritabilities of the user, or NaN; ``limit``: bytes of a GPU.
+
+    Raises MemoryPlanError.
+    """
+    from mpgls.engine.tile_card_cost import tiles_on_cards_cost
     from mpgls.engine.tile_cost import TileWork, tile_cost
 
     sizes = sizes_of(options, study, traits, len(given))
     groups, estimated = max(1, len(traits.groups)), int(np.isnan(given).sum())
     work = TileWork.of(sizes, study.selected, given.shape, groups, estimated)
-    return tile_cost(machine, plan_tiles(machine, sizes, wishes_of(options, study)), work)
+    plan = plan_on(machine, options, study, sizes, limit)
+    if isinstance(plan, CardTilePlan):
+        return tiles_on_cards_cost(machine, plan, work, options.precision)
+    return tile_cost(machine, plan, work)

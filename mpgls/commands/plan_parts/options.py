@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from mpgls.engine.low_rank_cost import LowRankProblem
 from mpgls.errors import UsageError
 from mpgls.run.option_groups import POSITIVE, PRECISIONS
-from mpgls.run.options import Options, at_least, flag, option, required, the_file
+from mpgls.run.options import at_least, flag, option, required, the_file
 from mpgls.run.plan import GIB, Machine
+from mpgls.run.planned_device_options import PlannedDeviceOptions
 
 BASE = 150 << 20
 """Bytes of a rank before it has read anything: Python, NumPy, MPI."""
@@ -26,12 +27,16 @@ SIZES = {
 """What the cost of each command depends on, beside the samples."""
 NEEDED = ("snps", "similarity_count", "voxels")
 """Of these sizes those that have no default."""
+ON_CARDS = ("kinship", "single-trait", "multi-trait", "low-rank", "vgwas", "ridge")
+"""Commands whose cost on GPUs is known."""
+EXACT = ("single-trait", "multi-trait")
+"""Commands that have --precision exact on GPUs."""
 IN_SINGLE = ("low-rank", "vgwas")
 """Commands that are planned in mixed precision unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Options):
+class Plan(PlannedDeviceOptions):
     """Options of ``mpgls plan``; what is not given has the default that ``what`` has."""
 
     command = "plan"
@@ -65,9 +70,10 @@ class Plan(Options):
     dosages: bool = flag("dosages are read, not hard calls", group="study")
     precision: str = option(
         "auto",
-        "mixed streams the large products in single precision; auto: mixed for low-rank and vgwas, else double",
+        "mixed streams the large products in single precision; exact, of scans on GPUs, in whole numbers; auto: "
+        "mixed for low-rank and vgwas, else double",
         group="study",
-        choices=("auto", *PRECISIONS),
+        choices=("auto", *PRECISIONS, "exact"),
     )
     ranks: int = required("number of ranks", group="machine", metavar="P", check=at_least(1))
     ranks_per_node: int | None = option(
@@ -88,6 +94,10 @@ class Plan(Options):
     def check(self) -> None:
         super().check()
         self._check_sizes()
+        if self.device == "gpu" and self.what not in ON_CARDS:
+            raise UsageError(f"plan --device gpu knows {', '.join(ON_CARDS)}, not {self.what}")
+        if self.precision == "exact" and (self.device != "gpu" or self.what not in EXACT):
+            raise UsageError(f"--precision exact is there for {' and '.join(EXACT)} --device gpu only")
         if self.ranks_per_node is not None and self.ranks_per_node > self.ranks:
             raise UsageError(f"--ranks-per-node must be from 1 to --ranks, {self.ranks}, not {self.ranks_per_node}")
         both = self.json is not None and self.rates is not None
@@ -151,4 +161,5 @@ class Plan(Options):
     def machine(self) -> Machine:
         """What the plan must fit."""
         limit = None if self.memory is None else int(self.memory * GIB)
-        return Machine(self.ranks, self.ranks_per_node or self.ranks, limit, BASE)
+        here = min(self.ranks, self.gpus_per_node or self.ranks_per_node or self.ranks)
+        return Machine(self.ranks, here, limit, BASE)
