@@ -31,6 +31,12 @@ static unsigned long long atomicAdd(unsigned long long* at, unsigned long long b
     *at += by;
     return was;
 }
+static unsigned atomicAdd(unsigned* at, unsigned by)
+{
+    unsigned was = *at;
+    *at += by;
+    return was;
+}
 #define fabsf __builtin_fabsf
 %(source)s
 extern "C" void launch(const unsigned* sizes, %(parameters)s)

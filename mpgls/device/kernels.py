@@ -4,6 +4,7 @@
     panel_sums     F~'X~ and x~'x~ of a panel of X~ = s o P - (W 1) d', read once
     joined         sum_p P_p w_p of the int32 products of digits
     added          S += P of an int32 product
+    tile           x = R^2/d of a tile of traits, counted in bins, and the largest; d = B D
 
 Each does what an expression of array operations says where there is no GPU (`mpgls.device.decoder`, `operator`,
 `products`), with the same bits: multiplications and additions are not contracted.
@@ -112,7 +113,38 @@ extern "C" __global__ void added(
 }
 """
 
-SOURCES = {"decode": DECODE, "panel_sums": PANEL_SUMS, "joined": JOINED, "added": ADDED}
+TILE = r"""
+extern "C" __global__ void tile(
+    const T* R, const long long stride, const T* B, const T* D, const bool* no_row, const bool* no_column,
+    const int k, const int nodes, const T whole, const int shift, const int base, const int count,
+    T* top, int* at, unsigned* counts)
+{
+    const int i = blockIdx.x, first = threadIdx.x, threads = blockDim.x;
+    union { float number; int bits; } of;
+    T largest = -1;
+    int where = 0;
+    for (int j = first; j < k; j += threads) {
+        if (no_row[i] || no_column[j]) continue;
+        T d = 0;
+        for (int r = 0; r < nodes; r++) d += B[i * nodes + r] * D[(long long)r * k + j];
+        const T one = R[i * stride + j];
+        T x = one * one / d;
+        if (x >= whole) x = 1;
+        if (x > largest) {
+            largest = x;
+            where = j;
+        }
+        of.number = (float)x;
+        int code = (of.bits >> shift) - base;
+        code = code < 0 ? 0 : code < count ? code : count - 1;
+        atomicAdd(counts + (long long)i * (count + 1) + code, 1u);
+    }
+    top[i * threads + first] = largest;
+    at[i * threads + first] = where;
+}
+"""
+
+SOURCES = {"decode": DECODE, "panel_sums": PANEL_SUMS, "joined": JOINED, "added": ADDED, "tile": TILE}
 
 
 def source(name: str, dtype: Any) -> str:
@@ -178,3 +210,20 @@ def added(cupy: Any, P: Any, S: Any) -> None:
     grid = (-(-cols // THREADS), min(rows, MOST_ROWS))
     width, stride = np.int64(P.shape[1]), np.int64(S.strides[0] // S.itemsize)
     _kernel(cupy, "added", np.float64)(grid, (THREADS,), (P, width, np.int32(rows), np.int32(cols), stride, S))
+
+
+def tile(
+    cupy: Any, R: Any, B: Any, D: Any, no_row: Any, no_column: Any, counts: Any, bins: tuple[int, int, int, float]
+) -> tuple[Any, Any]:
+    """As `mpgls.device.tiles.count_tile`: the largest x of each row among every `THREADS`-th column, and where it is.
+
+    Both (t, THREADS), for ``R`` (t, k), contiguous ``B`` (t, nodes), ``D`` (nodes, k) and ``counts``.
+    """
+    (t, k), nodes, (shift, base, count, whole) = R.shape, D.shape[0], bins
+    top, at = cupy.empty((t, THREADS), dtype=R.dtype), cupy.empty((t, THREADS), dtype=np.int32)
+    args = (
+        R, np.int64(R.strides[0] // R.itemsize), B, D, no_row, no_column, np.int32(k), np.int32(nodes),
+        R.dtype.type(whole), np.int32(shift), np.int32(base), np.int32(count), top, at, counts,
+    )  # fmt: skip
+    _kernel(cupy, "tile", R.dtype)((t,), (THREADS,), args)
+    return top, at

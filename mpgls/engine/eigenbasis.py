@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from mpgls.la.grid import ProcessGrid
 from mpgls.la.hold import hold_basis
 from mpgls.la.layout import Block
 from mpgls.la.matrix import GridMatrix
-from mpgls.la.redistribute import GridToBlocks
+from mpgls.la.redistribute import GridToBlocks, one_by_one
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model import null_record
 from mpgls.model.null_record import NullFlag, Source
@@ -42,9 +42,9 @@ class Eigenbasis:
         """C~ = Z'C of replicated columns (n, k), on every rank. Collective."""
         return eigen.multiply(self.Z_grid, C_rep, transposed=True)
 
-    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> list[np.ndarray]:
+    def row_blocks(self, wanted: Sequence[Sequence[Block]]) -> Iterator[np.ndarray]:
         """Of the blocks of Z' that each rank wants, this rank's, float64. Collective."""
-        return GridToBlocks(self.Z_grid, wanted, transposed=True).run(np.float64)
+        return one_by_one(GridToBlocks(self.Z_grid, wanted, transposed=True).run(np.float64))
 
     def is_flat(self) -> bool:
         """Whether the kinship leaves h2 of every trait unidentified."""

@@ -10,7 +10,7 @@ from mpgls.engine.snp_scan import Streamed, decoded
 from mpgls.engine.snp_stream import read_few
 from mpgls.engine.tiles_on_card import PanelOnCard, RotatedOnCard, TraitRows
 from mpgls.model.gls import Note
-from mpgls.model.histograms import Statistic
+from mpgls.model.histograms import Statistic, all_of_it
 from mpgls.model.tiles import LocalPanel, TraitPanel
 from mpgls.run.world import World
 from mpgls.study.snp_columns import ONE_COLUMN
@@ -35,11 +35,13 @@ class TileCheck:
         right = panel.finish(nodes.partial_products(self.X_tilde_rep), x_norm_sq)
         R, d = rows.tile(panel, on_card, X_tilde, x_norm_sq)
         usable = np.ix_(panel.testable, right.note == Note.OK)
-        scale = np.sqrt(panel.rss[panel.testable, None])
-        found, expected = (
-            statistic.estimates(np, R[usable], d[usable], np.clip(R[usable] ** 2 / d[usable], 0.0, 1.0), scale)
-            for R, d in ((R, d), (right.R, right.d))
-        )
+        scale, whole = np.sqrt(panel.rss[panel.testable, None]), all_of_it(panel.dtype)
+
+        def fit(R: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            x = R * R / d
+            return statistic.estimates(np, R, d, np.where(x >= whole, 1.0, x), scale)
+
+        found, expected = fit(R[usable], d[usable]), fit(right.R[usable], right.d[usable])
         streamed = Streamed(f"{rows.precision.name} precision on the GPU", "--device cpu")
         with self.world.together():
             return judge(found, expected, len(self.packed), self.world.log, streamed)

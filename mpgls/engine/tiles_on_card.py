@@ -67,9 +67,7 @@ class RotatedOnCard(Closing):
         self.operator = DeviceOperator(at.card, at.precision, at.room)
         places = world.comm.allgather((self._comm.size, self._comm.rank))
         wanted = team_blocks(places, self.n, triangle=False)
-        blocks_of_Z = basis.row_blocks(wanted)[::-1]
-        while blocks_of_Z:
-            Z_rows = blocks_of_Z.pop()
+        for Z_rows in basis.row_blocks(wanted):
             self.operator.take(Z_rows, np.zeros((len(Z_rows), 0)))
         if self._comm.size > 1:
             self._all_rows = at.card.host_array((self.n, at.width), self._dtype)

@@ -122,10 +122,10 @@ class Bins:
         bits = (np.arange(1, self.count + 1, dtype=np.int32) + self.base) << SHIFT
         return np.concatenate([[0.0], bits.astype(np.int32).view(np.float32).astype(np.float64)])
 
-    def of(self, x: Any, xp: Any = np) -> Any:
-        """The bin of each x (any shape), an array of the module ``xp``; that of a negative x is the first."""
-        bits = xp.ascontiguousarray(x, dtype=np.float32).view(np.int32)
-        return xp.clip((bits >> SHIFT) - self.base, 0, self.count - 1)
+    def of(self, x: ArrayLike) -> np.ndarray:
+        """The bin of each x (any shape)."""
+        bits = np.ascontiguousarray(x, dtype=np.float32).view(np.int32)
+        return np.clip((bits >> SHIFT) - self.base, 0, self.count - 1)
 
 
 def lambda_gc_of_counts(counts: np.ndarray, bins: Bins) -> np.ndarray:
