@@ -5,7 +5,8 @@ product is checked on a sample, against float64 or integers on the host. Each pa
 that fails puts a sentence under its keys, and the others go on; a part that no time is left for says that. With
 --quick, NumPy takes the place of a card on a tiny problem: results are checked, and nothing is timed.
 
-Further parts lie beside this file: `gpu_multi_trait.py`, `gpu_vgwas.py`, `gpu_cholesky.py`. Each has a function
+Further parts lie beside this file: `gpu_multi_trait.py`, `gpu_vgwas.py`, `gpu_cholesky.py`, `gpu_ridge.py`. Each has
+a function
 
     measure(card: Card, quick: bool) -> dict[str, float | str]
 
@@ -60,6 +61,7 @@ PARTS = {
     "kinship": Part(("kinship_ops_per_s",), kinship_products, 30.0),
     "scan_exact": Part(("scan_snps_per_s_exact",), lambda card, quick: scan(card, quick, "exact"), 45.0),
     "gpu_cholesky": Part(("cholesky",), beside("gpu_cholesky"), 40.0),
+    "gpu_ridge": Part(("ridge_fits_per_s",), beside("gpu_ridge"), 30.0),
     "scan_double": Part(("scan_snps_per_s_double",), lambda card, quick: scan(card, quick, "double"), 45.0),
 }
 

@@ -57,7 +57,7 @@ counted() { # the number before a word in pytest's closing line of the stage $na
 
 stage "format" 60 ruff format --check .
 stage "lint" 60 ruff check .
-stage "types" 240 mypy
+stage "types" 600 mypy
 stage "unit tests" 1200 python -m pytest --color=no -n 2 --dist loadfile tests/unit
 stage "the other way of installing" 600 bash jobs/other_way.sh
 for n in $ranks; do

@@ -15,7 +15,8 @@ covariates explain, so the residuals alone are enough.
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,16 +25,21 @@ from mpgls.commands.ridge_parts.options import Ridge
 from mpgls.commands.ridge_parts.parcels import Parcels, open_parcels
 from mpgls.commands.ridge_parts.report import RidgeReport
 from mpgls.commands.ridge_parts.targets import RidgeTargets, open_targets
-from mpgls.engine.dry_run import dry_run
-from mpgls.engine.fold_operators import FoldProblem, Kind, PenaltyOperators
+from mpgls.device.card import Card
+from mpgls.engine.device_plan import card_limit, choose_card
+from mpgls.engine.dry_run import dry_run_on
+from mpgls.engine.fold_operators import FoldProblem, PenaltyOperators
+from mpgls.engine.fold_operators_on_card import penalty_operators, tile_scanner
 from mpgls.engine.genotype_blocks import GenotypeBlocks
 from mpgls.engine.kernel import genotype_kernel, given_kernel
+from mpgls.engine.kernel_on_card import kernel_tiles
 from mpgls.engine.null_ledger import NullLedger, Rounds
 from mpgls.engine.null_state import NullState
 from mpgls.engine.permutation_tiles import Permutations, TileScanner, all_tiles, tile_width
-from mpgls.engine.ridge_plan import PenaltyPlan, RidgeSizes, plan_kernel, plan_penalties
+from mpgls.engine.ridge_card_plan import RidgeSizes
+from mpgls.engine.ridge_plan import PenaltyPlan, plan_kernel, plan_penalties
 from mpgls.la.shared import SharedArray, split_node
-from mpgls.model.kernel_ridge import Direct, LeaveOut
+from mpgls.model.kernel_ridge import Direct, Kind, LeaveOut
 from mpgls.model.nested_scores import Scatter
 from mpgls.report.figure import PICTURE_BYTES
 from mpgls.report.table import table_bytes
@@ -60,6 +66,7 @@ def run(options: Ridge, comm: MPI.Comm) -> Results:
         if job.is_complete():
             return job.results()
         with job.world.phase("open and check"):
+            card = None if options.dry_run else choose_card(options.device_wish, job.world)
             study = open_study(options, job.world, traits=False)
             parcels = open_parcels(options, study, job)
             pheno = str(options.pheno if parcels is None else parcels.table)
@@ -67,14 +74,15 @@ def run(options: Ridge, comm: MPI.Comm) -> Results:
             job.identify()
         if options.dry_run:
             machine = job.machine(study.fileset.bed.held_bytes)
-            return dry_run(lambda at: cost_on(at, options, targets, study), machine, options.rates, job)
+            cost = partial(cost_on, options, targets, study)
+            return dry_run_on(cost, machine, options.rates, options.device_wish, job)
         with job.world.phase("prediction"):
-            facts, report = predict(options, study, targets, parcels, job)
+            facts, report = predict(options, study, targets, parcels, job, card)
         return job.finish(facts, files=report.files, tables=report.tables)
 
 
 def predict(
-    options: Ridge, study: Study, targets: RidgeTargets, parcels: Parcels | None, job: Job
+    options: Ridge, study: Study, targets: RidgeTargets, parcels: Parcels | None, job: Job, card: Card | None
 ) -> tuple[dict[str, Any], RidgeReport]:
     """The algorithm: the kernel, the residuals, all permutations, and what is kept of them. Collective.
 
@@ -84,6 +92,7 @@ def predict(
     with world.phase("open and check"):
         check_room(options, targets, study, job)
         machine, sizes = job.machine(study.fileset.bed.held_bytes), sizes_of(options, targets, study)
+        sizes = replace(sizes, card=card_limit(card, world))
         plan = plan_kernel(machine, sizes, options.block_size)
     world.log.info(f"plan: SNP blocks of {plan.block}")
     world.log.info(plan.memory_text(machine))
@@ -93,31 +102,32 @@ def predict(
     node = split_node(world.comm)
     K_node = SharedArray(node, (targets.n, targets.n), np.float64, "kernel")
     Y_node = SharedArray(node, (targets.t, targets.n), options.dtype, "targets")
-    made = make_kernel(K_node, genotypes, study, targets, job)  # K = X X' / m
+    made = make_kernel(K_node, genotypes, study, targets, job, card)  # K = X X' / m
     scale = targets.residuals(Y_node, world)  # Y without what C explains
 
     def kernel_of_fold(k: int) -> None:
-        genotype_kernel(K_node, genotypes, world, folds.training(k), made["snps"])
+        tiles = kernel_tiles(targets.n, world.comm, card)
+        genotype_kernel(K_node, tiles, genotypes, world, folds.training(k), made["snps"])
 
     problem = FoldProblem(K_node, C_rep, folds, options.dtype, kernel_of_fold if options.by_fold else None)
     largest = problem.largest_eigenvalue(world)
     kinds = problem.kinds(options.penalties, largest)
-    held = plan_penalties(machine, sizes, folds, [kind.size(folds) for kind in kinds], options.by_fold)
+    held = plan_penalties(machine, sizes, folds, kinds, options.by_fold)
     facts = made | say_plan(held, kinds, largest, options, targets, job)
     scatter = Scatter(folds, C_rep, options.dtype)
-    scanner = TileScanner(
+    scanner = tile_scanner(card, held)(
         Y_node.array, scatter, Permutations(options.seed, targets.blocks), len(kinds), options.one_for_all,
         options.save_predictions,
     )  # fmt: skip
     ledger = NullLedger(job.state(), options.checkpoint, world)
-    with PenaltyOperators(problem, options.penalties, kinds, world) as penalties:
+    with penalty_operators(card, problem, options.penalties, kinds, world) as penalties:
         null = permute(penalties, held, scanner, ledger, options, job)
 
     report = RidgeReport(options, targets, null, job)
     report.write(scale, parcels)
     if options.weights:
         if options.by_fold:  # K is that of the last fold
-            make_kernel(K_node, genotypes, study, targets, job)
+            make_kernel(K_node, genotypes, study, targets, job, card)
         report.write_weights(problem, genotypes, made["snps"], study.fileset.variants)
     del scanner
     K_node.close()
@@ -162,7 +172,7 @@ def permute(
 
 
 def make_kernel(
-    K_node: SharedArray, genotypes: GenotypeBlocks, study: Study, targets: RidgeTargets, job: Job
+    K_node: SharedArray, genotypes: GenotypeBlocks, study: Study, targets: RidgeTargets, job: Job, card: Card | None
 ) -> dict[str, Any]:
     """K over all samples; returns what the manifest says of it. Collective."""
     log, kinship = job.world.log, study.kinship
@@ -170,7 +180,7 @@ def make_kernel(
         mean = given_kernel(K_node, kinship, targets.group.kinship_index, job.world)
         log.info(f"kernel: {kinship.path}, divided by its mean diagonal, {mean:.8g}")
         return {"mean_diagonal": mean}
-    used = genotype_kernel(K_node, genotypes, job.world)
+    used = genotype_kernel(K_node, kernel_tiles(targets.n, job.world.comm, card), genotypes, job.world)
     log.info(f"kernel: {used:,} standardised SNPs; penalties of ridge regression on them are {used:,} alpha")
     return {"snps": used}
 
@@ -203,20 +213,25 @@ def sizes_of(options: Ridge, targets: RidgeTargets, study: Study) -> RidgeSizes:
     return RidgeSizes(targets.n, targets.t, targets.group.X_L.shape[1], item, study.fileset.bed.snp_bytes, width)
 
 
-def cost_on(machine: Machine, options: Ridge, targets: RidgeTargets, study: Study) -> RunCost:
-    """What all penalties cost, taken to leave folds out unless each has a kernel. Raises MemoryPlanError."""
+def cost_on(options: Ridge, targets: RidgeTargets, study: Study, machine: Machine, card: int | None) -> RunCost:
+    """What all penalties cost, taken to leave folds out unless each has a kernel; on ``card`` bytes of a GPU each if
+    that is given. Raises MemoryPlanError."""
+    from mpgls.engine.ridge_card_cost import ridge_on_cards_cost
     from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
 
-    sizes, folds, penalties = sizes_of(options, targets, study), targets.folds, len(options.penalties)
-    each = (Direct if options.by_fold else LeaveOut).size(folds)
+    sizes, folds = replace(sizes_of(options, targets, study), card=card), targets.folds
+    penalties = len(options.penalties)
+    each: Kind = Direct if options.by_fold else LeaveOut
+    multiplications = float(penalties * each.size(folds))
     kernel = plan_kernel(machine, sizes, options.block_size)
     plan = plan_penalties(machine, sizes, folds, [each] * penalties, options.by_fold)
     work = RidgeWork(
         sizes.n, 0 if options.grm is not None else study.selected, sizes.snp_bytes, sizes.t, options.permutations,
-        float(penalties * each), penalties, (len(folds.outer), folds.inner_count), options.precision == "mixed",
+        multiplications, penalties, (len(folds.outer), folds.inner_count), options.precision == "mixed",
         options.by_fold,
     )  # fmt: skip
-    return ridge_cost(machine, dataclasses.replace(plan, stages=kernel.stages | plan.stages), work)
+    plan = replace(plan, stages=kernel.stages | plan.stages)
+    return (ridge_cost if card is None else ridge_on_cards_cost)(machine, plan, work)
 
 
 def say_plan(
@@ -234,5 +249,7 @@ def say_plan(
         f"plan: {max(map(len, plan.groups))} of {len(alphas)} penalties at a time, {plan.peak / GIB:.2f} GiB a rank; "
         f"{flop / 1e9:,.1f} Gflop a permutation"
     )
+    if plan.on_card is not None:
+        log.info(plan.on_card.text)
     fits = len(folds.tests) * targets.t * len(alphas)
     return {"gflop_per_permutation": flop / 1e9, "largest_eigenvalue": largest, "fits_per_permutation": fits}

@@ -16,13 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpgls.engine.dry_run import dry_run
+from mpgls.device.card import Card
+from mpgls.engine.device_plan import card_limit, choose_card
+from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.images import check_memory, extract, open_stack
+from mpgls.engine.voxel_tiles import on_the_card
 from mpgls.engine.voxel_units import JoinedUnits, Unit, cut_units
 from mpgls.engine.voxels import TeamVoxels
 from mpgls.engine.voxelwise import Inference, Search, UnitScan
@@ -42,6 +46,7 @@ from mpgls.report.vgwas_report import Found, correction_line
 from mpgls.report.vgwas_table import ROW_BYTES
 from mpgls.run.coding_options import ColumnOptions
 from mpgls.run.condition_options import ConditionOptions
+from mpgls.run.device_options import DeviceOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.inference_options import InferenceOptions
 from mpgls.run.inputs import Study, open_study, say_tables, selected_rows
@@ -85,12 +90,14 @@ SHOWN = 10
 @dataclass(frozen=True, kw_only=True)
 class Vgwas(
     GenotypeOptions, VoxelOptions, CovariateOptions, RintOptions, ConditionOptions, ColumnOptions, BlockOptions,
-    InferenceOptions, TeamOptions, PlotOptions, TableOptions, PrecisionOptions, CheckpointOptions,
+    InferenceOptions, TeamOptions, PlotOptions, TableOptions, PrecisionOptions, DeviceOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls vgwas``. The voxels are ``voxels``, or ``images`` and ``mask``, or the traits of ``pheno``."""
 
     command = "vgwas"
     has_ssf = keeps_records = False
+    planned_on_cards = True
+    gpu_lacks = ()  # ranks make the residuals of any coding
     summary = "every SNP against every voxel, with permutations and cluster inference"
     example = (
         "mpirun -n 4 mpgls vgwas --bfile mice --voxels brain.h5 --covar covariates.tsv --permutations 1000 --out brain"
@@ -170,6 +177,7 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
             return job.results()
         world = job.world
         with world.phase("open and check"):
+            card = None if options.dry_run else choose_card(options.device_wish, world)
             study = open_study(options, world, traits=False)
             job.identify()
             origin = study.origin(job.identities)
@@ -179,13 +187,13 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
             search = make_search(options, study, job)
             if options.dry_run:
                 machine = job.machine(search.bed.held_bytes)
-                return dry_run(lambda at: cost_on(at, options, search), machine, options.rates, job)
-            plan = make_plan(options, search, earlier, job)
+                return dry_run_on(partial(cost_on, options, search), machine, options.rates, options.device_wish, job)
+            plan = make_plan(options, search, earlier, card_limit(card, world), job)
             check_room(options, search, study, job)
         units = cut_units(search.m, options.indices, plan.block, plan.permutations)
         if left := what_is_left(units, earlier, job):
             with world.phase("units"):
-                scan(options, search, plan, left, store, job)
+                scan(options, search, plan, left, store, job, card)
         with world.phase("report"):
             joined = JoinedUnits(units, options.indices, search.m)
             maxima = world.on_root(lambda: store.keep(joined, earlier, search))
@@ -205,7 +213,13 @@ def run(options: Vgwas, comm: MPI.Comm) -> Results:
 
 
 def scan(
-    options: Vgwas, search: Search, plan: VoxelwisePlan, left: list[Unit], store: VoxelwiseStore, job: Job
+    options: Vgwas,
+    search: Search,
+    plan: VoxelwisePlan,
+    left: list[Unit],
+    store: VoxelwiseStore,
+    job: Job,
+    card: Card | None,
 ) -> None:
     """The units that are ``left``, dealt to teams, each kept by its team's first rank. Collective; raises Stopped."""
     comm = job.world.comm
@@ -216,7 +230,9 @@ def scan(
         if team.comm.rank == 0:
             log.open(store.unit_mark, {"block": plan.block, "permutations": plan.permutations})
     try:
-        for unit, result in UnitScan(search, R_Y_team).results(left[team.index :: team.count]):
+        for unit, result in UnitScan(search, R_Y_team, on_the_card(card, plan, job.threads)).results(
+            left[team.index :: team.count]
+        ):
             if team.comm.rank == 0:
                 log.append(tuple(unit), result.arrays())
     finally:
@@ -287,23 +303,24 @@ def make_search(options: Vgwas, study: Study, job: Job) -> Search:
     return Search(study.fileset.bed, index_rep, reasons, voxels, permutations, inference, options.coding)
 
 
-def make_plan(options: Vgwas, search: Search, earlier: Earlier, job: Job) -> VoxelwisePlan:
-    """Choose sizes within --memory; a resumed run keeps its units. Collective."""
+def make_plan(options: Vgwas, search: Search, earlier: Earlier, card: int | None, job: Job) -> VoxelwisePlan:
+    """Choose sizes within --memory and ``card`` bytes of a GPU; a resumed run keeps its units. Collective."""
     block, permutations = earlier.sizes.get("block", options.block_size), earlier.sizes.get("permutations")
     machine = job.machine(search.bed.held_bytes)
     wishes = Wishes(options.team_size, block, options.voxel_chunk, permutations)
-    plan = plan_voxelwise(machine, search.sizes(max(1, len(options.indices)), options.dtype), wishes)
+    plan = plan_voxelwise(machine, search.sizes(max(1, len(options.indices)), options.dtype, card), wishes)
     job.world.log.info(plan.text(machine))
     return plan
 
 
-def cost_on(machine: Machine, options: Vgwas, search: Search) -> RunCost:
-    """What the scan costs. Raises MemoryPlanError."""
+def cost_on(options: Vgwas, search: Search, machine: Machine, card: int | None) -> RunCost:
+    """What the scan costs, on ``card`` bytes of a GPU each if that is given. Raises MemoryPlanError."""
+    from mpgls.engine.voxelwise_card_cost import voxelwise_on_cards_cost
     from mpgls.engine.voxelwise_cost import voxelwise_cost
 
-    sizes = search.sizes(max(1, len(options.indices)), options.dtype)
+    sizes = search.sizes(max(1, len(options.indices)), options.dtype, card)
     plan = plan_voxelwise(machine, sizes, Wishes(options.team_size, options.block_size, options.voxel_chunk))
-    return voxelwise_cost(machine, plan, sizes)
+    return (voxelwise_cost if card is None else voxelwise_on_cards_cost)(machine, plan, sizes)
 
 
 def check_room(options: Vgwas, search: Search, study: Study, job: Job) -> None:

@@ -73,6 +73,7 @@ class CudaCard:
             )
         self.limit = int(USED * free) if limit is None else limit
         cupy.get_default_memory_pool().set_limit(size=self.limit)
+        cupy.cuda.set_allocator(self.memory)
         # streams that do not wait for the default one
         self._streams = {name: cupy.cuda.Stream(non_blocking=True) for name in (COPIES, PRODUCTS)}
 
@@ -87,6 +88,19 @@ class CudaCard:
             raise StorageError(f"the GPU {self.name} multiplies wrongly: 16 * 3 * 3 is {found[0, 0]}")
         if not np.allclose(solved, np.eye(2) / 2):
             raise StorageError(f"the GPU {self.name} solves wrongly: 1 / 2 is {solved[0, 0]}")
+
+    def memory(self, size: int) -> Any:
+        """Bytes from CuPy's pool.
+
+        What was freed counts against its limit, but serves arrays of its lane that are no larger: it is given back
+        where the limit is reached.
+        """
+        pool = self.xp.get_default_memory_pool()
+        try:
+            return pool.malloc(size)
+        except self.xp.cuda.memory.OutOfMemoryError:
+            pool.free_all_blocks()
+            return pool.malloc(size)
 
     @contextlib.contextmanager
     def lane(self, name: str) -> Iterator[None]:

@@ -3,11 +3,12 @@
     decode         packed genotypes to columns: a table of four numbers a SNP, samples in any order
     panel_sums     F~'X~ and x~'x~ of a panel of X~ = s o P - (W 1) d', read once
     joined         sum_p P_p w_p of the int32 products of digits
-    added          S += P of an int32 product
     tile           x = R^2/d of a tile of traits, counted in bins, and the largest; d = B D
+    added          S += P of an int32 product
+    beyond         the places of a tile's numbers that reach the bound of their column, in no order
 
 Each does what an expression of array operations says where there is no GPU (`mpgls.device.decoder`, `operator`,
-`products`), with the same bits: multiplications and additions are not contracted.
+`products`, `threshold`), with the same bits: multiplications and additions are not contracted.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ FOLDED = 32
 """At most as many rows of partial sums of a panel are left by `panel_sums`."""
 AT_ONCE = 4
 """Sums of a thread."""
+ROWS = 16
+"""Rows of a tile that a thread of `beyond` looks at."""
 MOST_ROWS = 65_535
 """Of a grid of blocks in its second direction."""
 TYPES = {"f": "float", "d": "double", "b": "signed char", "e": "unsigned short"}
@@ -103,16 +106,6 @@ extern "C" __global__ void joined(
 }
 """
 
-ADDED = r"""
-extern "C" __global__ void added(
-    const int* P, const long long width, const int rows, const int cols, const long long stride, double* S)
-{
-    const int j = blockIdx.x * blockDim.x + threadIdx.x;
-    if (j >= cols) return;
-    for (int i = blockIdx.y; i < rows; i += gridDim.y) S[i * stride + j] += P[i * width + j];
-}
-"""
-
 TILE = r"""
 extern "C" __global__ void tile(
     const T* R, const long long stride, const T* B, const T* D, const bool* no_row, const bool* no_column,
@@ -144,7 +137,41 @@ extern "C" __global__ void tile(
 }
 """
 
-SOURCES = {"decode": DECODE, "panel_sums": PANEL_SUMS, "joined": JOINED, "added": ADDED, "tile": TILE}
+ADDED = r"""
+extern "C" __global__ void added(
+    const int* P, const long long width, const int rows, const int cols, const long long stride, double* S)
+{
+    const int j = blockIdx.x * blockDim.x + threadIdx.x;
+    if (j >= cols) return;
+    for (int i = blockIdx.y; i < rows; i += gridDim.y) S[i * stride + j] += P[i * width + j];
+}
+"""
+
+BEYOND = r"""
+extern "C" __global__ void beyond(
+    const T* tile, const T* bound, const int r, const int width, const long long first, const long long stride,
+    const unsigned long long room, long long* places, unsigned long long* count)
+{
+    const int column = blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= width) return;
+    const T least = bound[column];
+    for (int row = blockIdx.y; row < r; row += gridDim.y) {
+        if (fabsf(tile[(long long)row * width + column]) >= least) {
+            const unsigned long long at = atomicAdd(count, 1ULL);
+            if (at < room) places[at] = first + row * stride + column;
+        }
+    }
+}
+"""
+
+SOURCES = {
+    "decode": DECODE,
+    "panel_sums": PANEL_SUMS,
+    "joined": JOINED,
+    "added": ADDED,
+    "tile": TILE,
+    "beyond": BEYOND,
+}
 
 
 def source(name: str, dtype: Any) -> str:
@@ -204,14 +231,6 @@ def joined(cupy: Any, P: Any, worth: Any) -> Any:
     return out
 
 
-def added(cupy: Any, P: Any, S: Any) -> None:
-    """S += the first columns of ``P``: int32 (r, any) and float64 ``S`` (r, B), rows of neighbours."""
-    rows, cols = S.shape
-    grid = (-(-cols // THREADS), min(rows, MOST_ROWS))
-    width, stride = np.int64(P.shape[1]), np.int64(S.strides[0] // S.itemsize)
-    _kernel(cupy, "added", np.float64)(grid, (THREADS,), (P, width, np.int32(rows), np.int32(cols), stride, S))
-
-
 def tile(
     cupy: Any, R: Any, B: Any, D: Any, no_row: Any, no_column: Any, counts: Any, bins: tuple[int, int, int, float]
 ) -> tuple[Any, Any]:
@@ -227,3 +246,22 @@ def tile(
     )  # fmt: skip
     _kernel(cupy, "tile", R.dtype)((t,), (THREADS,), args)
     return top, at
+
+
+def added(cupy: Any, P: Any, S: Any) -> None:
+    """S += the first columns of ``P``: int32 (r, any) and float64 ``S`` (r, B), rows of neighbours."""
+    rows, cols = S.shape
+    grid = (-(-cols // THREADS), min(rows, MOST_ROWS))
+    width, stride = np.int64(P.shape[1]), np.int64(S.strides[0] // S.itemsize)
+    _kernel(cupy, "added", np.float64)(grid, (THREADS,), (P, width, np.int32(rows), np.int32(cols), stride, S))
+
+
+def beyond(cupy: Any, tile: Any, bound: Any, first: int, stride: int, places: Any, count: Any) -> None:
+    """Append first + i stride + j to ``places`` (any,) where |tile_ij| >= bound_j, and add to ``count`` (1,) uint64.
+
+    ``tile`` (r, width) and ``bound`` (width,) float32, ``places`` int64. What ``places`` has no room for is counted.
+    """
+    r, width = tile.shape
+    grid = (-(-width // THREADS), min(-(-r // ROWS), MOST_ROWS))
+    sizes = (np.int32(r), np.int32(width), np.int64(first), np.int64(stride), np.uint64(places.size))
+    _kernel(cupy, "beyond", tile.dtype)(grid, (THREADS,), (tile, bound, *sizes, places, count))

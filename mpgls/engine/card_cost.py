@@ -99,7 +99,7 @@ def kinship_on_cards_cost(machine: Machine, plan: KinshipPlan, work: KinshipWork
     blocks = m / plan.block
     replaced = {
         "decode": PhaseCost("decode", {"card.copy": m * work.snp_bytes, "card.decode": m * (n + rows + cols)}),
-        "product": PhaseCost(
+        "product in double": PhaseCost(
             "product",
             {"card.int8": 2 * m * lower, "card.sums": PASSES * blocks * lower},
             flop=R * 2 * work.m * lower,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from mpgls.la.shared_inverse import invert
 from mpgls.model.folds import NestedFolds
 from mpgls.model.kernel_ridge import (
     Direct,
+    Kind,
     LeaveOut,
     fitted_root,
     largest_eigenvalue,
@@ -33,8 +35,6 @@ from mpgls.model.kernel_ridge import (
 )
 from mpgls.run.log import duration
 from mpgls.run.world import World
-
-Kind = type[LeaveOut] | type[Direct]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +80,10 @@ class PenaltyOperators:
         self.problem, self.alphas, self.kinds, self.world = problem, alphas, kinds, world
         self._group = range(0)
         self._flat_node: list[SharedArray] = []
-        self._operators: list[LeaveOut | Direct] = []
+        self._operators: list[Any] = []
 
-    def hold(self, group: range) -> list[LeaveOut | Direct]:
-        """The operators of the penalties ``group``, in place of those held. Collective.
+    def hold(self, group: range) -> list[Any]:
+        """The operators of the penalties ``group``, in place of those held: LeaveOut or Direct. Collective.
 
         Raises NumericalError where a matrix has no inverse, MemoryPlanError where shared memory has no room, and
         Stopped after a signal, on all ranks.

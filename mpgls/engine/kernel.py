@@ -30,9 +30,11 @@ TILE = 512
 class KernelTiles:
     """This rank's tiles of the lower triangle of an n x n matrix."""
 
+    edge = TILE
+
     def __init__(self, n: int, comm: MPI.Comm) -> None:
         self.n, self.comm = n, comm
-        edges = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
+        edges = [slice(start, min(start + self.edge, n)) for start in range(0, n, self.edge)]
         self.places = [(rows, cols) for i, rows in enumerate(edges) for cols in edges[: i + 1]]
         self.mine = {
             k: np.zeros((rows.stop - rows.start, cols.stop - cols.start))
@@ -66,18 +68,18 @@ class KernelTiles:
 
 def genotype_kernel(
     K_node: SharedArray,
+    tiles: KernelTiles,
     genotypes: GenotypeBlocks,
     world: World,
     training: np.ndarray | None = None,
     divisor: int | None = None,
 ) -> int:
-    """Fill ``K_node`` (n, n) with X X' / m; returns m, the SNPs that pass the filters and vary.
+    """Fill ``K_node`` (n, n) with X X' / m, by ``tiles`` of zeros; returns m, the SNPs that pass the filters and vary.
 
     Collective. X has mean 0 and variance 1 over the n people, or over those at the positions ``training`` among them;
     missing genotypes have the mean. ``divisor`` is used instead of m. Raises InputError when no SNP is left,
     StorageError, and Stopped after a signal, on all ranks.
     """
-    tiles = KernelTiles(genotypes.rows.size, world.comm)
     used = 0
     for X, usable in _standardised(genotypes, world, training):
         with world.phase("kernel", flop=tiles.flop * X.shape[1]):

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mpgls.engine.ridge_card_plan import RidgeOnCard, RidgeSizes, share_of_card, width_on_card
 from mpgls.la.shared_inverse import BLOCK
 from mpgls.model.folds import NestedFolds
+from mpgls.model.kernel_ridge import Kind
 from mpgls.run.plan import WIDEST, Machine, Plan, first_that_fits
 
 NARROWEST = 64
-
-
-@dataclass(frozen=True)
-class RidgeSizes:
-    """n samples, t targets, q covariates, bytes a number of the operators, bytes of a packed SNP, width of a tile."""
-
-    n: int
-    t: int
-    q: int
-    item: int
-    snp_bytes: int
-    width: int
 
 
 @dataclass(frozen=True)
@@ -33,9 +23,10 @@ class KernelPlan(Plan):
 
 @dataclass(frozen=True)
 class PenaltyPlan(Plan):
-    """Which penalties are held together, as ranges."""
+    """Which penalties are held together, as ranges; ``on_card``: what lies on the card of a rank, if it has one."""
 
     groups: list[range]
+    on_card: RidgeOnCard | None = None
 
     @property
     def several(self) -> bool:
@@ -44,7 +35,7 @@ class PenaltyPlan(Plan):
 
 
 def plan_kernel(machine: Machine, sizes: RidgeSizes, block: int | None) -> KernelPlan:
-    """The widest blocks that fit, or ``block``. Raises MemoryPlanError."""
+    """The widest blocks that fit the ranks, and their cards if they have some, or ``block``. Raises MemoryPlanError."""
     n = sizes.n
 
     def bytes_of(width: int) -> int:
@@ -53,7 +44,7 @@ def plan_kernel(machine: Machine, sizes: RidgeSizes, block: int | None) -> Kerne
         return machine.base + shared // machine.ranks_per_node + own
 
     def candidates() -> Iterator[KernelPlan]:
-        width = block or WIDEST
+        width = (block or WIDEST) if sizes.card is None else width_on_card(machine, n, sizes.card, block)
         yield KernelPlan({"kernel": bytes_of(width)}, width)
         while width > NARROWEST and block is None:
             width //= 2
@@ -63,25 +54,34 @@ def plan_kernel(machine: Machine, sizes: RidgeSizes, block: int | None) -> Kerne
 
 
 def plan_penalties(
-    machine: Machine, sizes: RidgeSizes, folds: NestedFolds, numbers: list[int], by_fold: bool
+    machine: Machine, sizes: RidgeSizes, folds: NestedFolds, kinds: Sequence[Kind], by_fold: bool
 ) -> PenaltyPlan:
     """All penalties together when memory allows it: then the targets are permuted once for all. Otherwise in turn.
 
-    ``numbers`` are those that the operators of each penalty hold. Raises MemoryPlanError when not even one fits, or
-    with a kernel for each fold (``by_fold``) not all of them.
+    ``kinds`` are those of the operators of each penalty. Raises MemoryPlanError when not even one fits, or with a
+    kernel for each fold (``by_fold``) not all of them.
     """
-    count = len(numbers)
+    count, numbers = len(kinds), [kind.size(folds) for kind in kinds]
 
     def candidates() -> Iterator[PenaltyPlan]:
         for together in range(count, 0, -1):
             groups = [range(a, min(a + together, count)) for a in range(0, count, together)]
-            largest = max(sum(numbers[a] for a in group) for group in groups)
-            yield PenaltyPlan({"operators": operator_bytes(machine, sizes, folds, largest, by_fold)}, groups)
+            of_groups = [kinds[group.start : group.stop] for group in groups]
+            share = None if sizes.card is None else share_of_card(sizes, folds, of_groups, by_fold)
+            if share is None or share.bytes <= share.limit or by_fold or together == 1:
+                on_host = share is None or by_fold
+                largest = max(sum(numbers[a] for a in group) for group in groups) if on_host else 0
+                held = {"operators": operator_bytes(machine, sizes, folds, largest, by_fold)}
+                yield PenaltyPlan(held, groups, share)
             if by_fold:
                 return
 
     what = "holding the operators of " + ("all folds and penalties" if by_fold else "a penalty")
-    return first_that_fits(machine, candidates(), lambda _: what, ways=("--precision mixed",) * (sizes.item == 8))
+    ways = ("--precision mixed",) * (sizes.item == 8)
+    plan = first_that_fits(machine, candidates(), lambda _: what, ways=ways)
+    if plan.on_card is not None:
+        plan.on_card.check(what, ways)
+    return plan
 
 
 def operator_bytes(machine: Machine, sizes: RidgeSizes, folds: NestedFolds, numbers: int, by_fold: bool) -> int:

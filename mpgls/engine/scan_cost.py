@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from mpgls.engine.cost import (
     COARSE,
-    EVALUATION_SECONDS,
     FINE,
     ROW_BYTES,
+    SNP_SECONDS,
     SYNCS,
     PhaseCost,
     RunCost,
@@ -20,6 +20,7 @@ from mpgls.engine.cost import (
     loading,
     opening,
     scan_plots,
+    search_seconds,
     team_rate,
     times,
 )
@@ -30,7 +31,9 @@ from mpgls.engine.team_solvers import OF_INVERSION, Held
 from mpgls.run.plan import Machine
 
 SOLVES = 3
-"""Triangular solves of [X_L | y] in an evaluation of REML; each reads the half of the factor."""
+"""Triangular solves of [X_L | y] in an evaluation of REML."""
+SOLVE_PASSES = 1.2
+"""Times that scaling n x n numbers takes: such a solve, of few columns, waits for memory."""
 RECORD_BYTES = 32
 
 
@@ -110,8 +113,9 @@ def null_models(R: int, worlds: int, work: ScanWork) -> Iterator[PhaseCost]:
             factor = cholesky_work(work.n, R, precision)
             flop = count * float(work.n) ** 3 / 3
             yield PhaseCost(f"REML, {precision}", times(share * count, factor), flop=flop)
-    mine = share * (coarse + fine)
-    yield PhaseCost("REML, sums", {"scale": SOLVES / 2 * mine * n2 / R}, seconds=EVALUATION_SECONDS * mine)
+    passes = SOLVES * SOLVE_PASSES * share * (coarse + fine) * n2 / R
+    yield PhaseCost("REML, sums", {"scale": passes})
+    yield PhaseCost("REML, search", seconds=search_seconds(share * (coarse + fine - given)))
 
 
 def hand_over(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
@@ -143,7 +147,7 @@ def _stream(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     mine = work.T * busiest(-(-work.m * parts // work.parts), parts, plan.block, R)
     phases = ("decode", "solve", "statistics")
     yield PhaseCost("read (waiting)", read=float(work.T * work.m * work.snp_bytes), ahead_of=phases)
-    yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n})
+    yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n}, seconds=SNP_SECONDS * mine)
     flop = (2 if work.spectral else 1) * n**2
     dealt = dealt_to_team(held, work.T * work.m, work.item * n, work.snp_bytes)
     rate = "gemm" if work.spectral or held.team > 1 else "trsm"

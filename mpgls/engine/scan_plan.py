@@ -77,15 +77,15 @@ def plan_scan(
     """Choose worlds, team size, solver and SNP block so that every stage fits the machine's limit.
 
     ``team_size``, ``block`` and ``solver`` of the user win where given. The team is the smallest that fits: a team of
-    one needs no communication. Raises MemoryPlanError that names what would fit, UsageError for an impossible team.
+    one needs no communication. There are several worlds only where that of each is one. Raises MemoryPlanError that
+    names what would fit, UsageError for an impossible team.
     """
     check_team_size(team_size, machine)
     candidates = (
         plan
         for worlds in world_counts(machine.ranks, sizes.parts, null_snps(sizes.n, sizes.basis))
-        if machine.ranks // worlds >= (team_size or 1)
         for plan in _candidates(in_world(machine, worlds), sizes, team_size, block, solver, worlds)
-        if worlds == 1 or plan.fits(machine.spare)
+        if worlds == 1 or (plan.team_size == 1 and plan.fits(machine.spare))
     )
     return first_that_fits(machine, candidates, spreads=True)
 

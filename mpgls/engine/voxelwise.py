@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.engine.snp_stream import SnpStream
+from mpgls.engine.voxel_tiles import OnCard, tiles_of
 from mpgls.engine.voxel_units import ENTRY_DTYPE, Unit, UnitResult, Unpermuted
 from mpgls.engine.voxels import Chunk, TeamVoxels
 from mpgls.engine.voxelwise_plan import VoxelwiseSizes
@@ -25,7 +26,7 @@ from mpgls.la.teams import Team
 from mpgls.model.clusters import RECORD_DTYPE, STATISTICS, Heights, Neighbours, snp_statistics
 from mpgls.model.coding import ADDITIVE, Coding
 from mpgls.model.gls import Note
-from mpgls.model.mulm import Score, SnpBlock, TileScan
+from mpgls.model.mulm import Entries, Score, SnpBlock, TileScan
 from mpgls.model.permute import Permutations
 from mpgls.study.genotype_files import Genotypes
 from mpgls.study.genotypes import Decoder
@@ -80,8 +81,9 @@ class Search:
         """SNPs."""
         return self.index_rep.size
 
-    def sizes(self, permutations: int, dtype: type) -> VoxelwiseSizes:
-        """What a plan must know: for so many permutations, index 0 among them, and products of type ``dtype``."""
+    def sizes(self, permutations: int, dtype: type, card: int | None = None) -> VoxelwiseSizes:
+        """What a plan must know: for so many permutations, index 0 among them, residuals of type ``dtype``, and
+        products on ``card`` bytes of a GPU."""
         voxels, neighbours = self.voxels, self.inference.neighbours
         return VoxelwiseSizes(
             n=voxels.n,
@@ -93,6 +95,7 @@ class Search:
             snp_bytes=self.bed.snp_bytes,
             neighbours=0 if neighbours is None else neighbours.table.shape[1],
             dtype=dtype,
+            card=card,
         )
 
 
@@ -105,9 +108,8 @@ class SnpsOfUnit:
         self.residuals = SnpBlock(X[self.tested], Z_w, dtype)
         self.note[self.tested[self.residuals.lengths == 0]] = Note.COLLINEAR
 
-    def entries(self, tiles: TileScan, chunk: Chunk, index: int, order: np.ndarray) -> np.ndarray:
-        """Entries of the block and a chunk of voxels under the permutation ``order``, ENTRY_DTYPE, in no order."""
-        found = tiles.entries(self.residuals, order, chunk.R_Y_team, chunk.lengths_team > 0)
+    def entries(self, found: Entries, chunk: Chunk, index: int) -> np.ndarray:
+        """What was ``found`` of the block and a chunk of voxels under permutation ``index``, as ENTRY_DTYPE."""
         entries = np.empty(len(found), dtype=ENTRY_DTYPE)
         entries["index"], entries["snp"] = index, self.tested[found.snp]
         entries["voxel"], entries["t"] = chunk.first + found.voxel, found.t
@@ -133,11 +135,12 @@ class SnpsOfUnit:
 class UnitScan:
     """Works on units of a search; everything that all units of this rank share."""
 
-    def __init__(self, search: Search, R_Y_team: TeamVoxels) -> None:
+    def __init__(self, search: Search, R_Y_team: TeamVoxels, on_card: OnCard | None = None) -> None:
         self.search, self.share, self.n = search, R_Y_team, search.voxels.n
         self.team, self.world = R_Y_team.team, R_Y_team.world
         self.decoder = Decoder(search.bed.n, [search.voxels.cohort.rows], np.float64, search.bed.males, search.coding)
-        self.tiles = TileScan(search.inference.score, len(R_Y_team.Z_w_rep), self.n, R_Y_team.dtype)
+        scan = TileScan(search.inference.score, len(R_Y_team.Z_w_rep), self.n, R_Y_team.dtype)
+        self.tiles = tiles_of(scan, search.permutations, on_card, self.world)
 
     def results(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, UnitResult]]:
         """(unit, result) of each of the ``units``, those of this rank's team; whole on the team's first rank.
@@ -181,12 +184,10 @@ class UnitScan:
         """Entries of this rank's voxels under all the unit's permutations, which are the inner loop."""
         found = [np.empty(0, dtype=ENTRY_DTYPE)]
         for chunk in self.share:
-            flop = 2.0 * self.n * block.tested.size * len(chunk.R_Y_team)
-            for index in range(unit.first, unit.last):
-                if self.world.stop.requested:
-                    return found[0]
-                with self.world.phase("tiles", flop=flop):
-                    found.append(block.entries(self.tiles, chunk, index, self.search.permutations[index]))
+            for part, index, entries in self.tiles.entries(block.residuals, chunk, range(unit.first, unit.last)):
+                found.append(block.entries(entries, part, index))
+            if self.world.stop.requested:
+                return found[0]
         return np.concatenate(found)
 
     def _statistics(

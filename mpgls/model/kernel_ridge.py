@@ -36,6 +36,7 @@ TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-4}
 """How large rounding may become, relative to a target, before leave-out gives way to direct smoothers."""
 LOST = 1e-4
 """How large rounding of the smoothers, made in double precision, may become before a penalty is refused."""
+FOLD_IS_LOST = "a fold's samples cannot be predicted from the others: the covariates are collinear without them"
 _STRIP = 1024
 
 
@@ -149,9 +150,15 @@ class LeaveOut:
         self.M = [[next(pieces) for _ in fold.inner] for fold in folds.outer]
 
     @staticmethod
-    def _shapes(folds: NestedFolds) -> list[tuple[int, int]]:
-        inner = [(i.size, i.size + fold.test.size) for fold in folds.outer for i in fold.inner]
-        return [(folds.n, folds.n), *((fold.test.size,) * 2 for fold in folds.outer), *inner]
+    def rows(folds: NestedFolds) -> list[np.ndarray]:
+        """The samples whose residuals give the errors of each entry of ``folds.tests``."""
+        inner = [np.concatenate([fold.test, inner]) for fold in folds.outer for inner in fold.inner]
+        return [*(fold.test for fold in folds.outer), *inner]
+
+    @classmethod
+    def _shapes(cls, folds: NestedFolds) -> list[tuple[int, int]]:
+        pairs = zip(folds.tests, cls.rows(folds), strict=True)
+        return [(folds.n, folds.n), *((test.size, rows.size) for test, rows in pairs)]
 
     @classmethod
     def size(cls, folds: NestedFolds) -> int:
@@ -196,7 +203,12 @@ class Direct:
         self.folds = folds
         pieces = _pieces(flat, self._shapes(folds))
         self.A = [next(pieces) for _ in folds.tests]
-        self.training = [folds.training(k) for k in range(len(folds.tests))]
+        self.training = self.rows(folds)
+
+    @staticmethod
+    def rows(folds: NestedFolds) -> list[np.ndarray]:
+        """The samples whose targets predict those of each entry of ``folds.tests``."""
+        return [folds.training(k) for k in range(len(folds.tests))]
 
     @staticmethod
     def _shapes(folds: NestedFolds) -> list[tuple[int, int]]:
@@ -244,6 +256,10 @@ class Direct:
         return np.subtract(Y[test], e, out=e)
 
 
+Kind = type[LeaveOut] | type[Direct]
+"""How the errors of a penalty are made."""
+
+
 def _pieces(flat: np.ndarray, shapes: list[tuple[int, int]]) -> Iterator[np.ndarray]:
     """Consecutive parts of a flat array as C-ordered matrices."""
     start = 0
@@ -270,9 +286,7 @@ def _spd_inverse(A: np.ndarray) -> np.ndarray:
         return A
     L, info = lapack.dpotrf(np.asfortranarray(A), lower=1, overwrite_a=1)
     if info:
-        raise NumericalError(
-            "a fold's samples cannot be predicted from the others: the covariates are collinear without them"
-        )
+        raise NumericalError(FOLD_IS_LOST)
     inverse, _ = lapack.dpotri(L, lower=1, overwrite_c=1)
     _mirror(inverse)
     return inverse

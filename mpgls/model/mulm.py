@@ -22,8 +22,10 @@ SNPs and voxels are rows here, samples are columns, so that a SNP or a voxel is 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +37,8 @@ TILE_BYTES = 8 << 20
 """A tile of beta: the larger, the less the product spends on packing its operands; still in the cache."""
 STRIP = 1 << 16
 """Elements of a tile that are compared at a time, in buffers that stay in the second-level cache."""
+TOGETHER = 512
+"""Nominated pairs that a thread scores at a time."""
 TILE_SNPS = 1024
 """SNPs of a tile at most; packing them for the product is shared by the voxels of the tile."""
 
@@ -96,10 +100,15 @@ class Score:
             low, high = (middle, high) if log10_p_t(middle, self.df) < wanted else (low, middle)
         return high if wanted > 0 else 0.0
 
+    @property
+    def share(self) -> float:
+        """The square of the |beta| at which p is the threshold, without confounds."""
+        F_0 = self.t_threshold**2
+        return float(F_0 / (self.df + F_0))
+
     def bound(self, gamma2: np.ndarray) -> np.ndarray:
         """The |beta| at which p is the threshold."""
-        F_0 = self.t_threshold**2
-        return np.sqrt(F_0 / (self.df + F_0) * np.maximum(1.0 - gamma2, 0.0))
+        return np.sqrt(self.share * np.maximum(1.0 - gamma2, 0.0))
 
     def t(self, beta: np.ndarray, gamma2: np.ndarray, complete: float = COMPLETE["double"]) -> np.ndarray:
         """t = sign(beta) sqrt(df beta^2 / (1 - Gamma^2 - beta^2)).
@@ -131,6 +140,13 @@ class Entries:
         return self.snp.size
 
 
+class Pairs(NamedTuple):
+    """Positions of ``snp`` and ``voxel``, each (k,)."""
+
+    snp: np.ndarray
+    voxel: np.ndarray
+
+
 class SnpBlock:
     """B SNPs beside the confounds, [Z_w; R_X] (r + B, n), with their samples in the order of a permutation.
 
@@ -145,12 +161,20 @@ class SnpBlock:
         self.lengths = unit_residuals(X, Z_w, self._ZX[self.r :], COLLINEAR_SNP)
         self._permuted = np.empty_like(self._ZX)
 
-    def permuted(self, permutation: np.ndarray) -> np.ndarray:
+    @property
+    def rows(self) -> np.ndarray:
+        """[Z_w; R_X] in the order of the samples."""
+        return self._ZX
+
+    def permuted(self, permutation: np.ndarray, snps: np.ndarray | None = None) -> np.ndarray:
         """[P'Z_w; P'R_X] for the ``permutation`` (n,) that puts sample k in the place of sample permutation[k].
 
-        Valid until the next call.
+        Of all SNPs, or of these ``snps``. Valid until the next call.
         """
-        return np.take(self._ZX, permutation, axis=1, out=self._permuted, mode="clip")
+        if snps is None:
+            return np.take(self._ZX, permutation, axis=1, out=self._permuted, mode="clip")
+        some = self._ZX[np.concatenate([np.arange(self.r), self.r + snps])]
+        return np.take(some, permutation, axis=1, out=self._permuted[: len(some)], mode="clip")
 
 
 class TileScan:
@@ -178,7 +202,28 @@ class TileScan:
         """
         ZX = snps.permuted(permutation)
         snp, voxel = self.candidates(ZX, R_Y, testable)
-        beta, gamma2 = rescore(ZX, self.r, R_Y, snp, voxel)
+        return self._decided(snps, snp, voxel, rescore(ZX, self.r, R_Y, snp, voxel))
+
+    def scored(
+        self, snps: SnpBlock, permutation: np.ndarray, R_Y: np.ndarray, pairs: Pairs, pool: Executor | None = None
+    ) -> Entries:
+        """As `entries`, among ``pairs`` that were nominated by other means; those of a ``pool`` in its threads."""
+        some, at = np.unique(pairs.snp, return_inverse=True)
+        ZX = snps.permuted(permutation, some)
+
+        def score(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            return rescore(ZX, self.r, R_Y, at[part], pairs.voxel[part])
+
+        parts = [slice(start, start + TOGETHER) for start in range(0, max(1, at.size), TOGETHER)]
+        scores = list(map(score, parts) if pool is None else pool.map(score, parts))
+        beta, gamma2 = (np.concatenate(one) for one in zip(*scores, strict=True))
+        return self._decided(snps, *pairs, (beta, gamma2))
+
+    def _decided(
+        self, snps: SnpBlock, snp: np.ndarray, voxel: np.ndarray, scores: tuple[np.ndarray, np.ndarray]
+    ) -> Entries:
+        """The candidates whose ``scores``, beta and Gamma^2, are beyond the threshold."""
+        beta, gamma2 = scores
         kept = (np.abs(beta) >= self.score.bound(gamma2)) & (snps.lengths[snp] > 0)
         beta, gamma2 = beta[kept], gamma2[kept]
         return Entries(snp[kept], voxel[kept], beta, self.score.t(beta, gamma2, self._complete))

@@ -27,6 +27,8 @@ class Scatter:
     """Sums of squares of u around its mean for every test set, from a few products with indicators of the folds.
 
     ``C`` (n, q): covariates, the intercept first. With Z_S = C_S'y_S all that is needed are C_S'C_S and y_S'y_S.
+    Of every test set: ``indicators`` (sets, n), ``sums`` C_S' (sets, q, n), ``gram`` C_S'C_S, ``solve`` the rows of
+    (C_T'C_T)^-1 but for the intercept.
     """
 
     def __init__(self, folds: NestedFolds, C: np.ndarray, dtype: type) -> None:
@@ -35,16 +37,16 @@ class Scatter:
         Q = np.linalg.qr(C)[0] * np.sqrt(C.shape[0])
         self.C = C = np.column_stack([np.ones(C.shape[0]), Q[:, 1:]])
         n, q = C.shape
-        self._indicators: np.ndarray = np.zeros((len(folds.tests), n), dtype=dtype)
-        self._sums: np.ndarray = np.zeros((len(folds.tests), q, n), dtype=dtype)
-        self._gram, self._solve = [], []
+        self.indicators: np.ndarray = np.zeros((len(folds.tests), n), dtype=dtype)
+        self.sums: np.ndarray = np.zeros((len(folds.tests), q, n), dtype=dtype)
+        self.gram, self.solve = [], []
         for k, test in enumerate(folds.tests):
-            self._indicators[k, test] = 1.0
-            self._sums[k][:, test] = C[test].T
-            self._gram.append(C[test].T @ C[test])
+            self.indicators[k, test] = 1.0
+            self.sums[k][:, test] = C[test].T
+            self.gram.append(C[test].T @ C[test])
             C_T = C[folds.training(k)]
             # b_T but for the intercept, which the mean of u takes away
-            self._solve.append(np.linalg.inv(C_T.T @ C_T)[1:])
+            self.solve.append(np.linalg.inv(C_T.T @ C_T)[1:])
 
     def slopes(self, Y: np.ndarray) -> list[np.ndarray]:
         """For each test set b_T (q-1, w) beside the intercept."""
@@ -53,9 +55,9 @@ class Scatter:
     def __call__(self, Y: np.ndarray, work: Work) -> tuple[np.ndarray, np.ndarray]:
         """Sums of squares of each outer (outer, w) and inner fold (outer, inner, w), float64, 0 where constant."""
         squares = np.multiply(Y, Y, out=work.array("squares", Y.shape, Y.dtype))
-        total = (self._indicators @ squares).astype(np.float64)
+        total = (self.indicators @ squares).astype(np.float64)
         Z = self._products(Y)
-        for k, (b, G) in enumerate(zip(self._slopes(Z), self._gram, strict=True)):
+        for k, (b, G) in enumerate(zip(self._slopes(Z), self.gram, strict=True)):
             n_S = self.folds.tests[k].size
             mean = (Z[k, 0] - G[0, 1:] @ b) / n_S
             if b.size:
@@ -67,14 +69,14 @@ class Scatter:
 
     def _products(self, Y: np.ndarray) -> np.ndarray:
         """Z_S = C_S'y_S of every test set: (sets, q, w)."""
-        sets, q, n = self._sums.shape
-        return (self._sums.reshape(sets * q, n) @ Y).reshape(sets, q, -1).astype(np.float64)
+        sets, q, n = self.sums.shape
+        return (self.sums.reshape(sets * q, n) @ Y).reshape(sets, q, -1).astype(np.float64)
 
     def _slopes(self, Z: np.ndarray) -> list[np.ndarray]:
         outer, inner = len(self.folds.outer), self.folds.inner_count
         whole = Z[:outer].sum(axis=0)
         found = []
-        for k, solve in enumerate(self._solve):
+        for k, solve in enumerate(self.solve):
             left_out = Z[k] if k < outer else Z[k] + Z[(k - outer) // inner]
             found.append(solve @ (whole - left_out))
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -32,6 +33,8 @@ NO_CARDS = DeviceWish(False, False, None)
 class DeviceOptions(Options):
     """Where the large products run."""
 
+    gpu_lacks: ClassVar[Sequence[str]] = tuple(ONLY_ON_RANKS)
+    """Options of the command that GPUs know one value of."""
     planned_on_cards: ClassVar[bool] = False
     """Whether --dry-run knows what a run on GPUs costs."""
 
@@ -58,8 +61,8 @@ class DeviceOptions(Options):
             return
         if getattr(self, "dry_run", False) and not self.planned_on_cards:
             raise UsageError(f"--dry-run does not know what {self.command} costs on GPUs: leave out it or --device")
-        for name, plain in ONLY_ON_RANKS.items():
-            if getattr(self, name, plain) != plain:
+        for name in self.gpu_lacks:
+            if getattr(self, name, ONLY_ON_RANKS[name]) != ONLY_ON_RANKS[name]:
                 raise UsageError(f"--{name.replace('_', '-')} is not there for GPUs: leave out either it or --device")
 
     @property

@@ -128,10 +128,12 @@ def test_ranks_hold_a_factor_of_a_card(comm, team_size):
         np.testing.assert_allclose(applied[1], applied[0], rtol=0, atol=1e-13)
 
 
-def test_a_card_is_left_to_others_and_comes_back(comm):
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_card_is_left_to_others_and_comes_back(comm, stays):
     """What is freed on the card is made again when it is needed."""
     with ProcessGrid(comm) as grid:
         pair = Pair(comm, grid, 17)
+        pair.both[1].stays = stays
         found = []
         for factors in pair.both:
             for _ in range(2):
@@ -230,9 +232,11 @@ def test_several_traits_of_some_of_the_samples(comm, study):
 
 
 def test_one_chromosome_left_out(comm, study):
+    """Where there are several cards, each takes chromosomes of its own."""
     prefixes = both(comm, study, "l", mpgls.single_trait, grm=study.grm, loco=True)
     if comm.rank == 0:
         assert_alike(*prefixes)
+        assert ("plan: 2 worlds, of whole chromosomes, of 1 ranks" in log_of(prefixes[0])) == (comm.size == 2)
 
 
 def test_a_card_that_cannot_hold_two_triangles(comm, study, monkeypatch):

@@ -10,6 +10,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+import strict_lanes
 import vgwas_oracle as oracle
 from mpi4py import MPI
 from ranks import few_ranks
@@ -26,9 +27,11 @@ from small_study import (
     write_lines,
     write_table,
 )
+from strict_card import StrictCard
 
 import mpgls
-from mpgls.engine import voxelwise
+from mpgls.device import cuda, nominate
+from mpgls.engine import voxelwise, voxelwise_plan
 from mpgls.errors import InputError, MemoryPlanError, Stopped, UsageError
 from mpgls.model import mulm
 from mpgls.model.permute import permutation
@@ -201,6 +204,45 @@ def test_every_bit_is_the_same_on_other_ranks_in_other_tiles_teams_and_chunks(co
     tile = mulm.TileScan.__init__
     monkeypatch.setattr(mulm.TileScan, "__init__", lambda self, *given: tile(self, *given, tile_snps=9, tile_bytes=999))
     same(read(scan(comm, study, precision=precision)), expected)
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A stand-in for CuPy on every rank, and room for fewer pairs than are nominated."""
+    strict_lanes.begin_anew()
+    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: StrictCard(limit or 2**40))
+    monkeypatch.setattr(voxelwise_plan, "FEWEST_NOMINATED", 8)
+    monkeypatch.setattr(voxelwise_plan, "NOMINATED", 0.1)
+
+
+@few_ranks
+def test_every_bit_is_the_same_on_gpus(comm, study, card):
+    """A dominant coding, and samples that are exchanged within blocks, are made on the ranks."""
+    given = {"model": "dominant", "blocks": "site", "permutations": 2}
+    same(read(scan(comm, study, device="gpu", **given)), read(scan(comm, study, "alone", **given)))
+
+
+@few_ranks
+def test_every_bit_is_the_same_where_voxels_do_not_fit_a_gpu(comm, study, card, monkeypatch):
+    """They lie on it in parts, or are streamed; less than one SNP does not go."""
+    sizes = {"WIDEST_TILE": 3000, "NARROWEST_TILE": 1000, "NARROWEST_CHUNK": 32, "UPLOAD": 500}
+    for name, value in sizes.items():
+        monkeypatch.setattr(voxelwise_plan, name, value)
+    monkeypatch.setattr(nominate, "TERMS", 48)
+    monkeypatch.setattr(nominate, "UPLOAD", 500)
+    given = {"permutations": 1, "precision": "double"}
+    expected = read(scan(comm, study, "alone", **given))
+    prefix = scan(comm, study, device="gpu", team_size=comm.size, gpu_memory={1: 7.5e-5, 2: 6e-5}[comm.size], **given)
+    same(read(prefix), expected)
+    if comm.rank == 0:
+        log = prefix.with_name(f"{prefix.name}.log").read_text()
+        assert "voxels lie on it at a time, and are copied to it for every unit: teams of" in log, log
+        assert "copy to the GPU" in log
+    same(read(scan(comm, study, device="gpu", voxel_chunk=99, **given)), expected)
+    with pytest.raises(
+        MemoryPlanError, match=r"need 0\.\d\d GiB of a GPU, which has 0\.00: give a larger --gpu-memory"
+    ):
+        scan(comm, study, device="gpu", gpu_memory=1e-6, **given)
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(comm, study, monkeypatch):

@@ -137,7 +137,7 @@ def test_rates_without_a_card(folder: Path) -> None:
 @pytest.mark.parametrize(
     "given, error, sentence",
     [
-        ({"what": "eigen"}, UsageError, "plan --device gpu knows kinship, single-trait, multi-trait, low-rank, not"),
+        ({"what": "eigen"}, UsageError, "knows kinship, single-trait, multi-trait, low-rank, vgwas, ridge, not eigen"),
         ({"what": "kinship", "device": "cpu", "gpus_per_node": 2}, UsageError, "--gpus-per-node needs --device gpu"),
         ({"what": "kinship", "ranks_per_node": 2, "gpus_per_node": 4}, UsageError, "leave out --ranks-per-node"),
         ({"what": "single-trait", "device": "cpu", "precision": "exact"}, UsageError, "--precision exact is there"),

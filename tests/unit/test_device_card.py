@@ -72,9 +72,28 @@ class DeviceArray(np.ndarray):
         out[...] = self
 
 
+class Pool:
+    """Refuses where what is held and what was freed reach its limit, as CuPy's does."""
+
+    def __init__(self, said):
+        self.said, self.held, self.freed = said, 0, 0
+
+    def set_limit(self, size):
+        self.said.limit = size
+
+    def malloc(self, size):
+        if self.held + self.freed + size > self.said.limit:
+            raise OutOfMemoryError(f"allocating {size} bytes")
+        self.held += size
+        return size
+
+    def free_all_blocks(self):
+        self.freed = 0
+
+
 def fake_cupy(count=2, free=8 * GIB):
     """CuPy on a machine with ``count`` GPUs, or whose driver fails where it is None."""
-    said = SimpleNamespace(used=None, limit=None)
+    said = SimpleNamespace(used=None, limit=None, allocator=None)
 
     def get_count():
         if count is None:
@@ -95,8 +114,9 @@ def fake_cupy(count=2, free=8 * GIB):
         Event=Event,
         get_current_stream=lambda: Stream.current,
         alloc_pinned_memory=bytearray,
+        set_allocator=lambda allocator: setattr(said, "allocator", allocator),
     )
-    pool = SimpleNamespace(set_limit=lambda size: setattr(said, "limit", size))
+    pool = Pool(said)
     return SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool, asnumpy=np.asarray, said=said)
 
 
@@ -128,6 +148,16 @@ def test_what_is_missing_is_said_in_a_sentence(monkeypatch, count, ranks, limit,
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(count))
     with pytest.raises(kind, match=sentence):
         open_card(0, ranks, limit)
+
+
+def test_memory_that_was_freed_is_no_reason_to_refuse(cupy):
+    open_card(0, 1, 10 * 2**20)
+    pool, memory = cupy.get_default_memory_pool(), cupy.said.allocator
+    memory(4 * 2**20)
+    pool.freed = 5 * 2**20
+    assert memory(6 * 2**20) == 6 * 2**20
+    with pytest.raises(OutOfMemoryError):
+        memory(1)
 
 
 @pytest.mark.parametrize(

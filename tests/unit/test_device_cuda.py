@@ -54,6 +54,7 @@ def played_cupy(count=1, broken=None, free=2**30):
             cublas=SimpleNamespace(CUBLASError=CudaError),
             Device=lambda number: SimpleNamespace(use=lambda: None),
             Stream=Stream,
+            set_allocator=lambda allocator: None,
         ),
     )
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import vgwas_oracle as oracle
 from scipy import stats
 
-from mpgls.model.mulm import COLLINEAR_SNP, CONSTANT_VOXEL, Score, SnpBlock, TileScan, rescore, unit_residuals, whiten
+from mpgls.model.mulm import (
+    COLLINEAR_SNP,
+    CONSTANT_VOXEL,
+    Pairs,
+    Score,
+    SnpBlock,
+    TileScan,
+    rescore,
+    unit_residuals,
+    whiten,
+)
 
 N, B, V, R = 83, 37, 211, 4
 
@@ -172,3 +183,21 @@ def test_t_and_maxima_are_those_of_nilearn_on_the_same_permutations(data, covari
         order = order[rng.permutation(N)]
         largest = np.abs(found_t(scan, block, order, R_Y)).max(axis=1)
         np.testing.assert_allclose(largest, theirs["h0_max_t"][:, k], rtol=tolerance)
+
+
+def test_pairs_that_are_nominated_elsewhere_are_scored_alike_in_threads_bit_for_bit(data, monkeypatch):
+    """Beside all others, in any order, some of them at a time."""
+    monkeypatch.setattr("mpgls.model.mulm.TOGETHER", 100)
+    block, R_Y, _ = prepared(data, np.float32)
+    order, scan = np.random.default_rng(5).permutation(N), TileScan(Score(N - R - 1, 0.05), R, N, np.float32)
+    expected = scan.entries(block, order, R_Y, np.ones(V, dtype=bool))
+    assert len(expected) > 100
+    for snps in (np.arange(B), np.unique(expected.snp)[:3]):
+        pairs = np.array([(snp, voxel) for snp in snps for voxel in range(V)])[::-1]
+        with ThreadPoolExecutor(3) as pool:
+            found = scan.scored(block, order, R_Y, Pairs(*pairs.T), pool)
+        at, here = np.lexsort((found.voxel, found.snp)), np.isin(expected.snp, snps)
+        by = np.lexsort((expected.voxel[here], expected.snp[here]))
+        for name in ("snp", "voxel", "beta", "t"):
+            assert np.array_equal(getattr(found, name)[at], getattr(expected, name)[here][by])
+    assert len(scan.scored(block, order, R_Y, Pairs(np.empty(0, np.int64), np.empty(0, np.int64)))) == 0

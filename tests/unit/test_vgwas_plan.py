@@ -74,6 +74,18 @@ def test_what_cannot_fit_is_refused_with_what_would():
     assert plan(gib=need, n=50_000, v=10_000).peak <= need * GIB
 
 
+def test_a_card_holds_the_voxels_or_as_many_as_it_has_room_for():
+    one = plan(card=70 * GIB).on_card
+    assert one.voxels == one.chunk == 51_792 and one.stages["voxels"] >= 2 * 752 * 51_792
+    assert plan(card=70 * GIB).permutations > plan().permutations  # units are as long
+    for gib in (0.1, 0.2, 1.0):
+        part = plan(card=int(gib * GIB), v=2_000_000).on_card
+        assert 0 < part.voxels < 2_000_000 and sum(part.stages.values()) <= gib * GIB
+        assert part.tile <= (2_000_000 + 16) * 1034
+    with pytest.raises(MemoryPlanError, match=r"256 voxels need 0.0[1-9] GiB of a GPU, which has 0.01"):
+        plan(card=GIB // 100)
+
+
 def test_a_team_larger_than_the_ranks_is_refused():
     with pytest.raises(UsageError, match="from 1 to the number of ranks, 2, not 3"):
         plan(wishes=Wishes(team_size=3))

@@ -15,14 +15,17 @@ from mpgls.engine.device_plan import CardSizes, plan_on_cards
 from mpgls.engine.kinship_cost import KinshipWork, eigen_cost, kinship_cost
 from mpgls.engine.kinship_plan import KinshipSizes, plan_eigen, plan_kinship
 from mpgls.engine.permutation_tiles import tile_width
+from mpgls.engine.ridge_card_cost import ridge_on_cards_cost
+from mpgls.engine.ridge_card_plan import RidgeSizes
 from mpgls.engine.ridge_cost import RidgeWork, ridge_cost
-from mpgls.engine.ridge_plan import RidgeSizes, plan_kernel, plan_penalties
+from mpgls.engine.ridge_plan import PenaltyPlan, plan_kernel, plan_penalties
 from mpgls.engine.scan_cost import ScanWork, scan_cost
 from mpgls.engine.scan_plan import ScanSizes, plan_scan
 from mpgls.engine.tile_card_cost import tiles_on_cards_cost
 from mpgls.engine.tile_card_plan import CardTileSizes, plan_tiles_on_cards
 from mpgls.engine.tile_cost import TileWork, tile_cost
 from mpgls.engine.tile_plan import TileSizes, TileWishes, plan_tiles
+from mpgls.engine.voxelwise_card_cost import voxelwise_on_cards_cost
 from mpgls.engine.voxelwise_cost import voxelwise_cost
 from mpgls.engine.voxelwise_plan import VoxelwiseSizes, Wishes, plan_voxelwise
 from mpgls.model.folds import nested_folds
@@ -138,26 +141,43 @@ def _tile_sizes(options: Plan) -> tuple[TileSizes, TileWork]:
 
 
 def _vgwas(options: Plan, machine: Machine) -> RunCost:
-    n, v = options.samples, options.voxels
-    assert v is not None
-    dtype: type = np.float32 if options.mixed else np.float64
-    sizes = VoxelwiseSizes(
-        n, _snps(options), v, options.q, options.permuted + 1, THRESHOLD, _bytes(options), NEIGHBOURS, dtype
-    )
+    sizes = _voxelwise_sizes(options, None)
     return voxelwise_cost(machine, plan_voxelwise(machine, sizes, Wishes()), sizes)
 
 
+def _vgwas_on_cards(options: Plan, machine: Machine, limit: int) -> RunCost:
+    sizes = _voxelwise_sizes(options, limit)
+    return voxelwise_on_cards_cost(machine, plan_voxelwise(machine, sizes, Wishes()), sizes)
+
+
+def _voxelwise_sizes(options: Plan, card: int | None) -> VoxelwiseSizes:
+    assert options.voxels is not None
+    dtype: type = np.float32 if options.mixed else np.float64
+    return VoxelwiseSizes(
+        options.samples, _snps(options), options.voxels, options.q, options.permuted + 1, THRESHOLD, _bytes(options),
+        NEIGHBOURS, dtype, card,
+    )  # fmt: skip
+
+
 def _ridge(options: Plan, machine: Machine) -> RunCost:
+    return ridge_cost(machine, *_ridge_work(options, machine, None))
+
+
+def _ridge_on_cards(options: Plan, machine: Machine, limit: int) -> RunCost:
+    return ridge_on_cards_cost(machine, *_ridge_work(options, machine, limit))
+
+
+def _ridge_work(options: Plan, machine: Machine, card: int | None) -> tuple[PenaltyPlan, RidgeWork]:
     n, m, t = options.samples, _snps(options), options.t
     folds = nested_folds(n, *FOLDS, seed=1)
-    each = LeaveOut.size(folds)
-    sizes = RidgeSizes(n, t, options.q, _item(options), _bytes(options), tile_width(t, False))
+    sizes = RidgeSizes(n, t, options.q, _item(options), _bytes(options), tile_width(t, False), card)
     kernel = plan_kernel(machine, sizes, None)
-    plan = plan_penalties(machine, sizes, folds, [each] * PENALTIES, False)
+    plan = plan_penalties(machine, sizes, folds, [LeaveOut] * PENALTIES, False)
     work = RidgeWork(
-        n, m, _bytes(options), t, options.permuted, float(PENALTIES * each), PENALTIES, FOLDS, options.mixed
-    )
-    return ridge_cost(machine, replace(plan, stages=kernel.stages | plan.stages), work)
+        n, m, _bytes(options), t, options.permuted, float(PENALTIES * LeaveOut.size(folds)), PENALTIES, FOLDS,
+        options.mixed,
+    )  # fmt: skip
+    return replace(plan, stages=kernel.stages | plan.stages), work
 
 
 PLANNED: dict[str, Callable[[Plan, Machine], RunCost]] = {
@@ -173,5 +193,7 @@ ON_CARDS: dict[str, Callable[[Plan, Machine, int], RunCost]] = {
     "kinship": _kinship_on_cards,
     "single-trait": _single_trait_on_cards,
     "multi-trait": _multi_trait_on_cards,
+    "vgwas": _vgwas_on_cards,
+    "ridge": _ridge_on_cards,
 }
 """The same on GPUs."""

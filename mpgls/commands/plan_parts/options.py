@@ -27,7 +27,7 @@ SIZES = {
 """What the cost of each command depends on, beside the samples."""
 NEEDED = ("snps", "similarity_count", "voxels")
 """Of these sizes those that have no default."""
-ON_CARDS = ("kinship", "single-trait", "multi-trait", "low-rank")
+ON_CARDS = ("kinship", "single-trait", "multi-trait", "low-rank", "vgwas", "ridge")
 """Commands whose cost on GPUs is known."""
 EXACT = ("single-trait", "multi-trait")
 """Commands that have --precision exact on GPUs."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpgls.errors import UsageError
+from mpgls.run.device_options import DeviceOptions
 from mpgls.run.genotype_options import GenotypeOptions
 from mpgls.run.option_groups import POSITIVE, BlockOptions, CheckpointOptions, PlotOptions, PrecisionOptions
 from mpgls.run.options import Check, Options, at_least, flag, option, the_file
@@ -142,11 +143,12 @@ class FoldOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class Ridge(
     GenotypeOptions, ManyTraitOptions, RintOptions, KinshipOptions, ParcelOptions, PenaltyOptions, FoldOptions,
-    BlockOptions, PlotOptions, CheckpointOptions,
+    BlockOptions, PlotOptions, DeviceOptions, CheckpointOptions,
 ):  # fmt: skip
     """Options of ``mpgls ridge``. ``penalties`` are relative to the kernel's mean diagonal."""
 
     command = "ridge"
+    planned_on_cards = True
     summary = "prediction of many targets by all SNPs together: nested cross-validation and permutations"
     example = "mpirun -n 4 mpgls ridge --bfile mice --pheno traits.tsv --permutations 1000 --out prediction"
 
