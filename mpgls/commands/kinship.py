@@ -56,7 +56,6 @@ class Kinship(GenotypeOptions, SimilarityOptions, BlockOptions, DeviceOptions, D
     """Options of ``mpgls kinship``."""
 
     command = "kinship"
-    planned_on_cards = True
     summary = "relationship matrix of all samples from their genotypes"
     example = "mpirun -n 4 mpgls kinship --bfile mice --maf 0.01 --out mice_K"
 

@@ -65,7 +65,6 @@ class LowRank(TraitScanOptions, SimilaritySnpOptions, DeviceOptions):
     """Options of ``mpgls low-rank``; exactly one of ``similarity_snps``, ``_every`` and ``_count`` is given."""
 
     command = "low-rank"
-    planned_on_cards = True
     summary = "mixed-model scan with a kinship of K similarity SNPs, for up to millions of samples"
     example = "mpirun -n 4 mpgls low-rank --bfile cohort --pheno traits.tsv --similarity-count 50000 --out lr"
 

@@ -72,7 +72,6 @@ class SingleTrait(PeakOptions, DevicePrecisionOptions, RatioOptions, TraitScanOp
     """Options of ``mpgls single-trait``."""
 
     command = "single-trait"
-    planned_on_cards = True
     summary = "mixed-model scan of one trait (or several, one after the other) on every SNP"
     example = (
         "mpirun -n 4 mpgls single-trait --bfile mice --pheno traits.tsv --pheno-name CD8 --grm mice_K.h5 --out cd8"

@@ -96,7 +96,6 @@ class Vgwas(
 
     command = "vgwas"
     has_ssf = keeps_records = False
-    planned_on_cards = True
     gpu_lacks = ()  # ranks make the residuals of any coding
     summary = "every SNP against every voxel, with permutations and cluster inference"
     example = (

@@ -61,5 +61,5 @@ FACTS = {
 def usable(rates: CardRates | None, limit: int | None, source: str) -> int:
     """Bytes of a GPU that a plan may use: ``limit`` of the user, or those measured. Raises InputError without rates."""
     if rates is None:
-        raise InputError(f"{source} has no rates of a GPU: make it anew with mpgls doctor --device gpu --json")
+        raise InputError(f"no rates of a GPU in {source}: make them with mpgls doctor --device gpu --json")
     return int(rates.memory) if limit is None else limit

@@ -31,8 +31,19 @@ WIDER = 4
 
 def choose_card(wish: DeviceWish, world: World) -> Card | None:
     """The GPU of this rank, None for a run on ranks alone. Collective. Raises UsageError, MemoryPlanError."""
+    card, why_not = card_or_reason(wish, world)
+    if why_not:
+        world.log.info(f"--device auto: no GPU is used, because {why_not}")
+    return card
+
+
+def card_or_reason(wish: DeviceWish, world: World) -> tuple[Card | None, str]:
+    """The GPU of this rank, or why a run with --device auto has none. Collective.
+
+    Raises UsageError, MemoryPlanError.
+    """
     if not wish.tried:
-        return None
+        return None, ""
     card, problem = None, None
     with node_of(world.comm) as node:
         try:
@@ -42,10 +53,7 @@ def choose_card(wish: DeviceWish, world: World) -> Card | None:
     if wish.needed:
         agree(world.comm, problem)
     problems = [text for text in world.comm.allgather(problem and str(problem)) if text]
-    if not problems:
-        return card
-    world.log.info(f"--device auto: no GPU is used, because {problems[0]}")
-    return None
+    return (None, problems[0]) if problems else (card, "")
 
 
 def card_limit(card: Card | None, world: World) -> int | None:

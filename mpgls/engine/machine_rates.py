@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from mpgls.engine.card_probes import measure_card
 from mpgls.engine.cost_text import Source
-from mpgls.engine.device_plan import choose_card
+from mpgls.engine.device_plan import card_or_reason, choose_card
 from mpgls.engine.probes import measure
 from mpgls.engine.rates import Rates, read_rates
-from mpgls.errors import StorageError
+from mpgls.errors import StorageError, UsageError
 from mpgls.mpi import agree, node_of
 from mpgls.run.device_options import NO_CARDS, DeviceWish
 from mpgls.run.findings import Findings, count
@@ -33,13 +33,19 @@ def measure_now(
 ) -> tuple[Rates, Source]:
     """The rates of this machine on the ranks that there are, in about a second. Collective.
 
-    Raises StorageError, on all ranks, where no file can be written in the ``directory``.
+    Raises StorageError, on all ranks, where no file can be written in the ``directory``, and what keeps a GPU from
+    being used.
     """
+    try:
+        card = choose_card(wish, world)
+    except UsageError as error:
+        raise UsageError(f"{error}, or give --rates of a machine that has GPUs") from None
     found = Findings({"startup_seconds": startup_seconds(world.comm)})
     with node_of(world.comm) as node, limited_threads(node, threads) as used:
         nodes = world.comm.allreduce(1 if node.rank == 0 else 0)
         measure(found, world, node, directory, FILE_BYTES)
-    measure_cards(found, world, wish)
+    if card is not None:
+        measure_card(found, world, card)
     agree(world.comm, StorageError(found.problems[0]) if found.problems else None)
     ranks = world.comm.size
     source = Source(f"measured here, now, on {count(ranks, 'rank')}", ranks, used, nodes)
@@ -47,8 +53,10 @@ def measure_now(
 
 
 def measure_cards(found: Findings, world: World, wish: DeviceWish) -> None:
-    """The rates of each rank's GPU, where GPUs are wished for and found. Collective."""
-    card = choose_card(wish, world)
+    """The rates of each rank's GPU where GPUs are wished for and found, or a note that says why not. Collective."""
+    card, why_not = card_or_reason(wish, world)
+    if why_not:
+        found.notes.append(f"--device auto: no GPU is used, because {why_not}")
     if card is not None:
         measure_card(found, world, card)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mpgls.engine.cost import NUMBERS_OF_LINE, PLOT_SECONDS, PLOT_START, PhaseCost, RunCost, opening
 from mpgls.engine.kernel import TILE
 from mpgls.engine.ridge_plan import PenaltyPlan
+from mpgls.run.findings import count
 from mpgls.run.plan import Machine
 
 PRODUCT_SHARE = 0.81
@@ -42,7 +43,7 @@ def ridge_cost(machine: Machine, plan: PenaltyPlan, work: RidgeWork) -> RunCost:
     """The cost of all penalties, folds and permutations."""
     outer, inner = work.folds
     study = (
-        f"{work.n:,} samples, {work.m:,} SNPs, {work.t:,} targets, {work.permutations:,} permutations, "
+        f"{work.n:,} samples, {work.m:,} SNPs, {count(work.t, 'target')}, {count(work.permutations, 'permutation')}, "
         f"{work.penalties} penalties, {outer} x {inner} folds, {'mixed' if work.mixed else 'double'} precision"
     )
     together = max(map(len, plan.groups))

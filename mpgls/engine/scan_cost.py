@@ -28,6 +28,7 @@ from mpgls.engine.mixed_check import SAMPLED
 from mpgls.engine.part_worlds import in_world
 from mpgls.engine.scan_plan import ScanPlan
 from mpgls.engine.team_solvers import OF_INVERSION, Held
+from mpgls.run.findings import count
 from mpgls.run.plan import Machine
 
 SOLVES = 3
@@ -61,7 +62,8 @@ class ScanWork:
     def study(self) -> str:
         """The sizes in words."""
         return (
-            f"{self.n:,} samples, {self.m:,} SNPs, {self.T} trait{'s' * (self.T > 1)}, {self.q} columns of covariates"
+            f"{self.n:,} samples, {self.m:,} SNPs, {count(self.T, 'trait')}, "
+            f"{count(self.q, 'column')} of covariates"
             f"{f', {self.parts} chromosomes left out in turn' if self.parts > 1 else ''}"
         )
 
@@ -109,11 +111,11 @@ def null_models(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     given = work.models - work.estimated
     fine = FINE * work.estimated + given
     coarse = COARSE * work.estimated
-    for precision, count in (("single", coarse), ("double", fine)):
-        if count:
+    for precision, factors in (("single", coarse), ("double", fine)):
+        if factors:
             factor = cholesky_work(work.n, R, precision)
-            flop = count * float(work.n) ** 3 / 3
-            yield PhaseCost(f"REML, {precision}", times(share * count, factor), flop=flop)
+            flop = factors * float(work.n) ** 3 / 3
+            yield PhaseCost(f"REML, {precision}", times(share * factors, factor), flop=flop)
     passes = SOLVES * SOLVE_PASSES * share * (coarse + fine) * n2 / R
     yield PhaseCost("REML, sums", {"scale": passes})
     yield PhaseCost("REML, search", seconds=search_seconds(share * (coarse + fine - given)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from mpgls.engine.part_worlds import in_world, null_snps, world_counts
 from mpgls.engine.team_solvers import Held, TeamWork, teams_text
 from mpgls.la.layout import grid_shape
+from mpgls.run.findings import count
 from mpgls.run.plan import Machine, Plan, block_widths, check_team_size, first_that_fits, grid_block
 
 SEVERAL = 32 << 20
@@ -64,7 +65,7 @@ class ScanPlan(Plan):
         p_r, p_c = self.grid
         worlds = f"{self.worlds} worlds, of whole chromosomes, of " if self.worlds > 1 else ""
         return (
-            f"plan: {worlds}{p_r * p_c} ranks as a {p_r} x {p_c} grid in blocks of {self.grid_block}; "
+            f"plan: {worlds}{count(p_r * p_c, 'rank')} as a {p_r} x {p_c} grid in blocks of {self.grid_block}; "
             f"{teams_text(Held(self.team_size, self.solver), self.why)}; SNP blocks of {self.block}\n"
             f"{self.memory_text(machine)}"
         )

@@ -24,6 +24,7 @@ from mpgls.engine.cost import (
 from mpgls.engine.kinship_cost import decomposing
 from mpgls.engine.team_solvers import Held
 from mpgls.engine.tile_plan import NODES, TilePlan, TileSizes
+from mpgls.run.findings import count
 from mpgls.run.plan import Machine
 
 REML_GRID = 2 * 2 * 60.0
@@ -66,7 +67,8 @@ class TileWork:
         """The sizes in words."""
         groups = f" in {self.groups} groups" if self.groups > 1 else ""
         loco = f", {self.parts} chromosomes left out in turn" if self.parts > 1 else ""
-        return f"{self.n:,} samples, {self.m:,} SNPs, {self.t:,} traits{groups}, {self.q} columns of covariates{loco}"
+        traits, columns = count(self.t, "trait"), count(self.q, "column")
+        return f"{self.n:,} samples, {self.m:,} SNPs, {traits}{groups}, {columns} of covariates{loco}"
 
     @property
     def item(self) -> int:
@@ -96,15 +98,15 @@ def before_tiles(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[P
 def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
     """Z diag(lam) Z' = Phi for each chromosome and group, and Z to every team."""
     P, R, n = machine.ranks, plan.team_size, float(work.n)
-    count = work.parts * work.groups
+    bases = work.parts * work.groups
     if work.spectral:
-        yield loading("load eigenvectors", work.n, count, P)
+        yield loading("load eigenvectors", work.n, bases, P)
     else:
         yield loading("load kinship", work.n, work.parts, P, files=1 if work.parts == 1 else 2)
-        yield decomposing(work.n, P, count)
+        yield decomposing(work.n, P, bases)
     copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
-    moved = leaving(count * work.item * n**2 * copies, P)
-    yield PhaseCost("hand over basis", {"scale": count * n**2 / P}, sent=moved)
+    moved = leaving(bases * work.item * n**2 * copies, P)
+    yield PhaseCost("hand over basis", {"scale": bases * n**2 / P}, sent=moved)
 
 
 def _traits(P: int, work: TileWork) -> Iterator[PhaseCost]:

@@ -15,6 +15,7 @@ from mpgls.la.layout import grid_shape
 from mpgls.model.h2_nodes import NODES as H2_NODES
 from mpgls.model.products import ROWS
 from mpgls.model.trait_records import Pass
+from mpgls.run.findings import count
 from mpgls.run.inputs import Study
 from mpgls.run.plan import Machine, Plan, block_widths, check_team_size, first_that_fits, grid_block
 from mpgls.study.trait_groups import TraitStudy
@@ -124,9 +125,9 @@ class TilePlan(Plan):
         p_r, p_c = self.grid
         how = self.passes_text(-(-traits // self.resident))
         return (
-            f"plan: {machine.ranks} ranks as a {p_r} x {p_c} grid in blocks of {self.grid_block}; "
-            f"{teams_text(Held(self.team_size, self.solver), self.why)}; tiles of {self.block} SNPs x {self.panel} "
-            f"traits; {how}\n{self.memory_text(machine)}"
+            f"plan: {count(machine.ranks, 'rank')} as a {p_r} x {p_c} grid in blocks of {self.grid_block}; "
+            f"{teams_text(Held(self.team_size, self.solver), self.why)}; tiles of {self.block} SNPs x "
+            f"{count(self.panel, 'trait')}; {how}\n{self.memory_text(machine)}"
         )
 
     def passes_text(self, passes: int) -> str:

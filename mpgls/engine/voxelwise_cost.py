@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mpgls.engine.cost import PLOT_SECONDS, PLOT_START, ROW_BYTES, SYNCS, PhaseCost, RunCost, leaving, opening
 from mpgls.engine.voxelwise_plan import VoxelwisePlan, VoxelwiseSizes
+from mpgls.run.findings import count
 from mpgls.run.plan import Machine
 
 TILE_SHARE = 0.9
@@ -23,9 +24,10 @@ ENTRY_BYTES = 32
 
 def voxelwise_cost(machine: Machine, plan: VoxelwisePlan, sizes: VoxelwiseSizes) -> RunCost:
     """The cost of a scan that keeps to ``plan``; pairs beyond the threshold are those that chance makes."""
+    permutations, confounds = count(sizes.permutations - 1, "permutation"), count(sizes.r, "confound")
     study = (
-        f"{sizes.n:,} samples, {sizes.m:,} SNPs, {sizes.v:,} voxels, {sizes.permutations - 1:,} permutations and the "
-        f"data, {sizes.r} confounds, {plan.precision} precision"
+        f"{sizes.n:,} samples, {sizes.m:,} SNPs, {sizes.v:,} voxels, {permutations} and the data, {confounds}, "
+        f"{plan.precision} precision"
     )
     phases = (*opening(sizes.m + 3.0 * sizes.n), *_scan(machine, plan, sizes), *_report(machine.ranks, sizes))
     return RunCost("vgwas", study, machine, plan, plan.text(machine), phases)

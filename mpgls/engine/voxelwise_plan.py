@@ -11,6 +11,7 @@ from mpgls.device.nominate import PLACES, SNP_COPIES, UPLOAD
 from mpgls.device.products import ALIGNED, aligned
 from mpgls.errors import MemoryPlanError
 from mpgls.model.mulm import TILE_BYTES, TILE_SNPS
+from mpgls.run.findings import count
 from mpgls.run.plan import GIB, Machine, Plan, check_team_size, first_that_fits
 
 UNIT_FLOP, UNIT_FLOP_ON_CARD = 1e13, 5e14
@@ -123,8 +124,8 @@ class VoxelwisePlan(Plan):
         voxels = f"streamed in chunks of {self.chunk:,}" if self.streamed else "resident"
         card = f"\n{self.on_card.text(self.team_size)}" if self.on_card is not None else ""
         return (
-            f"plan: {machine.ranks} ranks in teams of {self.team_size}, voxels {voxels}; units of {self.block:,} SNPs "
-            f"x {self.permutations:,} permutations\n{self.memory_text(machine)}{card}"
+            f"plan: {count(machine.ranks, 'rank')} in teams of {self.team_size}, voxels {voxels}; units of "
+            f"{self.block:,} SNPs x {count(self.permutations, 'permutation')}\n{self.memory_text(machine)}{card}"
         )
 
 

@@ -35,8 +35,6 @@ class DeviceOptions(Options):
 
     gpu_lacks: ClassVar[Sequence[str]] = tuple(ONLY_ON_RANKS)
     """Options of the command that GPUs know one value of."""
-    planned_on_cards: ClassVar[bool] = False
-    """Whether --dry-run knows what a run on GPUs costs."""
 
     device: str = option(
         "cpu",
@@ -59,8 +57,6 @@ class DeviceOptions(Options):
             if self.gpu_memory is not None:
                 raise UsageError("--gpu-memory needs --device gpu or auto")
             return
-        if getattr(self, "dry_run", False) and not self.planned_on_cards:
-            raise UsageError(f"--dry-run does not know what {self.command} costs on GPUs: leave out it or --device")
         for name in self.gpu_lacks:
             if getattr(self, name, ONLY_ON_RANKS[name]) != ONLY_ON_RANKS[name]:
                 raise UsageError(f"--{name.replace('_', '-')} is not there for GPUs: leave out either it or --device")

@@ -271,7 +271,7 @@ def test_traits_with_gaps_are_analysed_over_their_own_samples(comm, study, share
     on_root(comm, lambda: write_table(pheno, study.plink.ids, columns))
     out = scan(comm, study, "gaps", pheno=pheno, covar=study.covar, dense=True, block_size=9, trait_block=1)
     log = comm.bcast(Path(f"{out}.log").read_text() if comm.rank == 0 else "", root=0)
-    for text in ("group 1: 2 traits over 106", "group 2: 1 traits over 123", "group 3: 2 traits over 127"):
+    for text in ("group 1: 2 traits over 106", "group 2: 1 trait over 123", "group 3: 2 traits over 127"):
         assert text in log
     for names in (("trait1", "trait4"), ("trait2",)):
         present = np.flatnonzero(np.isfinite(columns[names[0]]))

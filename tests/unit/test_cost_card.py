@@ -16,12 +16,14 @@ from strict_card import StrictCard
 
 import mpgls
 from mpgls.device import cuda
-from mpgls.engine import card_probes
+from mpgls.engine import card_probes, machine_rates
 from mpgls.engine.card_rates import FACTS as OF_CARD
 from mpgls.engine.cost_text import time_text
+from mpgls.engine.machine_rates import measure_cards
 from mpgls.engine.rates import Rates
 from mpgls.engine.tile_plan import NODES
 from mpgls.errors import InputError, MemoryPlanError, UsageError
+from mpgls.run.device_options import DeviceWish
 from mpgls.run.findings import Findings
 from mpgls.run.world import World
 
@@ -127,9 +129,48 @@ def test_rates_of_a_card_are_measured_and_read(monkeypatch: pytest.MonkeyPatch) 
     assert found.groups[0][0].startswith("GPU of each rank") and len(found.groups[0][1]) == 6
 
 
+@pytest.fixture
+def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without GPUs."""
+
+    def refuse(rank: int, size: int, limit: int | None) -> None:
+        raise UsageError("no card here")
+
+    monkeypatch.setattr(cuda, "open_card", refuse)
+
+
+@pytest.mark.usefixtures("no_card")
+def test_without_gpus_and_rates_a_plan_asks_for_rates_before_it_measures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_rates, "measure", None)
+    with pytest.raises(UsageError, match=r"^no card here, or give --rates of a machine that has GPUs$"):
+        plan(folder, "kinship", samples=900, snps=900, ranks=1, rates=None)
+
+
+@pytest.mark.usefixtures("no_card")
+def test_doctor_says_why_it_measured_no_gpu() -> None:
+    found = Findings()
+    measure_cards(found, World(MPI.COMM_SELF), DeviceWish(tried=True, needed=False, limit=None))
+    assert found.notes == ["--device auto: no GPU is used, because no card here"]
+
+
+def test_one_is_singular(folder: Path) -> None:
+    sizes = {"samples": 900, "snps": 900, "ranks": 1, "covariates": 0, "device": "cpu"}
+    assert "1 trait, 1 column of" in plan(folder, "single-trait", **sizes)["study"]
+    assert "1 trait, 1 column of" in plan(folder, "multi-trait", **sizes)["study"]
+    assert "1 target, 1 permutation, 5" in plan(folder, "ridge", permutations=1, **sizes)["study"]
+    assert (
+        "1 permutation and the data, 1 confound," in plan(folder, "vgwas", permutations=1, voxels=9, **sizes)["study"]
+    )
+
+
 def test_rates_without_a_card(folder: Path) -> None:
     assert Rates.of(FACTS, "here").card is None
-    with pytest.raises(InputError, match="has no rates of a GPU: make it anew with mpgls doctor --device gpu --json"):
+    with pytest.raises(
+        InputError,
+        match=r"^no rates of a GPU in .*no-gpu.json, measured on 1 rank: make them with mpgls doctor --device gpu",
+    ):
         plan(folder, "kinship", samples=900, snps=900, ranks=1, rates=folder / "no-gpu.json")
     with pytest.raises(InputError, match=r"gpu_gops_int8 = 0\.0 in place of a rate"):
         Rates.of(CARD_FACTS | {"gpu_gops_int8": 0.0}, "rates.json")

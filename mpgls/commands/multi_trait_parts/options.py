@@ -30,7 +30,6 @@ class MultiTrait(
     """Options of ``mpgls multi-trait``."""
 
     command = "multi-trait"
-    planned_on_cards = True
     summary = "mixed-model scan of many traits on every SNP, from one eigendecomposition"
     has_ssf = keeps_records = False
     example = "mpirun -n 4 mpgls multi-trait --bfile mice --pheno traits.tsv --grm mice_K.h5 --out all"

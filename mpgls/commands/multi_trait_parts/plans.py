@@ -11,6 +11,7 @@ from mpgls.commands.multi_trait_parts.options import MultiTrait
 from mpgls.engine.device_plan import card_limit
 from mpgls.engine.tile_card_plan import CardTilePlan, CardTileSizes, plan_tiles_on_cards
 from mpgls.engine.tile_plan import TilePlan, Tiles, TileSizes, TileWishes, plan_tiles
+from mpgls.run.findings import count
 from mpgls.run.inputs import Study
 from mpgls.run.job import Job
 from mpgls.run.plan import Machine, block_within
@@ -40,7 +41,7 @@ def make_plan(
     plan = plan_on(machine, options, study, sizes, limit, tiles)
     job.world.log.info(plan.text(machine, sizes.t))
     for g, group in enumerate(traits.groups[:SHOWN_GROUPS]):
-        job.world.log.info(f"plan: group {g + 1}: {group.traits.size:,} traits over {group.n:,} samples")
+        job.world.log.info(f"plan: group {g + 1}: {count(group.traits.size, 'trait')} over {group.n:,} samples")
     return plan
 
 

@@ -148,7 +148,6 @@ class Ridge(
     """Options of ``mpgls ridge``. ``penalties`` are relative to the kernel's mean diagonal."""
 
     command = "ridge"
-    planned_on_cards = True
     summary = "prediction of many targets by all SNPs together: nested cross-validation and permutations"
     example = "mpirun -n 4 mpgls ridge --bfile mice --pheno traits.tsv --permutations 1000 --out prediction"
 

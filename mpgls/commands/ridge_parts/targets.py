@@ -12,6 +12,7 @@ from mpgls.la.shared import SharedArray
 from mpgls.model.covariates import explained, unit_residuals
 from mpgls.model.folds import NestedFolds, nested_folds
 from mpgls.model.trait_flags import flag_text
+from mpgls.run.findings import count
 from mpgls.run.inputs import Study
 from mpgls.run.log import Log
 from mpgls.run.trait_inputs import open_trait_study
@@ -103,7 +104,7 @@ def open_targets(options: Ridge, pheno: str, study: Study, world: World) -> Ridg
     sizes = [fold.test.size for fold in found.folds.outer]
     log.info(
         f"folds: {len(sizes)} outer with {min(sizes)} to {max(sizes)} samples, {found.folds.inner_count} inner; "
-        f"{found.t:,} targets over {found.n:,} samples"
+        f"{count(found.t, 'target')} over {found.n:,} samples"
     )
     return found
 
