@@ -118,7 +118,7 @@ def _memory(cost: RunCost) -> list[str]:
     return [
         head,
         "-" * len(head),
-        *(f"{name:<26}{bytes_text(size):>11}{bytes_text(size * here):>11}" for name, size in stages),
+        *(f"{name:<26} {bytes_text(size):>10} {bytes_text(size * here):>10}" for name, size in stages),
     ]
 
 
@@ -131,8 +131,8 @@ def _phases(cost: RunCost, rates: Rates) -> list[str]:
         one = work.get(name)
         sizes = [0.0] * 3 if one is None else [one.read, one.written, one.sent]
         tflop = "-" if one is None or not one.flop else _tflop(one.flop)
-        moved = "".join(f"{bytes_text(size):>11}" for size in sizes)
-        lines.append(f"{name:<26}{tflop:>12}{moved}{time_text(time):>13}{time / whole:>7.1%}")
+        moved = "".join(f" {bytes_text(size):>10}" for size in sizes)
+        lines.append(f"{name:<26}{tflop:>12}{moved} {time_text(time):>12}{time / whole:>7.1%}")
     return lines
 
 

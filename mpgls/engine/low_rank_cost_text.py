@@ -46,9 +46,9 @@ def _table(cost: Cost) -> list[str]:
     here = cost.machine.ranks_per_node
     for stage in cost.stages:
         tflop = f"{stage.flop / 1e12:,.1f}" if stage.flop else "-"
-        sizes = "".join(f"{bytes_text(size):>11}" for size in (stage.read, stage.written, stage.sent, stage.memory))
+        sizes = "".join(f" {bytes_text(size):>10}" for size in (stage.read, stage.written, stage.sent, stage.memory))
         node = bytes_text(stage.memory * here)
-        lines.append(f"{stage.name:<20}{tflop:>12}{sizes}{node:>11}{time_text(stage.seconds):>13}")
+        lines.append(f"{stage.name:<20}{tflop:>12}{sizes} {node:>10} {time_text(stage.seconds):>12}")
     return lines
 
 

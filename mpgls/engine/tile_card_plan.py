@@ -28,6 +28,7 @@ from mpgls.engine.tile_plan import (
 from mpgls.errors import MemoryPlanError
 from mpgls.la.layout import grid_shape
 from mpgls.model.products import ROWS
+from mpgls.run.findings import count
 from mpgls.run.plan import GIB, NARROWEST, Machine, block_widths, check_team_size, does_not_fit, grid_block
 from mpgls.study.genotype_files import Genotypes
 
@@ -204,7 +205,7 @@ def _too_small(sizes: CardTileSizes, wishes: TileWishes, tiles: Tiles | None, te
         tiles = Tiles(wishes.block or NARROWEST, panel, panel)
     need = sizes.cards.buffers() + _beside(sizes, team, tiles)
     return MemoryPlanError(
-        f"tiles of {tiles.block} SNPs x {tiles.panel} traits need {need / GIB:.2f} GiB of a GPU, which has "
+        f"tiles of {tiles.block} SNPs x {count(tiles.panel, 'trait')} need {need / GIB:.2f} GiB of a GPU, which has "
         f"{sizes.cards.limit / GIB:.2f}: give a larger --gpu-memory, or a smaller --block-size and --trait-block"
     )
 

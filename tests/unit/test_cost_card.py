@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,16 @@ def test_one_is_singular(folder: Path) -> None:
     assert (
         "1 permutation and the data, 1 confound," in plan(folder, "vgwas", permutations=1, voxels=9, **sizes)["study"]
     )
+
+
+@pytest.mark.parametrize("what, sizes", [("single-trait", {}), ("low-rank", {"similarity_count": 10**8})])
+def test_columns_of_a_huge_run_stay_apart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, what: str, sizes: dict[str, int]
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("mpgls.commands.plan.stdout", said.append)
+    plan(folder, what, samples=10**11, snps=10**12, ranks=2, device="cpu", **sizes)
+    assert re.findall(r"[TGMk]B\d.*", said[0]) == []
 
 
 def test_rates_without_a_card(folder: Path) -> None:
