@@ -61,6 +61,9 @@ def gemm_ex(
     assert (a_type, b_type, c_type, compute) in {(2, 2, 0, 68), (3, 3, 10, 72)} and algo == -1 and handle == HANDLE
     if a_type == 3:  # what its integer matrix units need (cuBLAS Library, cublasLtMatmul, regular data ordering)
         assert all(size % 4 == 0 for size in (lda, ldb, ldc, A, B, C, m, k)) and (transa, transb) == (1, 0)
+    # what it refuses with CUBLAS_STATUS_INVALID_VALUE; its sizes are int
+    assert min(m, n, k) > 0 and max(m, n, k, lda, ldb, ldc) < 2**31
+    assert lda >= (k if transa else m) and ldb >= (n if transb else k) and ldc >= m
     of_sums = kinds[c_type]
     factor, kept = (np.frombuffer((ctypes.c_char * 4).from_address(x), dtype=of_sums)[0] for x in (alpha, beta))
     assert a_type == 2 or (factor in (0, 1) and kept in (0, 1))
@@ -98,6 +101,8 @@ class RawKernel:
                 found.append(np.ctypeslib.as_ctypes_type(one.dtype)(one.item()))
         args[-1].storage.write() if isinstance(args[-1], strict_cupy.ndarray) else None
         sizes = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
+        # CUDA refuses empty grids, and those beyond its limits (CUDA C++ Programming Guide, compute capabilities)
+        assert min(sizes) > 0 and sizes[0] < 2**31 and max(sizes[1:3]) < 2**16 and np.prod(sizes[3:6]) <= 1024
         self._launch(sizes, *found)
 
 

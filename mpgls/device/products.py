@@ -120,6 +120,8 @@ def _gemm(
     dtype, factors, result, compute = types
     if into is None:
         into, kept = cupy.empty((r, B), dtype=dtype), 0
+    if not into.size:  # which cuBLAS refuses
+        return into
     alpha: np.ndarray = np.full(1, factor, dtype=dtype)
     beta: np.ndarray = np.full(1, kept, dtype=dtype)
     # cuBLAS counts by columns: it sees G' and A' and makes into' = (G')' A'

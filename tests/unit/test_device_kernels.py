@@ -139,3 +139,18 @@ def operator_sums(card, precision):
         packed, gaps = card.xp.asarray(packed), card.xp.arange(B)
         centring = Centring(card.xp.linspace(-0.5, 0.5, B), gaps, decoder.missing(packed))
         return card.to_host(operator.sums(decoder.genotypes(packed, card.xp.ones(B)), centring))
+
+
+@needs_compiler
+@pytest.mark.parametrize("people, others", [(range(3), range(7, 11)), (range(0), range(4)), (range(4), range(0))])
+def test_a_rank_without_a_pair_of_the_lower_triangle_asks_for_nothing(people, others):
+    """cuBLAS refuses products of no rows, and CUDA grids of no blocks."""
+    card, (packed, c, s) = EmulatedCard(), on_card(np.full((16, 3), 0b10, np.uint8), np.ones(16), np.full(16, 3.0))
+    rows, cols = (np.array(one, dtype=np.int64) for one in (people, others))
+    strict_lanes.settle()
+    with card.lane(PRODUCTS):
+        sums = outer.OuterSums(card, rows, cols)
+        sides = (DeviceDecoder(card, 12, at, PRECISIONS["exact"]).genotypes(packed, c) for at in (rows, cols))
+        A, B = (cupy.ascontiguousarray(side.parts[0].T) for side in sides)
+        sums.add_whole(A, B, 2)
+        assert sums.flop == 0.0 and not sums.S.get().any() and sums.times(A, s).get().shape == (len(A),)
