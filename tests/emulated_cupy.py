@@ -57,16 +57,18 @@ def gemm_ex(
     handle, transa, transb, m, n, k, alpha, A, a_type, lda, B, b_type, ldb, beta, C, c_type, ldc, compute, algo
 ):
     """C = alpha op(A) op(B) + beta C, matrices by columns (cuBLAS Library, cublasGemmEx)."""
-    kinds = {0: np.float32, 2: np.float16, 3: np.int8, 10: np.int32}
-    assert (a_type, b_type, c_type, compute) in {(2, 2, 0, 68), (3, 3, 10, 72)} and algo == -1 and handle == HANDLE
+    kinds = {0: np.float32, 1: np.float64, 2: np.float16, 3: np.int8, 10: np.int32}
+    assert (a_type, b_type, c_type, compute) in {(1, 1, 1, 70), (2, 2, 0, 68), (3, 3, 10, 72)}
+    assert algo == -1 and handle == HANDLE
     if a_type == 3:  # what its integer matrix units need (cuBLAS Library, cublasLtMatmul, regular data ordering)
         assert all(size % 4 == 0 for size in (lda, ldb, ldc, A, B, C, m, k)) and (transa, transb) == (1, 0)
     # what it refuses with CUBLAS_STATUS_INVALID_VALUE; its sizes are int
     assert min(m, n, k) > 0 and max(m, n, k, lda, ldb, ldc) < 2**31
     assert lda >= (k if transa else m) and ldb >= (n if transb else k) and ldc >= m
     of_sums = kinds[c_type]
-    factor, kept = (np.frombuffer((ctypes.c_char * 4).from_address(x), dtype=of_sums)[0] for x in (alpha, beta))
-    assert a_type == 2 or (factor in (0, 1) and kept in (0, 1))
+    item = np.dtype(of_sums).itemsize
+    factor, kept = (np.frombuffer((ctypes.c_char * item).from_address(x), dtype=of_sums)[0] for x in (alpha, beta))
+    assert a_type != 3 or (factor in (0, 1) and kept in (0, 1))
     left = by_columns(A, kinds[a_type], *((k, m) if transa else (m, k)), lda)
     right = by_columns(B, kinds[b_type], *((n, k) if transb else (k, n)), ldb)
     left, right = (left.T if transa else left), (right.T if transb else right)

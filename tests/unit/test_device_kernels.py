@@ -16,7 +16,7 @@ from mpgls.device.card import PRODUCTS
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.operator import Centring, DeviceOperator, row_panels
 from mpgls.device.parts import PRECISIONS
-from mpgls.device.products import aligned, digit_products, half_product, integer_product, most_terms
+from mpgls.device.products import aligned, digit_products, double_product, half_product, integer_product, most_terms
 
 needs_compiler = pytest.mark.skipif(emulated_cupy.COMPILER is None, reason="a C++ compiler is needed")
 
@@ -42,6 +42,13 @@ def test_cublas_is_asked_for_the_same_products():
     assert first.dtype == np.float32 and np.array_equal(first.get(), expected)
     both = half_product(cupy, *on_card(*halves), 1.0, first)
     assert np.array_equal(both.get(), half_product(np, *halves, 1.0, expected))
+
+
+def test_cublas_multiplies_the_leading_numbers_of_columns():
+    rng = np.random.default_rng(2)
+    A, G = rng.integers(-9, 10, (5, 48)) / 8, rng.integers(-9, 10, (16, 64)) / 8  # whose sums are exact
+    a, g = on_card(A, G)
+    assert np.array_equal(double_product(cupy, a, g[:, :48]).get(), A @ G[:, :48].T)
 
 
 def test_cublas_gets_panels_of_many_terms():
