@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import strict_lanes
+from emulated_cupy import card_of
 from ranks import few_ranks
 from small_study import (
     SimulatedStudy,
@@ -43,10 +44,10 @@ H2_APART = 2 * reml.TOLERANCE
 
 
 @pytest.fixture(autouse=True)
-def numpy_in_place_of_a_card(monkeypatch):
+def numpy_in_place_of_a_card(monkeypatch, comm):
     """Every rank has a "GPU" that forgives no more than CuPy; several panels of small matrices."""
     strict_lanes.begin_anew()
-    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: StrictCard(limit or 2**40))
+    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: card_of(comm.size, limit))
     monkeypatch.setattr(triangle, "WIDTH", 16)
     monkeypatch.setattr(operator, "HEIGHT", 14)
 
