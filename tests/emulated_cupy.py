@@ -145,3 +145,8 @@ class EmulatedCard(StrictCard):
     """A card whose products and kernels are those of a GPU."""
 
     xp = cupy
+
+
+def card_of(ranks: int, limit: int | None) -> StrictCard:
+    """For whole commands: one rank alone has kernels and cuBLAS, several have array operations in their place."""
+    return (EmulatedCard if COMPILER and ranks == 1 else StrictCard)(limit or 2**40)

@@ -46,9 +46,9 @@ class SimilarityGram:
     n: int
 
     @classmethod
-    def of(cls, GG_grid: GridMatrix, n: int, world: World, card: Card | None) -> SimilarityGram:
-        """Of G'G [MC,MR], whose factors are made on the ``card`` of rank 0 where there is one."""
-        return cls(factors_of(GG_grid, world, card), GG_grid.shape[0], n)
+    def of(cls, GG_grid: GridMatrix, n: int, world: World, card: Card | None, stays: bool) -> SimilarityGram:
+        """Of G'G [MC,MR], whose factors are made on the ``card`` of rank 0 where there is one; there G'G ``stays``."""
+        return cls(factors_of(GG_grid, world, card, stays), GG_grid.shape[0], n)
 
     def covariance(self, kept: np.ndarray, s: float, world: World) -> LowRankCovariance:
         """V of the similarity SNPs ``kept`` (K,) bool, where G G'/s has mean diagonal 1."""

@@ -85,7 +85,7 @@ def scan_cost(machine: Machine, plan: ScanPlan, work: ScanWork) -> RunCost:
     study = f"{work.study}, {'mixed' if work.mixed else 'double'} precision"
     phases = (
         *opening(work.m + 3.0 * work.n),
-        *null_models(machine.ranks // plan.worlds, plan.worlds, work),
+        *null_models(machine.ranks // plan.worlds, plan, work),
         *hand_over(in_world(machine, plan.worlds), plan, work),
         *(check_in_double(machine.ranks // plan.worlds, plan.worlds, work) if work.mixed else ()),
         *_stream(machine.ranks // plan.worlds, plan, work),
@@ -94,17 +94,18 @@ def scan_cost(machine: Machine, plan: ScanPlan, work: ScanWork) -> RunCost:
     return RunCost("single-trait", study, machine, plan, plan.text(machine), phases)
 
 
-def null_models(R: int, worlds: int, work: ScanWork) -> Iterator[PhaseCost]:
+def null_models(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     """Phi from its file (with its chromosome's sum), then REML by Cholesky; the last factor is that of the scan.
 
-    ``worlds`` of R ranks each make null models of their own.
+    Worlds of R ranks each make null models of their own; one that ``keeps`` the kinship reads it once.
     """
-    n2, share = float(work.n) ** 2, work.parts_of_one(worlds) / work.parts
+    n2, share = float(work.n) ** 2, work.parts_of_one(plan.worlds) / work.parts
     if work.spectral:
         yield loading("load eigenvectors", work.n, work.models, R)
         return
     of_all = loading("load kinship", work.n, work.parts, R, files=1 if work.parts == 1 else 2)
-    yield replace(of_all, work=times(share, of_all.work))
+    files = (plan.worlds + work.parts) / (2.0 * work.parts) if plan.keeps else 1.0
+    yield replace(of_all, work=times(share, of_all.work), read=files * of_all.read)
     given = work.models - work.estimated
     fine = FINE * work.estimated + given
     coarse = COARSE * work.estimated

@@ -72,14 +72,18 @@ class Worlds:
         if self.count == 1:
             yield
             return
-        call, error = _Call(self.whole.comm), None
+        call = _Call(self.whole.comm)
+        error: Exception | None = None
         try:
             with self.whole.stop.hearing(call.reason):
                 yield
         except Exception as caught:
             if self.own.size > 1 and not is_agreed(caught) and not isinstance(caught, NumericalError):
                 raise  # the rest of its world waits for this rank
-            error = None if call.heard and isinstance(caught, Stopped) else caught
+            error = caught
+        heard = any(self.own.comm.allgather(call.heard))  # one rank of a world hears first, and all of it stop
+        if heard and isinstance(error, Stopped):
+            error = None
         call.end(error is not None)
         held = self.own.log.take() if isinstance(self.own.log, HeldLog) and self.own.rank == 0 else []
         for lines in self.whole.comm.gather(held, root=0) or ():
