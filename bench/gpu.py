@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import BenchError, environment, finish, guarded, make_parser, mpirun, print_table, run
+from common import BenchError, environment, finish, guarded, launcher, make_parser, mpirun, print_table, run
 from gpu_parts import card_rates, kinship_products, scan, similarity_products
 
 from mpgls.device import cuda
@@ -148,9 +148,10 @@ def whole_commands(scratch: Path, end: float) -> Iterator[Figures]:
     """Seconds of kinship and of a scan with a given h2, from files, on the card and on all cores without it."""
     prefix, everywhere = scratch / f"gpu-{SAMPLES}x{SNPS}", cores()
     made = {"--samples": SAMPLES, "--snps": SNPS, "--out": prefix}
+    writers = everywhere if launcher() else 1
     yield attempt(
         ("simulate_seconds",), 60.0, end,
-        lambda limit: {"simulate_seconds": mpgls_seconds("simulate", everywhere, 1, made, limit)},
+        lambda limit: {"simulate_seconds": mpgls_seconds("simulate", writers, 1, made, limit)},
     )  # fmt: skip
     for old in scratch.glob("gpu-kinship-*.h5"):
         old.unlink()
@@ -174,9 +175,11 @@ def whole_commands(scratch: Path, end: float) -> Iterator[Figures]:
 
 
 def mpgls_seconds(command: str, ranks: int, threads: int, given: Mapping[str, Any], limit: float) -> float:
-    """Wall seconds of an mpgls command."""
-    words = [str(word) for pair in given.items() for word in pair if word is not None]
-    return mpirun(ranks, "-m", "mpgls", command, *words, threads=threads, limit=limit).seconds
+    """Wall seconds of an mpgls command; one rank needs no mpirun."""
+    words = ["-m", "mpgls", command, *(str(word) for pair in given.items() for word in pair if word is not None)]
+    if ranks == 1:
+        return run([sys.executable, *words], environment(threads), limit=limit).seconds
+    return mpirun(ranks, *words, threads=threads, limit=limit).seconds
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FULL = {"samples": 3_000, "snps": 20_000, "traits": 500, "permutations": 8}
 QUICK = {"samples": 1_600, "snps": 4_000, "traits": 200, "permutations": 16}
 COMMANDS = ("kinship", "eigen", "single_trait", "multi_trait", "low_rank", "vgwas", "ridge")
-MISSING = 0.002
+MISSING = 0.005
 """Of the genotypes: enough that every block of SNPs has gaps, as the plan of a kinship takes it."""
 SHARE = 0.9
 """Of the time of a run that the compared phases make up."""

@@ -113,6 +113,7 @@ class FactorsOnCard:
                     for panel in panels:
                         assert self._A is not None
                         self._A.panels[j].whole[...] = self.card.xp.asarray(panel.T).T
+        self.on_card(self.card.settle)
         self._loaded = True
 
 
