@@ -186,7 +186,7 @@ def plan_on_cards(machine: Machine, sizes: CardSizes, team_size: int | None, blo
             "larger --gpu-memory or a smaller --block-size"
         )
     if not plan.fits(machine):
-        raise does_not_fit(machine, f"the {plan.largest}", plan.peak, spreads=True)
+        raise does_not_fit(machine, f"the stage {plan.largest}", plan.peak, spreads=True)
     return plan
 
 

@@ -74,7 +74,7 @@ def plan_kinship(machine: Machine, sizes: KinshipSizes, block_size: int | None =
         for plan in _candidates(in_world(machine, worlds), sizes, block_size, worlds)
         if worlds == 1 or plan.fits(machine.spare)
     )
-    return first_that_fits(machine, candidates, spreads=True)
+    return first_that_fits(machine, candidates, lambda _: "the kinship", spreads=True)
 
 
 def _candidates(machine: Machine, sizes: KinshipSizes, block_size: int | None, worlds: int) -> Iterator[KinshipPlan]:

@@ -134,7 +134,7 @@ def plan_tiles_on_cards(
     if plan is None:
         raise _too_small(sizes, wishes, tiles, teams[-1])
     if not plan.fits(machine):
-        raise does_not_fit(machine, f"the {plan.largest}", plan.peak, spreads=True)
+        raise does_not_fit(machine, f"the stage {plan.largest}", plan.peak, spreads=True)
     return plan
 
 

@@ -147,7 +147,7 @@ def plan_tiles(machine: Machine, sizes: TileSizes, wishes: TileWishes, tiles: Ti
     return first_that_fits(
         machine,
         _candidates(machine, sizes, wishes, tiles),
-        lambda plan: f"the {plan.largest} in the smallest tiles",
+        lambda plan: f"the stage {plan.largest} in the smallest tiles",
         spreads=True,
     )
 

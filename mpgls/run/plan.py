@@ -113,7 +113,7 @@ P = TypeVar("P", bound=Plan)
 def first_that_fits(
     machine: Machine,
     candidates: Iterable[P],
-    what: Callable[[P], str] = lambda plan: f"the {plan.largest}",
+    what: Callable[[P], str] = lambda plan: f"the stage {plan.largest}",
     ways: Sequence[str] = (),
     spreads: bool = False,
 ) -> P:

@@ -176,6 +176,11 @@ def test_columns_of_a_huge_run_stay_apart(
     assert re.findall(r"[TGMk]B\d.*", said[0]) == []
 
 
+def test_what_has_no_room_is_named_as_a_stage(folder: Path) -> None:
+    with pytest.raises(MemoryPlanError, match=r"^the stage handing over the factor needs [\d.]+ GiB a rank"):
+        plan(folder, "single-trait", samples=50_000, snps=900, ranks=2, device="cpu", memory=4.0)
+
+
 def test_rates_without_a_card(folder: Path) -> None:
     assert Rates.of(FACTS, "here").card is None
     with pytest.raises(
