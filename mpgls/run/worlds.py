@@ -79,7 +79,7 @@ class Worlds:
         except Exception as caught:
             if self.own.size > 1 and not is_agreed(caught) and not isinstance(caught, NumericalError):
                 raise  # the rest of its world waits for this rank
-            error = None if call.heard and isinstance(caught, Stopped) else caught
+            error = None if isinstance(caught, Stopped) and call.heard_in(self.own.comm) else caught
         call.end(error is not None)
         held = self.own.log.take() if isinstance(self.own.log, HeldLog) and self.own.rank == 0 else []
         for lines in self.whole.comm.gather(held, root=0) or ():
@@ -115,6 +115,10 @@ class _Call:
         """Why this rank should stop, if another one has called."""
         self.heard = self.heard or self.comm.Iprobe()
         return "by other ranks" if self.heard else None
+
+    def heard_in(self, comm: MPI.Comm) -> bool:
+        """Whether a rank of ``comm`` has heard it: one that has, stops them all. Collective over ``comm``."""
+        return any(comm.allgather(self.heard))
 
     def end(self, failed: bool) -> None:
         """Call if this rank ``failed``, and wait until all ranks are here. Collective."""

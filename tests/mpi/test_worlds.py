@@ -23,6 +23,7 @@ from small_study import (
 import mpgls
 from mpgls.engine import trait_scan
 from mpgls.errors import InputError, NumericalError, Stopped
+from mpgls.mpi import agree
 from mpgls.run.world import World
 from mpgls.run.worlds import split_world
 from mpgls.stream.store import open_store
@@ -158,3 +159,15 @@ def test_what_one_world_raises_all_ranks_raise(comm):
                         raise InputError("of the last world")
                 while True:
                     worlds.own.raise_if_stopped()
+
+
+def test_the_error_of_a_world_is_told_where_only_one_rank_of_another_one_heard_the_call(comm):
+    """The rank that heard it stops its world; its neighbour, which did not, has no reason of its own."""
+    count = max(comm.size // 2, 1)
+    with split_world(World(comm), count) as worlds:
+        with pytest.raises(InputError, match=r"^of the last world$"), worlds.together():
+            with worlds.own.together():
+                if worlds.number == count - 1:
+                    raise InputError("of the last world")
+            while True:
+                agree(worlds.own.comm, worlds.own.stop.problem() if worlds.own.rank == 0 else None)
