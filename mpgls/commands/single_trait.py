@@ -38,7 +38,7 @@ from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts,
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
 from mpgls.engine.spectral import SpectralCovariance
 from mpgls.engine.trait_scan import C, TraitScan, TraitScans
-from mpgls.errors import UsageError
+from mpgls.errors import UsageError, about
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
 from mpgls.model.h2_nodes import NODES
@@ -203,7 +203,8 @@ def scan_traits(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipP
             models = models_of(part, len(unfinished))
             for trait in range(T):
                 if trait in unfinished:
-                    traits.run(part, trait, models)
+                    with about(part.of(traits.ledger.traits[trait])):
+                        traits.run(part, trait, models)
                 if not several:
                     scan.tell(trait, traits)
     traits.join(worlds, world_of)
