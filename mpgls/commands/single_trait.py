@@ -33,7 +33,7 @@ from mpgls.engine.device_plan import CardPlan, card_limit, card_sizes, choose_ca
 from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
-from mpgls.engine.part_worlds import deal_parts, loads_of, null_snps
+from mpgls.engine.part_worlds import deal_parts, dealt_text, loads_of, null_snps
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
 from mpgls.engine.spectral import SpectralCovariance
@@ -124,7 +124,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
                 return dry_run_on(cost, machine, options.rates, options.device_wish, job)
             plan = make_plan(options, study, chromosomes, card, job)
             edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
-            describe(parts, edges, plan.block, world)
+            describe(parts, edges, plan.block, world, plan.worlds)
             ledger = open_ledger(options, study, plan.block, edges, given, job, options.pcs)
             blups = find_blups(options, study, job)
 
@@ -196,6 +196,8 @@ def scan_traits(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipP
     T, worlds, several = len(scan.study.cohorts), scan.worlds, len(scan.parts) > 1
     left = [traits.unfinished(part) for part in scan.parts]
     world_of = deal_parts(loads_of(scan.parts, left, traits.ledger.store.edges, scan.null), worlds.count)
+    if worlds.count > 1:
+        worlds.whole.log.info(dealt_text([str(part.label) for part in scan.parts], world_of, worlds.count))
     with worlds.together():
         for part, unfinished in zip(scan.parts, left, strict=True):
             if world_of[part.k] != worlds.number:

@@ -107,13 +107,14 @@ def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -
     return edges, parts
 
 
-def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, world: World) -> None:
-    """What is left out, in the log; nothing without --loco."""
+def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, world: World, worlds: int = 1) -> None:
+    """What is left out, in the log, by so many ``worlds`` of ranks; nothing without --loco."""
     if parts[0].label is None:
         return
+    where = " of each world" if worlds > 1 else ""
     world.log.info(
         f"plan: leave one chromosome out: {len(parts)} chromosomes in turn, each with a null model of its own; one "
-        "kinship at a time in memory"
+        f"kinship at a time in memory{where}"
     )
     if edges.size - 1 > MOST_BLOCKS * (len(parts) + edges[-1] // block):
         world.log.warn(

@@ -82,7 +82,9 @@ class Worlds:
             error = None if isinstance(caught, Stopped) and call.heard_in(self.own.comm) else caught
         call.end(error is not None)
         held = self.own.log.take() if isinstance(self.own.log, HeldLog) and self.own.rank == 0 else []
-        for lines in self.whole.comm.gather(held, root=0) or ():
+        for rank, lines in enumerate(self.whole.comm.gather(held, root=0) or ()):
+            if lines:
+                self.whole.log.info(f"world {world_of(rank, self.whole.size, self.count) + 1} of {self.count} said:")
             self.whole.log.repeat(lines)
         agree(self.whole.comm, error)
 

@@ -69,6 +69,16 @@ def worlds_of(out):
     return 1 if found is None else int(found[1])
 
 
+def said_where_dealt(log):
+    """Each world's chromosomes stand in the log under its name, and each chromosome is some world's."""
+    dealt = {name: labels.split(", ") for name, labels in re.findall(r"  (world \d of \d): chromosomes (.+)", log)}
+    assert sorted(label for labels in dealt.values() for label in labels) == [str(c + 1) for c in range(C)]
+    _, *others = re.split(r"  (world \d of \d) said:\n", log)
+    assert others[::2] == list(dealt)[1:] and "in memory of each world" in log
+    for name, said in zip(others[::2], others[1::2], strict=True):
+        assert set(re.findall(r"trait1, chromosome (\d): h2 ", said)) == set(dealt[name])
+
+
 @pytest.mark.parametrize("options", [{}, {"precision": "mixed"}, {"ratio": "snp"}], ids=str)
 def test_worlds_give_what_all_ranks_give_together(comm, study, options):
     if options:
@@ -78,6 +88,8 @@ def test_worlds_give_what_all_ranks_give_together(comm, study, options):
         return
     assert (worlds_of(apart) > 1, worlds_of(together)) == (comm.size > 1, 1)
     log = Path(f"{apart}.log").read_text()
+    if comm.size > 1:
+        said_where_dealt(log)
     for trait in options.get("pheno_name", TRAITS):
         found, wanted = (read_facts(one, trait) for one in (apart, together))
         for label in wanted["loco"]:
