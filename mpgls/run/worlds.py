@@ -80,7 +80,8 @@ class Worlds:
             if self.own.size > 1 and not is_agreed(caught) and not isinstance(caught, NumericalError):
                 raise  # the rest of its world waits for this rank
             error = None if isinstance(caught, Stopped) and call.heard_in(self.own.comm) else caught
-        call.end(error is not None)
+        with self.whole.phase("other worlds (waiting)"):
+            call.end(error is not None)
         held = self.own.log.take() if isinstance(self.own.log, HeldLog) and self.own.rank == 0 else []
         for rank, lines in enumerate(self.whole.comm.gather(held, root=0) or ()):
             if lines:

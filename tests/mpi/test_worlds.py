@@ -74,7 +74,7 @@ def said_where_dealt(log):
     dealt = {name: labels.split(", ") for name, labels in re.findall(r"  (world \d of \d): chromosomes (.+)", log)}
     assert sorted(label for labels in dealt.values() for label in labels) == [str(c + 1) for c in range(C)]
     _, *others = re.split(r"  (world \d of \d) said:\n", log)
-    assert others[::2] == list(dealt)[1:] and "in memory of each world" in log
+    assert others[::2] == list(dealt)[1:] and "in memory of each world" in log and "other worlds (waiting)" in log
     for name, said in zip(others[::2], others[1::2], strict=True):
         assert set(re.findall(r"trait1, chromosome (\d): h2 ", said)) == set(dealt[name])
 
