@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "MPI_LOCALNRANKS")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LIMIT_SECONDS = 1800.0
+GRACE_SECONDS = 5.0
+"""For a child process to end when it is asked to."""
 SIZES = {
     "samples": ("N", "samples"),
     "snps": ("M", "SNPs"),
@@ -140,7 +142,10 @@ def run(
             output, _ = child.communicate(timeout=limit)
         except BaseException as error:
             child.terminate()  # not kill: mpirun ends its ranks only when it is asked to
-            child.wait()
+            try:
+                child.wait(timeout=GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
             if isinstance(error, subprocess.TimeoutExpired):
                 raise BenchError(f"not finished after {limit:.0f} s: {name}") from None
             raise
@@ -149,14 +154,20 @@ def run(
     return Finished(output or "", time.perf_counter() - start)
 
 
+def launcher() -> str | None:
+    """The mpirun of the PATH, or the one that wheels put beside this Python."""
+    folders = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.dirname(sys.executable)])
+    return shutil.which("mpirun", path=folders) or shutil.which("mpiexec", path=folders)
+
+
 def mpirun(
     ranks: int, *arguments: str | Path, show: bool = False, threads: int = 1, limit: float = LIMIT_SECONDS
 ) -> Finished:
     """Run this Python on ``ranks`` ranks of one thread each with ``arguments``; ``-m mpgls ...`` is the program."""
-    launcher = shutil.which("mpirun") or shutil.which("mpiexec")
-    if launcher is None:
+    program = launcher()
+    if program is None:
         raise BenchError("there is no mpirun: `. jobs/env.sh` first")
-    return run([launcher, "-n", str(ranks), sys.executable, *arguments], environment(threads), show=show, limit=limit)
+    return run([program, "-n", str(ranks), sys.executable, *arguments], environment(threads), show=show, limit=limit)
 
 
 def relaunch(ranks: int) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import BenchError, environment, finish, guarded, make_parser, mpirun, print_table, run
+from common import BenchError, environment, finish, guarded, launcher, make_parser, mpirun, print_table, run
 from gpu_parts import card_rates, kinship_products, scan, similarity_products
 
 from mpgls.device import cuda
@@ -116,9 +116,16 @@ def attempt(keys: tuple[str, ...], seconds: float, end: float, action: Callable[
         found = action(limit)
     except (BenchError, OSError, ValueError) as error:
         print(str(error)[-1500:])  # on a machine that is held for minutes there is no second look
-        found = dict.fromkeys(keys, f"failed: {str(error).strip().splitlines()[-1]}")
+        found = dict.fromkeys(keys, f"failed: {sentence(str(error))}")
     print(f"{time.monotonic() - start:6.1f} s  " + ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
     return found
+
+
+def sentence(output: str) -> str:
+    """What a program that failed said: its own last line, not that of mpirun."""
+    lines = [line.strip() for line in output.splitlines() if line.strip(" -")]
+    own = [line for line in lines if line.startswith("mpgls ") or "Error: " in line]
+    return (own or lines or ["it said nothing"])[-1]
 
 
 def in_process(command: list[str | Path], path: Path, limit: float) -> Figures:
@@ -141,33 +148,38 @@ def whole_commands(scratch: Path, end: float) -> Iterator[Figures]:
     """Seconds of kinship and of a scan with a given h2, from files, on the card and on all cores without it."""
     prefix, everywhere = scratch / f"gpu-{SAMPLES}x{SNPS}", cores()
     made = {"--samples": SAMPLES, "--snps": SNPS, "--out": prefix}
-    yield attempt(("simulate_seconds",), 60.0, end, lambda limit: mpgls_seconds("simulate", everywhere, 1, made, limit))
+    writers = everywhere if launcher() else 1
+    yield attempt(
+        ("simulate_seconds",), 60.0, end,
+        lambda limit: {"simulate_seconds": mpgls_seconds("simulate", writers, 1, made, limit)},
+    )  # fmt: skip
+    for old in scratch.glob("gpu-kinship-*.h5"):
+        old.unlink()
     of_genotypes = {"--bfile": prefix}
     of_scan = of_genotypes | {"--pheno": f"{prefix}.pheno.tsv", "--precision": "mixed", "--h2": 0.5, "--no-plots": None}
-    runs = [
-        ("kinship", "gpu", 1, everywhere, of_genotypes | {"--device": "gpu"}),
-        ("single-trait", "gpu", 1, everywhere, of_scan | {"--device": "gpu"}),
-        ("single-trait", f"{everywhere}_cores", everywhere, 1, of_scan),
-        ("kinship", f"{everywhere}_cores", everywhere, 1, of_genotypes),
-    ]
-    for command, where, ranks, threads, words in runs:
-        out = scratch / f"gpu-{command}-{where}"
-        given = words | {"--out": out}
-        if command == "single-trait":
-            given["--grm"] = scratch / "gpu-kinship-gpu.h5"
-        yield attempt(
-            (f"{command}_seconds_{where}",), 120.0, end,
-            lambda limit, c=command, w=where, r=ranks, t=threads, g=given: {
-                f"{c}_seconds_{w}": mpgls_seconds(c, r, t, g, limit)[f"{c}_seconds"]
-            },
-        )  # fmt: skip
+    kinships = {where: scratch / f"gpu-kinship-{where}.h5" for where in ("gpu", f"{everywhere}_cores")}
+    for where, kinship in kinships.items():
+        on_card = where == "gpu"
+        ranks, threads, device = (1, everywhere, {"--device": "gpu"}) if on_card else (everywhere, 1, {})
+        # the kinship of the card is there for the scan of the ranks, which comes first: theirs takes longest
+        for command in ("kinship", "single-trait") if not kinships["gpu"].exists() else ("single-trait", "kinship"):
+            given = (of_genotypes if command == "kinship" else of_scan) | device
+            if command == "single-trait":
+                given["--grm"] = next((one for one in kinships.values() if one.exists()), kinship)
+            given["--out"] = scratch / f"gpu-{command}-{where}"
+            figure = f"{command}_seconds_{where}"
+            yield attempt(
+                (figure,), 120.0, end,
+                lambda limit, f=figure, of=(command, ranks, threads, given): {f: mpgls_seconds(*of, limit)},
+            )  # fmt: skip
 
 
-def mpgls_seconds(command: str, ranks: int, threads: int, given: Mapping[str, Any], limit: float) -> dict[str, Any]:
-    """Wall seconds of an mpgls command."""
-    words = [str(word) for pair in given.items() for word in pair if word is not None]
-    made = mpirun(ranks, "-m", "mpgls", command, *words, threads=threads, limit=limit)
-    return {f"{command}_seconds": made.seconds}
+def mpgls_seconds(command: str, ranks: int, threads: int, given: Mapping[str, Any], limit: float) -> float:
+    """Wall seconds of an mpgls command; one rank needs no mpirun."""
+    words = ["-m", "mpgls", command, *(str(word) for pair in given.items() for word in pair if word is not None)]
+    if ranks == 1:
+        return run([sys.executable, *words], environment(threads), limit=limit).seconds
+    return mpirun(ranks, *words, threads=threads, limit=limit).seconds
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from mpgls.device.card import Card
 from mpgls.device.parts import PRECISIONS
 
 REPEATS, SAMPLED = 2, 32
-TOLERATED = {"mixed": 1e-4, "double": 1e-9}
+TOLERATED = {"mixed": 1e-3, "double": 1e-9}
+"""Standard errors; see `gpu_parts.TOLERATED`."""
 
 
 class Size(NamedTuple):

@@ -11,14 +11,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
+import numpy as np
 from common import finish, guarded, launched, make_parser, mpirun, numbers, print_table
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-FULL = {"samples": 4_000, "snps": 20_000, "traits": 1_000, "permutations": 200}
+FULL = {"samples": 3_000, "snps": 20_000, "traits": 500, "permutations": 8}
 QUICK = {"samples": 1_600, "snps": 4_000, "traits": 200, "permutations": 16}
 COMMANDS = ("kinship", "eigen", "single_trait", "multi_trait", "low_rank", "vgwas", "ridge")
+MISSING = 0.005
+"""Of the genotypes: enough that every block of SNPs has gaps, as the plan of a kinship takes it."""
 SHARE = 0.9
 """Of the time of a run that the compared phases make up."""
 WANTED = 1.25
@@ -62,8 +66,12 @@ def measure(options: argparse.Namespace) -> None:
 
     comm, size = MPI.COMM_WORLD, QUICK if options.quick else FULL
     data = options.scratch / f"plan-check-{size['samples']}x{size['snps']}x{size['traits']}"
-    if not comm.bcast(Path(f"{data}.bed").exists() if comm.rank == 0 else None, root=0):
-        mpgls.simulate(samples=size["samples"], snps=size["snps"], traits=size["traits"], out=data, comm=comm)
+    if not comm.bcast(Path(f"{data}.one.tsv").exists() if comm.rank == 0 else None, root=0):
+        sizes = {name: size[name] for name in ("samples", "snps", "traits")}
+        mpgls.simulate(**sizes, missing=MISSING, out=data, comm=comm)
+        if comm.rank == 0:
+            write_tables(data)
+        comm.Barrier()
     rates = options.scratch / f"plan-check-rates-{comm.size}.json"
     out = str(options.scratch / f"plan-check-run-{comm.size}")
     made = one_run(options.command, commands(data, out, size)[options.command], out, rates, comm)
@@ -71,18 +79,30 @@ def measure(options: argparse.Namespace) -> None:
         options.result.write_text(json.dumps(made), encoding="utf-8")
 
 
+def write_tables(data: Path) -> None:
+    """The first trait alone, as a plan knows the columns that are used and none beside them; all of them in HDF5."""
+    header, *lines = (line.split("\t") for line in Path(f"{data}.pheno.tsv").read_text(encoding="utf-8").splitlines())
+    with h5py.File(f"{data}.pheno.h5", "w") as file:
+        file["traits"] = np.array([line[2:] for line in lines], dtype=np.float32).T
+        file.create_dataset("names", data=header[2:], dtype=h5py.string_dtype())
+        file.create_dataset("samples", data=[" ".join(line[:2]) for line in lines], dtype=h5py.string_dtype())
+    one = "".join("\t".join(line[:3]) + "\n" for line in [header, *lines])
+    Path(f"{data}.one.tsv").write_text(one, encoding="utf-8")
+
+
 def commands(data: Path, out: str, size: dict[str, int]) -> dict[str, dict[str, Any]]:
     """The options of each of COMMANDS; a later one reads what an earlier one has made."""
     bed = {"bfile": str(data)}
     study = {**bed, "pheno": f"{data}.pheno.tsv", "covar": f"{data}.covar.tsv"}
+    trait = {**study, "pheno": f"{data}.one.tsv"}
     permuted, grm = {"permutations": size["permutations"]}, {"grm": f"{out}.kinship.h5"}
     of_each = (
         bed,
         grm,
-        {**study, **grm, "pheno_name": ("trait1",)},
+        {**trait, **grm},
         {**study, **grm},
-        {**study, "pheno_name": ("trait1",), "similarity_count": size["samples"] // 2},
-        {**study, **permuted},
+        {**trait, "similarity_count": size["samples"] // 2},
+        {**study, "pheno": f"{data}.pheno.h5", **permuted},
         {**bed, "pheno": f"{data}.pheno.tsv", "permutations": size["permutations"] // 4},
     )
     return dict(zip(COMMANDS, of_each, strict=True))

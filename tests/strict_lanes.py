@@ -27,16 +27,20 @@ class _Lanes:
         self.done: Ticks = {}
         self.known: dict[str, Ticks] = {}
         self.host: Ticks = {}
+        self.behind: dict[str, Ticks] = {}
         self.freed: dict[str, list[Ticks]] = {}
         self.copies: list[_Copy] = []
 
     def step(self) -> tuple[str, int]:
         """A further operation of the current lane."""
         lane = self.current
-        self.done[lane] = self.done.get(lane, 0) + 1
-        _merge(self.known.setdefault(lane, {}), self.host)
-        self.known[lane][lane] = self.done[lane]
-        return lane, self.done[lane]
+        tick = self.done[lane] = self.done.get(lane, 0) + 1
+        known = self.known.setdefault(lane, {})
+        if self.behind.get(lane) is not self.host:
+            _merge(known, self.host)
+            self.behind[lane] = self.host
+        known[lane] = tick
+        return lane, tick
 
     def come_after(self, uses: Ticks, what: str) -> None:
         """Race if the current lane may be ahead of ``uses``."""
@@ -47,7 +51,7 @@ class _Lanes:
 
     def host_knows(self, ticks: Ticks) -> None:
         """Copies that are done by then have come."""
-        _merge(self.host, ticks)
+        self.host = _merge(dict(self.host), ticks)
         come = [copy for copy in self.copies if self.host.get(copy.lane, 0) >= copy.tick]
         self.copies = [copy for copy in self.copies if copy not in come]
         for copy in come:

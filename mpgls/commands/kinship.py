@@ -224,4 +224,7 @@ def say_plan(plan: KinshipPlan, machine: Machine, options: Kinship, count: int, 
     if plan.on_card:
         log.info(f"plan: S of this rank in float64 and blocks on its GPU, at most {plan.on_card / GIB:.2f} GiB")
     if options.loco:
-        log.info(f"plan: leave one chromosome out: sums of {count} chromosomes in the file, one at a time in memory")
+        at_once = "one" if plan.worlds == 1 else str(plan.worlds)
+        log.info(
+            f"plan: leave one chromosome out: sums of {count} chromosomes in the file, {at_once} at a time in memory"
+        )

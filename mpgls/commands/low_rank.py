@@ -243,7 +243,7 @@ def scan_set(
     if run.options.stage == 1:
         return {}
     products = Products.of(samples.F_rep, samples.q, G, world)  # F'F, G'F
-    given, gram = run.given[:, samples.numbers], StoredGram(GG, G.n, plan.null_card(run.card))
+    given, gram = run.given[:, samples.numbers], StoredGram(GG, G.n, *plan.of_gram(run.card))
     nulls = run.stages.estimate(samples, gram, products, parts, given, plan.null_team)  # stage 2: h2 = argmax REML
     for part in parts:
         open_h2 = nulls["flag"][part.k] & NullFlag.UNIDENTIFIED != 0

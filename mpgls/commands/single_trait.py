@@ -123,7 +123,7 @@ def run(options: SingleTrait, comm: MPI.Comm) -> Results:
 
                 return dry_run_on(cost, machine, options.rates, options.device_wish, job)
             plan = make_plan(options, study, chromosomes, card, job)
-            edges, parts = scan_parts(study, chromosomes, plan.block, options.loco)
+            edges, parts = scan_parts(study, chromosomes, plan.block, options.loco, plan.keeps)
             describe(parts, edges, plan.block, world, plan.worlds)
             ledger = open_ledger(options, study, plan.block, edges, given, job, options.pcs)
             blups = find_blups(options, study, job)
@@ -306,6 +306,7 @@ def sizes_of(options: SingleTrait, study: Study, chromosomes: Chromosomes) -> Sc
         keeps_model=options.joint_peak is not None,
         tested=columns_of_all(study.cohorts, options.columns).count,
         parts=tuple(chromosomes.sizes().tolist()) if can_be_dealt(options) else (),
+        n_kinship=0 if study.kinship is None else study.kinship.n,
     )
 
 

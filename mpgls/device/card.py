@@ -39,7 +39,7 @@ class Card(Protocol):
         """The host goes on when a lane has come to ``mark``."""
 
     def settle(self) -> None:
-        """The host goes on when the card has done everything."""
+        """The host goes on when the card has done everything; memory that copies to it went through is free again."""
 
     def host_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Memory of the host, zeros, that is copied beside other work."""

@@ -134,13 +134,16 @@ class CudaCard:
         mark.synchronize()
 
     def settle(self) -> None:
-        """The host waits for everything."""
-        self.xp.cuda.Device().synchronize()
+        """The host waits for everything, and has the memory back through which CuPy copied arrays to the card."""
+        cuda = self.xp.cuda
+        cuda.Device().synchronize()
+        cuda.alloc_pinned_memory(0)  # lets go of copies that have come
+        self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
     def host_array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Page-locked memory, zeros."""
-        count = int(np.prod(shape, dtype=np.int64))
-        memory = self.xp.cuda.alloc_pinned_memory(count * np.dtype(dtype).itemsize)
+        """Page-locked memory, zeros; not of CuPy's pool, which would round its size up to a power of two."""
+        cuda, count = self.xp.cuda, int(np.prod(shape, dtype=np.int64))
+        memory = cuda.PinnedMemoryPointer(cuda.PinnedMemory(count * np.dtype(dtype).itemsize), 0)
         array: np.ndarray = np.frombuffer(memory, dtype, count).reshape(shape)
         array[...] = 0
         return array

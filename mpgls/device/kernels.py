@@ -196,7 +196,8 @@ def decode(cupy: Any, packed: Any, tables: Any, of_snp: Any, rows: Any, n: int, 
         packed, np.int64(packed.strides[0]), tables, of_snp, of_snp if rows is None else rows,
         np.int32(rows is None), np.int32(n), np.int32(width), np.int32(B), out,
     )  # fmt: skip
-    _kernel(cupy, "decode", tables.dtype)(grid, (THREADS,), args)
+    if out.size:  # CUDA refuses an empty grid, which a rank without people of a kinship asks for
+        _kernel(cupy, "decode", tables.dtype)(grid, (THREADS,), args)
     return out
 
 

@@ -34,7 +34,8 @@ class OuterSums:
             self.S = card.xp.zeros((row_indices.size, col_indices.size))
         starts = range(0, row_indices.size, HEIGHT)
         strips = [slice(start, min(start + HEIGHT, row_indices.size)) for start in starts]
-        self._strips = [(rows, int(np.searchsorted(col_indices, row_indices[rows][-1], "right"))) for rows in strips]
+        leading = [int(np.searchsorted(col_indices, row_indices[rows][-1], "right")) for rows in strips]
+        self._strips = [strip for strip in zip(strips, leading, strict=True) if strip[1]]  # CUDA takes no empty ones
         self.flop = sum(2.0 * (rows.stop - rows.start) * leading for rows, leading in self._strips)
         """Operations of a SNP."""
 

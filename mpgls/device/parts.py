@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mpgls.device.products import INT8, aligned, digit_products, half_product, integer_product
+from mpgls.device.products import INT8, aligned, digit_products, double_product, half_product, integer_product
 
 SECOND = 2048.0
 """What a second float16 part is multiplied by: float16 has 11 bits."""
@@ -85,7 +85,7 @@ class Double:
 
     def product(self, xp: Any, parts: Any, X: Columns) -> Any:
         """sum_pq u_p v_q A_p B_q' (r, B), before the rows are scaled."""
-        return parts[0] @ X.parts[0].T
+        return double_product(xp, parts[0], X.parts[0])
 
     def join(self, X: Columns) -> Any:
         """The numbers that parts of columns stand for, float64."""

@@ -2,13 +2,15 @@
 
     integer_product:  int8 times int8, summed in int32
     half_product:     float16 times float16, summed in float32
+    double_product:   float64, without a copy of columns whose leading numbers alone are multiplied
 
-Both are A G' for A (r, k) and G (B, k), rows of k neighbours in memory: of the orders that cuBLAS takes, the one that
+All are A G' for A (r, k) and G (B, k), rows of k neighbours in memory: of the orders that cuBLAS takes, the one that
 its integer matrix units need. `cupy.matmul` would not do: its result has the type of what is multiplied, so int8 sums
 wrap around at 128 and float16 sums are rounded to 11 bits. cublasGemmEx gives the sums as they are
 (NVIDIA, cuBLAS Library, cublasGemmEx: CUBLAS_COMPUTE_32I of CUDA_R_8I into CUDA_R_32I, with rows that begin at
-multiples of 4 bytes, and CUBLAS_COMPUTE_32F of CUDA_R_16F into CUDA_R_32F). Its integer units also need B and k to be
-multiples of 4 (cublasLtMatmul, regular data ordering): callers round both up.
+multiples of 4 bytes, CUBLAS_COMPUTE_32F of CUDA_R_16F into CUDA_R_32F, and CUBLAS_COMPUTE_64F of CUDA_R_64F into the
+same). Its integer units also need B and k to be multiples of 4 (cublasLtMatmul, regular data ordering): callers round
+both up.
 
 With NumPy in place of CuPy the integers are the same, and the float32 sums have the same terms in another order.
 """
@@ -27,9 +29,9 @@ COPIES = 2
 """The largest size of a count of alleles less a whole number."""
 INT8 = 128
 """The largest size of an int8."""
-R_32F, R_16F, R_8I, R_32I = 0, 2, 3, 10
+R_32F, R_64F, R_16F, R_8I, R_32I = 0, 1, 2, 3, 10
 """cudaDataType_t."""
-COMPUTE_32F, COMPUTE_32I = 68, 72
+COMPUTE_32F, COMPUTE_64F, COMPUTE_32I = 68, 70, 72
 """cublasComputeType_t."""
 INTEGERS = (np.int32, R_8I, R_32I, COMPUTE_32I)
 OP_N, OP_T, GEMM_DEFAULT = 0, 1, -1
@@ -85,6 +87,14 @@ def half_product(xp: Any, A: Any, G: Any, factor: float = 1.0, onto: Any = None)
     return product
 
 
+def double_product(xp: Any, A: Any, G: Any) -> Any:
+    """A G' for float64 ``A`` (r, k) and ``G`` (B, k).
+
+    CuPy would copy, and turn round, a G of rows that are not one after the other in memory.
+    """
+    return _gemm(xp, A, G, (np.float64, R_64F, R_64F, COMPUTE_64F)) if has_cublas(xp) else A @ G.T
+
+
 def digit_products(xp: Any, parts: Any, G: Any, worth: Any) -> Any:
     """sum_p ``worth``_p A_p G' for int8 ``parts`` A (P, r, k), counts ``G`` (B, k) and float64 ``worth`` (P,).
 
@@ -120,6 +130,8 @@ def _gemm(
     dtype, factors, result, compute = types
     if into is None:
         into, kept = cupy.empty((r, B), dtype=dtype), 0
+    if not into.size:  # which cuBLAS refuses
+        return into
     alpha: np.ndarray = np.full(1, factor, dtype=dtype)
     beta: np.ndarray = np.full(1, kept, dtype=dtype)
     # cuBLAS counts by columns: it sees G' and A' and makes into' = (G')' A'

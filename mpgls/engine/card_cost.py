@@ -42,7 +42,7 @@ def scan_on_cards_cost(machine: Machine, plan: CardPlan, work: ScanWork, precisi
     rows_of_inverse, P = replace(plan, solver="inverse"), machine.ranks
     phases = (
         *opening(work.m + 3.0 * work.n),
-        *_factors(null_models(P, plan.worlds, work), plan, work),
+        *_factors(null_models(P, plan, work), plan, work),
         *_factors(hand_over(machine, rows_of_inverse, work), plan, work),
         *_factors(check_in_double(P, plan.worlds, work), plan, work),
         *_stream(P, plan, work, PRECISIONS[precision]),
@@ -99,7 +99,7 @@ def kinship_on_cards_cost(machine: Machine, plan: KinshipPlan, work: KinshipWork
     blocks = m / plan.block
     replaced = {
         "decode": PhaseCost("decode", {"card.copy": m * work.snp_bytes, "card.decode": m * (n + rows + cols)}),
-        "product": PhaseCost(
+        "product in double": PhaseCost(
             "product",
             {"card.int8": 2 * m * lower, "card.sums": PASSES * blocks * lower},
             flop=R * 2 * work.m * lower,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from mpgls.device import cuda
 from mpgls.device.card import Card
@@ -12,6 +12,7 @@ from mpgls.device.parts import PRECISIONS, Double
 from mpgls.device.products import aligned
 from mpgls.device.triangle import WIDTH, bytes_of_triangles
 from mpgls.engine.device_blocks import OnCard
+from mpgls.engine.part_worlds import in_world, null_snps, world_counts
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes
 from mpgls.errors import MemoryPlanError, MpglsError
 from mpgls.la.layout import Block, grid_shape
@@ -82,9 +83,10 @@ class CardPlan(ScanPlan):
         if not self.null:
             return ""
         size = f"{self.null / GIB:.2f} GiB"
+        whose = "the first rank of each world" if self.worlds > 1 else "rank 0"
         if self.factorises:
             return (
-                f"\nplan: null models on the GPU of rank 0: V and its factor, {size}, until L^-1 is handed out, and "
+                f"\nplan: null models on the GPU of {whose}: V and its factor, {size}, until L^-1 is handed out, and "
                 "L^-1, half of that, until the scan begins"
             )
         return (
@@ -157,18 +159,20 @@ def on_the_card(card: Card | None, plan: ScanPlan, precision: str) -> OnCard | N
 
 
 def plan_on_cards(machine: Machine, sizes: CardSizes, team_size: int | None, block: int | None) -> CardPlan:
-    """The smallest teams whose cards hold the operator, or else all GPUs with panels copied for every block.
+    """The most worlds, then the smallest teams, whose cards make null models and hold the operator.
 
-    ``team_size`` and ``block`` of the user win. Raises MemoryPlanError, UsageError for an impossible team.
+    Where there are none: the smallest teams that hold the operator, or else all GPUs with panels copied for every
+    block. ``team_size`` and ``block`` of the user win. Raises MemoryPlanError, UsageError for an impossible team.
     """
     check_team_size(team_size, machine)
-    teams = [team_size] if team_size else range(min(sizes.fewest_ranks(), machine.ranks), machine.ranks + 1)
     plan = None
-    for plan in (plan for team in teams for plan in _of_team(machine, sizes, team, block)):
-        if not plan.streamed:
-            break
+    for worlds in world_counts(machine.ranks, sizes.scan.parts, null_snps(sizes.scan.n, sizes.scan.basis)):
+        own = in_world(machine, worlds)
+        plan = _best_of_teams(own, sizes, team_size, block) if own.ranks >= (team_size or 1) else None
+        if worlds > 1 and plan is not None and plan.factorises and plan.fits(own.spare):
+            return replace(plan, worlds=worlds)
     if plan is None:
-        needed = min(_beside(sizes, team, block or NARROWEST) for team in teams)
+        needed = min(_beside(sizes, team, block or NARROWEST) for team in _teams(machine, sizes, team_size))
         raise MemoryPlanError(
             f"genotypes and products need {needed / GIB:.2f} GiB of a GPU, which has {sizes.limit / GIB:.2f}: give a "
             "larger --gpu-memory or a smaller --block-size"
@@ -176,6 +180,27 @@ def plan_on_cards(machine: Machine, sizes: CardSizes, team_size: int | None, blo
     if not plan.fits(machine):
         raise does_not_fit(machine, f"the {plan.largest}", plan.peak, spreads=True)
     return plan
+
+
+def _teams(machine: Machine, sizes: CardSizes, team_size: int | None) -> Sequence[int]:
+    """The sizes of teams to try."""
+    return [team_size] if team_size else range(min(sizes.fewest_ranks(), machine.ranks), machine.ranks + 1)
+
+
+def _best_of_teams(machine: Machine, sizes: CardSizes, team_size: int | None, block: int | None) -> CardPlan | None:
+    """The smallest team that makes null models on a card, or else the smallest that holds the operator, or the largest.
+
+    None where no card has room for a block.
+    """
+    holds, plan = None, None
+    may_factorise = not sizes.scan.basis and sizes.null() <= sizes.limit
+    for plan in (one for team in _teams(machine, sizes, team_size) for one in _of_team(machine, sizes, team, block)):
+        if plan.factorises:
+            return plan
+        holds = holds or (None if plan.streamed else plan)
+        if holds and not may_factorise:
+            break
+    return holds or plan
 
 
 def _of_team(machine: Machine, sizes: CardSizes, team: int, block: int | None) -> Iterator[CardPlan]:

@@ -1,7 +1,7 @@
 """Cholesky factors on a card: that of rank 0 has the triangle of A and that of a factor, and the other ranks wait.
 
 A itself stays on the process grid. Its triangle comes to the card for the first product or factor, and leaves it when
-L^-1 is asked for: L becomes L^-1 in its place, whose rows go to the ranks that want them.
+L^-1 is asked for, unless it may stay. L becomes L^-1 in its place, whose rows go to the ranks that want them.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def factors_of(A_grid: GridMatrix, world: World, card: Card | None) -> Factors:
-    """Those of ``A_grid`` on the card of rank 0, or on the grid where there are no cards."""
-    return FactorsOnGrid(A_grid) if card is None else FactorsOnCard(A_grid, world, card)
+def factors_of(A_grid: GridMatrix, world: World, card: Card | None, stays: bool = False) -> Factors:
+    """Those of ``A_grid`` on the card of rank 0, where A ``stays`` or not, or on the grid where there are no cards."""
+    return FactorsOnGrid(A_grid) if card is None else FactorsOnCard(A_grid, world, card, stays)
 
 
 class FactorsOnCard:
     """`Factors` of ``A_grid`` [MC,MR] on ``card``, of which only that of rank 0 is used.
 
-    A factor is gone when the next one is made. Its methods raise MemoryPlanError, on all ranks, where the card has no
-    room, and StorageError where it fails.
+    ``stays``: A stays there while no factor is needed. A factor is gone when the next one is made. Its methods raise
+    MemoryPlanError, on all ranks, where the card has no room, and StorageError where it fails.
     """
 
-    def __init__(self, A_grid: GridMatrix, world: World, card: Card) -> None:
-        self.A_grid, self.world, self.card, self.n = A_grid, world, card, A_grid.shape[0]
+    def __init__(self, A_grid: GridMatrix, world: World, card: Card, stays: bool = False) -> None:
+        self.A_grid, self.world, self.card, self.stays, self.n = A_grid, world, card, stays, A_grid.shape[0]
         self._loaded = False
         self._A: Triangle | None = None  # on rank 0, as what follows
         self._memory: Any = None  # of L in float64
@@ -67,6 +67,8 @@ class FactorsOnCard:
             if whole is None or self._of_L != whole:
                 assert self._A is not None
                 self._of_L = None
+                if self._memory is None:
+                    self._memory = self.card.xp.empty(triangle_size(self.n))
                 self._L = Triangle(self.card, self.n, self._memory.view(dtype)[: triangle_size(self.n)])
                 self._L.fill(self._A, a, b, self._mask(kept))
                 self._L.factorise()
@@ -85,20 +87,22 @@ class FactorsOnCard:
         return self.world.on_root(in_lane)
 
     def leave(self) -> None:
-        """A and the memory of factors leave the card; a factor that is there keeps its own."""
-        self._loaded, self._A, self._memory, self._L, self._of_L = False, None, None, None, None
+        """The memory of factors is given back, and that of A unless it stays; a factor that is there keeps its own."""
+        self._memory, self._L, self._of_L = None, None, None
+        if not self.stays:
+            self._loaded, self._A = False, None
 
     def _mask(self, kept: np.ndarray | None) -> Any:
         return None if kept is None else self.card.xp.asarray(kept.astype(np.float64))
 
     def _load(self) -> None:
-        """The triangle of A to the card, and memory for a factor, unless they are there. Collective."""
+        """The triangle of A to the card, unless it is there. Collective."""
         if self._loaded:
             return
         world, n = self.world, self.n
 
         def make_room() -> None:
-            self._A, self._memory = Triangle.empty(self.card, n), self.card.xp.empty(triangle_size(n))
+            self._A = Triangle.empty(self.card, n)
 
         self.on_card(make_room)
         with world.phase("copy to the card", nbytes=8 * triangle_size(n) * (world.rank == 0)):
@@ -109,6 +113,7 @@ class FactorsOnCard:
                     for panel in panels:
                         assert self._A is not None
                         self._A.panels[j].whole[...] = self.card.xp.asarray(panel.T).T
+        self.on_card(self.card.settle)
         self._loaded = True
 
 

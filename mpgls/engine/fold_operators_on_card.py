@@ -58,6 +58,7 @@ class PenaltyOperatorsOnCard(PenaltyOperators):
         lost = f"the kernel with penalty {alpha:g} is not positive definite"
         try:
             K = xp.asarray(self.problem.K_node.array.T)  # symmetric, and in one piece
+            card.settle()  # K is not on the host twice
             D = residual_operator(card, K, xp.asarray(self.problem.C_rep), alpha)
             del K
             lost = FOLD_IS_LOST

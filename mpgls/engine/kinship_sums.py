@@ -194,7 +194,7 @@ class WholeProducts(_BothSides):
     def subtract_means(self) -> None:
         """S, which had sums of a_k a_k', becomes that of x_k about their means; the next sums begin."""
         n = self.genotypes.rows.size
-        for first, strip in self.strips:
+        for first, strip in self.strips if self.C else ():  # C = 0: all s_k are 0, or there is no such SNP
             S = self.A_grid.local.T[strip, first:]
             S -= (self.R_mr[strip, None] + self.R_mc[first:]) / n
             S += self.C / n**2

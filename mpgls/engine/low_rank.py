@@ -46,9 +46,9 @@ class SimilarityGram:
     n: int
 
     @classmethod
-    def of(cls, GG_grid: GridMatrix, n: int, world: World, card: Card | None) -> SimilarityGram:
-        """Of G'G [MC,MR], whose factors are made on the ``card`` of rank 0 where there is one."""
-        return cls(factors_of(GG_grid, world, card), GG_grid.shape[0], n)
+    def of(cls, GG_grid: GridMatrix, n: int, world: World, card: Card | None, stays: bool) -> SimilarityGram:
+        """Of G'G [MC,MR], whose factors are made on the ``card`` of rank 0 where there is one; there G'G ``stays``."""
+        return cls(factors_of(GG_grid, world, card, stays), GG_grid.shape[0], n)
 
     def covariance(self, kept: np.ndarray, s: float, world: World) -> LowRankCovariance:
         """V of the similarity SNPs ``kept`` (K,) bool, where G G'/s has mean diagonal 1."""
@@ -81,7 +81,8 @@ class LowRankCovariance:
     def start(self, F: LowRankDesign) -> StartSums:
         """The sums at h2 = 0, of Phi = G G'/s: F'Phi F = C'C/s, F'Phi^2 F = C'(G'G)C/s^2 for C = G'F. Collective."""
         C_rep = F.GF_rep
-        GG_C_rep, square = self.gram.factors.product(C_rep, self.kept)
+        with self.world.phase("REML, sums"):
+            GG_C_rep, square = self.gram.factors.product(C_rep, self.kept)
         grams = (F.FF_rep, C_rep.T @ C_rep / self.s, C_rep.T @ GG_C_rep / self.s**2)
         return StartSums(self.n, *grams, square / self.s**2, log_det_of(F))
 

@@ -37,7 +37,7 @@ class CardShare:
     """Bytes of a card that may use ``limit`` of them.
 
     ``similarity`` SNPs and ``factors`` of traits stay there; ``products`` of G'G or of a block of tested SNPs, and what
-    is copied for them; ``null``: G'G and a factor.
+    is copied for them; ``null``: G'G and a factor; ``gram``: G'G alone.
     """
 
     limit: int
@@ -45,6 +45,7 @@ class CardShare:
     factors: int
     products: int
     null: int
+    gram: int
 
     @property
     def peak(self) -> int:
@@ -56,10 +57,17 @@ class CardShare:
         """Whether null models are made there: factors of other traits are there by then."""
         return self.similarity + self.factors + self.null <= self.limit
 
+    @property
+    def keeps_gram(self) -> bool:
+        """Whether G'G stays there during the scan, and is not copied to it for each factor."""
+        return self.peak + self.gram <= self.limit
+
     def text(self) -> str:
         """The line of the log."""
         stay = "" if self.similarity else ", which are copied in panels for every block"
         null = f"on GPUs, {self.null / GIB:.2f} GiB" if self.holds_null else "on the ranks"
+        if self.holds_null and self.keeps_gram:
+            null += ", half of which, G'G, stays"
         return (
             f"plan: at most {self.peak / GIB:.2f} GiB of a GPU (similarity SNPs {self.similarity / GIB:.2f}{stay}, "
             f"factors {self.factors / GIB:.2f}, products {self.products / GIB:.2f}); null models, and the factors of "
@@ -98,7 +106,9 @@ class OnCards:
             stays = 0
         if factors > room_for_factors(self.limit):
             factors, products = room_for_factors(self.limit), products + 2 * height * K * self.item
-        return CardShare(self.limit, stays, factors, max(products, 2 * panel), bytes_of_triangles(K, 2))
+        return CardShare(
+            self.limit, stays, factors, max(products, 2 * panel), *(bytes_of_triangles(K, k) for k in (2, 1))
+        )
 
     def _decoded(self, snp_bytes: int) -> int:
         """Bytes of a SNP while it is decoded."""

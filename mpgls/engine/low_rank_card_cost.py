@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpgls.engine.card_rates import CardRates
-from mpgls.engine.cost import EVALUATION_SECONDS
 from mpgls.engine.low_rank_card import CardShare
 from mpgls.engine.low_rank_cost import EVALUATION_PASSES, Cost, LowRankProblem, Work, plan_of, predict
 from mpgls.engine.rates import PrecisionRates, Rates
@@ -72,7 +71,7 @@ class CardWork(Work):
         """There, beside the factor."""
         if not self.share.holds_null:
             return super().solves(R)
-        return EVALUATION_PASSES * float(self.problem.K) ** 2 / self.card.sums + EVALUATION_SECONDS
+        return EVALUATION_PASSES * float(self.problem.K) ** 2 / self.card.sums
 
     def hand_over(self) -> float:
         """L_c^-1 to every card."""

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 from mpgls.engine.cost import (
     COARSE,
-    EVALUATION_SECONDS,
     FINE,
     HALF_SPEED,
     LOAD_PASSES,
     OPEN_SECONDS,
     PROBE_FLOP,
     ROW_BYTES,
+    SNP_SECONDS,
     SYNCS,
     scan_plots,
+    search_seconds,
 )  # fmt: skip
 from mpgls.engine.low_rank_plan import LowRankPlan, LowRankSizes, plan_low_rank
 from mpgls.engine.probes import POTRF_SIZE
@@ -233,6 +234,7 @@ class Work:
             "REML, single": models * COARSE * self.cholesky(self.rates.single, R),
             "REML, double": models * FINE * self.cholesky(self.rates.double, R),
             "REML, sums": models * (COARSE + FINE) * self.solves(R),
+            "REML, search": search_seconds(models * (COARSE + FINE)),
         }
         flop = p.chromosomes * p.T * (COARSE + FINE) * p.K**3 / 3
         read = teams * 8.0 * p.K**2
@@ -272,7 +274,8 @@ class Work:
         new = p.chromosomes * p.n * min(self.plan.block, p.m_c)
         moved = self.sending(p.item * H * R, R)  # a team of several ranks deals the rows of H to them
         return {
-            "decode": passes * (decoded / self.streamed.decode + mine * p.n / self.rates.count) + self.touching(new),
+            "decode": passes * (decoded / self.streamed.decode + mine * p.n / self.rates.count + SNP_SECONDS * mine)
+            + self.touching(new),
             "covariate product": passes * mine * p.n / self.streamed.products,
             "cross product": passes * 2.0 * p.n * p.K_c * mine / (PRODUCT_SHARE * self.streamed.gemm),
             "scale products": passes * H / self.rates.epilogue,
@@ -309,7 +312,7 @@ class Work:
 
     def solves(self, R: int) -> float:
         """Seconds of an evaluation of REML on R ranks beside the factorisation."""
-        return EVALUATION_PASSES * float(self.problem.K) ** 2 / R / self.rates.scale + EVALUATION_SECONDS
+        return EVALUATION_PASSES * float(self.problem.K) ** 2 / R / self.rates.scale
 
     def load(self, teams: int, R: int) -> float:
         """Seconds until every one of ``teams`` teams of R ranks has G'G from the file."""

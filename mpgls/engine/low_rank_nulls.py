@@ -67,16 +67,20 @@ class Products:
 
 @dataclass(frozen=True)
 class StoredGram:
-    """G'G of ``n`` samples in its ``file``; its factors are made on the ``card`` of rank 0, None: on the grid."""
+    """G'G of ``n`` samples in its ``file``; its factors are made on the ``card`` of rank 0, None: on the grid.
+
+    ``stays``: G'G may stay on the card.
+    """
 
     file: GramFile
     n: int
     card: Card | None
+    stays: bool
 
     def load(self, grid: ProcessGrid, world: World) -> SimilarityGram:
         """G'G to the grid, once for all parts. Collective over the grid."""
         with world.phase("load G'G"):
-            return SimilarityGram.of(self.file.load(grid), self.n, world.of(grid.comm), self.card)
+            return SimilarityGram.of(self.file.load(grid), self.n, world.of(grid.comm), self.card, self.stays)
 
 
 def estimate_all(

@@ -59,9 +59,11 @@ class LowRankPlan(Plan):
     traits_at_once: int
     on_card: CardShare | None = None
 
-    def null_card(self, card: Card | None) -> Card | None:
-        """The ``card`` of this rank if null models are made on cards."""
-        return card if self.on_card is not None and self.on_card.holds_null else None
+    def of_gram(self, card: Card | None) -> tuple[Card | None, bool]:
+        """The ``card`` of this rank if null models are made on cards, and whether G'G stays there."""
+        if self.on_card is None or not self.on_card.holds_null:
+            return None, False
+        return card, self.on_card.keeps_gram
 
     def text(self, machine: Machine) -> str:
         """The plan as it stands in the log."""
@@ -120,8 +122,14 @@ def _candidates(
     null_team = {resident: _null_team(machine, sizes, resident, teams) for resident in decoded}
     wanted = [team_size] if team_size else teams
     ways = list(_work(sizes).ways(wish, wanted))
-    for held, count, resident, width in itertools.product(ways, at_once, decoded, widths):
-        yield _plan(machine, sizes, resident, null_team[resident], held, width, count)
+    for held, count, resident in itertools.product(ways, at_once, decoded):
+        plans = (_plan(machine, sizes, resident, null_team[resident], held, width, count) for width in widths)
+        yield from sorted(plans, key=_copies_gram)
+
+
+def _copies_gram(plan: LowRankPlan) -> bool:
+    """Whether G'G is copied to a card for each factor, which takes longer than narrower blocks do."""
+    return plan.on_card is not None and not plan.on_card.keeps_gram
 
 
 def _plan(

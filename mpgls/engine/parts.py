@@ -90,9 +90,12 @@ def check_kinship(study: Study, loco: bool, world: World) -> None:
             world.log.warn(warning)
 
 
-def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -> tuple[np.ndarray, list[KinshipPart]]:
+def scan_parts(
+    study: Study, chromosomes: Chromosomes, block: int, loco: bool, keep: bool = False
+) -> tuple[np.ndarray, list[KinshipPart]]:
     """The edges of blocks of at most ``block`` SNPs, none across chromosomes, and the parts in the .bim's order.
 
+    ``keep``: the parts have the rows of the whole kinship in memory, which each of them needs.
     Raises InputError when a chromosome is all of the kinship.
     """
     edges, code = chromosomes.blocks(block)
@@ -100,6 +103,7 @@ def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -
         return edges, [KinshipPart(None, None, 0, np.arange(code.size), study)]
     kinship = study.kinship
     assert kinship is not None
+    kinship = kinship.kept() if keep else kinship
     parts = []
     for c, label in enumerate(chromosomes.labels):
         without = dataclasses.replace(study, kinship=kinship.without(label))
@@ -108,13 +112,12 @@ def scan_parts(study: Study, chromosomes: Chromosomes, block: int, loco: bool) -
 
 
 def describe(parts: Sequence[ScanPart], edges: np.ndarray, block: int, world: World, worlds: int = 1) -> None:
-    """What is left out, in the log, by so many ``worlds`` of ranks; nothing without --loco."""
+    """What is left out, in the log, and in so many ``worlds`` at once; nothing without --loco."""
     if parts[0].label is None:
         return
-    where = " of each world" if worlds > 1 else ""
     world.log.info(
-        f"plan: leave one chromosome out: {len(parts)} chromosomes in turn, each with a null model of its own; one "
-        f"kinship at a time in memory{where}"
+        f"plan: leave one chromosome out: {len(parts)} chromosomes in turn, each with a null model of its own; "
+        f"{'one kinship' if worlds == 1 else f'{worlds} kinships'} at a time in memory"
     )
     if edges.size - 1 > MOST_BLOCKS * (len(parts) + edges[-1] // block):
         world.log.warn(

@@ -31,4 +31,7 @@ def maximise_reml(V: PointwiseCovariance, F: Any, world: World) -> reml.RemlResu
 
         return point
 
-    return reml.maximise_reml(points("single", np.float32), points("double", np.float64), n=V.n, tolerance=V.tolerance)
+    with world.phase("REML, search"):
+        return reml.maximise_reml(
+            points("single", np.float32), points("double", np.float64), n=V.n, tolerance=V.tolerance
+        )

@@ -12,7 +12,7 @@ from mpgls.run.plan import Machine
 
 PRODUCT_SHARE = 0.81
 """Rate of the products of all folds, gathered and squared, over that of GEMM."""
-INVERT_SHARE = 0.5
+INVERT_SHARE = 0.6
 """Rate of inverting by tiles that a node's ranks share over that of a Cholesky."""
 HALF_SPEED = 1200
 """Samples of an inner fold at which the inverses of its blocks run at half the rate of GEMM."""

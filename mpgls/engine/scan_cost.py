@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from mpgls.engine.cost import (
     COARSE,
-    EVALUATION_SECONDS,
     FINE,
     ROW_BYTES,
+    SNP_SECONDS,
     SYNCS,
     PhaseCost,
     RunCost,
@@ -20,6 +20,7 @@ from mpgls.engine.cost import (
     loading,
     opening,
     scan_plots,
+    search_seconds,
     team_rate,
     times,
 )
@@ -30,7 +31,9 @@ from mpgls.engine.team_solvers import OF_INVERSION, Held
 from mpgls.run.plan import Machine
 
 SOLVES = 3
-"""Triangular solves of [X_L | y] in an evaluation of REML; each reads the half of the factor."""
+"""Triangular solves of [X_L | y] in an evaluation of REML."""
+SOLVE_PASSES = 1.2
+"""Times that scaling n x n numbers takes: such a solve, of few columns, waits for memory."""
 RECORD_BYTES = 32
 
 
@@ -82,7 +85,7 @@ def scan_cost(machine: Machine, plan: ScanPlan, work: ScanWork) -> RunCost:
     study = f"{work.study}, {'mixed' if work.mixed else 'double'} precision"
     phases = (
         *opening(work.m + 3.0 * work.n),
-        *null_models(machine.ranks // plan.worlds, plan.worlds, work),
+        *null_models(machine.ranks // plan.worlds, plan, work),
         *hand_over(in_world(machine, plan.worlds), plan, work),
         *(check_in_double(machine.ranks // plan.worlds, plan.worlds, work) if work.mixed else ()),
         *_stream(machine.ranks // plan.worlds, plan, work),
@@ -91,17 +94,18 @@ def scan_cost(machine: Machine, plan: ScanPlan, work: ScanWork) -> RunCost:
     return RunCost("single-trait", study, machine, plan, plan.text(machine), phases)
 
 
-def null_models(R: int, worlds: int, work: ScanWork) -> Iterator[PhaseCost]:
+def null_models(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     """Phi from its file (with its chromosome's sum), then REML by Cholesky; the last factor is that of the scan.
 
-    ``worlds`` of R ranks each make null models of their own.
+    Worlds of R ranks each make null models of their own; one that ``keeps`` the kinship reads it once.
     """
-    n2, share = float(work.n) ** 2, work.parts_of_one(worlds) / work.parts
+    n2, share = float(work.n) ** 2, work.parts_of_one(plan.worlds) / work.parts
     if work.spectral:
         yield loading("load eigenvectors", work.n, work.models, R)
         return
     of_all = loading("load kinship", work.n, work.parts, R, files=1 if work.parts == 1 else 2)
-    yield replace(of_all, work=times(share, of_all.work))
+    files = (plan.worlds + work.parts) / (2.0 * work.parts) if plan.keeps else 1.0
+    yield replace(of_all, work=times(share, of_all.work), read=files * of_all.read)
     given = work.models - work.estimated
     fine = FINE * work.estimated + given
     coarse = COARSE * work.estimated
@@ -110,8 +114,9 @@ def null_models(R: int, worlds: int, work: ScanWork) -> Iterator[PhaseCost]:
             factor = cholesky_work(work.n, R, precision)
             flop = count * float(work.n) ** 3 / 3
             yield PhaseCost(f"REML, {precision}", times(share * count, factor), flop=flop)
-    mine = share * (coarse + fine)
-    yield PhaseCost("REML, sums", {"scale": SOLVES / 2 * mine * n2 / R}, seconds=EVALUATION_SECONDS * mine)
+    passes = SOLVES * SOLVE_PASSES * share * (coarse + fine) * n2 / R
+    yield PhaseCost("REML, sums", {"scale": passes})
+    yield PhaseCost("REML, search", seconds=search_seconds(share * (coarse + fine - given)))
 
 
 def hand_over(machine: Machine, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
@@ -143,7 +148,7 @@ def _stream(R: int, plan: ScanPlan, work: ScanWork) -> Iterator[PhaseCost]:
     mine = work.T * busiest(-(-work.m * parts // work.parts), parts, plan.block, R)
     phases = ("decode", "solve", "statistics")
     yield PhaseCost("read (waiting)", read=float(work.T * work.m * work.snp_bytes), ahead_of=phases)
-    yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n})
+    yield PhaseCost("decode", {"count": mine * n, f"{name}.decode": mine * n}, seconds=SNP_SECONDS * mine)
     flop = (2 if work.spectral else 1) * n**2
     dealt = dealt_to_team(held, work.T * work.m, work.item * n, work.snp_bytes)
     rate = "gemm" if work.spectral or held.team > 1 else "trsm"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mpgls.engine.part_worlds import in_world, null_snps, world_counts
 from mpgls.engine.team_solvers import Held, TeamWork, teams_text
@@ -22,7 +22,7 @@ class ScanSizes:
     holds a triangle; ``several_sets``: traits differ in their samples; ``several_traits`` need Phi in turn.
     ``tested`` columns of a SNP; ``nodes`` of h2, where each SNP has its own; ``basis``: Phi is decomposed;
     ``keeps_model``: Phi and its factor stay for further scans. ``parts``: the SNPs of each part, where worlds of ranks
-    may take whole parts.
+    may take whole parts; ``n_kinship`` samples of the kinship's file.
     """
 
     n: int
@@ -38,13 +38,15 @@ class ScanSizes:
     keeps_model: bool = False
     tested: int = 1
     parts: tuple[int, ...] = ()
+    n_kinship: int = 0
 
 
 @dataclass(frozen=True)
 class ScanPlan(Plan):
     """Sizes that the whole run keeps to: blocks of the grid, teams and ``why`` they solve so, SNPs of a block.
 
-    Grid and teams are those of each of so many ``worlds`` of ranks, which take parts by themselves.
+    Grid and teams are those of each of so many ``worlds`` of ranks, which take parts by themselves. ``keeps``: each
+    world has the rows of the whole kinship in memory.
     """
 
     n: int
@@ -55,6 +57,7 @@ class ScanPlan(Plan):
     why: str
     block: int
     worlds: int = field(default=1, kw_only=True)
+    keeps: bool = field(default=False, kw_only=True)
 
     def text(self, machine: Machine) -> str:
         """The plan as it stands in the log."""
@@ -87,7 +90,15 @@ def plan_scan(
         for plan in _candidates(in_world(machine, worlds), sizes, team_size, block, solver, worlds)
         if worlds == 1 or (plan.team_size == 1 and plan.fits(machine.spare))
     )
-    return first_that_fits(machine, candidates, spreads=True)
+    return _keeping(machine, sizes, first_that_fits(machine, candidates, spreads=True))
+
+
+def _keeping(machine: Machine, sizes: ScanSizes, plan: ScanPlan) -> ScanPlan:
+    """The plan in which the file of the kinship is read once, if worlds read it for several parts and memory allows."""
+    kept = 8 * sizes.n_kinship**2 // (machine.ranks // plan.worlds)
+    stages = {name: size + kept for name, size in plan.stages.items()}
+    keeping = replace(plan, stages=stages, keeps=True)
+    return keeping if kept and len(sizes.parts) > plan.worlds and keeping.fits(machine.spare) else plan
 
 
 def _candidates(

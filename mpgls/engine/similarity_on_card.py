@@ -65,7 +65,7 @@ class SimilarityOnCard(Similarity):
         self.card, self._has_gaps = card, stats.n_obs < stats.n
         self._decode_counts = DeviceDecoder(card, packed.bed.n, rows, EXACT)
         resident = at.size * packed.bed.snp_bytes <= room_for_similarity(card.limit)
-        self._resident = card.xp.asarray(self._numbers(at)) if resident else None
+        self._resident = self._copied(at) if resident else None
         card.settle()
 
     @property
@@ -83,6 +83,14 @@ class SimilarityOnCard(Similarity):
             packed = self._resident[xp.asarray(which)]
         gaps = np.flatnonzero(self._has_gaps[which])
         return counted(self.card, self._decode_counts, packed, self.stats.mean[which], gaps)
+
+    def _copied(self, at: np.ndarray) -> Any:
+        """The SNPs ``at`` on the card, a panel at a time: each copy goes through as much memory of the host again."""
+        xp, none = self.card.xp, self._numbers(at[:0])
+        on_card = xp.empty((at.size, none.shape[1]), dtype=none.dtype)
+        for start in range(0, at.size, PANEL):
+            on_card[start : start + PANEL] = xp.asarray(self._numbers(at[start : start + PANEL]))
+        return on_card
 
     def _numbers(self, at: np.ndarray) -> np.ndarray:
         """The SNPs ``at`` some places among the packed ones: genotypes, or dosages in float32."""

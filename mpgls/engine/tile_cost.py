@@ -9,6 +9,7 @@ from mpgls.engine.cost import (
     NUMBERS_OF_LINE,
     PLOT_SECONDS,
     PLOT_START,
+    SNP_SECONDS,
     SYNCS,
     PhaseCost,
     RunCost,
@@ -20,7 +21,7 @@ from mpgls.engine.cost import (
     team_rate,
     times,
 )
-from mpgls.engine.kinship_cost import EIGEN_FLOP
+from mpgls.engine.kinship_cost import decomposing
 from mpgls.engine.team_solvers import Held
 from mpgls.engine.tile_plan import NODES, TilePlan, TileSizes
 from mpgls.run.plan import Machine
@@ -100,8 +101,7 @@ def _bases(machine: Machine, plan: TilePlan, work: TileWork) -> Iterator[PhaseCo
         yield loading("load eigenvectors", work.n, count, P)
     else:
         yield loading("load kinship", work.n, work.parts, P, files=1 if work.parts == 1 else 2)
-        flop = count * EIGEN_FLOP * n**3
-        yield PhaseCost("eigendecomposition", {"eigen": flop / P}, flop=flop)
+        yield decomposing(work.n, P, count)
     copies = -(-P // machine.ranks_per_node) if R == 1 else max(1, P // R)
     moved = leaving(count * work.item * n**2 * copies, P)
     yield PhaseCost("hand over basis", {"scale": count * n**2 / P}, sent=moved)
@@ -125,7 +125,8 @@ def _stream(P: int, plan: TilePlan, work: TileWork) -> Iterator[PhaseCost]:
     phases = ("decode", "rotate SNPs", "tiles", "epilogue")
     rate = "single" if work.mixed else "double"
     yield PhaseCost("read (waiting)", read=float(work.groups * m * work.snp_bytes), ahead_of=phases)
-    yield PhaseCost("decode", times(work.groups, {"count": mine * n, f"{rate}.decode": mine * n}))
+    decoding = times(work.groups, {"count": mine * n, f"{rate}.decode": mine * n})
+    yield PhaseCost("decode", decoding, seconds=SNP_SECONDS * mine * work.groups)
     rotate = 2 * n**2 * work.groups
     held = Held(plan.team_size, plan.solver)
     dealt = dealt_to_team(held, work.groups * m, work.item * n, work.snp_bytes)

@@ -72,15 +72,19 @@ class Worlds:
         if self.count == 1:
             yield
             return
-        call, error = _Call(self.whole.comm), None
+        call = _Call(self.whole.comm)
+        error: Exception | None = None
         try:
             with self.whole.stop.hearing(call.reason):
                 yield
         except Exception as caught:
             if self.own.size > 1 and not is_agreed(caught) and not isinstance(caught, NumericalError):
                 raise  # the rest of its world waits for this rank
-            error = None if isinstance(caught, Stopped) and call.heard_in(self.own.comm) else caught
+            error = caught
         with self.whole.phase("other worlds (waiting)"):
+            heard = any(self.own.comm.allgather(call.heard))  # one rank of a world hears first, and all of it stop
+            if heard and isinstance(error, Stopped):
+                error = None
             call.end(error is not None)
         held = self.own.log.take() if isinstance(self.own.log, HeldLog) and self.own.rank == 0 else []
         for rank, lines in enumerate(self.whole.comm.gather(held, root=0) or ()):
@@ -118,10 +122,6 @@ class _Call:
         """Why this rank should stop, if another one has called."""
         self.heard = self.heard or self.comm.Iprobe()
         return "by other ranks" if self.heard else None
-
-    def heard_in(self, comm: MPI.Comm) -> bool:
-        """Whether a rank of ``comm`` has heard it: one that has, stops them all. Collective over ``comm``."""
-        return any(comm.allgather(self.heard))
 
     def end(self, failed: bool) -> None:
         """Call if this rank ``failed``, and wait until all ranks are here. Collective."""

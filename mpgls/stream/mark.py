@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -21,9 +22,9 @@ class Mark:
 
     facts: Mapping[str, Any]
 
-    @property
+    @functools.cached_property
     def text(self) -> str:
-        """The facts as JSON: equal texts were made from the same."""
+        """The facts as JSON, made once, as they may list all samples: equal texts were made from the same."""
         return json.dumps({kind: _short(value) for kind, value in self.facts.items()}, sort_keys=True, default=str)
 
     def narrowed(self, **facts: Any) -> Mark:

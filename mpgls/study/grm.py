@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -87,6 +87,10 @@ class Kinship:
     def _sums_of(self, chromosome: str) -> list[ChromosomeSum]:
         found = [one for one in self.sums if one.snps]
         return [found[k] for k in positions_of(chromosome, self.chromosomes())]
+
+    def kept(self) -> Kinship:
+        """The same, whose rows stay in memory once this process has read them: for `without` of many chromosomes."""
+        return dataclasses.replace(self, source=_KeptRows(self.source))
 
     def without(self, chromosome: str) -> Kinship:
         """Phi_c, the mean over the SNPs that are not on ``chromosome``; Phi where the kinship has none of them.
@@ -172,6 +176,19 @@ class _SquareRows:
 
     def read(self, start: int, stop: int, n: int) -> np.ndarray:
         return self.rows.read(start, stop, lambda i, *_: f"the row of sample {show_sample(self.ids[i])} in {self.what}")
+
+
+@dataclass(frozen=True)
+class _KeptRows:
+    """Rows that are read once; nobody changes them."""
+
+    source: RowSource
+    rows: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+
+    def read(self, start: int, stop: int, n: int) -> np.ndarray:
+        if (start, stop) not in self.rows:
+            self.rows[start, stop] = self.source.read(start, stop, n)
+        return self.rows[start, stop]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import strict_lanes
-from emulated_cupy import COMPILER, EmulatedCard
+from emulated_cupy import card_of
 from pgen_files import write_pgen
 from ranks import few_ranks
 from small_study import (
@@ -25,7 +25,6 @@ from small_study import (
     write_kinship,
     write_lines,
 )
-from strict_card import StrictCard
 
 import mpgls
 from mpgls.device import cuda, operator, outer
@@ -66,9 +65,8 @@ def numpy_in_place_of_a_card(monkeypatch, comm):
 
     One rank alone has the kernels of a GPU and its calls of cuBLAS as well.
     """
-    card = EmulatedCard if COMPILER and comm.size == 1 else StrictCard
     strict_lanes.begin_anew()
-    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: card(limit or 2**40))
+    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: card_of(comm.size, limit))
 
 
 def scan(comm, study, out, **options):

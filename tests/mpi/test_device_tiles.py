@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import strict_lanes
+from emulated_cupy import card_of
 from pgen_files import write_pgen
 from ranks import few_ranks
 from small_study import (
@@ -25,7 +26,6 @@ from small_study import (
     write_lines,
     write_table,
 )
-from strict_card import StrictCard
 
 import mpgls
 from mpgls.commands import multi_trait
@@ -69,10 +69,10 @@ def study(module_comm, module_folder):
 
 
 @pytest.fixture(autouse=True)
-def numpy_in_place_of_a_card(monkeypatch):
+def numpy_in_place_of_a_card(monkeypatch, comm):
     """Every rank has a "GPU" of as much memory as it may use, or of a terabyte; tiles are low."""
     strict_lanes.begin_anew()
-    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: StrictCard(limit or 2**40))
+    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: card_of(comm.size, limit))
     monkeypatch.setattr(operator, "HEIGHT", HEIGHT)
 
 

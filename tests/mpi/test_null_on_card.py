@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import strict_lanes
+from emulated_cupy import card_of
 from ranks import few_ranks
 from small_study import (
     SimulatedStudy,
@@ -43,10 +44,10 @@ H2_APART = 2 * reml.TOLERANCE
 
 
 @pytest.fixture(autouse=True)
-def numpy_in_place_of_a_card(monkeypatch):
+def numpy_in_place_of_a_card(monkeypatch, comm):
     """Every rank has a "GPU" that forgives no more than CuPy; several panels of small matrices."""
     strict_lanes.begin_anew()
-    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: StrictCard(limit or 2**40))
+    monkeypatch.setattr(cuda, "open_card", lambda rank, size, limit: card_of(comm.size, limit))
     monkeypatch.setattr(triangle, "WIDTH", 16)
     monkeypatch.setattr(operator, "HEIGHT", 14)
 
@@ -127,10 +128,12 @@ def test_ranks_hold_a_factor_of_a_card(comm, team_size):
         np.testing.assert_allclose(applied[1], applied[0], rtol=0, atol=1e-13)
 
 
-def test_a_card_is_left_to_others_and_comes_back(comm):
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_card_is_left_to_others_and_comes_back(comm, stays):
     """What is freed on the card is made again when it is needed."""
     with ProcessGrid(comm) as grid:
         pair = Pair(comm, grid, 17)
+        pair.both[1].stays = stays
         found = []
         for factors in pair.both:
             for _ in range(2):
@@ -229,9 +232,11 @@ def test_several_traits_of_some_of_the_samples(comm, study):
 
 
 def test_one_chromosome_left_out(comm, study):
+    """Where there are several cards, each takes chromosomes of its own."""
     prefixes = both(comm, study, "l", mpgls.single_trait, grm=study.grm, loco=True)
     if comm.rank == 0:
         assert_alike(*prefixes)
+        assert ("plan: 2 worlds, of whole chromosomes, of 1 ranks" in log_of(prefixes[0])) == (comm.size == 2)
 
 
 def test_a_card_that_cannot_hold_two_triangles(comm, study, monkeypatch):

@@ -13,6 +13,7 @@ from small_study import (
     SimulatedStudy,
     on_root,
     read_facts,
+    read_kinship,
     read_plink,
     read_results,
     read_table,
@@ -69,27 +70,30 @@ def worlds_of(out):
     return 1 if found is None else int(found[1])
 
 
-def said_where_dealt(log):
+def said_where_dealt(log, labels):
     """Each world's chromosomes stand in the log under its name, and each chromosome is some world's."""
-    dealt = {name: labels.split(", ") for name, labels in re.findall(r"  (world \d of \d): chromosomes (.+)", log)}
-    assert sorted(label for labels in dealt.values() for label in labels) == [str(c + 1) for c in range(C)]
+    dealt = {name: share.split(", ") for name, share in re.findall(r"  (world \d of \d): chromosomes (.+)", log)}
+    assert sorted(label for share in dealt.values() for label in share) == sorted(labels)
     _, *others = re.split(r"  (world \d of \d) said:\n", log)
-    assert others[::2] == list(dealt)[1:] and "in memory of each world" in log and "other worlds (waiting)" in log
+    assert (
+        others[::2] == list(dealt)[1:] and f"{len(dealt)} kinships at a time" in log and "other worlds (waiting)" in log
+    )
     for name, said in zip(others[::2], others[1::2], strict=True):
         assert set(re.findall(r"trait1, chromosome (\d): h2 ", said)) == set(dealt[name])
 
 
-@pytest.mark.parametrize("options", [{}, {"precision": "mixed"}, {"ratio": "snp"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"precision": "mixed"}, {"ratio": "snp"}, {"chr": "1,2"}], ids=str)
 def test_worlds_give_what_all_ranks_give_together(comm, study, options):
     if options:
         options = options | {"pheno_name": ("trait1",)}
     apart, together = scan(comm, study, "apart", **options), scan(comm, study, "one", team_size=comm.size, **options)
     if comm.rank > 0:
         return
-    assert (worlds_of(apart) > 1, worlds_of(together)) == (comm.size > 1, 1)
+    several = comm.size in (2, 4) if "chr" in options else comm.size > 1  # two chromosomes are not for 3 ranks
+    assert (worlds_of(apart) > 1, worlds_of(together)) == (several, 1)
     log = Path(f"{apart}.log").read_text()
-    if comm.size > 1:
-        said_where_dealt(log)
+    if several:
+        said_where_dealt(log, list(read_facts(apart, "trait1")["loco"]))
     for trait in options.get("pheno_name", TRAITS):
         found, wanted = (read_facts(one, trait) for one in (apart, together))
         for label in wanted["loco"]:
@@ -114,6 +118,19 @@ def test_a_given_h2_gives_the_effects_of_the_oracle_in_every_world(comm, study):
         Phi, x = oracle.scaled(rest @ rest.T), X[:, order == label]
         beta = oracle.scan(0.4, Phi, study.design(False), study.trait("trait1"), x)[0]
         np.testing.assert_allclose(results["BETA"][order == label], beta, rtol=1e-9, atol=1e-9 * np.abs(beta).max())
+
+
+def test_the_kinship_of_worlds_is_that_of_all_snps(comm, study):
+    mpgls.kinship(bfile=study.bfile, loco=True, maf=0.2, out=study.folder / "k", comm=comm, threads=1)
+    comm.Barrier()
+    if comm.rank == 0:
+        X, log = study.plink.centred(), Path(study.folder / "k.log").read_text()
+        frequency = study.plink.frequency()
+        common = np.minimum(frequency, 1 - frequency) >= 0.2
+        K = X[:, common] @ X[:, common].T / common.sum()
+        np.testing.assert_allclose(read_kinship(study.folder / "k.h5"), K, rtol=1e-12, atol=1e-12)
+        assert f"kinship: {(~common).sum()} dropped by --maf" in log and f"{common.sum()} SNPs used" in log
+        assert ("worlds, of whole chromosomes" in log) == (comm.size > 1)
 
 
 def test_one_rank_that_is_asked_to_stop_stops_all_and_the_run_goes_on(comm, study, monkeypatch):
@@ -141,8 +158,8 @@ def test_one_rank_that_is_asked_to_stop_stops_all_and_the_run_goes_on(comm, stud
                 assert Path(f"{again}.{name}").read_bytes() == Path(f"{whole}.{name}").read_bytes()
 
 
-@pytest.mark.parametrize("label", ["1", "5"])
-def test_a_chromosome_without_a_factor_ends_all_ranks_with_its_error(comm, study, label):
+@pytest.mark.parametrize(("label", "chosen"), [("1", None), ("5", None), ("2", "1,2")])  # or worlds of two ranks of 4
+def test_a_chromosome_without_a_factor_ends_all_ranks_with_its_error(comm, study, label, chosen):
     grm = study.folder / "bad.h5"
 
     def spoil():
@@ -155,10 +172,10 @@ def test_a_chromosome_without_a_factor_ends_all_ranks_with_its_error(comm, study
     on_root(comm, spoil)
     sentence = rf", chromosome {label}: the kinship is not positive semidefinite: at h2 = 0\.9,"
     with pytest.raises(NumericalError, match=f"^trait1{sentence}"):
-        scan(comm, study, "o", grm=str(grm), h2=0.9)
+        scan(comm, study, "o", grm=str(grm), h2=0.9, chr=chosen)
     files = {"bfile": study.bfile, "pheno": study.pheno, "grm": grm, "out": study.folder / "many"}
     with pytest.raises(NumericalError, match=f"^group 1 of 2{sentence}"):
-        mpgls.multi_trait(**files, loco=True, h2=0.9, no_plots=True, threads=1, comm=comm)
+        mpgls.multi_trait(**files, loco=True, h2=0.9, chr=chosen, no_plots=True, threads=1, comm=comm)
 
 
 def test_what_one_world_raises_all_ranks_raise(comm):

@@ -18,6 +18,7 @@ import mpgls
 from mpgls.device import cuda
 from mpgls.engine import card_probes
 from mpgls.engine.card_rates import FACTS as OF_CARD
+from mpgls.engine.cost_text import time_text
 from mpgls.engine.rates import Rates
 from mpgls.engine.tile_plan import NODES
 from mpgls.errors import InputError, MemoryPlanError, UsageError
@@ -157,3 +158,15 @@ def test_a_plan_in_words_counts_gpus(folder: Path, capsys: pytest.CaptureFixture
     assert "8 ranks on 2 nodes" in text and "GPU-hours" in text and "core-hours" not in text
     assert "a GPU a rank: products at 50 TFLOP/s double, 800 float16, 1000 int8; 64 GiB" in text
     assert np.isfinite(plan(folder, "kinship", **sizes)["seconds"])
+
+
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_what_the_documents_predict_is_what_the_plan_says(gpus: int) -> None:
+    root = Path(__file__).resolve().parents[2]
+    sizes = {"samples": 1_000_000, "snps": 1_000_000, "similarity_count": 50_000, "ranks": gpus, "device": "gpu"}
+    rates = root / "bench" / "results" / "rates_h100_prototypes.json"
+    told = mpgls.plan(what="low-rank", **sizes, rates=rates, comm=MPI.COMM_SELF).manifest
+    (row,) = (
+        line for line in (root / "docs" / "gpu.md").read_text().splitlines() if line.startswith("| the whole run")
+    )
+    assert time_text(told["seconds"]) == row.split("|")[{1: 3, 8: 4}[gpus]].strip()

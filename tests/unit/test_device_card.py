@@ -72,6 +72,25 @@ class DeviceArray(np.ndarray):
         out[...] = self
 
 
+class PinnedMemory(bytearray):
+    """Of exactly the size that is asked for."""
+
+
+class PinnedPool:
+    """CuPy's of page-locked memory: sizes become powers of two, and what a copy let go of stays until it is freed."""
+
+    def __init__(self):
+        self.blocks = []
+
+    def malloc(self, size):
+        if size:
+            self.blocks.append(1 << (size - 1).bit_length())
+        return bytearray(size)
+
+    def free_all_blocks(self):
+        self.blocks.clear()
+
+
 class Pool:
     """Refuses where what is held and what was freed reach its limit, as CuPy's does."""
 
@@ -93,7 +112,7 @@ class Pool:
 
 def fake_cupy(count=2, free=8 * GIB):
     """CuPy on a machine with ``count`` GPUs, or whose driver fails where it is None."""
-    said = SimpleNamespace(used=None, limit=None, allocator=None)
+    said, pinned = SimpleNamespace(used=None, limit=None, allocator=None), PinnedPool()
 
     def get_count():
         if count is None:
@@ -109,15 +128,18 @@ def fake_cupy(count=2, free=8 * GIB):
     cuda = SimpleNamespace(
         runtime=runtime,
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-        Device=lambda number: SimpleNamespace(use=lambda: setattr(said, "used", number)),
+        Device=lambda number=0: SimpleNamespace(use=lambda: setattr(said, "used", number), synchronize=lambda: None),
         Stream=Stream,
         Event=Event,
         get_current_stream=lambda: Stream.current,
-        alloc_pinned_memory=bytearray,
+        alloc_pinned_memory=pinned.malloc,
+        PinnedMemory=PinnedMemory,
+        PinnedMemoryPointer=lambda memory, offset: memory,
         set_allocator=lambda allocator: setattr(said, "allocator", allocator),
     )
     pool = Pool(said)
-    return SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool, asnumpy=np.asarray, said=said)
+    pools = {"get_default_memory_pool": lambda: pool, "get_default_pinned_memory_pool": lambda: pinned}
+    return SimpleNamespace(cuda=cuda, **pools, asnumpy=np.asarray, said=said)
 
 
 @pytest.fixture
@@ -184,6 +206,15 @@ def test_what_is_no_failure_of_a_card_stays_what_it_is(cupy):
     card = open_card(0, 1, None)
     with pytest.raises(RuntimeError, match=r"^dictionary changed size"), card.lane(PRODUCTS):
         raise RuntimeError("dictionary changed size during iteration")
+
+
+def test_memory_of_the_host_is_as_large_as_what_lies_there(cupy):
+    card, pool = open_card(0, 1, None), cupy.get_default_pinned_memory_pool()
+    assert card.host_array((5, 129), np.float64).nbytes == 8 * 5 * 129 and not pool.blocks
+    cupy.cuda.alloc_pinned_memory(5160)  # what an array of the host goes through on its way to the card
+    assert pool.blocks == [8192]
+    card.settle()
+    assert not pool.blocks
 
 
 def test_copies_go_beside_products(cupy):

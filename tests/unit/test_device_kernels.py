@@ -16,7 +16,7 @@ from mpgls.device.card import PRODUCTS
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.operator import Centring, DeviceOperator, row_panels
 from mpgls.device.parts import PRECISIONS
-from mpgls.device.products import aligned, digit_products, half_product, integer_product, most_terms
+from mpgls.device.products import aligned, digit_products, double_product, half_product, integer_product, most_terms
 
 needs_compiler = pytest.mark.skipif(emulated_cupy.COMPILER is None, reason="a C++ compiler is needed")
 
@@ -42,6 +42,13 @@ def test_cublas_is_asked_for_the_same_products():
     assert first.dtype == np.float32 and np.array_equal(first.get(), expected)
     both = half_product(cupy, *on_card(*halves), 1.0, first)
     assert np.array_equal(both.get(), half_product(np, *halves, 1.0, expected))
+
+
+def test_cublas_multiplies_the_leading_numbers_of_columns():
+    rng = np.random.default_rng(2)
+    A, G = rng.integers(-9, 10, (5, 48)) / 8, rng.integers(-9, 10, (16, 64)) / 8  # whose sums are exact
+    a, g = on_card(A, G)
+    assert np.array_equal(double_product(cupy, a, g[:, :48]).get(), A @ G[:, :48].T)
 
 
 def test_cublas_gets_panels_of_many_terms():
@@ -139,3 +146,18 @@ def operator_sums(card, precision):
         packed, gaps = card.xp.asarray(packed), card.xp.arange(B)
         centring = Centring(card.xp.linspace(-0.5, 0.5, B), gaps, decoder.missing(packed))
         return card.to_host(operator.sums(decoder.genotypes(packed, card.xp.ones(B)), centring))
+
+
+@needs_compiler
+@pytest.mark.parametrize("people, others", [(range(3), range(7, 11)), (range(0), range(4)), (range(4), range(0))])
+def test_a_rank_without_a_pair_of_the_lower_triangle_asks_for_nothing(people, others):
+    """cuBLAS refuses products of no rows, and CUDA grids of no blocks."""
+    card, (packed, c, s) = EmulatedCard(), on_card(np.full((16, 3), 0b10, np.uint8), np.ones(16), np.full(16, 3.0))
+    rows, cols = (np.array(one, dtype=np.int64) for one in (people, others))
+    strict_lanes.settle()
+    with card.lane(PRODUCTS):
+        sums = outer.OuterSums(card, rows, cols)
+        sides = (DeviceDecoder(card, 12, at, PRECISIONS["exact"]).genotypes(packed, c) for at in (rows, cols))
+        A, B = (cupy.ascontiguousarray(side.parts[0].T) for side in sides)
+        sums.add_whole(A, B, 2)
+        assert sums.flop == 0.0 and not sums.S.get().any() and sums.times(A, s).get().shape == (len(A),)

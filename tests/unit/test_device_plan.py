@@ -58,6 +58,23 @@ def test_an_operator_that_is_copied_for_every_block_leaves_no_room():
     assert made.streamed and not made.factorises
 
 
+def test_each_card_takes_chromosomes_of_its_own():
+    chromosomes = (40_000,) * 12
+    made = plan(CARD_OF_80_GB, ranks=4, parts=chromosomes)
+    assert (made.worlds, made.team_size, made.factorises) == (4, 1, True)
+    assert "4 worlds, of whole chromosomes" in made.text(machine(4))
+    assert "null models on the GPU of the first rank of each world" in made.text(machine(4))
+    # teams of two cards, and cards on which no null model fits
+    assert plan(CARD_OF_80_GB, ranks=4, parts=chromosomes, team_size=2).worlds == 2
+    assert plan(1.9 * TRIANGLE, ranks=4, parts=chromosomes).worlds == 1
+
+
+def test_a_larger_team_that_makes_null_models_comes_before_a_smaller_one_that_does_not():
+    limit = 2.11 * TRIANGLE  # two triangles, but not L^-1 beside all of the operator
+    assert not plan(limit, "double").factorises
+    assert (plan(limit, "double", ranks=4).team_size, plan(limit, "double", ranks=4).factorises) == (2, True)
+
+
 def test_an_eigenbasis_has_no_factor():
     made = plan(CARD_OF_80_GB, basis=True)
     assert made.null == 0 and not made.factorises and "null models" not in made.text(machine())

@@ -283,6 +283,10 @@ def test_a_chromosome_is_left_out_under_any_of_its_names(tmp_path: Path) -> None
             without = kinship.without(name)
             assert without.snps == 10 - kinship.snps_of(name)
             np.testing.assert_allclose(without.rows(1, 4), expected[1:4], rtol=1e-12, atol=1e-14)
+    kept, wanted = kinship.kept(), kinship.without("X").rows(1, 4)
+    np.testing.assert_array_equal(kept.without("X").rows(1, 4), wanted)
+    file.rows.write(0, np.zeros((n, n)))  # which would show if the rows were read again
+    np.testing.assert_array_equal(kept.without("X").rows(1, 4), wanted)
     assert check_left_out(["1", "23", "26"], kinship.chromosomes(), kinship.path)[0].startswith(
         f"{path} has no SNP of chromosome 26: nothing is left out for it"
     )

@@ -143,17 +143,19 @@ def test_on_a_card_packed_snps_factors_and_null_models_have_room():
     assert not made.resident  # nothing is decoded on the host
     assert made.on_card.similarity == 50_000 * 250_000 and made.on_card.factors >= 4 * 50_000**2 // 2
     assert 8 * 50_000**2 < made.on_card.null < 8.7 * 50_000**2  # two triangles of float64
-    assert made.on_card.holds_null and made.null_card("card") == "card"
+    assert made.on_card.holds_null and made.of_gram("card") == ("card", True)
     assert made.on_card.peak <= CARD
     text = made.text(at)
     assert re.search(r"of a GPU \(similarity SNPs 11\.64, factors 4\.7\d, products \d+\.\d\d\); null models, and", text)
-    assert "the factors of each chromosome before its scan, on GPUs, 20.15 GiB" in text
+    assert "the factors of each chromosome before its scan, on GPUs, 20.15 GiB, half of which, G'G, stays" in text
+    tight = plan(at, team_size=1, of_card=50 * 10**9, traits=4, block=2048, **LARGE)
+    assert tight.of_gram("card") == ("card", False) and "stays" not in tight.text(at).split("null models")[1]
 
 
 def test_a_smaller_card_gives_up_what_stays_and_then_the_null_models():
     small = plan(machine(ranks=1), team_size=1, of_card=24 * 10**9, **LARGE)
     assert small.on_card.similarity == 0 and "which are copied in panels for every block" in small.text(machine())
-    assert not small.on_card.holds_null and small.null_card("card") is None
+    assert not small.on_card.holds_null and small.of_gram("card") == (None, False)
     assert "the factors of each chromosome before its scan, on the ranks" in small.text(machine())
     wide = plan(machine(ranks=1), team_size=1, of_card=CARD, **LARGE)
     assert small.on_card.peak <= 24 * 10**9 and small.block <= wide.block

@@ -176,6 +176,13 @@ def test_worlds_take_whole_chromosomes(ranks, worlds):
     assert plan(machine(ranks, ranks)).worlds == 1  # nothing to deal
 
 
+def test_the_whole_kinship_stays_in_memory_where_several_parts_need_it():
+    once, kept = (plan(machine(2, 2), parts=CHROMOSOMES, n_kinship=n) for n in (0, 50_000))
+    assert (once.keeps, kept.keeps, kept.peak - once.peak) == (False, True, 8 * 50_000**2)
+    assert plan(machine(2, 2, gib=(kept.peak - 1) / GIB), parts=CHROMOSOMES, n_kinship=50_000) == once
+    assert not plan(machine(22, 22), parts=CHROMOSOMES, n_kinship=50_000).keeps  # each is read for one part
+
+
 def test_there_are_as_many_worlds_as_memory_allows():
     """Of n x n numbers a rank of a world has its share; without --memory what is free on the node counts."""
     many = plan(machine(16, 16), parts=CHROMOSOMES)

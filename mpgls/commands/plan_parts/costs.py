@@ -109,7 +109,7 @@ def _scan_sizes(options: Plan) -> ScanSizes:
     parts, of_part = options.parts, -(-_snps(options) // options.parts)
     return ScanSizes(
         options.samples, of_part, options.q + 1, _bytes(options), _item(options), several_traits=options.t > 1,
-        basis=options.from_eigen, parts=(of_part,) * parts if options.loco else (),
+        basis=options.from_eigen, parts=(of_part,) * parts if options.loco else (), n_kinship=options.samples,
     )  # fmt: skip
 
 
