@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class MpglsError(Exception):
     """One clear sentence for the user; ``exit_code`` is what the process returns."""
@@ -43,3 +46,13 @@ class Stopped(MpglsError):
     """The run was stopped in an orderly way; ``--resume`` continues it."""
 
     exit_code = 75
+
+
+@contextlib.contextmanager
+def about(model: str) -> Iterator[None]:
+    """A NumericalError of the body says which ``model`` it is about: a trait, and its chromosome."""
+    try:
+        yield
+    except NumericalError as error:
+        error.args = (f"{model}: {error}",)
+        raise

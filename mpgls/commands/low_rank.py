@@ -35,7 +35,7 @@ from mpgls.engine.similarity import PackedSnps, Similarity
 from mpgls.engine.similarity_on_card import SimilarityOnCard, check_for_cards, tested_snps
 from mpgls.engine.snp_scan import left_blocks
 from mpgls.engine.trait_scan import TraitScan
-from mpgls.errors import UsageError
+from mpgls.errors import UsageError, about
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams
 from mpgls.model.gls import fit_null
@@ -337,7 +337,8 @@ def scan_dense(
                 Phi_grid = without(T_grid, G, part, world)  # Phi_c = (T - G_out G_out') / s_c
                 models = SampleModels(Phi_grid, run.study.cohorts, run.options.similarity_name, world)
                 for trait in unfinished:
-                    scan.run(part, trait, models)
+                    with about(part.of(ledger.traits[trait])):
+                        scan.run(part, trait, models)
     return {trait: scan.checked(trait) for trait in samples.numbers}
 
 

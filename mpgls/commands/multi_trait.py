@@ -50,7 +50,7 @@ from mpgls.engine.tile_card_plan import basis_on_card
 from mpgls.engine.tile_plan import TilePlan
 from mpgls.engine.tile_scan import OwnBlocks, ResidentPanel, SnpBlocks, TileTest, scan_tiles
 from mpgls.engine.trait_ledger import TraitLedger, open_trait_ledger
-from mpgls.errors import StorageError
+from mpgls.errors import StorageError, about
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import Team, split_teams
 from mpgls.model.null_record import unidentified
@@ -177,9 +177,11 @@ def scan_part(scan: Scan, part: KinshipPart, c: int, bases: Bases, given: np.nda
     groups = scan.traits.groups
     for g, (group, passes) in enumerate(zip(groups, scan.left(c), strict=True)):
         if passes:
-            basis = bases.take(group, part.of(f"group {g + 1} of {len(groups)}"))  # Z diag(lam) Z' = Phi;  X_L~ = Z'X_L
+            label = part.of(f"group {g + 1} of {len(groups)}")
+            basis = bases.take(group, label)  # Z diag(lam) Z' = Phi;  X_L~ = Z'X_L
             say_if_flat(scan, part, g, basis, bases.source, given)
-            scan_group(scan, part, g, passes, basis, given)
+            with about(label):
+                scan_group(scan, part, g, passes, basis, given)
             del basis  # before the next group's, not after it
 
 

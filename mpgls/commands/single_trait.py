@@ -33,12 +33,12 @@ from mpgls.engine.device_plan import CardPlan, card_limit, card_sizes, choose_ca
 from mpgls.engine.dry_run import dry_run_on
 from mpgls.engine.kinship_on_grid import KinshipOnGrid
 from mpgls.engine.models import DecomposedModels, EigenModels, KinshipModels, Models, check_components
-from mpgls.engine.part_worlds import deal_parts, loads_of, null_snps
+from mpgls.engine.part_worlds import deal_parts, dealt_text, loads_of, null_snps
 from mpgls.engine.parts import KinshipPart, check_kinship, describe, scan_parts, tested_chromosomes
 from mpgls.engine.scan_plan import ScanPlan, ScanSizes, plan_scan
 from mpgls.engine.spectral import SpectralCovariance
 from mpgls.engine.trait_scan import C, TraitScan, TraitScans
-from mpgls.errors import UsageError
+from mpgls.errors import UsageError, about
 from mpgls.la.grid import ProcessGrid
 from mpgls.la.teams import split_teams
 from mpgls.model.h2_nodes import NODES
@@ -195,6 +195,8 @@ def scan_traits(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipP
     T, worlds, several = len(scan.study.cohorts), scan.worlds, len(scan.parts) > 1
     left = [traits.unfinished(part) for part in scan.parts]
     world_of = deal_parts(loads_of(scan.parts, left, traits.ledger.store.edges, scan.null), worlds.count)
+    if worlds.count > 1:
+        worlds.whole.log.info(dealt_text([str(part.label) for part in scan.parts], world_of, worlds.count))
     with worlds.together():
         for part, unfinished in zip(scan.parts, left, strict=True):
             if world_of[part.k] != worlds.number:
@@ -202,7 +204,8 @@ def scan_traits(scan: Scan, traits: TraitScans[C], models_of: Callable[[KinshipP
             models = models_of(part, len(unfinished))
             for trait in range(T):
                 if trait in unfinished:
-                    traits.run(part, trait, models)
+                    with about(part.of(traits.ledger.traits[trait])):
+                        traits.run(part, trait, models)
                 if not several:
                     scan.tell(trait, traits)
     traits.join(worlds, world_of)

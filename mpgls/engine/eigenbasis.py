@@ -19,6 +19,7 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import GridToBlocks, one_by_one
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model import null_record
+from mpgls.model.h2_scale import check_given
 from mpgls.model.null_record import NullFlag, Source
 from mpgls.model.spectra import TraitFlag, clip_spectrum, is_flat_spectrum, maximise_spectral_reml, orthonormal
 from mpgls.run.world import World
@@ -138,7 +139,9 @@ def maximise_reml_of_traits(basis: Eigenbasis, Y_tilde_rep: np.ndarray, given: n
     """h2 of every trait of Y~ (n, t): as ``given`` (t,), or where that is NaN by REML; the traits are dealt to ranks.
 
     Returns records (t,) of `model.null_record`, without s2, on every rank. Collective.
+    Raises NumericalError where V is not positive definite at a given h2.
     """
+    check_given(given, basis.lam)
     nulls = null_record.unknown(given.size)
     nulls["h2"], nulls["source"] = given, Source.GIVEN
     mine = np.array_split(np.flatnonzero(np.isnan(given)), world.size)[world.rank]

@@ -22,6 +22,7 @@ from mpgls.engine.models import Models, with_components
 from mpgls.engine.parts import KinshipPart
 from mpgls.engine.peak_step import Best, Peak, StepLedger
 from mpgls.engine.trait_scan import C, TraitScans
+from mpgls.errors import about
 from mpgls.model.coding import Coding
 from mpgls.model.gls import NullFit, degrees_of_freedom
 from mpgls.model.pvalues import log10_p_chi2_1, log10_p_t
@@ -147,7 +148,8 @@ class JointPeaks(Generic[C]):
         self.world.log.info(f"{name}: beside {self._named(peaks)}")
         for part in self.parts:
             wanted = part if scanned else dataclasses.replace(part, blocks=part.blocks[:0])
-            scan.run(wanted, trait, dataclasses.replace(self._model(part, name), snps=snps))
+            with about(part.of(name)):
+                scan.run(wanted, trait, dataclasses.replace(self._model(part, name), snps=snps))
         return best.of_all(self.world.comm), ledger.fits
 
     def _model(self, part: KinshipPart, name: str) -> PeakModel[C]:

@@ -63,6 +63,14 @@ def world_counts(ranks: int, snps: Sequence[int], null: float) -> Iterator[int]:
     yield from [*sorted(several, key=time), 1]
 
 
+def dealt_text(labels: Sequence[str], world_of: np.ndarray, worlds: int) -> str:
+    """Which world has which of the parts ``labels``, for the log."""
+    shares = ([labels[part] for part in np.flatnonzero(world_of == number)] for number in range(worlds))
+    return "\n".join(
+        f"world {number} of {worlds}: chromosomes {', '.join(mine) or 'none'}" for number, mine in enumerate(shares, 1)
+    )
+
+
 def loads_of(parts: Sequence[ScanPart], left: Sequence[list[int]], edges: np.ndarray, null: float) -> list[float]:
     """The work of each part, in SNPs: a null model and blocks, cut at ``edges``, for each of its traits ``left``."""
     sizes = np.diff(edges)

@@ -20,6 +20,7 @@ from mpgls.la.matrix import GridMatrix
 from mpgls.la.redistribute import GridToBlocks, one_by_one
 from mpgls.la.teams import Team, TeamOperator
 from mpgls.model.gls import NullSums
+from mpgls.model.h2_scale import check_given
 from mpgls.model.reml import RemlResult
 from mpgls.model.spectra import TraitFlag, clip_spectrum, maximise_spectral_reml
 from mpgls.run.world import World
@@ -45,7 +46,8 @@ class SpectralCovariance:
         return RemlResult(h2, h2_se, log_likelihood, 0, 0, bool(found.at_boundary[0]), identified)
 
     def at(self, h2: float) -> SpectralFactor:
-        """D^-1/2 Z' at one h2."""
+        """D^-1/2 Z' at one h2. Raises NumericalError where V is not positive definite."""
+        check_given(np.array(h2), self.lam)
         return SpectralFactor(self.Z_grid, 1.0 / np.sqrt(h2 * self.lam + 1.0 - h2))
 
     def hold(self, team: Team, width: int, dtype: type) -> TeamOperator:

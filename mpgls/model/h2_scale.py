@@ -6,12 +6,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpgls.errors import NumericalError
+from mpgls.model.h2_basis import variance
 from mpgls.model.reml_curve import UPPER
 
 
 def upper_h2(lam: np.ndarray) -> float:
     """The largest h2: 1 - 1e-6, or less where a negative eigenvalue leaves V positive definite only below."""
     return UPPER / (1.0 - min(float(np.min(lam)), 0.0))
+
+
+def check_given(h2: np.ndarray, lam: np.ndarray) -> None:
+    """NumericalError unless V is positive definite at every ``h2`` of a user, for eigenvalues ``lam``; NaN is none."""
+    largest = float(np.max(h2, initial=0.0, where=~np.isnan(h2)))
+    smallest = float(variance(largest, np.min(lam)))
+    if smallest <= 0.0:
+        raise NumericalError(
+            f"the kinship is not positive semidefinite: at h2 = {largest:.6g}, h2 Phi + (1-h2) I has the eigenvalue "
+            f"{smallest:.6g}"
+        )
 
 
 @dataclass(frozen=True)

@@ -81,12 +81,15 @@ class Worlds:
             if self.own.size > 1 and not is_agreed(caught) and not isinstance(caught, NumericalError):
                 raise  # the rest of its world waits for this rank
             error = caught
-        heard = any(self.own.comm.allgather(call.heard))  # one rank of a world hears first, and all of it stop
-        if heard and isinstance(error, Stopped):
-            error = None
-        call.end(error is not None)
+        with self.whole.phase("other worlds (waiting)"):
+            heard = any(self.own.comm.allgather(call.heard))  # one rank of a world hears first, and all of it stop
+            if heard and isinstance(error, Stopped):
+                error = None
+            call.end(error is not None)
         held = self.own.log.take() if isinstance(self.own.log, HeldLog) and self.own.rank == 0 else []
-        for lines in self.whole.comm.gather(held, root=0) or ():
+        for rank, lines in enumerate(self.whole.comm.gather(held, root=0) or ()):
+            if lines:
+                self.whole.log.info(f"world {world_of(rank, self.whole.size, self.count) + 1} of {self.count} said:")
             self.whole.log.repeat(lines)
         agree(self.whole.comm, error)
 

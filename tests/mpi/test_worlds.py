@@ -24,6 +24,7 @@ from small_study import (
 import mpgls
 from mpgls.engine import trait_scan
 from mpgls.errors import InputError, NumericalError, Stopped
+from mpgls.mpi import agree
 from mpgls.run.world import World
 from mpgls.run.worlds import split_world
 from mpgls.stream.store import open_store
@@ -69,6 +70,18 @@ def worlds_of(out):
     return 1 if found is None else int(found[1])
 
 
+def said_where_dealt(log, labels):
+    """Each world's chromosomes stand in the log under its name, and each chromosome is some world's."""
+    dealt = {name: share.split(", ") for name, share in re.findall(r"  (world \d of \d): chromosomes (.+)", log)}
+    assert sorted(label for share in dealt.values() for label in share) == sorted(labels)
+    _, *others = re.split(r"  (world \d of \d) said:\n", log)
+    assert (
+        others[::2] == list(dealt)[1:] and f"{len(dealt)} kinships at a time" in log and "other worlds (waiting)" in log
+    )
+    for name, said in zip(others[::2], others[1::2], strict=True):
+        assert set(re.findall(r"trait1, chromosome (\d): h2 ", said)) == set(dealt[name])
+
+
 @pytest.mark.parametrize("options", [{}, {"precision": "mixed"}, {"ratio": "snp"}, {"chr": "1,2"}], ids=str)
 def test_worlds_give_what_all_ranks_give_together(comm, study, options):
     if options:
@@ -79,6 +92,8 @@ def test_worlds_give_what_all_ranks_give_together(comm, study, options):
     several = comm.size in (2, 4) if "chr" in options else comm.size > 1  # two chromosomes are not for 3 ranks
     assert (worlds_of(apart) > 1, worlds_of(together)) == (several, 1)
     log = Path(f"{apart}.log").read_text()
+    if several:
+        said_where_dealt(log, list(read_facts(apart, "trait1")["loco"]))
     for trait in options.get("pheno_name", TRAITS):
         found, wanted = (read_facts(one, trait) for one in (apart, together))
         for label in wanted["loco"]:
@@ -155,8 +170,12 @@ def test_a_chromosome_without_a_factor_ends_all_ranks_with_its_error(comm, study
             one[30:60, :30] += 500.0
 
     on_root(comm, spoil)
-    with pytest.raises(NumericalError, match=r"the kinship is not positive semidefinite: at h2 = 0\.9,"):
+    sentence = rf", chromosome {label}: the kinship is not positive semidefinite: at h2 = 0\.9,"
+    with pytest.raises(NumericalError, match=f"^trait1{sentence}"):
         scan(comm, study, "o", grm=str(grm), h2=0.9, chr=chosen)
+    files = {"bfile": study.bfile, "pheno": study.pheno, "grm": grm, "out": study.folder / "many"}
+    with pytest.raises(NumericalError, match=f"^group 1 of 2{sentence}"):
+        mpgls.multi_trait(**files, loco=True, h2=0.9, chr=chosen, no_plots=True, threads=1, comm=comm)
 
 
 def test_what_one_world_raises_all_ranks_raise(comm):
@@ -173,3 +192,15 @@ def test_what_one_world_raises_all_ranks_raise(comm):
                         raise InputError("of the last world")
                 while True:
                     worlds.own.raise_if_stopped()
+
+
+def test_the_error_of_a_world_is_told_where_only_one_rank_of_another_one_heard_the_call(comm):
+    """The rank that heard it stops its world; its neighbour, which did not, has no reason of its own."""
+    count = max(comm.size // 2, 1)
+    told = pytest.raises(InputError, match=r"^of the last world$")
+    with split_world(World(comm), count) as worlds, told, worlds.together():
+        with worlds.own.together():
+            if worlds.number == count - 1:
+                raise InputError("of the last world")
+        while True:
+            agree(worlds.own.comm, worlds.own.stop.problem() if worlds.own.rank == 0 else None)
