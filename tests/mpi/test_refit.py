@@ -18,7 +18,7 @@ from small_study import (
 )
 
 import mpgls
-from mpgls.commands import multi_trait
+from mpgls.engine import held_basis
 from mpgls.errors import Stopped, UsageError
 
 N, M = 71, 41
@@ -170,7 +170,7 @@ def counts_of(prefix, trait, log10p):
 @few_ranks
 def test_a_resumed_run_fits_anew_what_is_left(comm, study, alone, monkeypatch):
     options = {"trait_block": 2, "pass_traits": 2, "block_size": 16, "p_threshold": 0.1, "refit_p": 0.9}
-    kept, calls = multi_trait.model_of_panel, []
+    kept, calls = held_basis.model_of_panel, []
 
     def stop_soon(design, panel, test, world):
         calls.append(1)
@@ -178,7 +178,7 @@ def test_a_resumed_run_fits_anew_what_is_left(comm, study, alone, monkeypatch):
             world.stop.ask()
         return kept(design, panel, test, world)
 
-    monkeypatch.setattr(multi_trait, "model_of_panel", stop_soon)
+    monkeypatch.setattr(held_basis, "model_of_panel", stop_soon)
     with pytest.raises(Stopped):
         scan(comm, study, "stopped", **options)
     monkeypatch.undo()
