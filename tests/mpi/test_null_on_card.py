@@ -236,7 +236,7 @@ def test_one_chromosome_left_out(comm, study):
     prefixes = both(comm, study, "l", mpgls.single_trait, grm=study.grm, loco=True)
     if comm.rank == 0:
         assert_alike(*prefixes)
-        assert ("plan: 2 worlds, of whole chromosomes, of 1 ranks" in log_of(prefixes[0])) == (comm.size == 2)
+        assert ("plan: 2 worlds, of whole chromosomes, of 1 rank" in log_of(prefixes[0])) == (comm.size == 2)
 
 
 def test_a_card_that_cannot_hold_two_triangles(comm, study, monkeypatch):
