@@ -7,10 +7,10 @@ checked on a few columns z; with --quick the h2 of the card is compared with tha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gpu_parts import seconds_of
 
 from mpgls.device.card import PRODUCTS, Card
 from mpgls.device.triangle import Triangle, panel_columns
@@ -21,7 +21,7 @@ from mpgls.model import reml
 from mpgls.run.world import World
 
 N, SNPS, QUICK_N = 20_000, 4_096, 203
-REPEATS, TOLERATED = 3, 1e-9
+TOLERATED = 1e-9
 
 
 def measure(card: Card, quick: bool) -> dict[str, float | str]:
@@ -81,7 +81,7 @@ def rates(card: Card, A: Triangle, dtype: Any) -> dict[str, float]:
     def fill() -> None:
         L.fill(A, 0.5, 0.5, None)
 
-    seconds = {"cholesky": seconds_of(card, fill, L.factorise)}
+    seconds = {"cholesky": seconds_of(card, L.factorise, fill)}
     right = card.to_host(A.product(z, None)[0] * 0.5 + z * 0.5)
     columns, exact = z.astype(dtype), TOLERATED if dtype == np.float64 else 1e-3
     check("L L'z", card.to_host(L.multiply(L.multiply_transposed(columns))), right, exact)
@@ -92,22 +92,9 @@ def rates(card: Card, A: Triangle, dtype: Any) -> dict[str, float]:
         fill()
         L.factorise()
 
-    seconds["inverse"] = seconds_of(card, factor, L.invert)
+    seconds["inverse"] = seconds_of(card, L.invert, factor)
     check("L^-1 z", card.to_host(L.multiply(columns)), card.to_host(solved), exact)
     return seconds
-
-
-def seconds_of(card: Card, prepare: Callable[[], None], action: Callable[[], None]) -> float:
-    """The best of several, after one that does not count."""
-    found = []
-    for _ in range(REPEATS + 1):
-        prepare()
-        card.settle()
-        start = time.perf_counter()
-        action()
-        card.settle()
-        found.append(time.perf_counter() - start)
-    return min(found[1:])
 
 
 def check(what: str, found: np.ndarray, expected: np.ndarray, tolerated: float) -> None:

@@ -47,10 +47,11 @@ def random_genotypes(seed: int, snps: int, n: int) -> np.ndarray:
     return known[np.random.default_rng(seed).integers(0, known.size, (snps, -(-n // 4)), dtype=np.uint8)]
 
 
-def seconds_of(card: Card, action: Callable[[], object]) -> float:
-    """Seconds of an action, the best of several after one that does not count."""
+def seconds_of(card: Card, action: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> float:
+    """Seconds of an action, the best of several after one that does not count; ``prepare`` goes before each."""
     found = []
     for _ in range(REPEATS + 1):
+        prepare()
         card.settle()
         start = time.perf_counter()
         action()

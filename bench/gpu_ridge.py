@@ -10,9 +10,8 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from common import finish, guarded, make_parser, print_table
 
-from mpgls.device.card import PRODUCTS, Card, NumpyCard
+from mpgls.device.card import PRODUCTS, Card
 from mpgls.device.fold_errors import FoldErrors
 from mpgls.device.fold_operators import leave_out, residual_operator
 from mpgls.engine.fold_operators_on_card import empty_errors
@@ -29,14 +28,6 @@ ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 SAMPLED, TOLERATED = 8, 1e-9
 """Targets of the comparison with a rank, and the largest difference of R2."""
 WORK = 1 << 28
-
-
-def main() -> None:
-    parser = make_parser(__doc__)
-    options = parser.parse_args()
-    results = measure(NumpyCard(), True)
-    print_table(["", "figure"], [[name, value] for name, value in results.items()])
-    finish(results, options.json)
 
 
 def measure(card: Card, quick: bool) -> dict[str, float | str]:
@@ -96,7 +87,3 @@ def check(on_card: TileScannerOnCard, operators: list[FoldErrors], K: np.ndarray
     off = max(np.abs(found.inner - expected.inner).max(), np.abs(found.outer - expected.outer).max())
     if not off < TOLERATED:
         raise ValueError(f"R2 of the card differs from that of a rank by {off:.2g}")
-
-
-if __name__ == "__main__":
-    guarded(main)

@@ -11,9 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from common import finish, guarded, make_parser, print_table
 
-from mpgls.device.card import Card, NumpyCard
+from mpgls.device.card import Card
 from mpgls.device.nominate import Nominator, Threshold
 from mpgls.model.mulm import CONSTANT_VOXEL, Pairs, Score, SnpBlock, TileScan, unit_residuals, whiten
 
@@ -23,14 +22,6 @@ THRESHOLD = 1e-4
 SAMPLED = 32
 """SNPs of the comparison with a rank."""
 TILE, ROOM = 1 << 26, 1 << 20
-
-
-def main() -> None:
-    parser = make_parser(__doc__)
-    options = parser.parse_args()
-    results = measure(NumpyCard(), True)
-    print_table(["", "figure"], [[name, value] for name, value in results.items()])
-    finish(results, options.json)
 
 
 def measure(card: Card, quick: bool) -> dict[str, float | str]:
@@ -88,7 +79,3 @@ def check(scan: TileScan, nominator: Nominator, snps: SnpBlock, R_Y: np.ndarray,
         raise ValueError("no pair of the sample is beyond the threshold: there is nothing to compare")
     if {one for one in first if one[0] < SAMPLED} != second:
         raise ValueError("the pairs that the card nominates are not those of the search on a rank")
-
-
-if __name__ == "__main__":
-    guarded(main)

@@ -6,7 +6,6 @@ import device_tiles
 import numpy as np
 import pytest
 
-from mpgls.device import cuda
 from mpgls.device.card import COPIES, PRODUCTS, NumpyCard
 from mpgls.device.decoder import DeviceDecoder
 from mpgls.device.operator import Centring, DeviceOperator, row_panels
@@ -14,21 +13,13 @@ from mpgls.device.outer import OuterSums
 from mpgls.device.parts import PRECISIONS
 from mpgls.device.products import aligned, half_product, integer_product
 from mpgls.device.triangle import Triangle
-from mpgls.errors import MemoryPlanError, UsageError
+from mpgls.errors import MemoryPlanError
 from mpgls.la.layout import Block
 from mpgls.la.scalapack import NotPositiveDefinite
 
 pytestmark = pytest.mark.gpu
 
 N, B = 1500, 64
-
-
-@pytest.fixture(scope="module")
-def card():
-    try:
-        return cuda.open_card(0, 1, None)
-    except UsageError as error:
-        pytest.skip(str(error))
 
 
 def test_integer_products_are_those_of_numpy(card):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpgls.device import cuda
 from mpgls.device.card import PRODUCTS
 from mpgls.device.fold_operators import leave_out, residual_operator
 from mpgls.device.nominate import Nominator, Threshold
 from mpgls.engine.fold_operators_on_card import empty_errors
 from mpgls.engine.permutation_tiles import Permutations, Tile, TileScanner
 from mpgls.engine.permutations_on_card import TileScannerOnCard
-from mpgls.errors import UsageError
 from mpgls.model import kernel_ridge
 from mpgls.model.folds import nested_folds
 from mpgls.model.mulm import CONSTANT_VOXEL, Pairs, Score, SnpBlock, TileScan, unit_residuals, whiten
@@ -21,14 +19,6 @@ from mpgls.model.nested_scores import Scatter
 pytestmark = pytest.mark.gpu
 
 N, SNPS, VOXELS, R = 740, 300, 9001, 5
-
-
-@pytest.fixture(scope="module")
-def card():
-    try:
-        return cuda.open_card(0, 1, None)
-    except UsageError as error:
-        pytest.skip(str(error))
 
 
 def test_pairs_that_a_card_nominates_are_those_of_a_rank(card):
