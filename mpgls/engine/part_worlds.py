@@ -21,8 +21,6 @@ NULL_MODEL = 5.0
 """Float64 factorisations, n^3/3 each, that a null model takes about; those in float32 count half."""
 BASIS = 4.5
 """The same of an eigendecomposition, 9 n^3, in units of the 2 n^3 by which a SNP is multiplied there."""
-
-
 SAVED_SUM = 1000.0
 """SNPs that take as long to add to a kinship as the sum of a chromosome to mirror and to write."""
 
